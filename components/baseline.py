@@ -1,0 +1,41 @@
+"""Which model a candidate is compared with.
+
+TFX's own latest-blessed resolver gives the candidate itself on the second run, so that Evaluator and Pusher run again
+and the same model is pushed twice. This one gives the newest model that was really pushed, never the candidate, and
+never one with other classes.
+"""
+
+from typing import Any, Final
+
+import ml_metadata as mlmd
+from tfx.dsl.components.common import resolver
+from tfx.types import Artifact
+
+# Custom properties that components/pusher.py leaves on PushedModel.
+PUSHED: Final = "pushed"
+PUSHED_MODEL_ID: Final = "pushed_model_id"
+PUSHED_CLASSES: Final = "pushed_classes"
+
+
+class LatestPushedModel(resolver.ResolverStrategy):
+    """Inputs: `model` (all models), `pushed_model` (all pushes), `candidate`. Resolves `model` to none or one."""
+
+    def __init__(self, classes: str) -> None:
+        self._classes = classes
+
+    def resolve_artifacts(
+        self, store: mlmd.MetadataStore, input_dict: dict[str, list[Artifact]]
+    ) -> dict[str, list[Artifact]]:
+        del store
+        candidates = {artifact.id for artifact in input_dict["candidate"]}
+        models = {artifact.id: artifact for artifact in input_dict["model"] if artifact.id not in candidates}
+        pushes = sorted(input_dict["pushed_model"], key=lambda push: push.id, reverse=True)
+        pushed_ids = [self._pushed_model_id(push) for push in pushes]
+        baseline = next((models[model_id] for model_id in pushed_ids if model_id in models), None)
+        result: dict[str, list[Any]] = {key: [] for key in input_dict}
+        return {**result, "model": [baseline] if baseline else []}
+
+    def _pushed_model_id(self, push: Artifact) -> int | None:
+        if push.get_int_custom_property(PUSHED) != 1 or push.get_string_custom_property(PUSHED_CLASSES) != self._classes:
+            return None
+        return push.get_int_custom_property(PUSHED_MODEL_ID)

@@ -1,0 +1,179 @@
+"""Reads one pair, checks it, and makes of it what goes into a record."""
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from dataset.groups import pixel_digest, thumbnail
+from dataset.pairs import Pair
+from dataset.problems import Problem
+from pipeline import palette
+from pipeline.config import Config
+from pipeline.features import IGNORE_ID
+
+# What tf.io.decode_image reads as it is; everything else is written anew as PNG.
+_KEPT_FORMATS: Final = {"PNG": "png", "JPEG": "jpeg", "BMP": "bmp"}
+_KEPT_MODES: Final = frozenset({"L", "RGB"})
+_MASK_FORMATS: Final = frozenset({"PNG", "BMP", "TIFF", "WEBP"})
+_EXIF_ORIENTATION: Final = 0x0112
+_ID_MODES: Final = frozenset({"L", "I;16", "I", "1"})
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a record holds: bytes that `tf.io.decode_image` reads, an RGB mask as PNG, and the image's own size."""
+
+    image: bytes
+    image_format: str
+    mask: bytes
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is kept of a pair after it was checked; a few kilobytes."""
+
+    pair: Pair
+    height: int
+    width: int
+    pixels: NDArray[np.int64]
+    thumbnail: NDArray[np.float16]
+    pixel_digest: str
+    digest: str
+
+    @property
+    def defects(self) -> tuple[int, ...]:
+        """Ids of the defect classes present."""
+        return tuple(int(i) for i in np.flatnonzero(self.pixels[1:]) + 1)
+
+
+class BadPair(Exception):
+    """A pair that cannot be used."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        super().__init__(str(problem))
+
+
+def examine(pair: Pair, config: Config) -> Facts:
+    """Decodes and checks both files.
+
+    Raises:
+      BadPair: says what is wrong.
+    """
+    image = _open(pair.image, config)
+    class_ids = _read_class_ids(pair, image.size, config)
+    counts = np.bincount(class_ids[class_ids != IGNORE_ID], minlength=len(config.classes))
+    digest = hashlib.sha256(pair.image.read_bytes() + b"\0" + pair.mask.read_bytes()).hexdigest()
+    small = thumbnail(image).astype(np.float16)
+    return Facts(pair, image.height, image.width, counts.astype(np.int64), small, pixel_digest(image), digest)
+
+
+def read_content(pair: Pair, config: Config) -> Content:
+    """What goes into the record; masks become RGB PNG, images stay as they are where TensorFlow can read them.
+
+    Raises:
+      BadPair: says what is wrong.
+    """
+    image = _open(pair.image, config)
+    class_ids = _read_class_ids(pair, image.size, config)
+    mask = palette.rgb_from_class_ids(class_ids, config.classes, config.records.ignore_color)
+    encoded, image_format = _encode(pair.image, image)
+    return Content(encoded, image_format, _png(Image.fromarray(mask)), image.height, image.width)
+
+
+def _open(path: Path, config: Config) -> Image.Image:
+    """An upright, loaded image; its size is checked from the header, before decoding."""
+    # Pillow only warns up to twice its own limit: ours is checked instead, and always.
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        image = Image.open(path)
+        if image.width * image.height > config.image.max_pixels:
+            what = f"{image.width}x{image.height} pixels"
+            expected = f"at most {config.image.max_pixels:,} pixels"
+            raise BadPair(Problem(path, what, expected, "scale it down or raise image.max_pixels"))
+        image.load()
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        reason = str(error).replace(str(path), "it").splitlines()[0]
+        raise BadPair(Problem(path, f"cannot be read ({reason})", "a whole image file", "replace it")) from None
+    return image if image.getexif().get(_EXIF_ORIENTATION, 1) == 1 else _upright(image)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    turned = ImageOps.exif_transpose(image)
+    turned.format = None
+    return turned
+
+
+def _encode(path: Path, image: Image.Image) -> tuple[bytes, str]:
+    if image.format in _KEPT_FORMATS and image.mode in _KEPT_MODES:
+        return path.read_bytes(), _KEPT_FORMATS[image.format]
+    return _png(_as_rgb(image)), "png"
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB; 16 bit keeps its high byte, as tf.io.decode_image does, and alpha is dropped."""
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _read_class_ids(pair: Pair, image_size: tuple[int, int], config: Config) -> NDArray[np.uint8]:
+    mask = _open(pair.mask, config)
+    if mask.format == "JPEG":
+        raise BadPair(
+            Problem(pair.mask, "a JPEG mask", "a lossless format", "JPEG blurs class borders: export the mask as PNG")
+        )
+    if mask.size != image_size:
+        sizes = f"{mask.width}x{mask.height}, its image {pair.image.name} is {image_size[0]}x{image_size[1]}"
+        raise BadPair(Problem(pair.mask, f"is {sizes}", "the same size", "export the mask at the image's size"))
+    if mask.mode in _ID_MODES:
+        return _checked_ids(pair.mask, np.asarray(mask), config)
+    return _ids_from_colors(pair.mask, np.asarray(mask.convert("RGB")), config)
+
+
+def _checked_ids(path: Path, values: NDArray[np.generic], config: Config) -> NDArray[np.uint8]:
+    """Greyscale masks hold class ids; 255 is allowed for unlabelled pixels where an ignore colour is configured."""
+    ids = values.astype(np.int64)
+    known = ids < len(config.classes)
+    if config.records.ignore_color is not None:
+        known |= ids == IGNORE_ID
+    if not known.all():
+        wrong, count = np.unique(ids[~known], return_counts=True)
+        what = f"{int(count.sum())} pixels with ids outside the classes ({', '.join(map(str, wrong[:5]))})"
+        choices = ", ".join(f"{i} {c.name}" for i, c in enumerate(config.classes))
+        raise BadPair(Problem(path, what, f"greyscale class ids {choices}", "correct the mask or the [[classes]]"))
+    return ids.astype(np.uint8)
+
+
+def _ids_from_colors(path: Path, mask_rgb: NDArray[np.uint8], config: Config) -> NDArray[np.uint8]:
+    class_ids, known = palette.class_ids_from_rgb(mask_rgb, config.classes, config.records)
+    if not known.all():
+        raise BadPair(_unknown_colors(path, mask_rgb[~known], config))
+    return class_ids
+
+
+def _unknown_colors(path: Path, pixels: NDArray[np.uint8], config: Config) -> Problem:
+    colors, counts = np.unique(pixels, axis=0, return_counts=True)
+    commonest = colors[counts.argmax()].astype(int)
+    distances = [int(np.square(commonest - np.array(c.color)).sum()) for c in config.classes]
+    nearest = config.classes[int(np.argmin(distances))]
+    what = (
+        f"{len(pixels)} pixels of {len(colors)} colours outside the palette, most of them RGB {tuple(commonest.tolist())} "
+        f"(nearest: {nearest.name} {nearest.color})"
+    )
+    choices = ", ".join(f"{c.name} {c.color}" for c in config.classes)
+    return Problem(path, what, f"only {choices}", "correct the mask or the colours in [[classes]]")

@@ -1,0 +1,252 @@
+"""From a user's folders to records: every check first, then near-duplicate groups, splits, and one rename."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from dataset import groups as near_duplicates
+from dataset.examine import BadPair, Facts, examine
+from dataset.manifest import MANIFEST, read_manifest
+from dataset.pairs import Layout, Pair, find_pairs
+from dataset.problems import DataError, Problem
+from dataset.records import write_version
+from pipeline.config import Config
+from pipeline.errors import UserError
+from pipeline.features import SPLIT_EVAL, SPLIT_TRAIN, SPLITS
+
+FORMAT: Final = 1
+
+SplitPolicy = Literal["keep", "regroup"]
+# Called with the number of steps ahead and what they are; gives a function to call after each.
+Progress = Callable[[str, int], Callable[[], None]]
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What an ingest found and where it wrote it; `version` is None after a check."""
+
+    layout: Layout
+    version: Path | None
+    manifest: dict[str, Any]
+    unchanged: bool
+
+
+@dataclass(frozen=True)
+class _Row:
+    facts: Facts
+    group: str
+    split: str
+
+
+def ingest(
+    source: Path,
+    out: Path,
+    config: Config,
+    splits: SplitPolicy | None = None,
+    skip_bad: bool = False,
+    check_only: bool = False,
+    span: int = 1,
+    progress: Progress = lambda what, steps: lambda: None,
+) -> Ingested:
+    """Checks every pair below `source`, deals groups to splits and writes `out/span-N/version-M`.
+
+    Raises:
+      DataError: lists every problem found; nothing was written.
+    """
+    layout = find_pairs(source)
+    facts, problems = _examine_all(layout.pairs, config, progress)
+    problems = [*layout.problems, *problems]
+    if problems and not (skip_bad and facts):
+        raise DataError(problems)
+    labels = _group(facts, config)
+    rows = _deal(facts, labels, config, splits, source)
+    _require_usable(rows, config, source)
+    summary = _summary(rows, layout, problems, splits, config)
+    if check_only:
+        return Ingested(layout, None, summary, False)
+    return _write(out, span, rows, summary, config, layout, progress)
+
+
+def _examine_all(pairs: Sequence[Pair], config: Config, progress: Progress) -> tuple[list[Facts], list[Problem]]:
+    step = progress("checking images and masks", len(pairs))
+
+    def attempt(pair: Pair) -> Facts | Problem:
+        try:
+            return examine(pair, config)
+        except BadPair as bad:
+            return bad.problem
+        finally:
+            step()
+
+    # Pillow and NumPy release the GIL while they decode.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(attempt, pairs))
+    return [r for r in results if isinstance(r, Facts)], [r for r in results if isinstance(r, Problem)]
+
+
+def _group(facts: Sequence[Facts], config: Config) -> list[int]:
+    thumbnails = np.stack([f.thumbnail for f in facts]).astype(np.float16)
+    sizes = np.array([(f.width, f.height) for f in facts])
+    threshold = config.dataset.near_duplicate_correlation
+    digests = [f.pixel_digest for f in facts]
+    return near_duplicates.near_duplicate_groups(thumbnails, threshold, sizes, digests).tolist()
+
+
+def _deal(
+    facts: Sequence[Facts], labels: Sequence[int], config: Config, policy: SplitPolicy | None, source: Path
+) -> list[_Row]:
+    own = [f.pair.split for f in facts]
+    has_own = any(own)
+    if has_own and policy != "regroup":
+        if None in own:
+            stray = next(f.pair.image for f in facts if f.pair.split is None)
+            raise UserError(f"{stray}: in no split, expected every image below train, valid or test: use --splits regroup")
+        if policy is None:
+            _refuse_leaks(facts, labels, source)
+        dealt = [split or "" for split in own]
+    else:
+        shares = {name: getattr(config.dataset, name) for name in SPLITS}
+        ids = [f.pair.id for f in facts]
+        dealt = near_duplicates.assign_splits(labels, ids, [f.defects for f in facts], shares, config.dataset.seed)
+    if has_own and policy != "regroup" and SPLIT_EVAL not in dealt:
+        dealt = _carve_eval(facts, labels, dealt, config)
+    return [_Row(f, facts[label].pair.id, split) for f, label, split in zip(facts, labels, dealt, strict=True)]
+
+
+def _refuse_leaks(facts: Sequence[Facts], labels: Sequence[int], source: Path) -> None:
+    trained = {label for f, label in zip(facts, labels, strict=True) if f.pair.split == SPLIT_TRAIN}
+    leaking = [f for f, label in zip(facts, labels, strict=True) if f.pair.split != SPLIT_TRAIN and label in trained]
+    if leaking:
+        held_out = sum(f.pair.split != SPLIT_TRAIN for f in facts)
+        raise UserError(
+            f"{source}: its splits leak: {len(leaking)} of {held_out} held-out images, such as {leaking[0].pair.id}, are "
+            "near-duplicates (rotated, mirrored or re-encoded) of training images; expected none. Use --splits regroup "
+            "to split by group, or --splits keep to keep them, which is recorded in dataset.json"
+        )
+
+
+def _carve_eval(facts: Sequence[Facts], labels: Sequence[int], dealt: list[str], config: Config) -> list[str]:
+    """Sources with only train and test: `eval`, which steers training, is taken from `train`, by group."""
+    train = [i for i, split in enumerate(dealt) if split == SPLIT_TRAIN]
+    total = config.dataset.train + config.dataset.eval
+    shares = {SPLIT_TRAIN: config.dataset.train / total, SPLIT_EVAL: config.dataset.eval / total}
+    chosen = near_duplicates.assign_splits(
+        [labels[i] for i in train],
+        [facts[i].pair.id for i in train],
+        [facts[i].defects for i in train],
+        shares,
+        config.dataset.seed,
+    )
+    carved = list(dealt)
+    for index, split in zip(train, chosen, strict=True):
+        carved[index] = split
+    return carved
+
+
+def _require_usable(rows: Sequence[_Row], config: Config, source: Path) -> None:
+    problems = []
+    for split in SPLITS:
+        members = [row for row in rows if row.split == split]
+        if not members:
+            problems.append(Problem(source, f"no image falls into {split}", "at least one in each split", "add images"))
+            continue
+        seen = sum(row.facts.pixels for row in members)
+        missing = [c.name for c, pixels in zip(config.classes, seen, strict=True) if pixels == 0]
+        if missing and split == SPLIT_TRAIN:
+            what = f"no training image shows {', '.join(missing)}"
+            problems.append(Problem(source, what, "every class in train", "add images or remove it from [[classes]]"))
+    if problems:
+        raise DataError(problems)
+
+
+def _summary(
+    rows: Sequence[_Row], layout: Layout, problems: Sequence[Problem], policy: SplitPolicy | None, config: Config
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "classes": [c.model_dump(mode="json") for c in config.classes],
+        "ignore_color": config.records.ignore_color,
+        "layout": layout.description,
+        "splits_policy": policy or ("keep" if layout.has_splits else "regroup"),
+        "median_size": [int(np.median([getattr(r.facts, side) for r in rows])) for side in ("height", "width")],
+        "images": len(rows),
+        "groups": len({row.group for row in rows}),
+        "splits": {split: _split_summary([r for r in rows if r.split == split], config) for split in SPLITS},
+        "leaking_groups": _leaking_groups(rows),
+        "skipped": [str(problem) for problem in problems],
+    }
+
+
+def _split_summary(rows: Sequence[_Row], config: Config) -> dict[str, Any]:
+    pixels = sum((row.facts.pixels for row in rows), np.zeros(len(config.classes), np.int64))
+    names = [c.name for c in config.classes]
+    return {
+        "images": len(rows),
+        "groups": len({row.group for row in rows}),
+        "images_with": {name: sum(bool(r.facts.pixels[i]) for r in rows) for i, name in enumerate(names)},
+        "pixels": {name: int(pixels[i]) for i, name in enumerate(names)},
+    }
+
+
+def _leaking_groups(rows: Sequence[_Row]) -> int:
+    splits_of: dict[str, set[str]] = {}
+    for row in rows:
+        splits_of.setdefault(row.group, set()).add(row.split)
+    return sum(SPLIT_TRAIN in splits and len(splits) > 1 for splits in splits_of.values())
+
+
+def _write(
+    out: Path,
+    span: int,
+    rows: Sequence[_Row],
+    summary: dict[str, Any],
+    config: Config,
+    layout: Layout,
+    progress: Progress,
+) -> Ingested:
+    directory = out / f"span-{span}"
+    previous = _previous_manifest(out)
+    fingerprint = _fingerprint(rows, config)
+    spans = {entry["span"]: entry for entry in previous.get("spans", [])}
+    newest = _newest_version(directory)
+    if newest and spans.get(span, {}).get("fingerprint") == fingerprint:
+        return Ingested(layout, directory / f"version-{newest}", previous, True)
+    version = directory / f"version-{newest + 1}"
+    directory.mkdir(parents=True, exist_ok=True)
+    step = progress("writing records", len(rows))
+    write_version(version, [(row.facts, row.group, row.split) for row in rows], config, step)
+    spans[span] = {"span": span, "version": newest + 1, "fingerprint": fingerprint, **summary}
+    manifest = {**summary, "fingerprint": fingerprint, "spans": [spans[number] for number in sorted(spans)]}
+    _replace(out / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    return Ingested(layout, version, manifest, False)
+
+
+def _previous_manifest(out: Path) -> dict[str, Any]:
+    return read_manifest(out) if (out / MANIFEST).is_file() else {}
+
+
+def _newest_version(span_directory: Path) -> int:
+    found = [int(p.name.removeprefix("version-")) for p in span_directory.glob("version-*") if p.is_dir()]
+    return max(found, default=0)
+
+
+def _fingerprint(rows: Sequence[_Row], config: Config) -> str:
+    """Of everything that decides the records' bytes."""
+    digest = hashlib.sha256(config.records.model_dump_json().encode() + str(config.dataset.seed).encode())
+    digest.update(json.dumps([c.model_dump() for c in config.classes]).encode())
+    for row in sorted(rows, key=lambda row: row.facts.pair.id):
+        digest.update("\0".join([row.facts.pair.id, row.facts.digest, row.group, row.split]).encode())
+    return digest.hexdigest()
+
+
+def _replace(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.incomplete")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)

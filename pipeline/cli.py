@@ -1,0 +1,128 @@
+"""The `flexunet` command. Thin: every command imports what it needs when it runs, so that --help takes no time."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.errors import ModelRefused, NodeFailed, UserError
+
+_CONFIG = click.option("--config", required=True, metavar="C", help="TOML file, or a preset: demo, synthetic-neu-seg.")
+_SET = click.option("--set", "overrides", multiple=True, metavar="A.B=V", help="Overrides a key of the config.")
+_ROOT = click.option("--root", required=True, type=click.Path(path_type=Path), help="Folder of the runs.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="flexunet")
+def cli() -> None:
+    """Image segmentation on TFX: measured honestly, refused if it is bad, served if it is good."""
+
+
+@cli.command()
+@click.option("--root", default="runs/demo", type=click.Path(path_type=Path), show_default=True, help="Folder of the run.")
+@_SET
+def demo(root: Path, overrides: tuple[str, ...]) -> None:
+    """Runs the whole pipeline on generated steel surfaces.
+
+    Example: flexunet demo --root /tmp/demo
+    """
+    from pipeline.commands import run_demo
+
+    run_demo(root, overrides)
+
+
+@cli.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@_CONFIG
+@_SET
+@click.option("--check", is_flag=True, help="Checks everything, writes nothing.")
+@click.option("--splits", type=click.Choice(["keep", "regroup"]), help="For a source that has splits of its own.")
+@click.option("--skip-bad", is_flag=True, help="Leaves bad pairs out; they are counted and listed.")
+@click.option("--span", default=1, show_default=True, type=click.IntRange(min=1), help="Adds new data beside the old.")
+def ingest(source: Path, out: Path, config: str, overrides: tuple[str, ...], **options: Any) -> None:
+    """Turns folders of images and masks (SOURCE) into records (OUT).
+
+    Example: flexunet ingest photos records --config mine.toml
+    """
+    from pipeline.commands import run_ingest
+
+    run_ingest(source, out, config, overrides, **options)
+
+
+@cli.command()
+@_CONFIG
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="OUT of `flexunet ingest`.")
+@_ROOT
+@_SET
+@click.option("--beam-arg", "beam_args", multiple=True, help="Passed on to Apache Beam, such as --runner=FlinkRunner.")
+def run(config: str, data: Path, root: Path, overrides: tuple[str, ...], beam_args: tuple[str, ...]) -> None:
+    """Trains, measures, judges, and pushes the model if it is good enough.
+
+    Example: flexunet run --config mine.toml --data records --root runs/mine --set train.epochs=20
+    """
+    from pipeline.commands import run_pipeline
+
+    run_pipeline(config, data, root, overrides, beam_args)
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path), metavar="MODEL_DIR")
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE_OR_DIR...")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for masks and overlays.")
+def predict(model: Path, images: tuple[Path, ...], out: Path) -> None:
+    """Writes a coloured mask and an overlay for each image.
+
+    Example: flexunet predict runs/mine/serving_model/1 photos --out predictions
+    """
+    from pipeline.commands import run_predict
+
+    run_predict(model, images, out)
+
+
+@cli.command()
+def doctor() -> None:
+    """Checks this machine: versions, missing parts, memory, disk, GPU, and says what to do about each."""
+    from pipeline.commands import run_doctor
+
+    run_doctor()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: runs a command and exits with the code of the contract."""
+    sys.exit(_exit_code(lambda: cli.main(args=arguments, prog_name="flexunet", standalone_mode=False)))
+
+
+def _exit_code(command: Callable[[], Any]) -> int:
+    try:
+        result = command()
+    except click.exceptions.Abort:
+        return _fail("interrupted; run the same command again to go on from the last finished node", 130)
+    except click.ClickException as error:
+        return _fail(_one_line(error), 1)
+    except UserError as error:
+        return _fail(str(error), 1)
+    except ModelRefused as error:
+        return _fail(str(error), 2)
+    except NodeFailed as error:
+        return _fail(str(error), 3)
+    except KeyboardInterrupt:
+        return _fail("interrupted; run the same command again to go on from the last finished node", 130)
+    # click returns the exit code of --help and --version instead of raising.
+    return result if isinstance(result, int) else 0
+
+
+def _one_line(error: click.ClickException) -> str:
+    help_command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "flexunet"
+    return f"{' '.join(error.format_message().split())}: see {help_command} --help"
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo("\n".join(f"error: {line}" for line in message.splitlines()), err=True)
+    return code
+
+
+if __name__ == "__main__":
+    main()

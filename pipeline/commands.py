@@ -1,0 +1,193 @@
+"""What the commands do and print; pipeline/cli.py only reads their options."""
+
+import datetime
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from pipeline.config import Config, load_config
+from pipeline.console import captured_output
+from pipeline.errors import ModelRefused, NodeFailed, UserError
+
+if TYPE_CHECKING:
+    from pipeline.local import NodeResult
+
+DEMO_IMAGES: Final = 480
+DEMO_SIZE: Final = 128
+DEMO_SEED: Final = 137
+
+
+def run_demo(root: Path, overrides: Sequence[str]) -> None:
+    """Generates surfaces, ingests them, runs the pipeline and predicts a few test images."""
+    config = load_config("demo", overrides)
+    surfaces, records = root / "data" / "surfaces", root / "data" / "records"
+    with captured_output(_log_file(root)) as console:
+        _generate(surfaces, config, console)
+        _ingest(surfaces, records, config, console)
+        _run(config, records, root, (), console)
+
+
+def run_ingest(
+    source: Path,
+    out: Path,
+    config: str,
+    overrides: Sequence[str],
+    check: bool,
+    splits: Any,
+    skip_bad: bool,
+    span: int,
+) -> None:
+    """`flexunet ingest`."""
+    loaded = load_config(config, overrides)
+    with captured_output(Path(f"{out.resolve()}.log") if not check else Path("/dev/null")) as console:
+        _ingest(source, out, loaded, console, splits=splits, skip_bad=skip_bad, check_only=check, span=span)
+
+
+def run_pipeline(config: str, data: Path, root: Path, overrides: Sequence[str], beam_args: Sequence[str]) -> None:
+    """`flexunet run`."""
+    loaded = load_config(config, overrides)
+    _check_data(data, loaded)
+    with captured_output(_log_file(root)) as console:
+        _run(loaded, data, root, beam_args, console)
+
+
+def run_predict(model: Path, images: Sequence[Path], out: Path) -> None:
+    """`flexunet predict`."""
+    from serving.predict import LocalModel, image_files, model_directory, predict_files
+
+    files, directory = image_files(images), model_directory(model)
+    with captured_output(Path("/dev/null")) as console:
+        loaded = LocalModel(directory)
+        with _bars(console) as progress:
+            failures = predict_files(loaded, files, out, progress("predicting", len(files)))
+        console.print(f"{len(files) - len(failures)} of {len(files)} images: masks, overlays and areas.csv in {out}")
+    if failures:
+        raise UserError("\n".join(f"{f.image}: no prediction ({f.reason})" for f in failures))
+
+
+def run_doctor() -> None:
+    """`flexunet doctor`."""
+    from pipeline.doctor import check_machine
+
+    with captured_output(Path("/dev/null")) as console:
+        findings = check_machine()
+        table = Table("", "what", "found", "what to do", box=None)
+        for finding in findings:
+            table.add_row("ok" if finding.good else "[red]bad[/]", finding.what, finding.found, finding.repair)
+        console.print(table)
+    bad = [finding for finding in findings if not finding.good]
+    if bad:
+        raise UserError("\n".join(f"{f.what}: {f.found}: {f.repair}" for f in bad))
+
+
+def _log_file(root: Path) -> Path:
+    return root / "logs" / f"{datetime.datetime.now():%Y%m%d-%H%M%S}.log"
+
+
+def _check_data(data: Path, config: Config) -> None:
+    """The records must have been made with the classes that the model is to learn."""
+    from dataset.manifest import read_manifest
+
+    recorded = [(c["name"], tuple(c["color"])) for c in read_manifest(data)["classes"]]
+    wanted = [(c.name, c.color) for c in config.classes]
+    if recorded != wanted:
+        raise UserError(f"{data}: records have the classes {recorded}, expected {wanted} as in the config: ingest again")
+
+
+def _generate(surfaces: Path, config: Config, console: Console) -> None:
+    from dataset.synthetic import write_surfaces
+
+    if not surfaces.is_dir():
+        console.print(f"generating {DEMO_IMAGES} steel surfaces of {DEMO_SIZE}x{DEMO_SIZE} in {surfaces}")
+        aside = surfaces.with_name(f".{surfaces.name}.incomplete")
+        write_surfaces(aside, DEMO_IMAGES, DEMO_SIZE, [c.color for c in config.classes], DEMO_SEED)
+        aside.rename(surfaces)
+
+
+def _ingest(source: Path, out: Path, config: Config, console: Console, **options: Any) -> None:
+    from dataset.ingest import ingest
+
+    with _bars(console) as progress:
+        done = ingest(source, out, config, progress=progress, **options)
+    manifest = done.manifest
+    console.print(f"{done.layout.description}")
+    for problem in manifest["skipped"]:
+        console.print(f"skipped: {problem}")
+    table = Table("split", "images", "groups", *(c.name for c in config.classes), box=None)
+    for split, facts in manifest["splits"].items():
+        total = sum(facts["pixels"].values()) or 1
+        shares = [f"{facts['pixels'][c.name] / total:.2%}" for c in config.classes]
+        table.add_row(split, str(facts["images"]), str(facts["groups"]), *shares)
+    console.print(table)
+    if manifest["leaking_groups"]:
+        console.print(f"warning: {manifest['leaking_groups']} groups are in train and in a held-out split: scores will flatter")
+    if done.version is None:
+        console.print("checked; nothing was written")
+    else:
+        console.print(f"records {'unchanged' if done.unchanged else 'written'}: {done.version}")
+
+
+def _run(config: Config, data: Path, root: Path, beam_args: Sequence[str], console: Console) -> None:
+    from pipeline import local
+
+    log = _newest_log(root)
+    try:
+        metrics = local.run(config, data, root, beam_args, on_node=lambda result: _print_node(result, console))
+    except NodeFailed as error:
+        traceback.print_exc()
+        raise NodeFailed(f"{error}\nfull log: {log}") from error
+    _print_scores(metrics, console)
+    _print_verdict(metrics, root, console)
+
+
+def _newest_log(root: Path) -> Path:
+    return max((root / "logs").glob("*.log"))
+
+
+def _print_node(result: "NodeResult", console: Console) -> None:
+    console.print(f"{result.node:<17} {'cached' if result.cached else 'done':<7} {result.seconds:6.1f} s")
+
+
+def _print_scores(metrics: dict[str, Any], console: Console) -> None:
+    table = Table("class", "Dice", "IoU", "precision", "recall", "pixels", box=None)
+    for name, row in metrics["classes"].items():
+        values = [_four(row[key]) for key in ("dice", "iou", "precision", "recall")]
+        table.add_row(name, *values, f"{row['pixels']:,.0f}")
+    console.print(table)
+    console.print(
+        f"foreground Dice {_four(metrics['foreground_dice'])} on {metrics['examples']} test images "
+        f"(pixel accuracy {_four(metrics['pixel_accuracy'])}, the seed's Dice {_four(metrics['seed_dice'])})"
+    )
+
+
+def _print_verdict(metrics: dict[str, Any], root: Path, console: Console) -> None:
+    for check in metrics["gate"]:
+        console.print(f"{'passed' if check['passed'] else 'FAILED'}: {check['words']}")
+    console.print(f"report: {root / 'report'}")
+    if not metrics["blessed"]:
+        failed = "; ".join(check["words"] for check in metrics["gate"] if not check["passed"])
+        raise ModelRefused(f"the gate refused the model, nothing was pushed: {failed}")
+    console.print(f"accepted; the model is version {metrics['pushed_version']}: {root / 'serving_model'}")
+
+
+def _four(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[Callable[[str, int], Callable[[], None]]]:
+    """Progress bars with time left; nothing where the output is no terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+
+        def start(what: str, steps: int) -> Callable[[], None]:
+            task = progress.add_task(what, total=steps)
+            return lambda: progress.advance(task)
+
+        yield start

@@ -1,0 +1,320 @@
+"""The one typed configuration: loaded from TOML, frozen, unknown keys refused, nothing evaluated, no fallback.
+
+A node of the pipeline gets only the sections it reads (`TransformConfig`, `TrainerConfig`, ...), so that a change to
+one section re-runs only the nodes that depend on it.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pipeline import features
+from pipeline.errors import UserError
+
+PRESETS: Final = Path(__file__).parent / "configs"
+
+Channel = Annotated[int, Field(ge=0, le=255)]
+Color = tuple[Channel, Channel, Channel]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class ConfigError(UserError):
+    """A configuration that cannot be used; names file, key, what was got and what was expected."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SegmentationClass(Section):
+    """A class; its id is its position in `[[classes]]`, position 0 is the background."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]*$", max_length=64)
+    color: Color = Field(description="RGB colour of the class in masks, 0 to 255 each.")
+
+
+class RecordsConfig(Section):
+    """Feature keys in the records, for records made elsewhere, and the colour of unlabelled pixels."""
+
+    image: str = features.IMAGE_ENCODED
+    mask: str = features.MASK_ENCODED
+    id: str = features.IMAGE_ID
+    group: str | None = Field(features.IMAGE_GROUP, description="Unset for records that carry no group.")
+    ignore_color: Color | None = Field(None, description="RGB of unlabelled pixels: out of loss, counts, statistics.")
+
+
+class ImageConfig(Section):
+    """What the model sees, and how an image of another size is brought to it."""
+
+    height: int = Field(256, ge=8, le=8192, description="Pixels.")
+    width: int = Field(256, ge=8, le=8192, description="Pixels.")
+    fit: Literal["stretch", "pad", "tile"] = Field(
+        "stretch",
+        description="stretch: resize to height x width; pad: resize keeping the aspect, pad the rest; "
+        "tile: keep the scale and cut into overlapping tiles (for wide strips).",
+    )
+    tile_overlap: int = Field(32, ge=0, description="Pixels shared by neighbouring tiles; only for fit = 'tile'.")
+    max_pixels: int = Field(50_000_000, ge=64, description="Larger images are refused before they are decoded.")
+
+    @model_validator(mode="after")
+    def _overlap_is_less_than_half_a_tile(self) -> Self:
+        if self.fit == "tile" and 2 * self.tile_overlap > min(self.height, self.width):
+            raise ValueError(
+                f"tile_overlap is {self.tile_overlap}, expected at most half of the smaller side "
+                f"({min(self.height, self.width) // 2}); lower it or enlarge the tile"
+            )
+        return self
+
+
+class DatasetConfig(Section):
+    """How images are dealt to splits."""
+
+    train: Share = 0.8
+    eval: Share = 0.1
+    test: Share = 0.1
+    seed: int = Field(137, ge=0)
+    near_duplicate_correlation: Share = Field(0.95, description="Images that correlate more share a group.")
+
+    @model_validator(mode="after")
+    def _shares_add_up(self) -> Self:
+        total = self.train + self.eval + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train + eval + test is {total:g}, expected 1")
+        return self
+
+
+class ModelConfig(Section):
+    """FlexUNet's layers; see trainer_module/model.py."""
+
+    num_layers: int = Field(5, ge=2, le=10, description="Levels, the bridge included.")
+    base_filters: int = Field(16, ge=1, le=512, description="Filters of level 0; level i has base_filters * 2**i.")
+    base_kernel: int = Field(5, ge=1, le=31, description="Kernel of level 0; level i has max(3, base_kernel - 2 i).")
+    dilation: int = Field(1, ge=1, le=16, description="Dilation of level 0; level i has max(1, dilation - i).")
+    dropout: float = Field(0.03, ge=0, lt=1, description="Level i drops dropout * i.")
+    dropout_seed: int | None = Field(None, ge=0, description="Unset: drawn from train.seed.")
+    normalization: Literal["none", "batch", "group"] = "none"
+    activation: Literal["relu", "mish", "elu", "gelu", "leaky_relu", "selu", "silu", "swish", "tanh"] = "relu"
+    head: Literal["softmax", "sigmoid"] = Field(
+        "softmax", description="sigmoid: one output channel, for exactly two classes; everything after it sees two."
+    )
+
+
+class TrainConfig(Section):
+    """The recipe."""
+
+    epochs: int = Field(100, ge=1)
+    batch_size: int = Field(8, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    clipvalue: float | None = Field(None, gt=0, description="Each gradient element is clipped to this size.")
+    loss: Literal["cross_entropy", "cross_entropy_dice"] = "cross_entropy"
+    schedule: Literal["constant", "cosine", "plateau"] = "plateau"
+    warmup_epochs: float = Field(0, ge=0, description="Epochs of linear warm-up; only for schedule = 'cosine'.")
+    plateau_factor: float = Field(0.4, gt=0, lt=1)
+    plateau_patience: int = Field(4, ge=0, description="Epochs.")
+    early_stopping_patience: int = Field(10, ge=1, description="Epochs.")
+    monitor: Literal["loss", "foreground_dice"] = Field(
+        "foreground_dice", description="Measured on `eval`; keeps the best weights and steers early stopping."
+    )
+    flips: bool = Field(False, description="Random horizontal and vertical flips of image and mask together.")
+    cache_megabytes: int = Field(2048, ge=0, description="Decoded images are kept in memory while they fit.")
+    max_seconds: float | None = Field(None, gt=0, description="Training stops after the epoch that passes this.")
+    seed: int = Field(137, ge=0)
+
+
+class GateConfig(Section):
+    """What a model must reach on `test`; bounds are inclusive, an undefined score fails."""
+
+    min_foreground_dice: Share = 0.5
+    min_class_dice: dict[str, Share] = Field(default_factory=dict, description="Bound per class name.")
+    max_regression: float = Field(
+        0.01, ge=0, le=1, description="How much foreground Dice may be lost against the baseline."
+    )
+
+
+class TransformConfig(Section):
+    """The sections that Transform reads."""
+
+    classes: tuple[SegmentationClass, ...] = Field(min_length=2, max_length=features.IGNORE_ID)
+    records: RecordsConfig = Field(default_factory=RecordsConfig)
+    image: ImageConfig = Field(default_factory=ImageConfig)
+
+
+class TrainerConfig(TransformConfig):
+    """The sections that Trainer reads."""
+
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+
+
+class GateSettings(Section):
+    """The sections that the gate and the report read."""
+
+    classes: tuple[SegmentationClass, ...]
+    gate: GateConfig
+
+
+class Config(TrainerConfig):
+    """Everything. `[[classes]]` is required; every other section has defaults."""
+
+    dataset: DatasetConfig = Field(default_factory=DatasetConfig)
+    gate: GateConfig = Field(default_factory=GateConfig)
+
+    @field_validator("classes")
+    @classmethod
+    def _classes_are_distinct(cls, classes: tuple[SegmentationClass, ...]) -> tuple[SegmentationClass, ...]:
+        for what, values in (("name", [c.name for c in classes]), ("color", [c.color for c in classes])):
+            repeated = [value for index, value in enumerate(values) if value in values[:index]]
+            if repeated:
+                raise ValueError(f"the {what} {repeated[0]!r} is used twice, expected a different one for each class")
+        return classes
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        for check in (self._check_image_size, self._check_head, self._check_ignore_color, self._check_gate_classes):
+            check()
+        return self
+
+    def _check_image_size(self) -> None:
+        divisor = 2 ** (self.model.num_layers - 1)
+        for key in ("height", "width"):
+            size = getattr(self.image, key)
+            if size % divisor:
+                raise ValueError(
+                    f"image.{key} is {size}, expected a multiple of {divisor} (2**(model.num_layers - 1)), such as "
+                    f"{max(1, round(size / divisor)) * divisor}"
+                )
+
+    def _check_head(self) -> None:
+        if self.model.head == "sigmoid" and len(self.classes) != 2:
+            raise ValueError(
+                f"model.head is 'sigmoid' with {len(self.classes)} classes, expected exactly 2; use head = 'softmax'"
+            )
+
+    def _check_ignore_color(self) -> None:
+        for segmentation_class in self.classes:
+            if segmentation_class.color == self.records.ignore_color:
+                raise ValueError(
+                    f"records.ignore_color {list(segmentation_class.color)} is also the colour of class "
+                    f"{segmentation_class.name!r}, expected a colour of its own"
+                )
+
+    def _check_gate_classes(self) -> None:
+        choices = [c.name for c in self.classes[1:]]
+        for name in self.gate.min_class_dice:
+            if name not in choices:
+                raise ValueError(
+                    f"gate.min_class_dice names {name!r}, expected a defect class: {', '.join(choices)}"
+                )
+
+
+_Part = TypeVar("_Part", bound=Section)
+
+
+def part_of(config: Section, part: type[_Part]) -> _Part:
+    """The sections of `config` that `part` declares."""
+    return part(**{name: getattr(config, name) for name in part.model_fields})
+
+
+def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads a TOML file, or a preset by its bare name (`demo`), and applies `a.b=value` overrides.
+
+    Raises:
+      ConfigError: one line for each mistake.
+    """
+    path = _find(source)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    for override in overrides:
+        _apply(values, override)
+    return config_from(values, str(path))
+
+
+def config_from(values: Mapping[str, Any], source: str) -> Config:
+    """Checks plain values.
+
+    Raises:
+      ConfigError: one line for each mistake.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        lines = [f"{source}: {_explain(problem)}" for problem in error.errors()]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def preset_names() -> list[str]:
+    """The names of the configurations that ship with the package."""
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def _find(source: str | Path) -> Path:
+    path = Path(source)
+    preset = PRESETS / f"{source}.toml"
+    if not path.is_file() and "/" not in str(source) and preset.is_file():
+        return preset
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file, expected a TOML file or a preset: {', '.join(preset_names())}")
+    return path
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    names = key.strip().split(".")
+    if not equals or not all(names):
+        raise ConfigError(f"--set {override}: expected section.key=value, such as train.epochs=20")
+    for name in names[:-1]:
+        values = values.setdefault(name, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {override}: {name} is not a section; lists are changed in the TOML file")
+    values[names[-1]] = _parse_value(override, text.strip())
+
+
+def _parse_value(override: str, text: str) -> Any:
+    # A bare word is a string, so that `--set image.fit=pad` needs no quotes inside quotes.
+    if re.fullmatch(r"[A-Za-z_][\w-]*", text) and text not in {"true", "false", "inf", "nan"}:
+        return text
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        parsed = {}
+    if list(parsed) != ["value"]:
+        raise ConfigError(f"--set {override}: {text!r} is not a TOML value (numbers, true, false, 'text', [lists])")
+    return parsed["value"]
+
+
+def _explain(problem: Any) -> str:
+    """One line for one of pydantic's problems: the key, what was got, what was expected."""
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {key}; {_suggestion(problem['loc'])}"
+    if problem["type"] == "missing":
+        return f"{key} is missing, expected {_repair(key)}"
+    message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    if problem["type"] == "value_error":
+        return f"{key}: {message}" if key else message
+    return f"{key}: got {problem['input']!r}, {message}"
+
+
+def _repair(key: str) -> str:
+    return "at least two [[classes]], the background first" if key == "classes" else "a value"
+
+
+def _suggestion(location: tuple[int | str, ...]) -> str:
+    section: Any = Config
+    for name in location[:-1]:
+        section = SegmentationClass if isinstance(name, int) else _section_type(section, name)
+    choices = list(section.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), choices, n=1)
+    return f"did you mean {close[0]}?" if close else f"expected one of {', '.join(choices)}"
+
+
+def _section_type(section: Any, name: str) -> Any:
+    annotation = section.model_fields[name].annotation
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else section

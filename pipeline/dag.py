@@ -1,0 +1,136 @@
+"""The only wiring: every runner compiles the pipeline that this function returns."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ml_metadata.proto import metadata_store_pb2
+from tfx import v1 as tfx
+from tfx.types import standard_artifacts
+
+from components import baseline, pusher, record_gen, record_schema, report
+from components.segmentation_metrics import __name__ as METRICS_MODULE
+from pipeline import features
+from pipeline.config import Config, GateSettings, TrainerConfig, TransformConfig, part_of
+from pipeline.evaluation import make_eval_config
+from pipeline.fingerprint import code_fingerprint
+
+PREPROCESSING_FN = "transform_module.preprocessing.preprocessing_fn"
+RUN_FN = "trainer_module.trainer.run_fn"
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where one pipeline reads and writes."""
+
+    data: str
+    root: str
+
+    @property
+    def serving(self) -> str:
+        return f"{self.root}/serving_model"
+
+    @property
+    def metadata(self) -> str:
+        return f"{self.root}/metadata.db"
+
+
+def create_pipeline(
+    config: Config,
+    paths: Paths,
+    metadata_connection: metadata_store_pb2.ConnectionConfig,
+    beam_args: Sequence[str],
+    fingerprint: Callable[[Sequence[str]], str] = code_fingerprint,
+) -> tfx.dsl.Pipeline:
+    """The pipeline from records to a served model and a report.
+
+    Each node gets only the sections of the configuration that it reads and the fingerprint of only the code that it
+    runs, so that the cache holds exactly where it should.
+
+    Args:
+      config: the whole configuration.
+      paths: where the records are and where everything goes.
+      metadata_connection: ML Metadata's database.
+      beam_args: options of the Beam runner.
+      fingerprint: from module names to a hash of their code.
+    """
+    examples = record_gen.RecordGen(paths.data)
+    schema = record_schema.RecordSchema(
+        records=config.records.model_dump_json(), code=fingerprint([record_schema.__name__])
+    )
+    statistics = tfx.components.StatisticsGen(
+        examples=examples.outputs["examples"], schema=schema.outputs["schema"]
+    )
+    validator = tfx.components.ExampleValidator(
+        statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
+    )
+    transform = tfx.components.Transform(
+        examples=examples.outputs["examples"],
+        schema=schema.outputs["schema"],
+        preprocessing_fn=PREPROCESSING_FN,
+        # No split is analyzed beyond `train`, and none is left out: `test` is transformed for nobody.
+        splits_config=tfx.proto.SplitsConfig(
+            analyze=[features.SPLIT_TRAIN], transform=[features.SPLIT_TRAIN, features.SPLIT_EVAL]
+        ),
+        custom_config=_custom_config(part_of(config, TransformConfig).model_dump_json(), PREPROCESSING_FN, fingerprint),
+    )
+    trainer = tfx.components.Trainer(
+        examples=transform.outputs["transformed_examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        schema=schema.outputs["schema"],
+        run_fn=RUN_FN,
+        train_args=tfx.proto.TrainArgs(splits=[features.SPLIT_TRAIN]),
+        eval_args=tfx.proto.EvalArgs(splits=[features.SPLIT_EVAL]),
+        custom_config=_custom_config(part_of(config, TrainerConfig).model_dump_json(), RUN_FN, fingerprint),
+    )
+    resolver = tfx.dsl.Resolver(
+        strategy_class=baseline.LatestPushedModel,
+        config={"classes": _classes_key(config)},
+        candidate=trainer.outputs["model"],
+        model=tfx.dsl.Channel(type=standard_artifacts.Model),
+        pushed_model=tfx.dsl.Channel(type=standard_artifacts.PushedModel),
+    ).with_id("BaselineResolver")
+    settings = part_of(config, GateSettings)
+    evaluator = tfx.components.Evaluator(
+        # The raw records, through the exported graph: a difference between training and serving would show.
+        examples=examples.outputs["examples"],
+        example_splits=[features.SPLIT_TEST],
+        model=trainer.outputs["model"],
+        baseline_model=resolver.outputs["model"],
+        eval_config=make_eval_config(settings, fingerprint([METRICS_MODULE])),
+    )
+    push = pusher.AtomicPusher(
+        model=trainer.outputs["model"],
+        model_blessing=evaluator.outputs["blessing"],
+        directory=paths.serving,
+        classes=_classes_key(config),
+        code=fingerprint([pusher.__name__]),
+    ).with_id("Pusher")
+    reporter = report.Reporter(
+        evaluation=evaluator.outputs["evaluation"],
+        model=trainer.outputs["model"],
+        pushed_model=push.outputs["pushed_model"],
+        baseline_model=resolver.outputs["model"],
+        settings=settings.model_dump_json(),
+        code=fingerprint([report.__name__]),
+    )
+    return tfx.dsl.Pipeline(
+        pipeline_name="flexunet",
+        pipeline_root=paths.root,
+        components=[examples, schema, statistics, validator, transform, trainer, resolver, evaluator, push, reporter],
+        enable_cache=True,
+        metadata_connection_config=metadata_connection,
+        beam_pipeline_args=list(beam_args),
+    )
+
+
+def _custom_config(config: str, function: str, fingerprint: Callable[[Sequence[str]], str]) -> dict[str, str]:
+    # As one JSON string: inside custom_config tuples would come back as lists and integer keys as strings.
+    return {"config": config, "code": fingerprint([function.rpartition(".")[0]])}
+
+
+def _classes_key(config: Config) -> str:
+    """Models with different classes are never compared."""
+    names_and_colors = [[c.name, list(c.color)] for c in config.classes]
+    return hashlib.sha256(json.dumps(names_and_colors).encode()).hexdigest()

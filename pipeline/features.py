@@ -1,0 +1,44 @@
+"""Names that cross a process: record features, transformed features, splits, signatures and their outputs."""
+
+from typing import Final
+
+# Records. Where TF Model Garden's segmentation records have the same thing, the key is theirs.
+IMAGE_ENCODED: Final = "image/encoded"
+IMAGE_FILENAME: Final = "image/filename"
+IMAGE_FORMAT: Final = "image/format"
+IMAGE_HEIGHT: Final = "image/height"
+IMAGE_WIDTH: Final = "image/width"
+IMAGE_ID: Final = "image/id"
+IMAGE_GROUP: Final = "image/group"
+MASK_ENCODED: Final = "mask/encoded"
+
+# `train` trains, `eval` steers training, `test` is what the gate and every headline use.
+SPLIT_TRAIN: Final = "train"
+SPLIT_EVAL: Final = "eval"
+SPLIT_TEST: Final = "test"
+SPLITS: Final = (SPLIT_TRAIN, SPLIT_EVAL, SPLIT_TEST)
+
+# Transform's outputs: `tf.io.serialize_tensor` of uint8 [tiles, height, width, 3] and uint8 [tiles, height, width].
+TRANSFORMED_IMAGE: Final = "image"
+TRANSFORMED_CLASS_IDS: Final = "class_ids"
+
+BACKGROUND_ID: Final = 0
+# Pixels that nobody labelled, and padding: left out of the loss, the counts and the statistics.
+IGNORE_ID: Final = 255
+
+SIGNATURE_SERVING: Final = "serving_default"
+SIGNATURE_EVALUATE: Final = "evaluate"
+INPUT_IMAGE_BYTES: Final = "image_bytes"
+INPUT_EXAMPLES: Final = "examples"
+OUTPUT_MASK_PNG: Final = "mask_png"
+OUTPUT_CLASS_FRACTIONS: Final = "class_fractions"
+OUTPUT_COUNTS: Final = "counts"
+OUTPUT_PROBABILITY_SUMS: Final = "probability_sums"
+OUTPUT_IMAGE_ID: Final = "image_id"
+OUTPUT_GROUP: Final = "group"
+
+# Beside an exported model, in the folder that TF Serving ignores.
+ASSETS_EXTRA: Final = "assets.extra"
+EXPORTED_CONFIG: Final = "config.json"
+EXPORTED_TRAINING: Final = "training.json"
+EXPORTED_PROVENANCE: Final = "provenance.json"

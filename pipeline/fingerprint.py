@@ -1,0 +1,37 @@
+"""A hash of the code that a node runs: its entry modules and everything of ours that they import.
+
+TFX keys its cache on execution properties, and code that is imported by path is not among them.
+"""
+
+import functools
+import hashlib
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import grimp
+
+PACKAGES = ("pipeline", "dataset", "transform_module", "trainer_module", "components", "serving")
+
+
+def code_fingerprint(modules: Sequence[str]) -> str:
+    """sha256 over the source of `modules` and of what they import, in our packages; a missing module raises."""
+    graph = _import_graph()
+    needed = set(modules).union(*(graph.find_upstream_modules(module) for module in modules))
+    digest = hashlib.sha256()
+    for module in sorted(needed):
+        digest.update(module.encode() + b"\0" + _source(module).read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+@functools.cache
+def _import_graph() -> Any:
+    return grimp.build_graph(*PACKAGES, cache_dir=None)
+
+
+def _source(module: str) -> Path:
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ValueError(f"{module} has no source file")
+    return Path(spec.origin)

@@ -1,0 +1,50 @@
+"""Class ids <-> RGB colours in NumPy, by exact match, for files and pictures (transform_module/masks.py does it in graphs)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import Color, RecordsConfig, SegmentationClass
+from pipeline.features import IGNORE_ID
+
+# Where no ignore colour is configured, ignored pixels are drawn in a grey that no palette of ours uses.
+_DEFAULT_IGNORE_COLOR: Color = (127, 127, 127)
+
+
+def pack_rgb(rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """uint8 `[..., 3]` -> int32 `[...]`, 0xRRGGBB: one comparable number per colour."""
+    wide = rgb.astype(np.int32)
+    return (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]
+
+
+def color_table(classes: Sequence[SegmentationClass], ignore_color: Color | None = None) -> NDArray[np.uint8]:
+    """uint8 `[256, 3]`: row `i` is the colour of id `i`; unused ids and IGNORE_ID have the ignore colour."""
+    table = np.empty((256, 3), np.uint8)
+    table[:] = ignore_color or _DEFAULT_IGNORE_COLOR
+    table[: len(classes)] = [c.color for c in classes]
+    return table
+
+
+def rgb_from_class_ids(
+    class_ids: NDArray[np.uint8], classes: Sequence[SegmentationClass], ignore_color: Color | None = None
+) -> NDArray[np.uint8]:
+    """Class ids uint8 `[...]` -> RGB uint8 `[..., 3]`."""
+    return color_table(classes, ignore_color)[class_ids]
+
+
+def class_ids_from_rgb(
+    mask_rgb: NDArray[np.uint8], classes: Sequence[SegmentationClass], records: RecordsConfig
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """RGB uint8 `[..., 3]` -> class ids uint8 `[...]` and where the colour is in the palette, bool `[...]`."""
+    packed = pack_rgb(mask_rgb)
+    ids = np.full(packed.shape, IGNORE_ID, np.uint8)
+    known = np.zeros(packed.shape, np.bool_)
+    colors = [(class_id, c.color) for class_id, c in enumerate(classes)]
+    if records.ignore_color is not None:
+        colors.append((IGNORE_ID, records.ignore_color))
+    for class_id, color in colors:
+        here = packed == pack_rgb(np.array(color, np.uint8))
+        ids[here] = class_id
+        known |= here
+    return ids, known

@@ -1,0 +1,135 @@
+"""Predictions of a model folder on image files: coloured masks, overlays and a table of areas."""
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline import features
+from pipeline.config import TrainerConfig
+from pipeline.errors import UserError
+from pipeline.palette import rgb_from_class_ids
+
+AREAS_FILE: Final = "areas.csv"
+_OVERLAY_OPACITY: Final = 0.5
+_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image without a prediction, and why."""
+
+    image: Path
+    reason: str
+
+
+class LocalModel:
+    """A SavedModel of this project in the current process; needs TensorFlow."""
+
+    def __init__(self, directory: Path) -> None:
+        import tensorflow as tf  # noqa: PLC0415 - the rest of this module must work without TensorFlow
+
+        self._directory = model_directory(directory)
+        self.config = exported_config(self._directory)
+        self._model = tf.saved_model.load(str(self._directory))
+        self._predict = self._model.signatures[features.SIGNATURE_SERVING]
+        self._constant = tf.constant
+
+    def class_ids(self, encoded: bytes) -> NDArray[np.uint8]:
+        """Encoded image -> class ids uint8 `[h, w]` at the image's own size."""
+        outputs: dict[str, Any] = self._predict(image_bytes=self._constant([encoded]))
+        mask_png = outputs[features.OUTPUT_MASK_PNG].numpy()[0]
+        return np.asarray(Image.open(io.BytesIO(mask_png)))
+
+
+def model_directory(directory: Path) -> Path:
+    """The SavedModel itself: `directory`, or its newest numeric version.
+
+    Raises:
+      UserError: neither holds a SavedModel.
+    """
+    if (directory / "saved_model.pb").is_file():
+        return directory
+    numbers = [int(p.name) for p in directory.glob("*/") if p.name.isdigit()] if directory.is_dir() else []
+    if not numbers:
+        raise UserError(f"{directory}: no model here, expected a SavedModel, such as DIR/serving_model/1 of a run")
+    return directory / str(max(numbers))
+
+
+def exported_config(directory: Path) -> TrainerConfig:
+    """Classes, colours and sizes that the model was trained with."""
+    path = directory / features.ASSETS_EXTRA / features.EXPORTED_CONFIG
+    if not path.is_file():
+        raise UserError(f"{path}: missing, expected a model exported by this project")
+    return TrainerConfig.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """Files as given, folders walked for images.
+
+    Raises:
+      UserError: a path does not exist, or a folder holds no image.
+    """
+    found: list[Path] = []
+    for path in paths:
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES) if path.is_dir() else [path]
+        if not inside or not path.exists():
+            raise UserError(f"{path}: no image here, expected a file or folder of {', '.join(sorted(_SUFFIXES))}")
+        found += inside
+    return found
+
+
+def predict_files(
+    model: LocalModel, images: Sequence[Path], out: Path, step: Callable[[], None] = lambda: None
+) -> list[Failure]:
+    """Writes `STEM_mask.png`, `STEM_overlay.png` for each image and `areas.csv`; returns what failed."""
+    out.mkdir(parents=True, exist_ok=True)
+    failures: list[Failure] = []
+    with (out / AREAS_FILE).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "class", "pixels", "share"])
+        for image, stem in zip(images, _output_stems(images), strict=True):
+            try:
+                class_ids = model.class_ids(image.read_bytes())
+                _write_pictures(image, class_ids, out / stem, model.config)
+            # TensorFlow raises many kinds for a broken image; each is named, none stops the others.
+            except Exception as error:  # noqa: BLE001
+                failures.append(Failure(image, str(error).strip().splitlines()[0]))
+            else:
+                writer.writerows(_areas(image, class_ids, model.config))
+            step()
+    return failures
+
+
+def overlay(image: Image.Image, mask_rgb: NDArray[np.uint8], class_ids: NDArray[np.uint8]) -> Image.Image:
+    """The image with its defects tinted; the background stays as it is."""
+    base = np.asarray(image.convert("RGB"), np.float32)
+    opacity = np.where(class_ids == features.BACKGROUND_ID, 0.0, _OVERLAY_OPACITY)[..., np.newaxis]
+    return Image.fromarray((base * (1 - opacity) + mask_rgb * opacity).round().astype(np.uint8))
+
+
+def _output_stems(images: Sequence[Path]) -> Iterator[str]:
+    """The files' stems; a stem that occurs again gets a number, so that nothing is overwritten."""
+    used: dict[str, int] = {}
+    for image in images:
+        used[image.stem] = used.get(image.stem, 0) + 1
+        yield image.stem if used[image.stem] == 1 else f"{image.stem}-{used[image.stem]}"
+
+
+def _write_pictures(image: Path, class_ids: NDArray[np.uint8], target: Path, config: TrainerConfig) -> None:
+    mask_rgb = rgb_from_class_ids(class_ids, config.classes, config.records.ignore_color)
+    tinted = overlay(Image.open(image), mask_rgb, class_ids)
+    Image.fromarray(mask_rgb).save(target.with_name(f"{target.name}_mask.png"))
+    tinted.save(target.with_name(f"{target.name}_overlay.png"))
+
+
+def _areas(image: Path, class_ids: NDArray[np.uint8], config: TrainerConfig) -> Iterator[tuple[str, str, int, str]]:
+    pixels = np.bincount(class_ids.ravel(), minlength=len(config.classes))
+    for segmentation_class, count in zip(config.classes, pixels, strict=False):
+        yield str(image), segmentation_class.name, int(count), f"{count / class_ids.size:.6f}"

@@ -1,0 +1,42 @@
+"""Pixel counts in the graph, and the metric that training watches."""
+
+import keras
+import tensorflow as tf
+
+from pipeline import scores
+from pipeline.features import IGNORE_ID
+
+
+def count_matrix(class_ids: tf.Tensor, predicted_ids: tf.Tensor, num_classes: int) -> tf.Tensor:
+    """Class ids, integers `[...]` both -> int64 `[C, C]`, rows truth, columns prediction; ignored pixels left out."""
+    truth = tf.reshape(tf.cast(class_ids, tf.int32), [-1])
+    predicted = tf.reshape(tf.cast(predicted_ids, tf.int32), [-1])
+    # Ignored pixels go to a cell of their own behind the matrix, which keeps shapes static.
+    cells = tf.where(truth == IGNORE_ID, num_classes**2, truth * num_classes + predicted)
+    counts = tf.math.bincount(cells, minlength=num_classes**2 + 1, dtype=tf.int64)
+    return tf.reshape(counts[: num_classes**2], [num_classes, num_classes])
+
+
+@keras.saving.register_keras_serializable("flexunet")
+class ForegroundDice(keras.metrics.Metric):
+    """Mean Dice over the defect classes from counts pooled over all batches."""
+
+    def __init__(self, num_classes: int, name: str = "foreground_dice") -> None:
+        super().__init__(name=name)
+        self.num_classes = num_classes
+        # float64 holds counts exactly up to 2**53 pixels, float32 only up to 2**24.
+        self.counts = self.add_weight(
+            shape=(num_classes, num_classes), initializer="zeros", dtype="float64", name="counts"
+        )
+
+    def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: None = None) -> None:
+        """Class ids `[N, H, W]`, probabilities `[N, H, W, C]`."""
+        counts = count_matrix(y_true, tf.argmax(y_pred, axis=-1), self.num_classes)
+        self.counts.assign_add(tf.cast(counts, tf.float64))
+
+    def result(self) -> tf.Tensor:
+        """float scalar; NaN while no defect class was seen."""
+        return scores.foreground_dice(keras.ops.cast(self.counts, "float32"), keras.ops)
+
+    def get_config(self) -> dict[str, object]:
+        return {"num_classes": self.num_classes, "name": self.name}

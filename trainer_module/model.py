@@ -1,0 +1,101 @@
+"""FlexUNet: a U-Net whose depth, width, kernels, dilations and dropout all follow from a few numbers.
+
+Level i of `num_layers` (the bridge is the last) has `base_filters * 2**i` filters, kernel `max(3, base_kernel - 2 i)`,
+dilation `max(1, dilation - i)` and dropout `dropout * i`. Source: the FlexUNet image segmentation experiment, 2026;
+U-Net: Ronneberger et al. 2015, arXiv:1505.04597.
+"""
+
+import math
+from dataclasses import dataclass
+
+import keras
+
+from pipeline.config import ModelConfig
+
+# Batches of 2 to 8 images are too small for batch statistics; 8 channels a group, Wu & He 2018, arXiv:1803.08494.
+_CHANNELS_PER_GROUP = 8
+
+
+@dataclass(frozen=True)
+class Level:
+    """What both double convolutions of one level share."""
+
+    index: int
+    filters: int
+    kernel: int
+    dilation: int
+    dropout: float
+
+
+def levels(config: ModelConfig) -> list[Level]:
+    """The levels from the top (full resolution) to the bridge."""
+    return [
+        Level(
+            index=i,
+            filters=config.base_filters * 2**i,
+            kernel=max(3, config.base_kernel - 2 * i),
+            dilation=max(1, config.dilation - i),
+            dropout=config.dropout * i,
+        )
+        for i in range(config.num_layers)
+    ]
+
+
+def build_model(height: int, width: int, num_classes: int, config: ModelConfig, seed: int) -> keras.Model:
+    """Pixels uint8 or float `[N, height, width, 3]`, 0 to 255 -> class probabilities float32 `[N, height, width, C]`."""
+    inputs = keras.Input((height, width, 3), name="pixels")
+    x = keras.layers.Rescaling(1 / 255, name="scale")(inputs)
+    *upper, bridge = levels(config)
+    skips = []
+    for level in upper:
+        x = _double_convolution(x, level, "encoder", config, seed)
+        skips.append(x)
+        x = keras.layers.MaxPooling2D(2, name=f"encoder{level.index}_pool")(x)
+    x = _double_convolution(x, bridge, "bridge", config, seed)
+    for level, skip in reversed(list(zip(upper, skips, strict=True))):
+        name = f"decoder{level.index}"
+        x = keras.layers.Conv2DTranspose(level.filters, 2, strides=2, padding="same", name=f"{name}_up")(x)
+        x = keras.layers.Concatenate(name=f"{name}_concatenate")([x, skip])
+        x = _double_convolution(x, level, "decoder", config, seed)
+    return keras.Model(inputs, _head(x, num_classes, config), name="flexunet")
+
+
+def _double_convolution(
+    x: keras.KerasTensor, level: Level, part: str, config: ModelConfig, seed: int
+) -> keras.KerasTensor:
+    name = f"{part}{level.index}"
+    x = _convolution(x, level, f"{name}_a", config)
+    x = keras.layers.Dropout(level.dropout, seed=_dropout_seed(config, seed), name=f"{name}_dropout")(x)
+    return _convolution(x, level, f"{name}_b", config)
+
+
+def _convolution(x: keras.KerasTensor, level: Level, name: str, config: ModelConfig) -> keras.KerasTensor:
+    x = keras.layers.Conv2D(
+        level.filters,
+        level.kernel,
+        padding="same",
+        dilation_rate=level.dilation,
+        activation=config.activation,
+        kernel_initializer="he_normal",
+        name=name,
+    )(x)
+    if config.normalization == "batch":
+        return keras.layers.BatchNormalization(name=f"{name}_norm")(x)
+    if config.normalization == "group":
+        groups = math.gcd(level.filters, max(1, level.filters // _CHANNELS_PER_GROUP))
+        return keras.layers.GroupNormalization(groups, name=f"{name}_norm")(x)
+    return x
+
+
+def _dropout_seed(config: ModelConfig, seed: int) -> int:
+    return seed if config.dropout_seed is None else config.dropout_seed
+
+
+def _head(x: keras.KerasTensor, num_classes: int, config: ModelConfig) -> keras.KerasTensor:
+    channels = 1 if config.head == "sigmoid" else num_classes
+    x = keras.layers.Conv2D(channels, 1, name="head")(x)
+    # float32 whatever the precision policy: probabilities near 1 differ by less than half precision can hold.
+    x = keras.layers.Activation(config.head, dtype="float32", name="probabilities")(x)
+    if config.head == "sigmoid":
+        return keras.ops.concatenate([1 - x, x], axis=-1)
+    return x
