@@ -36,6 +36,9 @@ class LatestPushedModel(resolver.ResolverStrategy):
         return {**result, "model": [baseline] if baseline else []}
 
     def _pushed_model_id(self, push: Artifact) -> int | None:
-        if push.get_int_custom_property(PUSHED) != 1 or push.get_string_custom_property(PUSHED_CLASSES) != self._classes:
+        if (
+            push.get_int_custom_property(PUSHED) != 1
+            or push.get_string_custom_property(PUSHED_CLASSES) != self._classes
+        ):
             return None
         return push.get_int_custom_property(PUSHED_MODEL_ID)

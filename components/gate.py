@@ -99,10 +99,13 @@ def _class_scores(counts: NDArray[np.float64], settings: GateSettings) -> dict[s
         "iou": scores.iou(counts),
         "precision": scores.precision(counts),
         "recall": scores.recall(counts),
-        "pixels": counts.sum(axis=-1),
     }
+    pixels = counts.sum(axis=-1)
     return {
-        segmentation_class.name: {name: number(column[class_id]) for name, column in columns.items()}
+        segmentation_class.name: {
+            **{name: number(column[class_id]) for name, column in columns.items()},
+            "pixels": number(pixels[class_id]),
+        }
         for class_id, segmentation_class in enumerate(settings.classes)
     }
 
@@ -114,7 +117,7 @@ def _checks_of(metric: tfma.MetricConfig, evaluation: Evaluation) -> list[dict[s
     checks = []
     if threshold.HasField("value_threshold"):
         bound = threshold.value_threshold.lower_bound.value
-        checks.append(_check(name, value, bound, f"{label} {_say(value)}, at least {bound:.4f} is required"))
+        checks.append(_check(name, value, bound, f"{label} is {_say(value)}, at least {bound:.4f} is required"))
     if threshold.HasField("change_threshold") and evaluation.has_baseline:
         change, bound = evaluation.difference(name), threshold.change_threshold.absolute.value
         words = f"{label} changed by {_say(change, '+')} against the baseline, {bound:+.4f} is the most it may lose"
@@ -123,7 +126,7 @@ def _checks_of(metric: tfma.MetricConfig, evaluation: Evaluation) -> list[dict[s
 
 
 def _label(name: str) -> str:
-    return "foreground Dice is" if name == names.FOREGROUND_DICE else f"Dice of {name.partition('/')[2]} is"
+    return "foreground Dice" if name == names.FOREGROUND_DICE else f"Dice of {name.partition('/')[2]}"
 
 
 def _say(value: float, sign: str = "") -> str:

@@ -46,7 +46,12 @@ class AtomicPusher(component.Pusher):
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
     def __init__(
-        self, model: tfx.types.BaseChannel, model_blessing: tfx.types.BaseChannel, directory: str, classes: str, code: str
+        self,
+        model: tfx.types.BaseChannel,
+        model_blessing: tfx.types.BaseChannel,
+        directory: str,
+        classes: str,
+        code: str,
     ) -> None:
         settings = {"directory": directory, "classes": classes, "code": code}
         super().__init__(model=model, model_blessing=model_blessing, custom_config=settings)

@@ -1,4 +1,4 @@
-"""The records' schema, written from the feature names: SchemaGen would infer an integer domain for ids such as "0042"."""
+"""The records' schema, from the feature names: SchemaGen would infer an integer domain for ids such as "0042"."""
 
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx import v1 as tfx

@@ -49,6 +49,8 @@ class Executor(base_executor.BaseExecutor):
 
 
 class ReportSpec(component_spec.ComponentSpec):
+    """Inputs, outputs and parameters of the report node."""
+
     PARAMETERS = {
         "settings": component_spec.ExecutionParameter(type=str),
         "code": component_spec.ExecutionParameter(type=str),

@@ -18,11 +18,15 @@ from pipeline.config import Config
 from pipeline.features import IGNORE_ID
 
 # What tf.io.decode_image reads as it is; everything else is written anew as PNG.
-_KEPT_FORMATS: Final = {"PNG": "png", "JPEG": "jpeg", "BMP": "bmp"}
+# BMP is not among them: TensorFlow refuses 16-bit and OS/2 headers.
+_KEPT_FORMATS: Final = {"PNG": "png", "JPEG": "jpeg"}
 _KEPT_MODES: Final = frozenset({"L", "RGB"})
-_MASK_FORMATS: Final = frozenset({"PNG", "BMP", "TIFF", "WEBP"})
+_FORMATS: Final = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+# Pillow calls a JPEG that holds several pictures, as phones write them, MPO.
+_LOSSY_FORMATS: Final = frozenset({"JPEG", "MPO"})
+_PNG_END: Final = b"IEND\xaeB`\x82"
 _EXIF_ORIENTATION: Final = 0x0112
-_ID_MODES: Final = frozenset({"L", "I;16", "I", "1"})
+_ID_MODES: Final = frozenset({"L", "LA", "I;16", "I;16B", "I", "1"})
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def examine(pair: Pair, config: Config) -> Facts:
     Raises:
       BadPair: says what is wrong.
     """
-    image = _open(pair.image, config)
+    image, _ = _open(pair.image, config)
     class_ids = _read_class_ids(pair, image.size, config)
     counts = np.bincount(class_ids[class_ids != IGNORE_ID], minlength=len(config.classes))
     digest = hashlib.sha256(pair.image.read_bytes() + b"\0" + pair.mask.read_bytes()).hexdigest()
@@ -82,39 +86,39 @@ def read_content(pair: Pair, config: Config) -> Content:
     Raises:
       BadPair: says what is wrong.
     """
-    image = _open(pair.image, config)
+    image, turned = _open(pair.image, config)
     class_ids = _read_class_ids(pair, image.size, config)
     mask = palette.rgb_from_class_ids(class_ids, config.classes, config.records.ignore_color)
-    encoded, image_format = _encode(pair.image, image)
+    encoded, image_format = _encode(pair.image, image, turned)
     return Content(encoded, image_format, _png(Image.fromarray(mask)), image.height, image.width)
 
 
-def _open(path: Path, config: Config) -> Image.Image:
-    """An upright, loaded image; its size is checked from the header, before decoding."""
+def _open(path: Path, config: Config) -> tuple[Image.Image, bool]:
+    """A loaded, upright image, and whether it had to be turned; the size is checked before decoding."""
     # Pillow only warns up to twice its own limit: ours is checked instead, and always.
     Image.MAX_IMAGE_PIXELS = None
     try:
-        image = Image.open(path)
+        image = Image.open(path, formats=_FORMATS)
         if image.width * image.height > config.image.max_pixels:
             what = f"{image.width}x{image.height} pixels"
             expected = f"at most {config.image.max_pixels:,} pixels"
             raise BadPair(Problem(path, what, expected, "scale it down or raise image.max_pixels"))
         image.load()
+        upright = ImageOps.exif_transpose(image)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        reason = str(error).replace(str(path), "it").splitlines()[0]
+        reason = next(iter(str(error).replace(str(path), "it").splitlines()), type(error).__name__)
         raise BadPair(Problem(path, f"cannot be read ({reason})", "a whole image file", "replace it")) from None
-    return image if image.getexif().get(_EXIF_ORIENTATION, 1) == 1 else _upright(image)
+    turned = image.getexif().get(_EXIF_ORIENTATION, 1) != 1
+    upright.format = image.format
+    return upright, turned
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    turned = ImageOps.exif_transpose(image)
-    turned.format = None
-    return turned
-
-
-def _encode(path: Path, image: Image.Image) -> tuple[bytes, str]:
-    if image.format in _KEPT_FORMATS and image.mode in _KEPT_MODES:
-        return path.read_bytes(), _KEPT_FORMATS[image.format]
+def _encode(path: Path, image: Image.Image, turned: bool) -> tuple[bytes, str]:
+    if not turned and image.format in _KEPT_FORMATS and image.mode in _KEPT_MODES:
+        encoded = path.read_bytes()
+        # Pillow reads a PNG whose tail is missing, TensorFlow does not.
+        if image.format != "PNG" or _PNG_END in encoded:
+            return encoded, _KEPT_FORMATS[image.format]
     return _png(_as_rgb(image)), "png"
 
 
@@ -132,8 +136,8 @@ def _png(image: Image.Image) -> bytes:
 
 
 def _read_class_ids(pair: Pair, image_size: tuple[int, int], config: Config) -> NDArray[np.uint8]:
-    mask = _open(pair.mask, config)
-    if mask.format == "JPEG":
+    mask, _ = _open(pair.mask, config)
+    if mask.format in _LOSSY_FORMATS:
         raise BadPair(
             Problem(pair.mask, "a JPEG mask", "a lossless format", "JPEG blurs class borders: export the mask as PNG")
         )
@@ -141,14 +145,14 @@ def _read_class_ids(pair: Pair, image_size: tuple[int, int], config: Config) -> 
         sizes = f"{mask.width}x{mask.height}, its image {pair.image.name} is {image_size[0]}x{image_size[1]}"
         raise BadPair(Problem(pair.mask, f"is {sizes}", "the same size", "export the mask at the image's size"))
     if mask.mode in _ID_MODES:
-        return _checked_ids(pair.mask, np.asarray(mask), config)
+        return _checked_ids(pair.mask, np.asarray(mask.convert("L") if mask.mode == "LA" else mask), config)
     return _ids_from_colors(pair.mask, np.asarray(mask.convert("RGB")), config)
 
 
 def _checked_ids(path: Path, values: NDArray[np.generic], config: Config) -> NDArray[np.uint8]:
     """Greyscale masks hold class ids; 255 is allowed for unlabelled pixels where an ignore colour is configured."""
     ids = values.astype(np.int64)
-    known = ids < len(config.classes)
+    known = (ids >= 0) & (ids < len(config.classes))
     if config.records.ignore_color is not None:
         known |= ids == IGNORE_ID
     if not known.all():
@@ -172,7 +176,7 @@ def _unknown_colors(path: Path, pixels: NDArray[np.uint8], config: Config) -> Pr
     distances = [int(np.square(commonest - np.array(c.color)).sum()) for c in config.classes]
     nearest = config.classes[int(np.argmin(distances))]
     what = (
-        f"{len(pixels)} pixels of {len(colors)} colours outside the palette, most of them RGB {tuple(commonest.tolist())} "
+        f"{len(pixels)} pixels of {len(colors)} colours outside the palette, most RGB {tuple(commonest.tolist())} "
         f"(nearest: {nearest.name} {nearest.color})"
     )
     choices = ", ".join(f"{c.name} {c.color}" for c in config.classes)

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dataset import groups as near_duplicates
 from dataset.examine import BadPair, Facts, examine
 from dataset.manifest import MANIFEST, read_manifest
 from dataset.pairs import Layout, Pair, find_pairs
 from dataset.problems import DataError, Problem
-from dataset.records import write_version
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.features import SPLIT_EVAL, SPLIT_TRAIN, SPLITS
@@ -107,7 +107,9 @@ def _deal(
     if has_own and policy != "regroup":
         if None in own:
             stray = next(f.pair.image for f in facts if f.pair.split is None)
-            raise UserError(f"{stray}: in no split, expected every image below train, valid or test: use --splits regroup")
+            raise UserError(
+                f"{stray}: in no split, expected all images below train, valid or test: use --splits regroup"
+            )
         if policy is None:
             _refuse_leaks(facts, labels, source)
         dealt = [split or "" for split in own]
@@ -121,14 +123,18 @@ def _deal(
 
 
 def _refuse_leaks(facts: Sequence[Facts], labels: Sequence[int], source: Path) -> None:
-    trained = {label for f, label in zip(facts, labels, strict=True) if f.pair.split == SPLIT_TRAIN}
-    leaking = [f for f, label in zip(facts, labels, strict=True) if f.pair.split != SPLIT_TRAIN and label in trained]
+    """`train` decides the weights and `eval` chooses among them: neither may hold what a later split measures."""
+    earliest: dict[int, int] = {}
+    order = [SPLITS.index(f.pair.split or SPLIT_TRAIN) for f in facts]
+    for label, position in zip(labels, order, strict=True):
+        earliest[label] = min(position, earliest.get(label, position))
+    leaking = [f for f, label, at in zip(facts, labels, order, strict=True) if at > earliest[label]]
     if leaking:
         held_out = sum(f.pair.split != SPLIT_TRAIN for f in facts)
         raise UserError(
-            f"{source}: its splits leak: {len(leaking)} of {held_out} held-out images, such as {leaking[0].pair.id}, are "
-            "near-duplicates (rotated, mirrored or re-encoded) of training images; expected none. Use --splits regroup "
-            "to split by group, or --splits keep to keep them, which is recorded in dataset.json"
+            f"{source}: its splits leak: {len(leaking)} of {held_out} held-out images, such as {leaking[0].pair.id}, "
+            "are near-duplicates (rotated, mirrored or re-encoded) of training or eval images; expected none. Use "
+            "--splits regroup to split by group, or --splits keep to keep them, which is recorded in dataset.json"
         )
 
 
@@ -157,8 +163,8 @@ def _require_usable(rows: Sequence[_Row], config: Config, source: Path) -> None:
         if not members:
             problems.append(Problem(source, f"no image falls into {split}", "at least one in each split", "add images"))
             continue
-        seen = sum(row.facts.pixels for row in members)
-        missing = [c.name for c, pixels in zip(config.classes, seen, strict=True) if pixels == 0]
+        seen = _pixels(members, config)
+        missing = [c.name for class_id, c in enumerate(config.classes) if seen[class_id] == 0]
         if missing and split == SPLIT_TRAIN:
             what = f"no training image shows {', '.join(missing)}"
             problems.append(Problem(source, what, "every class in train", "add images or remove it from [[classes]]"))
@@ -185,7 +191,7 @@ def _summary(
 
 
 def _split_summary(rows: Sequence[_Row], config: Config) -> dict[str, Any]:
-    pixels = sum((row.facts.pixels for row in rows), np.zeros(len(config.classes), np.int64))
+    pixels = _pixels(rows, config)
     names = [c.name for c in config.classes]
     return {
         "images": len(rows),
@@ -195,11 +201,16 @@ def _split_summary(rows: Sequence[_Row], config: Config) -> dict[str, Any]:
     }
 
 
+def _pixels(rows: Sequence[_Row], config: Config) -> NDArray[np.int64]:
+    """Pixels of each class, int64 `[C]`."""
+    return sum((row.facts.pixels for row in rows), np.zeros(len(config.classes), np.int64))
+
+
 def _leaking_groups(rows: Sequence[_Row]) -> int:
     splits_of: dict[str, set[str]] = {}
     for row in rows:
         splits_of.setdefault(row.group, set()).add(row.split)
-    return sum(SPLIT_TRAIN in splits and len(splits) > 1 for splits in splits_of.values())
+    return sum(len(splits) > 1 for splits in splits_of.values())
 
 
 def _write(
@@ -216,8 +227,12 @@ def _write(
     fingerprint = _fingerprint(rows, config)
     spans = {entry["span"]: entry for entry in previous.get("spans", [])}
     newest = _newest_version(directory)
-    if newest and spans.get(span, {}).get("fingerprint") == fingerprint:
+    entry = spans.get(span, {})
+    if newest and entry.get("version") == newest and entry.get("fingerprint") == fingerprint:
         return Ingested(layout, directory / f"version-{newest}", previous, True)
+    # Checks must not wait for TensorFlow.
+    from dataset.records import write_version
+
     version = directory / f"version-{newest + 1}"
     directory.mkdir(parents=True, exist_ok=True)
     step = progress("writing records", len(rows))

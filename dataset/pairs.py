@@ -1,5 +1,6 @@
 """Finds images and masks in a user's folders and pairs them by path, never by the order of a listing."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -52,13 +53,16 @@ class Layout:
 def find_pairs(source: Path) -> Layout:
     """Walks `source` for `images/` beside `masks/` or `annotations/`, with split folders above or below them."""
     if not source.is_dir():
-        return Layout("nothing", [], [Problem(source, "no such folder", "a folder of images and masks", "check SOURCE")])
+        return Layout(
+            "nothing", [], [Problem(source, "no such folder", "a folder of images and masks", "check SOURCE")]
+        )
     images, masks = _by_id(source, IMAGE_FOLDERS), _by_id(source, MASK_FOLDERS)
     problems = [*_duplicates(images, "image"), *_duplicates(masks, "mask")]
-    problems += _orphans(images, masks, "image", "mask") + _orphans(masks, images, "mask", "image")
+    problems += _orphans(images, masks, "image", "a mask") + _orphans(masks, images, "mask", "an image")
     pairs = [
         Pair(pair_id, images[pair_id][0], masks[pair_id][0], _split_of(pair_id))
         for pair_id in sorted(images.keys() & masks.keys())
+        if len(images[pair_id]) == len(masks[pair_id]) == 1
     ]
     if not images and not masks:
         expected = "images/ beside masks/ or annotations/, as in SOURCE/images/a.png and SOURCE/masks/a.png"
@@ -68,10 +72,12 @@ def find_pairs(source: Path) -> Layout:
 
 def _by_id(source: Path, role_folders: frozenset[str]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
-    for path in sorted(source.rglob("*")):
+    # Not rglob: it does not enter folders that are links. Names with a leading dot are not the user's.
+    paths = sorted(Path(folder, name) for folder, _, names in os.walk(source, followlinks=True) for name in names)
+    for path in paths:
         parts = path.relative_to(source).parts
         roles = [part for part in parts[:-1] if part in role_folders]
-        if roles and path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+        if roles and path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
             kept = list(parts[:-1])
             kept.remove(roles[0])
             found.setdefault("/".join([*kept, path.stem]), []).append(path)
@@ -82,12 +88,19 @@ def _duplicates(files: dict[str, list[Path]], role: str) -> Iterable[Problem]:
     for pair_id, paths in files.items():
         if len(paths) > 1:
             names = ", ".join(path.name for path in paths)
-            yield Problem(paths[0], f"{len(paths)} {role}s for {pair_id}: {names}", "one", "remove or rename the others")
+            yield Problem(
+                paths[0], f"{len(paths)} {role}s for {pair_id}: {names}", "one", "remove or rename the others"
+            )
 
 
 def _orphans(files: dict[str, list[Path]], others: dict[str, list[Path]], role: str, other: str) -> list[Problem]:
     return [
-        Problem(paths[0], f"{role} without a {other}", f"a {other} with the same path and stem", f"add it or remove this {role}")
+        Problem(
+            paths[0],
+            f"{role} without {other}",
+            f"{other} with the same path and stem",
+            f"add it or remove this {role}",
+        )
         for pair_id, paths in files.items()
         if pair_id not in others
     ]

@@ -65,7 +65,9 @@ def _write_split(
     options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
     shard, written, writer = 0, 0, None
     for facts, group in rows:
-        record = make_example(facts, read_content(facts.pair, config), group, config).SerializeToString(deterministic=True)
+        record = make_example(facts, read_content(facts.pair, config), group, config).SerializeToString(
+            deterministic=True
+        )
         if writer is None or written + len(record) > _SHARD_BYTES:
             if writer is not None:
                 writer.close()

@@ -9,19 +9,21 @@ import click
 
 from pipeline.errors import ModelRefused, NodeFailed, UserError
 
-_CONFIG = click.option("--config", required=True, metavar="C", help="TOML file, or a preset: demo, synthetic-neu-seg.")
+_CONFIG = click.option("--config", required=True, metavar="C", help="TOML file, or the name of a preset.")
 _SET = click.option("--set", "overrides", multiple=True, metavar="A.B=V", help="Overrides a key of the config.")
 _ROOT = click.option("--root", required=True, type=click.Path(path_type=Path), help="Folder of the runs.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="flexunet")
 def cli() -> None:
     """Image segmentation on TFX: measured honestly, refused if it is bad, served if it is good."""
 
 
 @cli.command()
-@click.option("--root", default="runs/demo", type=click.Path(path_type=Path), show_default=True, help="Folder of the run.")
+@click.option(
+    "--root", default="runs/demo", type=click.Path(path_type=Path), show_default=True, help="Folder of the run."
+)
 @_SET
 def demo(root: Path, overrides: tuple[str, ...]) -> None:
     """Runs the whole pipeline on generated steel surfaces.
@@ -116,7 +118,7 @@ def _exit_code(command: Callable[[], Any]) -> int:
 
 def _one_line(error: click.ClickException) -> str:
     help_command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "flexunet"
-    return f"{' '.join(error.format_message().split())}: see {help_command} --help"
+    return f"{' '.join(error.format_message().split()).rstrip('.')}: see {help_command} --help"
 
 
 def _fail(message: str, code: int) -> int:

@@ -1,6 +1,7 @@
 """What the commands do and print; pipeline/cli.py only reads their options."""
 
 import datetime
+import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ from pipeline.errors import ModelRefused, NodeFailed, UserError
 if TYPE_CHECKING:
     from pipeline.local import NodeResult
 
+# Commands without a run: what libraries print is dropped, exceptions still reach the terminal.
+NO_LOG: Final = Path(os.devnull)
+
 DEMO_IMAGES: Final = 480
 DEMO_SIZE: Final = 128
 DEMO_SEED: Final = 137
@@ -27,10 +31,11 @@ def run_demo(root: Path, overrides: Sequence[str]) -> None:
     """Generates surfaces, ingests them, runs the pipeline and predicts a few test images."""
     config = load_config("demo", overrides)
     surfaces, records = root / "data" / "surfaces", root / "data" / "records"
-    with captured_output(_log_file(root)) as console:
+    log = _log_file(root)
+    with captured_output(log) as console:
         _generate(surfaces, config, console)
         _ingest(surfaces, records, config, console)
-        _run(config, records, root, (), console)
+        _run(config, records, root, (), console, log)
 
 
 def run_ingest(
@@ -45,7 +50,7 @@ def run_ingest(
 ) -> None:
     """`flexunet ingest`."""
     loaded = load_config(config, overrides)
-    with captured_output(Path(f"{out.resolve()}.log") if not check else Path("/dev/null")) as console:
+    with captured_output(NO_LOG) as console:
         _ingest(source, out, loaded, console, splits=splits, skip_bad=skip_bad, check_only=check, span=span)
 
 
@@ -53,8 +58,9 @@ def run_pipeline(config: str, data: Path, root: Path, overrides: Sequence[str], 
     """`flexunet run`."""
     loaded = load_config(config, overrides)
     _check_data(data, loaded)
-    with captured_output(_log_file(root)) as console:
-        _run(loaded, data, root, beam_args, console)
+    log = _log_file(root)
+    with captured_output(log) as console:
+        _run(loaded, data, root, beam_args, console, log)
 
 
 def run_predict(model: Path, images: Sequence[Path], out: Path) -> None:
@@ -62,7 +68,7 @@ def run_predict(model: Path, images: Sequence[Path], out: Path) -> None:
     from serving.predict import LocalModel, image_files, model_directory, predict_files
 
     files, directory = image_files(images), model_directory(model)
-    with captured_output(Path("/dev/null")) as console:
+    with captured_output(NO_LOG) as console:
         loaded = LocalModel(directory)
         with _bars(console) as progress:
             failures = predict_files(loaded, files, out, progress("predicting", len(files)))
@@ -75,7 +81,7 @@ def run_doctor() -> None:
     """`flexunet doctor`."""
     from pipeline.doctor import check_machine
 
-    with captured_output(Path("/dev/null")) as console:
+    with captured_output(NO_LOG) as console:
         findings = check_machine()
         table = Table("", "what", "found", "what to do", box=None)
         for finding in findings:
@@ -94,10 +100,15 @@ def _check_data(data: Path, config: Config) -> None:
     """The records must have been made with the classes that the model is to learn."""
     from dataset.manifest import read_manifest
 
-    recorded = [(c["name"], tuple(c["color"])) for c in read_manifest(data)["classes"]]
+    try:
+        recorded = [(c["name"], tuple(c["color"])) for c in read_manifest(data)["classes"]]
+    except (KeyError, TypeError):
+        raise UserError(f"{data}/dataset.json: not written by `flexunet ingest`: run it first") from None
     wanted = [(c.name, c.color) for c in config.classes]
     if recorded != wanted:
-        raise UserError(f"{data}: records have the classes {recorded}, expected {wanted} as in the config: ingest again")
+        raise UserError(
+            f"{data}: records have the classes {recorded}, expected {wanted} as in the config: ingest again"
+        )
 
 
 def _generate(surfaces: Path, config: Config, console: Console) -> None:
@@ -126,28 +137,24 @@ def _ingest(source: Path, out: Path, config: Config, console: Console, **options
         table.add_row(split, str(facts["images"]), str(facts["groups"]), *shares)
     console.print(table)
     if manifest["leaking_groups"]:
-        console.print(f"warning: {manifest['leaking_groups']} groups are in train and in a held-out split: scores will flatter")
+        console.print(f"warning: {manifest['leaking_groups']} groups are in more than one split: scores will flatter")
     if done.version is None:
         console.print("checked; nothing was written")
     else:
         console.print(f"records {'unchanged' if done.unchanged else 'written'}: {done.version}")
 
 
-def _run(config: Config, data: Path, root: Path, beam_args: Sequence[str], console: Console) -> None:
+def _run(config: Config, data: Path, root: Path, beam_args: Sequence[str], console: Console, log: Path) -> None:
     from pipeline import local
 
-    log = _newest_log(root)
     try:
         metrics = local.run(config, data, root, beam_args, on_node=lambda result: _print_node(result, console))
     except NodeFailed as error:
-        traceback.print_exc()
+        with log.open("a", encoding="utf-8") as file:
+            traceback.print_exc(file=file)
         raise NodeFailed(f"{error}\nfull log: {log}") from error
     _print_scores(metrics, console)
     _print_verdict(metrics, root, console)
-
-
-def _newest_log(root: Path) -> Path:
-    return max((root / "logs").glob("*.log"))
 
 
 def _print_node(result: "NodeResult", console: Console) -> None:

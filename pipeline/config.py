@@ -5,11 +5,12 @@ one section re-runs only the nodes that depend on it.
 """
 
 import difflib
+import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -28,6 +29,8 @@ class ConfigError(UserError):
 
 
 class Section(BaseModel):
+    """A frozen group of settings; unknown keys are refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -44,22 +47,26 @@ class RecordsConfig(Section):
     image: str = features.IMAGE_ENCODED
     mask: str = features.MASK_ENCODED
     id: str = features.IMAGE_ID
-    group: str | None = Field(features.IMAGE_GROUP, description="Unset for records that carry no group.")
-    ignore_color: Color | None = Field(None, description="RGB of unlabelled pixels: out of loss, counts, statistics.")
+    group: str | None = Field(default=features.IMAGE_GROUP, description="Unset for records that carry no group.")
+    ignore_color: Color | None = Field(
+        default=None, description="RGB of unlabelled pixels: out of loss, counts, statistics."
+    )
 
 
 class ImageConfig(Section):
     """What the model sees, and how an image of another size is brought to it."""
 
-    height: int = Field(256, ge=8, le=8192, description="Pixels.")
-    width: int = Field(256, ge=8, le=8192, description="Pixels.")
+    height: int = Field(default=256, ge=8, le=8192, description="Pixels.")
+    width: int = Field(default=256, ge=8, le=8192, description="Pixels.")
     fit: Literal["stretch", "pad", "tile"] = Field(
-        "stretch",
+        default="stretch",
         description="stretch: resize to height x width; pad: resize keeping the aspect, pad the rest; "
         "tile: keep the scale and cut into overlapping tiles (for wide strips).",
     )
-    tile_overlap: int = Field(32, ge=0, description="Pixels shared by neighbouring tiles; only for fit = 'tile'.")
-    max_pixels: int = Field(50_000_000, ge=64, description="Larger images are refused before they are decoded.")
+    tile_overlap: int = Field(
+        default=32, ge=0, description="Pixels shared by neighbouring tiles; only for fit = 'tile'."
+    )
+    max_pixels: int = Field(default=50_000_000, ge=64, description="Larger images are refused before they are decoded.")
 
     @model_validator(mode="after")
     def _overlap_is_less_than_half_a_tile(self) -> Self:
@@ -77,8 +84,8 @@ class DatasetConfig(Section):
     train: Share = 0.8
     eval: Share = 0.1
     test: Share = 0.1
-    seed: int = Field(137, ge=0)
-    near_duplicate_correlation: Share = Field(0.95, description="Images that correlate more share a group.")
+    seed: int = Field(default=137, ge=0)
+    near_duplicate_correlation: Share = Field(default=0.95, description="Images that correlate more share a group.")
 
     @model_validator(mode="after")
     def _shares_add_up(self) -> Self:
@@ -91,39 +98,46 @@ class DatasetConfig(Section):
 class ModelConfig(Section):
     """FlexUNet's layers; see trainer_module/model.py."""
 
-    num_layers: int = Field(5, ge=2, le=10, description="Levels, the bridge included.")
-    base_filters: int = Field(16, ge=1, le=512, description="Filters of level 0; level i has base_filters * 2**i.")
-    base_kernel: int = Field(5, ge=1, le=31, description="Kernel of level 0; level i has max(3, base_kernel - 2 i).")
-    dilation: int = Field(1, ge=1, le=16, description="Dilation of level 0; level i has max(1, dilation - i).")
-    dropout: float = Field(0.03, ge=0, lt=1, description="Level i drops dropout * i.")
-    dropout_seed: int | None = Field(None, ge=0, description="Unset: drawn from train.seed.")
+    num_layers: int = Field(default=5, ge=2, le=10, description="Levels, the bridge included.")
+    base_filters: int = Field(
+        default=16, ge=1, le=512, description="Filters of level 0; level i has base_filters * 2**i."
+    )
+    base_kernel: int = Field(
+        default=5, ge=1, le=31, description="Kernel of level 0; level i has max(3, base_kernel - 2 i)."
+    )
+    dilation: int = Field(default=1, ge=1, le=16, description="Dilation of level 0; level i has max(1, dilation - i).")
+    dropout: float = Field(default=0.03, ge=0, lt=1, description="Level i drops dropout * i.")
+    dropout_seed: int | None = Field(default=None, ge=0, description="Unset: drawn from train.seed.")
     normalization: Literal["none", "batch", "group"] = "none"
     activation: Literal["relu", "mish", "elu", "gelu", "leaky_relu", "selu", "silu", "swish", "tanh"] = "relu"
     head: Literal["softmax", "sigmoid"] = Field(
-        "softmax", description="sigmoid: one output channel, for exactly two classes; everything after it sees two."
+        default="softmax",
+        description="sigmoid: one output channel, for exactly two classes; everything after it sees two.",
     )
 
 
 class TrainConfig(Section):
     """The recipe."""
 
-    epochs: int = Field(100, ge=1)
-    batch_size: int = Field(8, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    clipvalue: float | None = Field(None, gt=0, description="Each gradient element is clipped to this size.")
+    epochs: int = Field(default=100, ge=1)
+    batch_size: int = Field(default=8, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    clipvalue: float | None = Field(default=None, gt=0, description="Each gradient element is clipped to this size.")
     loss: Literal["cross_entropy", "cross_entropy_dice"] = "cross_entropy"
     schedule: Literal["constant", "cosine", "plateau"] = "plateau"
-    warmup_epochs: float = Field(0, ge=0, description="Epochs of linear warm-up; only for schedule = 'cosine'.")
-    plateau_factor: float = Field(0.4, gt=0, lt=1)
-    plateau_patience: int = Field(4, ge=0, description="Epochs.")
-    early_stopping_patience: int = Field(10, ge=1, description="Epochs.")
+    warmup_epochs: float = Field(default=0, ge=0, description="Epochs of linear warm-up; only for schedule = 'cosine'.")
+    plateau_factor: float = Field(default=0.4, gt=0, lt=1)
+    plateau_patience: int = Field(default=4, ge=0, description="Epochs.")
+    early_stopping_patience: int = Field(default=10, ge=1, description="Epochs.")
     monitor: Literal["loss", "foreground_dice"] = Field(
-        "foreground_dice", description="Measured on `eval`; keeps the best weights and steers early stopping."
+        default="foreground_dice", description="Measured on `eval`; keeps the best weights and steers early stopping."
     )
-    flips: bool = Field(False, description="Random horizontal and vertical flips of image and mask together.")
-    cache_megabytes: int = Field(2048, ge=0, description="Decoded images are kept in memory while they fit.")
-    max_seconds: float | None = Field(None, gt=0, description="Training stops after the epoch that passes this.")
-    seed: int = Field(137, ge=0)
+    flips: bool = Field(default=False, description="Random horizontal and vertical flips of image and mask together.")
+    cache_megabytes: int = Field(default=2048, ge=0, description="Decoded images are kept in memory while they fit.")
+    max_seconds: float | None = Field(
+        default=None, gt=0, description="Training stops after the epoch that passes this."
+    )
+    seed: int = Field(default=137, ge=0)
 
 
 class GateConfig(Section):
@@ -132,7 +146,7 @@ class GateConfig(Section):
     min_foreground_dice: Share = 0.5
     min_class_dice: dict[str, Share] = Field(default_factory=dict, description="Bound per class name.")
     max_regression: float = Field(
-        0.01, ge=0, le=1, description="How much foreground Dice may be lost against the baseline."
+        default=0.01, ge=0, le=1, description="How much foreground Dice may be lost against the baseline."
     )
 
 
@@ -175,41 +189,41 @@ class Config(TrainerConfig):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        for check in (self._check_image_size, self._check_head, self._check_ignore_color, self._check_gate_classes):
-            check()
+        checks = (self._check_image_size, self._check_head, self._check_ignore_color, self._check_gate_classes)
+        problems = [problem for check in checks for problem in check()]
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
 
-    def _check_image_size(self) -> None:
+    def _check_image_size(self) -> Iterator[str]:
         divisor = 2 ** (self.model.num_layers - 1)
         for key in ("height", "width"):
             size = getattr(self.image, key)
             if size % divisor:
-                raise ValueError(
+                yield (
                     f"image.{key} is {size}, expected a multiple of {divisor} (2**(model.num_layers - 1)), such as "
                     f"{max(1, round(size / divisor)) * divisor}"
                 )
 
-    def _check_head(self) -> None:
+    def _check_head(self) -> Iterator[str]:
         if self.model.head == "sigmoid" and len(self.classes) != 2:
-            raise ValueError(
+            yield (
                 f"model.head is 'sigmoid' with {len(self.classes)} classes, expected exactly 2; use head = 'softmax'"
             )
 
-    def _check_ignore_color(self) -> None:
+    def _check_ignore_color(self) -> Iterator[str]:
         for segmentation_class in self.classes:
             if segmentation_class.color == self.records.ignore_color:
-                raise ValueError(
+                yield (
                     f"records.ignore_color {list(segmentation_class.color)} is also the colour of class "
                     f"{segmentation_class.name!r}, expected a colour of its own"
                 )
 
-    def _check_gate_classes(self) -> None:
+    def _check_gate_classes(self) -> Iterator[str]:
         choices = [c.name for c in self.classes[1:]]
         for name in self.gate.min_class_dice:
             if name not in choices:
-                raise ValueError(
-                    f"gate.min_class_dice names {name!r}, expected a defect class: {', '.join(choices)}"
-                )
+                yield (f"gate.min_class_dice names {name!r}, expected a defect class: {', '.join(choices)}")
 
 
 _Part = TypeVar("_Part", bound=Section)
@@ -233,7 +247,7 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
     for override in overrides:
         _apply(values, override)
-    return config_from(values, str(path))
+    return config_from(values, " ".join([str(path), *(f"--set {override}" for override in overrides)]))
 
 
 def config_from(values: Mapping[str, Any], source: str) -> Config:
@@ -243,9 +257,10 @@ def config_from(values: Mapping[str, Any], source: str) -> Config:
       ConfigError: one line for each mistake.
     """
     try:
-        return Config.model_validate(values)
+        return Config.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
-        lines = [f"{source}: {_explain(problem)}" for problem in error.errors()]
+        problems = [problem for problem in error.errors() if not _is_echo(problem)]
+        lines = [f"{source}: {line}" for problem in problems for line in _explain(problem).splitlines()]
         raise ConfigError("\n".join(lines)) from None
 
 
@@ -270,9 +285,10 @@ def _apply(values: dict[str, Any], override: str) -> None:
     if not equals or not all(names):
         raise ConfigError(f"--set {override}: expected section.key=value, such as train.epochs=20")
     for name in names[:-1]:
-        values = values.setdefault(name, {})
-        if not isinstance(values, dict):
+        section = values.setdefault(name, {})
+        if not isinstance(section, dict):
             raise ConfigError(f"--set {override}: {name} is not a section; lists are changed in the TOML file")
+        values = cast("dict[str, Any]", section)
     values[names[-1]] = _parse_value(override, text.strip())
 
 
@@ -289,6 +305,11 @@ def _parse_value(override: str, text: str) -> Any:
     return parsed["value"]
 
 
+def _is_echo(problem: Any) -> bool:
+    # pydantic counts only the valid items of a tuple: a wrong item would also be reported as a tuple too short.
+    return problem["type"] == "too_short" and problem["ctx"]["actual_length"] < len(problem["input"])
+
+
 def _explain(problem: Any) -> str:
     """One line for one of pydantic's problems: the key, what was got, what was expected."""
     key = ".".join(str(part) for part in problem["loc"])
@@ -296,7 +317,8 @@ def _explain(problem: Any) -> str:
         return f"unknown key {key}; {_suggestion(problem['loc'])}"
     if problem["type"] == "missing":
         return f"{key} is missing, expected {_repair(key)}"
-    message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    message = problem["msg"].removeprefix("Value error, ")
+    message = re.sub(r"^\w+ should (be )?", lambda found: "expected " if found[1] else "expected to ", message)
     if problem["type"] == "value_error":
         return f"{key}: {message}" if key else message
     return f"{key}: got {problem['input']!r}, {message}"

@@ -1,6 +1,7 @@
 """What the user sees: our own lines on the terminal, everything that libraries print in a log file."""
 
 import contextlib
+import ctypes
 import logging
 import os
 import sys
@@ -8,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
-from rich.logging import RichHandler
+
+from pipeline.errors import UserError
 
 LOGGER_NAME = "flexunet"
 
@@ -19,29 +21,57 @@ def captured_output(log_file: Path) -> Iterator[Console]:
 
     Lines of the logger `flexunet` go to both.
     """
-    log_file.parent.mkdir(parents=True, exist_ok=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    try:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{log_file.parent}: {error.strerror}, expected a folder that can be made") from None
+    _flush()
     real = os.dup(1), os.dup(2)
     with log_file.open("ab") as log, os.fdopen(os.dup(real[0]), "w", encoding="utf-8") as terminal:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         console = Console(file=terminal, highlight=False, soft_wrap=True)
-        handler = _attach(console)
+        handlers = _attach(console, log_file)
         try:
             yield console
         finally:
-            logging.getLogger(LOGGER_NAME).removeHandler(handler)
-            sys.stdout.flush()
-            sys.stderr.flush()
+            _detach(handlers)
+            _flush()
             for saved, target in zip(real, (1, 2), strict=True):
                 os.dup2(saved, target)
                 os.close(saved)
 
 
-def _attach(console: Console) -> logging.Handler:
-    handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False, markup=False)
+class _ConsoleHandler(logging.Handler):
+    """Prints records as plain lines; rich's own handler wraps them to the width of the terminal."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.print(self.format(record), markup=False, soft_wrap=True)
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    ctypes.CDLL(None).fflush(None)
+
+
+def _attach(console: Console, log_file: Path) -> list[logging.Handler]:
+    handlers = [_ConsoleHandler(console), logging.FileHandler(log_file, encoding="utf-8")]
     logger = logging.getLogger(LOGGER_NAME)
     logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
-    return handler
+    logger.propagate = False
+    for handler in handlers:
+        logger.addHandler(handler)
+    return handlers
+
+
+def _detach(handlers: list[logging.Handler]) -> None:
+    logger = logging.getLogger(LOGGER_NAME)
+    logger.propagate = True
+    for handler in handlers:
+        logger.removeHandler(handler)
+        handler.close()

@@ -9,8 +9,7 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx import v1 as tfx
 from tfx.types import standard_artifacts
 
-from components import baseline, pusher, record_gen, record_schema, report
-from components.segmentation_metrics import __name__ as METRICS_MODULE
+from components import baseline, pusher, record_gen, record_schema, report, segmentation_metrics
 from pipeline import features
 from pipeline.config import Config, GateSettings, TrainerConfig, TransformConfig, part_of
 from pipeline.evaluation import make_eval_config
@@ -29,6 +28,7 @@ class Paths:
 
     @property
     def serving(self) -> str:
+        """Where TF Serving looks for versions."""
         return f"{self.root}/serving_model"
 
     @property
@@ -59,9 +59,7 @@ def create_pipeline(
     schema = record_schema.RecordSchema(
         records=config.records.model_dump_json(), code=fingerprint([record_schema.__name__])
     )
-    statistics = tfx.components.StatisticsGen(
-        examples=examples.outputs["examples"], schema=schema.outputs["schema"]
-    )
+    statistics = tfx.components.StatisticsGen(examples=examples.outputs["examples"], schema=schema.outputs["schema"])
     validator = tfx.components.ExampleValidator(
         statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
     )
@@ -69,7 +67,7 @@ def create_pipeline(
         examples=examples.outputs["examples"],
         schema=schema.outputs["schema"],
         preprocessing_fn=PREPROCESSING_FN,
-        # No split is analyzed beyond `train`, and none is left out: `test` is transformed for nobody.
+        # `test` is evaluated from the raw records.
         splits_config=tfx.proto.SplitsConfig(
             analyze=[features.SPLIT_TRAIN], transform=[features.SPLIT_TRAIN, features.SPLIT_EVAL]
         ),
@@ -98,7 +96,7 @@ def create_pipeline(
         example_splits=[features.SPLIT_TEST],
         model=trainer.outputs["model"],
         baseline_model=resolver.outputs["model"],
-        eval_config=make_eval_config(settings, fingerprint([METRICS_MODULE])),
+        eval_config=make_eval_config(settings, fingerprint([segmentation_metrics.__name__])),
     )
     push = pusher.AtomicPusher(
         model=trainer.outputs["model"],

@@ -22,7 +22,15 @@ _TESTED: Final = {
     "ml-metadata": "1.17.1",
     "apache-beam": "2.77.0",
 }
-_COMPONENTS: Final = ("ImportExampleGen", "StatisticsGen", "ExampleValidator", "Transform", "Trainer", "Evaluator", "Pusher")
+_COMPONENTS: Final = (
+    "ImportExampleGen",
+    "StatisticsGen",
+    "ExampleValidator",
+    "Transform",
+    "Trainer",
+    "Evaluator",
+    "Pusher",
+)
 
 
 @dataclass(frozen=True)

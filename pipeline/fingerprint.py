@@ -19,6 +19,8 @@ def code_fingerprint(modules: Sequence[str]) -> str:
     """sha256 over the source of `modules` and of what they import, in our packages; a missing module raises."""
     graph = _import_graph()
     needed = set(modules).union(*(graph.find_upstream_modules(module) for module in modules))
+    # Importing a.b runs a/__init__.py.
+    needed |= {module.rpartition(".")[0] for module in needed if "." in module}
     digest = hashlib.sha256()
     for module in sorted(needed):
         digest.update(module.encode() + b"\0" + _source(module).read_bytes() + b"\0")

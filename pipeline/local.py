@@ -13,8 +13,8 @@ import filelock
 from ml_metadata.proto import metadata_store_pb2
 from tfx.dsl.compiler import compiler
 from tfx.orchestration import metadata
-from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.orchestration.local import runner_utils
+from tfx.orchestration.portable import launcher, runtime_parameter_utils
 
 from components.report import METRICS_FILE
 from pipeline import dag
@@ -24,6 +24,9 @@ from pipeline.errors import NodeFailed, UserError
 
 RUN_ID_PARAMETER = "pipeline-run-id"
 _STATE = metadata_store_pb2.Execution
+# How tf.debugging.Assert begins in a graph.
+_ASSERTION = "assertion failed:"
+_LONGEST_LINE = 1000
 
 
 @dataclass(frozen=True)
@@ -113,8 +116,10 @@ def _final_state(store: Any, execution_id: int | None) -> tuple[int, dict[str, s
 
 
 def _last_line(error: BaseException) -> str:
+    """What went wrong, from messages that Beam and TensorFlow fill with tracebacks and whole records."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else ''}"
+    line = next((line for line in lines if line.startswith(_ASSERTION)), lines[-1] if lines else "")
+    return f"{type(error).__name__}: {line[:_LONGEST_LINE]}"
 
 
 def _publish_report(result: NodeResult, root: Path, run_id: str) -> dict[str, Any]:

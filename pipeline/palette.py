@@ -1,4 +1,4 @@
-"""Class ids <-> RGB colours in NumPy, by exact match, for files and pictures (transform_module/masks.py does it in graphs)."""
+"""Class ids <-> RGB colours in NumPy, by exact match, for files; transform_module/masks.py does it in graphs."""
 
 from collections.abc import Sequence
 

@@ -51,7 +51,8 @@ def pixel_accuracy(counts: Array, xp: Any = np) -> Array:
 def mean_defined(scores: Array, xp: Any = np) -> Array:
     """Mean over the last axis of the scores that are not NaN, `[...]`; NaN if none is."""
     defined = xp.logical_not(xp.isnan(scores))
-    return _ratio(xp.sum(xp.where(defined, scores, 0.0), axis=-1), xp.sum(xp.where(defined, 1.0, 0.0), axis=-1), xp)
+    total = xp.sum(xp.where(defined, scores, 0.0), axis=-1)
+    return _ratio(total, xp.sum(xp.where(defined, xp.ones_like(scores), 0.0), axis=-1), xp)
 
 
 def foreground_dice(counts: Array, xp: Any = np) -> Array:

@@ -33,7 +33,7 @@ class LocalModel:
     """A SavedModel of this project in the current process; needs TensorFlow."""
 
     def __init__(self, directory: Path) -> None:
-        import tensorflow as tf  # noqa: PLC0415 - the rest of this module must work without TensorFlow
+        import tensorflow as tf  # the rest of this module must work without TensorFlow
 
         self._directory = model_directory(directory)
         self.config = exported_config(self._directory)

@@ -39,8 +39,9 @@ def training_batches(files: Sequence[str], tiles: int, config: TrainerConfig) ->
     The order differs from epoch to epoch and repeats for a seed.
     """
     seed = config.train.seed
-    dataset = _cached(tiles_dataset(files, config), tiles, config).repeat()
-    dataset = dataset.shuffle(min(_SHUFFLE_BUFFER, tiles), seed=seed, reshuffle_each_iteration=True)
+    dataset = _cached(tiles_dataset(files, config), tiles, config)
+    # Shuffled before it repeats, so that every epoch holds every image.
+    dataset = dataset.shuffle(min(_SHUFFLE_BUFFER, tiles), seed=seed, reshuffle_each_iteration=True).repeat()
     if config.train.flips:
         seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2, drop_remainder=True)
         dataset = tf.data.Dataset.zip(dataset, seeds).map(random_flips, num_parallel_calls=tf.data.AUTOTUNE)
@@ -50,6 +51,8 @@ def training_batches(files: Sequence[str], tiles: int, config: TrainerConfig) ->
 def evaluation_batches(files: Sequence[str], tiles: int, config: TrainerConfig) -> tf.data.Dataset:
     """Every tile once, in order; the last batch may be smaller."""
     dataset = _cached(tiles_dataset(files, config), tiles, config)
+    # Keras takes the end of a dataset of unknown length for an accident and warns.
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(tiles))
     return dataset.batch(config.train.batch_size).prefetch(tf.data.AUTOTUNE)
 
 

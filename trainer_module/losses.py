@@ -31,7 +31,7 @@ def cross_entropy(class_ids: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
 
 
 def foreground_dice_loss(class_ids: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
-    """1 - soft Dice, averaged over the defect classes and pooled over the batch; Milletari et al. 2016, arXiv:1606.04797.
+    """1 - soft Dice, mean of the defect classes, pooled over the batch; Milletari et al. 2016, arXiv:1606.04797.
 
     Pooled, since most images hold only some of the classes, and Dice of a class that is absent says nothing.
     """

@@ -59,6 +59,7 @@ def train(
         validation_data=data.evaluation_batches(eval_files, eval_tiles, config),
         epochs=config.train.epochs,
         steps_per_epoch=steps,
+        shuffle=False,
         callbacks=training_callbacks(config.train, log_directory, steps * config.train.batch_size),
         verbose=0,
     )
@@ -69,9 +70,7 @@ def train(
 def _compiled_model(config: TrainerConfig, steps_per_epoch: int) -> keras.Model:
     num_classes = len(config.classes)
     model = build_model(config.image.height, config.image.width, num_classes, config.model, config.train.seed)
-    optimizer = keras.optimizers.Adam(
-        _learning_rate(config.train, steps_per_epoch), clipvalue=config.train.clipvalue
-    )
+    optimizer = keras.optimizers.Adam(_learning_rate(config.train, steps_per_epoch), clipvalue=config.train.clipvalue)
     # XLA halves the speed on CPUs and helps on GPUs; Keras' own "auto" turns it on everywhere.
     jit_compile = bool(tf.config.list_physical_devices("GPU"))
     model.compile(optimizer, LOSSES[config.train.loss], metrics=[ForegroundDice(num_classes)], jit_compile=jit_compile)

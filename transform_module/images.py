@@ -14,7 +14,7 @@ from pipeline.features import IGNORE_ID
 
 
 def decode_image(encoded: tf.Tensor) -> tf.Tensor:
-    """PNG, JPEG, BMP, GIF or WebP bytes, string scalar -> RGB uint8 `[h, w, 3]`; grey, alpha and 16 bit are converted."""
+    """PNG, JPEG, BMP, GIF or WebP bytes, scalar -> RGB uint8 `[h, w, 3]`; grey, alpha and 16 bit are converted."""
     image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
     return tf.ensure_shape(image, [None, None, 3])
 

@@ -86,7 +86,7 @@ def test_any_size_from_32(size: int):
 
 
 def test_a_smaller_size_is_refused():
-    with pytest.raises(ValueError, match="size is 31, expected at least 32"):
+    with pytest.raises(ValueError, match=r"size is 31, expected at least 32"):
         synthetic.generate_surface(1, 1, 31)
 
 
@@ -147,13 +147,13 @@ def test_pictures_of_another_call_are_refused_and_kept(tmp_path: Path):
     synthetic.write_surfaces(tmp_path, 3, 32, COLOURS, seed=1)
     synthetic.write_surfaces(tmp_path, 3, 32, COLOURS, seed=1)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
-    with pytest.raises(FileExistsError, match="1 files that are not of this data set, such as steel-00003.png"):
+    with pytest.raises(FileExistsError, match=r"1 files that are not of this data set, such as steel-00003.png"):
         synthetic.write_surfaces(tmp_path, 2, 32, COLOURS, seed=2)
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
 
 
 @pytest.mark.parametrize("colors", [COLOURS[:3], [*COLOURS[:3], COLOURS[0]]])
 def test_wrong_colors_are_refused_before_anything_is_written(tmp_path: Path, colors: list[tuple[int, int, int]]):
-    with pytest.raises(ValueError, match="expected 4 different ones: background, inclusion, patches, scratches"):
+    with pytest.raises(ValueError, match=r"expected 4 different ones: background, inclusion, patches, scratches"):
         synthetic.write_surfaces(tmp_path / "out", 1, 32, colors, seed=1)
     assert not (tmp_path / "out").exists()

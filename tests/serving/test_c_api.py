@@ -252,7 +252,7 @@ def test_a_closed_model_refuses_to_run(exports: Exports, images: np.ndarray):
     with SavedModel(exports.served) as model:
         pass
     model.close()
-    with pytest.raises(SavedModelError, match="is closed$"):
+    with pytest.raises(SavedModelError, match=r"is closed$"):
         model.run("predict", {"images": images})
 
 

@@ -1,0 +1,50 @@
+# `make demo` and `make test` set themselves up on a bare machine: Python 3.11 with venv, make, PyPI.
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+UV := .uv/bin/uv
+RUN := .venv/bin/
+
+# uv neither fetches a Python nor compiles: it uses the interpreter that is here.
+export UV_PYTHON_DOWNLOADS := never
+export PYTHONHASHSEED := 0
+
+.PHONY: demo test test-all lint bench setup requirements clean
+.DEFAULT_GOAL := demo
+
+demo: setup ## The whole pipeline on generated steel surfaces
+	$(RUN)flexunet demo
+
+test: setup ## All tests that need PyPI only; prints the ten slowest
+	$(RUN)python -m pytest -m "not downloads" --durations=10
+
+test-all: setup ## Also tests that need Debian packages or downloads
+	$(RUN)python -m pytest --durations=10
+
+lint: setup ## Style, types, layers, and that lock and requirements agree
+	$(RUN)ruff check .
+	$(RUN)ruff format --check .
+	$(RUN)basedpyright
+	$(RUN)lint-imports
+	$(UV) lock --check
+	$(UV) export $(EXPORT) | diff - requirements.txt
+
+setup: .venv/.done
+
+.venv/.done: uv.lock pyproject.toml setup.py | $(UV)
+	$(UV) sync --frozen --python $(PYTHON) --extra pipeline --extra kubeflow
+	touch $@
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+	  || { echo "error: $(PYTHON) is not Python 3.11; name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv .uv \
+	  || { rm -rf .uv; echo "error: $(PYTHON) has no venv module; on Debian: apt-get install python3-venv"; exit 1; }
+	.uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+EXPORT := --quiet --frozen --no-header --no-emit-project --no-default-groups --extra pipeline
+requirements: $(UV) ## For those without uv: pip install --no-deps -r requirements.txt
+	$(UV) lock
+	$(UV) export $(EXPORT) > requirements.txt
+
+clean: ## Removes the environment, not the runs
+	rm -rf .venv .uv

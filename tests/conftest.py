@@ -1,0 +1,102 @@
+"""Small data and configurations that several test folders share."""
+
+import os
+
+# Before TensorFlow is imported anywhere: its start-up notes would drown a failing test.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.config import Config, config_from
+
+CLASSES = [
+    {"name": "background", "color": [0, 0, 0]},
+    {"name": "inclusion", "color": [0, 0, 255]},
+    {"name": "patches", "color": [0, 255, 0]},
+    {"name": "scratches", "color": [255, 0, 0]},
+]
+
+
+@pytest.fixture(scope="session")
+def make_config() -> Callable[..., Config]:
+    """`make_config(train={"epochs": 2})`: a configuration that runs in seconds, with sections overridden."""
+
+    def make(**sections: dict[str, Any]) -> Config:
+        values: dict[str, Any] = {
+            "classes": CLASSES,
+            "image": {"height": 32, "width": 32},
+            "model": {"num_layers": 2, "base_filters": 8, "base_kernel": 3, "dropout": 0.0},
+            "train": {"epochs": 4, "batch_size": 4, "learning_rate": 0.01, "schedule": "constant"},
+            "gate": {"min_foreground_dice": 0.5},
+        }
+        for name, section in sections.items():
+            values[name] = {**values.get(name, {}), **section} if isinstance(section, dict) else section
+        return config_from(values, "test")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def write_colorful_pairs() -> Callable[..., None]:
+    """Writes pairs whose image shows the mask's own colours, dimmed, on noise: learnt within seconds."""
+
+    def write(directory: Path, count: int, size: int = 32, seed: int = 0) -> None:
+        generator = np.random.default_rng(seed)
+        colors = np.array([c["color"] for c in CLASSES], np.uint8)
+        for folder in ("images", "masks"):
+            (directory / folder).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            class_ids = np.zeros((size, size), np.uint8)
+            for class_id in (1, 2, 3):
+                row, column = generator.integers(0, size - 10, 2)
+                class_ids[row : row + 10, column : column + 10] = class_id
+            mask = colors[class_ids]
+            noise = generator.integers(0, 80, (size, size, 1))
+            image = (mask * 0.6 + noise).astype(np.uint8)
+            Image.fromarray(image).save(directory / "images" / f"{index:03d}.png")
+            Image.fromarray(mask).save(directory / "masks" / f"{index:03d}.png")
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def color_reader() -> Callable[..., Any]:
+    """`color_reader(blind=3)`: a model that reads class 1, 2, 3 off the blue, green, red channel, but for one class."""
+
+    def make(size: int = 32, blind: int | None = None, bias: tuple[float, ...] = (10.0, 0.0, 0.0, 0.0)) -> Any:
+        import keras
+
+        inputs = keras.Input((size, size, 3))
+        head = keras.layers.Conv2D(4, 1)
+        outputs = keras.layers.Activation("softmax")(head(keras.layers.Rescaling(1 / 255)(inputs)))
+        model = keras.Model(inputs, outputs)
+        kernel = np.zeros((1, 1, 3, 4), np.float32)
+        for class_id, channel in ((1, 2), (2, 1), (3, 0)):
+            kernel[0, 0, channel, class_id] = 0.0 if class_id == blind else 30.0
+        head.set_weights([kernel, np.array(bias, np.float32)])
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def write_solid_pairs() -> Callable[..., None]:
+    """Writes pairs whose image is the mask itself, so that `color_reader()` is a perfect model."""
+
+    def write(directory: Path, count: int, size: int = 32) -> None:
+        colors = np.array([c["color"] for c in CLASSES], np.uint8)
+        for index in range(count):
+            class_ids = np.zeros((size, size), np.uint8)
+            for class_id in (1, 2, 3):
+                class_ids[8 * class_id : 8 * class_id + 6, index % 16 : index % 16 + 8 + index] = class_id
+            for folder in ("images", "masks"):
+                (directory / folder).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(colors[class_ids]).save(directory / folder / f"{index:03d}.png")
+
+    return write

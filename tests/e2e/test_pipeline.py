@@ -1,0 +1,265 @@
+"""The whole pipeline on this machine: run, run again, refuse, improve. One story, told in order."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset.ingest import ingest
+from pipeline import cli, local
+from pipeline.config import Config
+from pipeline.errors import NodeFailed
+
+AFTER_GATE = {"Evaluator", "Pusher", "Reporter"}
+AFTER_TRAINER = AFTER_GATE | {"Trainer"}
+# A resolver has no cache: it looks anew each time.
+RESOLVER = {"BaselineResolver"}
+CONTRACT = set(
+    """format run_id blessed pushed_version split examples groups gate foreground_dice foreground_dice_interval
+    foreground_dice_model_size baseline mean_iou mean_iou_with_background pixel_accuracy seed_dice cross_entropy
+    calibration_error classes defects slices parameters train_seconds""".split()  # noqa: SIM905
+)
+
+
+@dataclass
+class Story:
+    """A root folder and what happened in it."""
+
+    data: Path
+    root: Path
+    ran: set[str] = field(default_factory=set)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    def run(self, config: Config) -> dict[str, Any]:
+        results: list[local.NodeResult] = []
+        self.metrics = local.run(config, self.data, self.root, on_node=results.append)
+        self.ran = {result.node for result in results if not result.cached} - RESOLVER
+        return self.metrics
+
+    @property
+    def versions(self) -> list[str]:
+        return sorted(p.name for p in (self.root / "serving_model").iterdir())
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory, make_config: Any, write_colorful_pairs: Any) -> Story:
+    folder = tmp_path_factory.mktemp("story")
+    write_colorful_pairs(folder / "source", 60)
+    ingest(folder / "source", folder / "data", make_config())
+    return Story(folder / "data", folder / "root")
+
+
+class NetworkWatch:
+    """Notes every look-up of a host and every connection by Python code, while it is on."""
+
+    def __init__(self) -> None:
+        self.on, self.seen = False, []
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self.on and event in {"socket.connect", "socket.getaddrinfo", "urllib.Request"}:
+            target = str(arguments)
+            if not any(local_name in target for local_name in ("127.0.0.1", "localhost", "::1", "/")):
+                self.seen.append((event, target))
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[NetworkWatch]:
+    watch = NetworkWatch()
+    sys.addaudithook(watch)
+    yield watch
+    watch.on = False
+
+
+def test_the_first_run_pushes_a_model_without_network_or_prism(
+    story: Story, make_config: Callable[..., Config], network: NetworkWatch
+) -> None:
+    network.on = True
+    metrics = story.run(make_config())
+    network.on = False
+    assert network.seen == []
+    assert "apache_beam.runners.portability.prism_runner" not in sys.modules or not list(
+        Path.home().glob(".apache_beam/cache/prism/**/*.zip")
+    )
+    assert metrics["blessed"] and metrics["pushed_version"] == 1
+    assert metrics["foreground_dice"] >= 0.5
+    assert metrics["baseline"] is None
+    assert story.versions == ["1"]
+
+
+def test_the_report_has_the_contracts_fields(story: Story) -> None:
+    saved = json.loads((story.root / "report" / "metrics.json").read_text())
+    assert saved == story.metrics
+    assert set(saved) == CONTRACT
+    assert (saved["split"], saved["examples"]) == ("test", 6)
+    assert set(saved["classes"]) == {"background", "inclusion", "patches", "scratches"}
+    assert set(saved["classes"]["patches"]) == {"dice", "iou", "precision", "recall", "pixels"}
+    dice = [saved["classes"][name]["dice"] for name in ("inclusion", "patches", "scratches")]
+    assert saved["foreground_dice"] == pytest.approx(np.mean(dice))
+    assert {"check", "slice", "value", "bound", "passed", "words"} == set(saved["gate"][0])
+
+
+def test_an_unchanged_second_run_is_all_cached_and_pushes_nothing(story: Story, make_config: Any) -> None:
+    first = story.metrics
+    second = story.run(make_config())
+    assert story.ran == set()
+    assert story.versions == ["1"]
+    assert {**second, "run_id": None} == {**first, "run_id": None}
+
+
+def test_a_stricter_gate_re_runs_only_the_gate_and_refuses(story: Story, make_config: Any) -> None:
+    metrics = story.run(make_config(gate={"min_foreground_dice": 1.0}))
+    assert story.ran == AFTER_GATE
+    assert not metrics["blessed"] and metrics["pushed_version"] is None
+    assert [check["passed"] for check in metrics["gate"]] == [False]
+    assert story.versions == ["1"]
+
+
+def test_the_same_gate_again_accepts_the_same_model_and_pushes_nothing_new(story: Story, make_config: Any) -> None:
+    metrics = story.run(make_config())
+    assert story.ran == set()
+    assert metrics["blessed"] and metrics["pushed_version"] == 1
+    assert story.versions == ["1"]
+
+
+def test_a_looser_gate_measures_again_but_pushes_nothing_new(story: Story, make_config: Any) -> None:
+    metrics = story.run(make_config(gate={"min_foreground_dice": 0.4}))
+    assert story.ran == AFTER_GATE
+    assert metrics["baseline"] is None
+    assert metrics["pushed_version"] == 1
+    assert story.versions == ["1"]
+
+
+def test_more_epochs_train_anew_and_are_compared_with_the_pushed_model(story: Story, make_config: Any) -> None:
+    before = story.metrics["foreground_dice"]
+    metrics = story.run(make_config(train={"epochs": 8}))
+    assert story.ran == AFTER_TRAINER
+    assert metrics["baseline"]["foreground_dice"] == pytest.approx(before)
+    assert metrics["baseline"]["difference"] == pytest.approx(metrics["foreground_dice"] - before)
+    assert [check["check"] for check in metrics["gate"]] == ["foreground_dice", "foreground_dice against baseline"]
+    assert metrics["pushed_version"] == 2
+    assert story.versions == ["1", "2"]
+
+
+def test_the_second_model_again_is_all_cached(story: Story, make_config: Any) -> None:
+    before = story.metrics
+    metrics = story.run(make_config(train={"epochs": 8}))
+    assert story.ran == set()
+    assert {**metrics, "run_id": None} == {**before, "run_id": None}
+
+
+def test_a_model_worse_than_the_baseline_is_refused(story: Story, make_config: Any) -> None:
+    metrics = story.run(make_config(train={"epochs": 1}, gate={"min_foreground_dice": 0.0001}))
+    assert story.ran == AFTER_TRAINER
+    verdicts = {check["check"]: check["passed"] for check in metrics["gate"]}
+    assert not verdicts["foreground_dice against baseline"]
+    assert not metrics["blessed"]
+    assert story.versions == ["1", "2"]
+
+
+def arguments(story: Story, config: Path, *more: str) -> list[str]:
+    return ["run", "--config", str(config), "--data", str(story.data), "--root", str(story.root), *more]
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory: pytest.TempPathFactory, make_config: Any) -> Path:
+    """The second model's configuration as a user would write it."""
+    lines = []
+    for segmentation_class in make_config().classes:
+        lines += ["[[classes]]", f'name = "{segmentation_class.name}"', f"color = {list(segmentation_class.color)}"]
+    lines += ["[image]", "height = 32", "width = 32"]
+    lines += ["[model]", "num_layers = 2", "base_filters = 8", "base_kernel = 3", "dropout = 0.0"]
+    lines += ["[train]", "epochs = 8", "batch_size = 4", "learning_rate = 0.01", 'schedule = "constant"']
+    lines += ["[gate]", "min_foreground_dice = 0.5"]
+    path = tmp_path_factory.mktemp("config") / "mine.toml"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def exit_code(command: list[str]) -> int:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(command)
+    return int(ended.value.code or 0)
+
+
+def test_the_command_prints_nodes_scores_and_verdict(
+    story: Story, config_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(arguments(story, config_file)) == 0
+    printed = capfd.readouterr()
+    assert "Trainer           cached" in printed.out
+    assert "foreground Dice" in printed.out and "accepted; the model is version 2" in printed.out
+    assert printed.err == ""
+
+
+def test_a_refused_model_exits_with_2_also_from_the_cache(
+    story: Story, config_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        assert exit_code(arguments(story, config_file, "--set", "gate.min_foreground_dice=1.0")) == 2
+        assert "error: the gate refused the model" in capfd.readouterr().err
+
+
+def test_a_failing_node_exits_with_3_and_names_the_log(
+    story: Story, config_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(arguments(story, config_file, "--set", "train.batch_size=1000")) == 3
+    printed = capfd.readouterr()
+    assert "error: Trainer failed: ValueError" in printed.err and "train.batch_size" in printed.err
+    log = Path(printed.err.rpartition("full log: ")[2].strip())
+    assert "Traceback" in log.read_text()
+    assert "Traceback" not in printed.out + printed.err
+
+
+def test_a_second_run_on_the_same_root_is_refused(
+    story: Story, config_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with filelock.FileLock(story.root / ".lock"):
+        assert exit_code(arguments(story, config_file)) == 1
+    assert "another run is using this folder" in capfd.readouterr().err
+
+
+def test_a_failed_run_leaves_the_root_usable(story: Story, make_config: Any) -> None:
+    assert story.run(make_config(train={"epochs": 8}))["pushed_version"] == 2
+    assert story.ran == set()
+
+
+def test_an_unknown_color_in_the_records_stops_transform_and_names_it(
+    story: Story, tmp_path: Path, make_config: Any
+) -> None:
+    config = make_config(classes=[{"name": "background", "color": [0, 0, 0]}, {"name": "one", "color": [1, 1, 1]}])
+    with pytest.raises(NodeFailed, match=r"Transform failed.*outside the palette.*\d+ \d+ \d+"):
+        local.run(config, story.data, tmp_path)
+
+
+def test_predict_writes_masks_overlays_and_areas(
+    story: Story, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    images = story.data.parent / "source" / "images"
+    out = tmp_path / "predictions"
+    assert exit_code(["predict", str(story.root / "serving_model" / "2"), str(images), "--out", str(out)]) == 0
+    assert len(list(out.glob("*_mask.png"))) == len(list(out.glob("*_overlay.png"))) == 60
+    predicted = np.asarray(Image.open(out / "003_mask.png"))
+    truth = np.asarray(Image.open(story.data.parent / "source" / "masks" / "003.png"))
+    assert (predicted == truth).all(-1).mean() > 0.8
+    rows = (out / "areas.csv").read_text().splitlines()
+    assert rows[0] == "image,class,pixels,share"
+    assert len(rows) == 1 + 4 * 60
+
+
+def test_predict_names_every_broken_file_and_exits_with_1(
+    story: Story, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = story.data.parent / "source" / "images"
+    good, broken = source / "000.png", tmp_path / "broken.png"
+    broken.write_bytes(good.read_bytes()[:100])
+    out = tmp_path / "out"
+    assert exit_code(["predict", str(story.root / "serving_model"), str(good), str(broken), "--out", str(out)]) == 1
+    assert "broken.png: no prediction" in capfd.readouterr().err
+    assert (out / "000_mask.png").is_file() and not (out / "broken_mask.png").exists()

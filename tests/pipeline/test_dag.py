@@ -1,0 +1,101 @@
+"""What each node depends on, read off the compiled pipeline."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from tfx.dsl.compiler import compiler
+from tfx.orchestration import metadata
+
+from pipeline import dag
+from pipeline.config import Config
+
+NODES = [
+    "RecordGen",
+    "RecordSchema",
+    "StatisticsGen",
+    "Transform",
+    "ExampleValidator",
+    "Trainer",
+    "BaselineResolver",
+    "Evaluator",
+    "Pusher",
+    "Reporter",
+]
+ENTRY_MODULES = {
+    "RecordSchema": "components.record_schema",
+    "Transform": "transform_module.preprocessing",
+    "Trainer": "trainer_module.trainer",
+    "Evaluator": "components.segmentation_metrics",
+    "Pusher": "components.pusher",
+    "Reporter": "components.report",
+}
+
+
+def unchanged(modules: Sequence[str]) -> str:
+    return ",".join(modules)
+
+
+def compiled(config: Config, fingerprint: Callable[[Sequence[str]], str] = unchanged) -> Any:
+    connection = metadata.sqlite_metadata_connection_config("/nowhere/metadata.db")
+    pipeline = dag.create_pipeline(config, dag.Paths("/data", "/root"), connection, [], fingerprint)
+    return compiler.Compiler().compile(pipeline)
+
+
+def execution_properties(ir: Any) -> dict[str, bytes]:
+    """Each node's parameters: what TFX's cache key is made of, besides the inputs."""
+    return {
+        node.pipeline_node.node_info.id: node.pipeline_node.parameters.SerializeToString(deterministic=True)
+        + node.pipeline_node.inputs.resolver_config.SerializeToString(deterministic=True)
+        for node in ir.nodes
+    }
+
+
+def changed(before: Any, after: Any) -> set[str]:
+    old, new = execution_properties(before), execution_properties(after)
+    assert old.keys() == new.keys()
+    return {node for node in old if old[node] != new[node]}
+
+
+def test_the_nodes_and_their_order(make_config: Any) -> None:
+    ir = compiled(make_config())
+    assert [node.pipeline_node.node_info.id for node in ir.nodes] == NODES
+    upstream = {node.pipeline_node.node_info.id: set(node.pipeline_node.upstream_nodes) for node in ir.nodes}
+    assert upstream["Pusher"] >= {"Trainer", "Evaluator"}
+    assert upstream["Reporter"] >= {"Evaluator", "Pusher"}
+    assert upstream["BaselineResolver"] == {"Trainer"}
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        ({}, set()),
+        ({"gate": {"min_foreground_dice": 0.6}}, {"Evaluator", "Reporter"}),
+        ({"gate": {"max_regression": 0.1}}, {"Evaluator", "Reporter"}),
+        ({"train": {"epochs": 9}}, {"Trainer"}),
+        ({"model": {"base_filters": 4}}, {"Trainer"}),
+        ({"image": {"fit": "pad"}}, {"Transform", "Trainer"}),
+        ({"records": {"group": "image/other"}}, {"RecordSchema", "Transform", "Trainer"}),
+        ({"dataset": {"seed": 1}}, set()),
+    ],
+    ids=["nothing", "gate", "regression", "epochs", "model", "fit", "records", "dataset"],
+)
+def test_a_section_reaches_only_the_nodes_that_read_it(
+    make_config: Any, sections: dict[str, Any], expected: set[str]
+) -> None:
+    assert changed(compiled(make_config()), compiled(make_config(**sections))) == expected
+
+
+@pytest.mark.parametrize(("node", "module"), ENTRY_MODULES.items())
+def test_an_edit_reaches_only_the_nodes_that_run_it(make_config: Any, node: str, module: str) -> None:
+    def edited(modules: Sequence[str]) -> str:
+        return unchanged(modules) + (" edited" if module in modules else "")
+
+    assert changed(compiled(make_config()), compiled(make_config(), edited)) == {node}
+
+
+def test_the_test_split_is_measured_and_never_transformed(make_config: Any) -> None:
+    ir = compiled(make_config())
+    parameters = {n.pipeline_node.node_info.id: str(n.pipeline_node.parameters) for n in ir.nodes}
+    assert '[\\"test\\"]' in parameters["Evaluator"]
+    assert "test" not in parameters["Transform"].partition("splits_config")[2].partition("}")[0]

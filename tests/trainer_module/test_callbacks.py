@@ -1,0 +1,58 @@
+"""What happens between epochs, on a real fit."""
+
+import csv
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from pipeline.config import TrainConfig
+from trainer_module.callbacks import training_callbacks
+
+
+def fit(config: TrainConfig, directory: Path, labels: float = 0.0) -> tuple[keras.Model, keras.callbacks.History]:
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(config.learning_rate), "mse")
+    x = np.ones((4, 1), np.float32)
+    history = model.fit(
+        x,
+        x * labels,
+        validation_data=(x, x * 1e9),
+        epochs=config.epochs,
+        verbose=0,
+        callbacks=training_callbacks(config, directory, images_per_epoch=4),
+    )
+    return model, history
+
+
+def test_the_plateau_patience_applies(tmp_path: Path) -> None:
+    """SEED defect 5: a misspelt keyword left ReduceLROnPlateau at Keras' own patience of 10."""
+    config = TrainConfig(epochs=8, learning_rate=1e-12, monitor="loss", plateau_factor=0.4, plateau_patience=2)
+    _, history = fit(config, tmp_path)
+    rates = [round(rate / 1e-12, 4) for rate in history.history["learning_rate"]]
+    assert rates == [1, 1, 1, 0.4, 0.4, 0.16, 0.16, 0.064]
+
+
+def test_early_stopping_counts_epochs_without_progress(tmp_path: Path) -> None:
+    config = TrainConfig(epochs=50, learning_rate=1e-12, monitor="loss", early_stopping_patience=3)
+    _, history = fit(config, tmp_path)
+    assert len(history.epoch) == 4
+
+
+def test_history_has_a_row_for_each_epoch(tmp_path: Path) -> None:
+    fit(TrainConfig(epochs=3, learning_rate=1e-3, monitor="loss"), tmp_path)
+    rows = list(csv.DictReader((tmp_path / "history.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert all(float(row["loss"]) >= 0 and float(row["val_loss"]) > 0 for row in rows)
+    assert list((tmp_path / "train").glob("events.out.tfevents.*"))
+
+
+def test_a_time_limit_stops_after_the_epoch(tmp_path: Path) -> None:
+    config = TrainConfig(epochs=50, learning_rate=1e-3, monitor="loss", max_seconds=1e-6)
+    _, history = fit(config, tmp_path)
+    assert len(history.epoch) == 1
+
+
+def test_nan_stops_training(tmp_path: Path) -> None:
+    _, history = fit(TrainConfig(epochs=5, learning_rate=1e-3, monitor="loss"), tmp_path, labels=float("nan"))
+    assert len(history.epoch) == 1

@@ -1,0 +1,43 @@
+"""Counts in the graph against NumPy and scikit-learn."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.metrics import confusion_matrix
+
+from pipeline import scores
+from pipeline.features import IGNORE_ID
+from trainer_module.metrics import ForegroundDice, count_matrix
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_counts_are_scikit_learns_confusion_matrix(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    truth, predicted = generator.integers(0, 4, (2, 6, 17, 13)).astype(np.uint8)
+    expected = confusion_matrix(truth.ravel(), predicted.ravel(), labels=range(4))
+    np.testing.assert_array_equal(count_matrix(truth, predicted, 4), expected)
+
+
+def test_literal_counts_with_rows_as_truth() -> None:
+    truth = np.array([[0, 0, 1, 1, 1, IGNORE_ID]], np.uint8)
+    predicted = np.array([[0, 1, 1, 0, 0, 1]], np.uint8)
+    np.testing.assert_array_equal(count_matrix(truth, predicted, 2), [[1, 1], [2, 1]])
+
+
+def test_the_metric_pools_over_batches_and_resets() -> None:
+    metric = ForegroundDice(3)
+    truth = np.random.default_rng(0).integers(0, 3, (4, 8, 8)).astype(np.uint8)
+    predicted = np.random.default_rng(1).integers(0, 3, (4, 8, 8))
+    for part in range(4):
+        metric.update_state(truth[part : part + 1], tf.one_hot(predicted[part : part + 1], 3))
+    expected = scores.foreground_dice(confusion_matrix(truth.ravel(), predicted.ravel(), labels=range(3)))
+    assert float(metric.result()) == pytest.approx(float(expected), rel=1e-6)
+    metric.reset_state()
+    assert np.isnan(float(metric.result()))
+
+
+def test_counts_stay_exact_beyond_what_float32_holds() -> None:
+    metric = ForegroundDice(2)
+    metric.counts.assign(np.array([[2.0**24, 0], [0, 2.0**24]]))
+    metric.update_state(np.array([[[1]]], np.uint8), tf.constant([[[[0.0, 1.0]]]]))
+    assert float(metric.counts[1, 1]) == 2**24 + 1

@@ -1,0 +1,105 @@
+"""Fitting an image to the model and its scores back, eagerly and inside tf.data."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipeline.config import ImageConfig
+from pipeline.features import IGNORE_ID
+from transform_module import images
+
+STRETCH = ImageConfig(height=8, width=8, fit="stretch")
+PAD = ImageConfig(height=8, width=8, fit="pad")
+TILE = ImageConfig(height=8, width=8, fit="tile", tile_overlap=2)
+FITS = pytest.mark.parametrize("settings", [STRETCH, PAD, TILE], ids=lambda s: s.fit)
+
+
+def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, channels)).astype(np.uint8)
+
+
+def in_tf_data(function: Any, *values: Any) -> Any:
+    dataset = tf.data.Dataset.from_tensors(values).map(function)
+    return dataset.get_single_element()
+
+
+@pytest.mark.parametrize("encode", [tf.io.encode_png, tf.image.encode_png], ids=["io", "image"])
+def test_decodes_png_exactly(encode: Any) -> None:
+    pixels = noise(5, 7)
+    np.testing.assert_array_equal(images.decode_image(encode(pixels)), pixels)
+
+
+def test_grey_sixteen_bit_and_alpha_become_rgb() -> None:
+    grey = noise(4, 4, 1)
+    np.testing.assert_array_equal(images.decode_image(tf.io.encode_png(grey)), np.repeat(grey, 3, -1))
+    deep = grey.astype(np.uint16) * 257
+    np.testing.assert_array_equal(images.decode_image(tf.io.encode_png(deep)), np.repeat(grey, 3, -1))
+    assert images.decode_image(tf.io.encode_png(noise(4, 4, 4))).shape == (4, 4, 3)
+
+
+@FITS
+def test_an_image_of_the_models_size_is_not_changed(settings: ImageConfig) -> None:
+    pixels = noise(8, 8)
+    np.testing.assert_array_equal(images.fit_image(pixels, settings), pixels[np.newaxis])
+
+
+@FITS
+@pytest.mark.parametrize("size", [(8, 8), (5, 9), (20, 6), (31, 47), (1, 1)])
+def test_eager_and_tf_data_agree(settings: ImageConfig, size: tuple[int, int]) -> None:
+    pixels, class_ids = noise(*size), noise(*size)[..., 0] % 4
+    np.testing.assert_array_equal(
+        images.fit_image(pixels, settings), in_tf_data(lambda p: images.fit_image(p, settings), pixels)
+    )
+    np.testing.assert_array_equal(
+        images.fit_class_ids(class_ids, settings),
+        in_tf_data(lambda i: images.fit_class_ids(i, settings), class_ids),
+    )
+
+
+@FITS
+@pytest.mark.parametrize("size", [(16, 16), (5, 9), (20, 6), (31, 47)])
+def test_class_ids_make_no_fringes(settings: ImageConfig, size: tuple[int, int]) -> None:
+    """SEED defect 4: bilinear interpolation between ids 0 and 3 would invent 1 and 2."""
+    class_ids = np.zeros(size, np.uint8)
+    class_ids[:, size[1] // 2 :] = 3
+    found = set(np.unique(images.fit_class_ids(class_ids, settings)))
+    assert found <= {0, 3, IGNORE_ID}
+    assert {0, 3} <= found
+
+
+@FITS
+@pytest.mark.parametrize("size", [(8, 8), (12, 30), (20, 6), (31, 47)])
+def test_there_and_back_keeps_a_picture_of_large_regions(settings: ImageConfig, size: tuple[int, int]) -> None:
+    class_ids = np.zeros(size, np.uint8)
+    class_ids[size[0] // 2 :] = 1
+    tiles = images.fit_class_ids(class_ids, settings)
+    probabilities = tf.one_hot(tf.where(tiles == IGNORE_ID, tf.constant(0, tf.uint8), tiles), 2)
+    back = images.unfit_probabilities(probabilities, tf.constant(size), settings)
+    assert back.shape == (*size, 2)
+    wrong = np.mean(np.argmax(back, -1) != class_ids)
+    # A border moves by at most half a pixel of the model; tiles keep the scale.
+    model_rows = {"stretch": 8, "pad": round(8 * size[0] / max(size)), "tile": np.inf}[settings.fit]
+    assert wrong <= 0.5 / model_rows + 1e-9
+
+
+def test_tiles_cover_every_pixel_once_they_are_joined() -> None:
+    probabilities = np.random.default_rng(1).random((31, 47, 3)).astype(np.float32)
+    tiles = images._cut(tf.constant(probabilities), TILE, padding=0)
+    np.testing.assert_allclose(images._join(tiles, tf.constant([31, 47]), TILE), probabilities, atol=1e-6)
+
+
+def test_pad_keeps_the_aspect_and_marks_the_padding() -> None:
+    wide = np.full((4, 16), 2, np.uint8)
+    fitted = images.fit_class_ids(wide, PAD).numpy()[0]
+    np.testing.assert_array_equal(fitted[:2], np.full((2, 8), 2))
+    np.testing.assert_array_equal(fitted[2:], np.full((6, 8), IGNORE_ID))
+
+
+def test_a_wide_strip_is_cut_not_squashed() -> None:
+    strip = noise(8, 50)
+    tiles = images.fit_image(strip, TILE)
+    np.testing.assert_array_equal(tiles[0], strip[:, :8])
+    np.testing.assert_array_equal(tiles[1], strip[:, 6:14])
+    assert tiles.shape[0] == 8

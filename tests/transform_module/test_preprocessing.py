@@ -1,0 +1,56 @@
+"""Literal rows in, literal rows out."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipeline.config import TransformConfig, part_of
+from transform_module.preprocessing import preprocessing_fn
+
+IMAGE = np.arange(32 * 32 * 3, dtype=np.int64).reshape(32, 32, 3).astype(np.uint8)
+MASK = np.zeros((32, 32, 3), np.uint8)
+MASK[:16] = (0, 255, 0)
+
+
+def rows(images: list[np.ndarray], masks: list[np.ndarray]) -> dict[str, tf.Tensor]:
+    return {
+        "image/encoded": tf.stack([[tf.io.encode_png(i)] for i in images]),
+        "mask/encoded": tf.stack([[tf.io.encode_png(m)] for m in masks]),
+        "image/id": tf.constant([[f"row-{i}"] for i in range(len(images))]),
+    }
+
+
+@pytest.fixture
+def custom_config(make_config: Any) -> dict[str, str]:
+    return {"config": part_of(make_config(), TransformConfig).model_dump_json()}
+
+
+def test_pixels_and_ids_survive(custom_config: dict[str, str]) -> None:
+    outputs = preprocessing_fn(rows([IMAGE, IMAGE[::-1]], [MASK, MASK[::-1]]), custom_config)
+    images = [tf.io.parse_tensor(row, tf.uint8) for row in outputs["image"]]
+    class_ids = [tf.io.parse_tensor(row, tf.uint8) for row in outputs["class_ids"]]
+    np.testing.assert_array_equal(images[1][0], IMAGE[::-1])
+    np.testing.assert_array_equal(class_ids[0][0], [[2] * 32] * 16 + [[0] * 32] * 16)
+    np.testing.assert_array_equal(class_ids[1][0], [[0] * 32] * 16 + [[2] * 32] * 16)
+
+
+def test_differently_sized_images_share_a_batch(custom_config: dict[str, str]) -> None:
+    large = np.full((70, 90, 3), 7, np.uint8)
+    outputs = preprocessing_fn(rows([IMAGE, large], [MASK, np.zeros((70, 90, 3), np.uint8)]), custom_config)
+    np.testing.assert_array_equal(
+        tf.io.parse_tensor(outputs["image"][1], tf.uint8), np.full((1, 32, 32, 3), 7, np.uint8)
+    )
+
+
+def test_sizes_that_differ_name_the_image(custom_config: dict[str, str]) -> None:
+    with pytest.raises(tf.errors.InvalidArgumentError, match="row-0"):
+        preprocessing_fn(rows([IMAGE], [MASK[:31]]), custom_config)
+
+
+def test_a_color_outside_the_palette_names_the_image(custom_config: dict[str, str]) -> None:
+    wrong = MASK.copy()
+    wrong[3, 3] = (1, 2, 3)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"row-0.*1 2 3"):
+        tf.function(lambda: preprocessing_fn(rows([IMAGE], [wrong]), custom_config))()
