@@ -1,7 +1,7 @@
 """ExampleGen for records that are already shuffled and sharded: they are copied, never held in memory.
 
-The stock executor reshuffles each split, which buffers all of it: 320 MB of records peaked at 1,464 MB, without the
-reshuffle at 233 MB.
+The stock executor reshuffles each split, which buffers all of it: above what importing TFX takes, 80 MB of records
+peaked at 354 MB and 320 MB at 1,736 MB; this one at 65 MB for either.
 """
 
 from typing import Any
