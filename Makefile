@@ -8,7 +8,7 @@ RUN := .venv/bin/
 export UV_PYTHON_DOWNLOADS := never
 export PYTHONHASHSEED := 0
 
-.PHONY: demo test test-all lint bench setup requirements clean
+.PHONY: demo test test-all lint setup requirements clean
 .DEFAULT_GOAL := demo
 
 demo: setup ## The whole pipeline on generated steel surfaces

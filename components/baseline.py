@@ -5,23 +5,30 @@ and the same model is pushed twice. This one gives the newest model that was rea
 never one with other classes.
 """
 
+import logging
 from typing import Any, Final
 
 import ml_metadata as mlmd
 from tfx.dsl.components.common import resolver
+from tfx.dsl.io import fileio
 from tfx.types import Artifact
 
 # Custom properties that components/pusher.py leaves on PushedModel.
 PUSHED: Final = "pushed"
 PUSHED_MODEL_ID: Final = "pushed_model_id"
-PUSHED_CLASSES: Final = "pushed_classes"
+PUSHED_COMPARABLE: Final = "pushed_comparable"
+
+logger = logging.getLogger("flexunet.baseline")
 
 
 class LatestPushedModel(resolver.ResolverStrategy):
-    """Inputs: `model` (all models), `pushed_model` (all pushes), `candidate`. Resolves `model` to none or one."""
+    """Inputs: `model` (all models), `pushed_model` (all pushes), `candidate`. Resolves `model` to none or one.
 
-    def __init__(self, classes: str) -> None:
-        self._classes = classes
+    `comparable` is a hash of what two models must share to be measured on the same records.
+    """
+
+    def __init__(self, comparable: str) -> None:
+        self._comparable = comparable
 
     def resolve_artifacts(
         self, store: mlmd.MetadataStore, input_dict: dict[str, list[Artifact]]
@@ -31,14 +38,24 @@ class LatestPushedModel(resolver.ResolverStrategy):
         models = {artifact.id: artifact for artifact in input_dict["model"] if artifact.id not in candidates}
         pushes = sorted(input_dict["pushed_model"], key=lambda push: push.id, reverse=True)
         pushed_ids = [self._pushed_model_id(push) for push in pushes]
-        baseline = next((models[model_id] for model_id in pushed_ids if model_id in models), None)
+        baseline = next((models[model_id] for model_id in pushed_ids if _is_there(models.get(model_id))), None)
         result: dict[str, list[Any]] = {key: [] for key in input_dict}
         return {**result, "model": [baseline] if baseline else []}
 
     def _pushed_model_id(self, push: Artifact) -> int | None:
         if (
             push.get_int_custom_property(PUSHED) != 1
-            or push.get_string_custom_property(PUSHED_CLASSES) != self._classes
+            or push.get_string_custom_property(PUSHED_COMPARABLE) != self._comparable
         ):
             return None
         return push.get_int_custom_property(PUSHED_MODEL_ID)
+
+
+def _is_there(model: Artifact | None) -> bool:
+    """A model whose folder somebody deleted or moved cannot be measured: the gate falls back, and says so."""
+    if model is None:
+        return False
+    if not fileio.exists(model.uri):
+        logger.warning("the pushed model %s is gone; the candidate is compared with an earlier one, or none", model.uri)
+        return False
+    return True

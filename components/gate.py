@@ -130,7 +130,7 @@ def _label(name: str) -> str:
 
 
 def _say(value: float, sign: str = "") -> str:
-    return "undefined (no such pixel in truth or prediction)" if math.isnan(value) else f"{value:{sign}.4f}"
+    return "undefined (no such pixel, or the model gave no number)" if math.isnan(value) else f"{value:{sign}.4f}"
 
 
 def _check(name: str, value: float, bound: float, words: str) -> dict[str, Any]:

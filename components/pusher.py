@@ -3,6 +3,7 @@
 The stock Pusher copies file by file into the final folder, which TF Serving polls every second.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from tfx.dsl.components.base import executor_spec
 from tfx.types import Artifact, artifact_utils, standard_component_specs
 from tfx.utils import json_utils
 
-from components.baseline import PUSHED_CLASSES, PUSHED_MODEL_ID
+from components.baseline import PUSHED_COMPARABLE, PUSHED_MODEL_ID
 from pipeline.features import ASSETS_EXTRA, EXPORTED_PROVENANCE
 
 
@@ -30,14 +31,15 @@ class Executor(executor.Executor):
             return
         settings = json_utils.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])
         model = artifact_utils.get_single_instance(input_dict[standard_component_specs.MODEL_KEY])
-        provenance = {"model_id": model.id, "model_uri": model.uri}
-        target = push_version(Path(self.GetModelPath(input_dict)), Path(settings["directory"]), provenance)
-        self._record(pushed, target, model, settings["classes"])
+        target = push_version(
+            Path(self.GetModelPath(input_dict)), Path(settings["directory"]), {"model_uri": model.uri}
+        )
+        self._record(pushed, target, model, settings["comparable"])
 
-    def _record(self, pushed: Artifact, target: Path, model: Artifact, classes: str) -> None:
+    def _record(self, pushed: Artifact, target: Path, model: Artifact, comparable: str) -> None:
         self._MarkPushed(pushed, pushed_destination=str(target), pushed_version=target.name)
         pushed.set_int_custom_property(PUSHED_MODEL_ID, model.id)
-        pushed.set_string_custom_property(PUSHED_CLASSES, classes)
+        pushed.set_string_custom_property(PUSHED_COMPARABLE, comparable)
 
 
 class AtomicPusher(component.Pusher):
@@ -50,10 +52,10 @@ class AtomicPusher(component.Pusher):
         model: tfx.types.BaseChannel,
         model_blessing: tfx.types.BaseChannel,
         directory: str,
-        classes: str,
+        comparable: str,
         code: str,
     ) -> None:
-        settings = {"directory": directory, "classes": classes, "code": code}
+        settings = {"directory": directory, "comparable": comparable, "code": code}
         super().__init__(model=model, model_blessing=model_blessing, custom_config=settings)
 
 
@@ -71,10 +73,9 @@ def push_version(model: Path, directory: Path, provenance: dict[str, Any]) -> Pa
     Pushing what the newest version already holds changes nothing.
     """
     existing = versions(directory)
-    if existing:
-        newest = directory / str(existing[-1])
-        if _provenance(newest) == provenance:
-            return newest
+    provenance = {**provenance, "sha256": content_hash(model)}
+    if existing and pushed_hash(directory / str(existing[-1])) == provenance["sha256"]:
+        return directory / str(existing[-1])
     target = directory / str(existing[-1] + 1 if existing else 1)
     aside = directory / f".{target.name}.incomplete"
     shutil.rmtree(aside, ignore_errors=True)
@@ -88,9 +89,20 @@ def push_version(model: Path, directory: Path, provenance: dict[str, Any]) -> Pa
     return target
 
 
-def _provenance(version: Path) -> dict[str, Any] | None:
+def content_hash(model: Path) -> str:
+    """sha256 over the names and bytes of a SavedModel's files: ids and paths begin anew with a new database."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in model.rglob("*") if p.is_file()):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.relative_to(model)} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def pushed_hash(version: Path) -> str | None:
+    """`content_hash` of the model that a version was made from; None for a version that somebody else made."""
     path = version / ASSETS_EXTRA / EXPORTED_PROVENANCE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return json.loads(path.read_text(encoding="utf-8")).get("sha256") if path.is_file() else None
 
 
 def _flush(directory: Path) -> None:

@@ -7,7 +7,9 @@ peaked at 354 MB and 320 MB at 1,736 MB; this one at 65 MB for either.
 from typing import Any
 
 import apache_beam as beam
-from tfx.components.example_gen.import_example_gen import component, executor
+from google.protobuf import wrappers_pb2
+from tfx.components.example_gen import component
+from tfx.components.example_gen.import_example_gen import executor
 from tfx.dsl.components.base import executor_spec
 from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils, standard_component_specs
@@ -38,14 +40,19 @@ class Executor(executor.Executor):
                 )
 
 
-class RecordGen(component.ImportExampleGen):
-    """ImportExampleGen over `span-N/version-M/{train,eval,test}`; takes the newest span and its newest version."""
+class RecordGen(component.FileBasedExampleGen):
+    """Imports `span-N/version-M/{train,eval,test}`: the newest span and its newest version.
+
+    `code` is the fingerprint that keys the cache.
+    """
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
-    def __init__(self, data_directory: str) -> None:
+    def __init__(self, data_directory: str, code: str) -> None:
         splits = [
             example_gen_pb2.Input.Split(name=name, pattern=f"span-{{SPAN}}/version-{{VERSION}}/{name}/*.tfrecord.gz")
             for name in SPLITS
         ]
-        super().__init__(input_base=data_directory, input_config=example_gen_pb2.Input(splits=splits))
+        settings = example_gen_pb2.CustomConfig()
+        settings.custom_config.Pack(wrappers_pb2.StringValue(value=code))
+        super().__init__(data_directory, example_gen_pb2.Input(splits=splits), custom_config=settings)

@@ -14,7 +14,7 @@ def record_schema(records: RecordsConfig) -> schema_pb2.Schema:
     for key in (records.image, records.mask):
         _add_string(schema, key).image_domain.SetInParent()
     _add_string(schema, records.id)
-    if records.group is not None:
+    if records.group:
         _add_string(schema, records.group)
     return schema
 

@@ -119,14 +119,7 @@ def _encode(path: Path, image: Image.Image, turned: bool) -> tuple[bytes, str]:
         # Pillow reads a PNG whose tail is missing, TensorFlow does not.
         if image.format != "PNG" or _PNG_END in encoded:
             return encoded, _KEPT_FORMATS[image.format]
-    return _png(_as_rgb(image)), "png"
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB; 16 bit keeps its high byte, as tf.io.decode_image does, and alpha is dropped."""
-    if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")
+    return _png(palette.as_rgb(image)), "png"
 
 
 def _png(image: Image.Image) -> bytes:

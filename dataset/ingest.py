@@ -7,21 +7,20 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dataset import groups as near_duplicates
 from dataset.examine import BadPair, Facts, examine
-from dataset.manifest import MANIFEST, read_manifest
+from dataset.manifest import FORMAT, MANIFEST, newest_version, read_manifest
 from dataset.pairs import Layout, Pair, find_pairs
 from dataset.problems import DataError, Problem
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.features import SPLIT_EVAL, SPLIT_TRAIN, SPLITS
-
-FORMAT: Final = 1
+from pipeline.lock import locked
 
 SplitPolicy = Literal["keep", "regroup"]
 # Called with the number of steps ahead and what they are; gives a function to call after each.
@@ -30,7 +29,7 @@ Progress = Callable[[str, int], Callable[[], None]]
 
 @dataclass(frozen=True)
 class Ingested:
-    """What an ingest found and where it wrote it; `version` is None after a check."""
+    """What an ingest found and where it wrote it; `version` is None after a check, `manifest` is of this span."""
 
     layout: Layout
     version: Path | None
@@ -71,7 +70,8 @@ def ingest(
     summary = _summary(rows, layout, problems, splits, config)
     if check_only:
         return Ingested(layout, None, summary, False)
-    return _write(out, span, rows, summary, config, layout, progress)
+    with locked(out):
+        return _write(out, span, rows, summary, config, layout, progress)
 
 
 def _examine_all(pairs: Sequence[Pair], config: Config, progress: Progress) -> tuple[list[Facts], list[Problem]]:
@@ -168,6 +168,9 @@ def _require_usable(rows: Sequence[_Row], config: Config, source: Path) -> None:
         if missing and split == SPLIT_TRAIN:
             what = f"no training image shows {', '.join(missing)}"
             problems.append(Problem(source, what, "every class in train", "add images or remove it from [[classes]]"))
+        elif not seen[1:].any():
+            what = f"no image of {split} shows a defect"
+            problems.append(Problem(source, what, "some in each split", "add images, or change [dataset] or --splits"))
     if problems:
         raise DataError(problems)
 
@@ -178,7 +181,7 @@ def _summary(
     return {
         "format": FORMAT,
         "classes": [c.model_dump(mode="json") for c in config.classes],
-        "ignore_color": config.records.ignore_color,
+        "ignore_color": list(config.records.ignore_color) if config.records.ignore_color else None,
         "layout": layout.description,
         "splits_policy": policy or ("keep" if layout.has_splits else "regroup"),
         "median_size": [int(np.median([getattr(r.facts, side) for r in rows])) for side in ("height", "width")],
@@ -226,10 +229,10 @@ def _write(
     previous = _previous_manifest(out)
     fingerprint = _fingerprint(rows, config)
     spans = {entry["span"]: entry for entry in previous.get("spans", [])}
-    newest = _newest_version(directory)
+    newest = newest_version(directory)
     entry = spans.get(span, {})
     if newest and entry.get("version") == newest and entry.get("fingerprint") == fingerprint:
-        return Ingested(layout, directory / f"version-{newest}", previous, True)
+        return Ingested(layout, directory / f"version-{newest}", entry, True)
     # Checks must not wait for TensorFlow.
     from dataset.records import write_version
 
@@ -237,19 +240,14 @@ def _write(
     directory.mkdir(parents=True, exist_ok=True)
     step = progress("writing records", len(rows))
     write_version(version, [(row.facts, row.group, row.split) for row in rows], config, step)
-    spans[span] = {"span": span, "version": newest + 1, "fingerprint": fingerprint, **summary}
-    manifest = {**summary, "fingerprint": fingerprint, "spans": [spans[number] for number in sorted(spans)]}
+    entry = spans[span] = {"span": span, "version": newest + 1, "fingerprint": fingerprint, **summary}
+    manifest = {**spans[max(spans)], "spans": [spans[number] for number in sorted(spans)]}
     _replace(out / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-    return Ingested(layout, version, manifest, False)
+    return Ingested(layout, version, entry, False)
 
 
 def _previous_manifest(out: Path) -> dict[str, Any]:
     return read_manifest(out) if (out / MANIFEST).is_file() else {}
-
-
-def _newest_version(span_directory: Path) -> int:
-    found = [int(p.name.removeprefix("version-")) for p in span_directory.glob("version-*") if p.is_dir()]
-    return max(found, default=0)
 
 
 def _fingerprint(rows: Sequence[_Row], config: Config) -> str:

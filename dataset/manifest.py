@@ -7,6 +7,7 @@ from typing import Any, Final
 from pipeline.errors import UserError
 
 MANIFEST: Final = "dataset.json"
+FORMAT: Final = 1
 
 
 def read_manifest(data: Path) -> dict[str, Any]:
@@ -17,6 +18,38 @@ def read_manifest(data: Path) -> dict[str, Any]:
     """
     path = data / MANIFEST
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         raise UserError(f"{path}: not readable, expected the output of `flexunet ingest`: run it first") from None
+    # Other tools have a dataset.json too.
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "spans" not in manifest:
+        raise UserError(f"{path}: not written by `flexunet ingest` of this version: run it first")
+    return manifest
+
+
+def newest_span(data: Path) -> dict[str, Any] | None:
+    """What is known of the records that a run will read; None for records that were made elsewhere.
+
+    Raises:
+      UserError: no records at all, or the newest ones are not those that the manifest describes.
+    """
+    spans = sorted(data.glob("span-*/version-*"), key=_span_and_version)
+    if spans and not (data / MANIFEST).exists():
+        return None
+    described = read_manifest(data)["spans"][-1]
+    newest = _span_and_version(spans[-1]) if spans else None
+    if newest != (described["span"], described["version"]):
+        raise UserError(f"{data}: {MANIFEST} does not describe its newest records: run `flexunet ingest` again")
+    return described
+
+
+def newest_version(span_directory: Path) -> int:
+    """The highest `version-M` of a span; 0 where there is none."""
+    return max((_span_and_version(path)[1] for path in span_directory.glob("version-*")), default=0)
+
+
+def _span_and_version(version: Path) -> tuple[int, int]:
+    numbers = (version.parent.name.removeprefix("span-"), version.name.removeprefix("version-"))
+    if not all(number.isdigit() for number in numbers):
+        raise UserError(f"{version}: expected span-N/version-M: remove or rename it")
+    return int(numbers[0]), int(numbers[1])

@@ -28,7 +28,7 @@ def make_example(facts: Facts, content: Content, group: str, config: Config) -> 
         features.IMAGE_HEIGHT: content.height,
         features.IMAGE_WIDTH: content.width,
     }
-    if keys.group is not None:
+    if keys.group:
         values[keys.group] = group.encode()
     return tf.train.Example(features=tf.train.Features(feature={key: _feature(v) for key, v in values.items()}))
 

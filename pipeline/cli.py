@@ -100,8 +100,8 @@ def main(arguments: list[str] | None = None) -> None:
 def _exit_code(command: Callable[[], Any]) -> int:
     try:
         result = command()
-    except click.exceptions.Abort:
-        return _fail("interrupted; run the same command again to go on from the last finished node", 130)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return _fail("interrupted; the same command again goes on where it can", 130)
     except click.ClickException as error:
         return _fail(_one_line(error), 1)
     except UserError as error:
@@ -110,8 +110,10 @@ def _exit_code(command: Callable[[], Any]) -> int:
         return _fail(str(error), 2)
     except NodeFailed as error:
         return _fail(str(error), 3)
-    except KeyboardInterrupt:
-        return _fail("interrupted; run the same command again to go on from the last finished node", 130)
+    except OSError as error:
+        return _fail(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
+    except ModuleNotFoundError as error:
+        return _fail(f"{error.name} is not installed, expected the extra `pipeline`: install flexunet[pipeline]", 1)
     # click returns the exit code of --help and --version instead of raising.
     return result if isinstance(result, int) else 0
 

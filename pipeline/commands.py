@@ -15,6 +15,7 @@ from rich.table import Table
 from pipeline.config import Config, load_config
 from pipeline.console import captured_output
 from pipeline.errors import ModelRefused, NodeFailed, UserError
+from pipeline.lock import locked
 
 if TYPE_CHECKING:
     from pipeline.local import NodeResult
@@ -32,7 +33,7 @@ def run_demo(root: Path, overrides: Sequence[str]) -> None:
     config = load_config("demo", overrides)
     surfaces, records = root / "data" / "surfaces", root / "data" / "records"
     log = _log_file(root)
-    with captured_output(log) as console:
+    with locked(root), captured_output(log) as console:
         _generate(surfaces, config, console)
         _ingest(surfaces, records, config, console)
         _run(config, records, root, (), console, log)
@@ -57,9 +58,11 @@ def run_ingest(
 def run_pipeline(config: str, data: Path, root: Path, overrides: Sequence[str], beam_args: Sequence[str]) -> None:
     """`flexunet run`."""
     loaded = load_config(config, overrides)
-    _check_data(data, loaded)
+    warning = _check_data(data, loaded)
     log = _log_file(root)
-    with captured_output(log) as console:
+    with locked(root), captured_output(log) as console:
+        if warning:
+            console.print(f"warning: {warning}")
         _run(loaded, data, root, beam_args, console, log)
 
 
@@ -67,7 +70,7 @@ def run_predict(model: Path, images: Sequence[Path], out: Path) -> None:
     """`flexunet predict`."""
     from serving.predict import LocalModel, image_files, model_directory, predict_files
 
-    files, directory = image_files(images), model_directory(model)
+    files, directory = image_files(images, out), model_directory(model)
     with captured_output(NO_LOG) as console:
         loaded = LocalModel(directory)
         with _bars(console) as progress:
@@ -85,7 +88,7 @@ def run_doctor() -> None:
         findings = check_machine()
         table = Table("", "what", "found", "what to do", box=None)
         for finding in findings:
-            table.add_row("ok" if finding.good else "[red]bad[/]", finding.what, finding.found, finding.repair)
+            table.add_row("ok" if finding.good else "bad", finding.what, finding.found, finding.repair)
         console.print(table)
     bad = [finding for finding in findings if not finding.good]
     if bad:
@@ -96,19 +99,30 @@ def _log_file(root: Path) -> Path:
     return root / "logs" / f"{datetime.datetime.now():%Y%m%d-%H%M%S}.log"
 
 
-def _check_data(data: Path, config: Config) -> None:
-    """The records must have been made with the classes that the model is to learn."""
-    from dataset.manifest import read_manifest
+def _check_data(data: Path, config: Config) -> str:
+    """Refuses records that the config does not fit; returns a warning, or nothing.
 
-    try:
-        recorded = [(c["name"], tuple(c["color"])) for c in read_manifest(data)["classes"]]
-    except (KeyError, TypeError):
-        raise UserError(f"{data}/dataset.json: not written by `flexunet ingest`: run it first") from None
+    Records made elsewhere have no manifest; Transform checks every mask's colours all the same.
+    """
+    from dataset.manifest import newest_span
+
+    span = newest_span(data)
+    if span is None:
+        return f"{data}: records without dataset.json: nothing is known of near-duplicates across their splits"
+    recorded = [(c["name"], tuple(c["color"])) for c in span["classes"]]
     wanted = [(c.name, c.color) for c in config.classes]
-    if recorded != wanted:
+    ignored = config.records.ignore_color
+    if (recorded, span["ignore_color"]) != (wanted, list(ignored) if ignored else None):
         raise UserError(
-            f"{data}: records have the classes {recorded}, expected {wanted} as in the config: ingest again"
+            f"{data}: records have the classes {recorded} and the ignore colour {span['ignore_color']}, "
+            f"expected {wanted} and {ignored} as in the config: ingest again"
         )
+    images = span["splits"]["train"]["images"]
+    if config.image.fit != "tile" and images < config.train.batch_size:
+        raise UserError(f"train.batch_size is {config.train.batch_size}, expected at most the {images} training images")
+    if span["leaking_groups"]:
+        return f"{span['leaking_groups']} groups are in more than one split of {data}: the scores will flatter"
+    return ""
 
 
 def _generate(surfaces: Path, config: Config, console: Console) -> None:
@@ -149,10 +163,11 @@ def _run(config: Config, data: Path, root: Path, beam_args: Sequence[str], conso
 
     try:
         metrics = local.run(config, data, root, beam_args, on_node=lambda result: _print_node(result, console))
-    except NodeFailed as error:
+    except Exception as error:
         with log.open("a", encoding="utf-8") as file:
             traceback.print_exc(file=file)
-        raise NodeFailed(f"{error}\nfull log: {log}") from error
+        what = str(error) if isinstance(error, NodeFailed) else f"the run failed: {type(error).__name__}: {error}"
+        raise NodeFailed(f"{what}\nfull log: {log}") from error
     _print_scores(metrics, console)
     _print_verdict(metrics, root, console)
 
@@ -165,7 +180,7 @@ def _print_scores(metrics: dict[str, Any], console: Console) -> None:
     table = Table("class", "Dice", "IoU", "precision", "recall", "pixels", box=None)
     for name, row in metrics["classes"].items():
         values = [_four(row[key]) for key in ("dice", "iou", "precision", "recall")]
-        table.add_row(name, *values, f"{row['pixels']:,.0f}")
+        table.add_row(name, *values, "-" if row["pixels"] is None else f"{row['pixels']:,.0f}")
     console.print(table)
     console.print(
         f"foreground Dice {_four(metrics['foreground_dice'])} on {metrics['examples']} test images "

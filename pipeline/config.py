@@ -47,7 +47,7 @@ class RecordsConfig(Section):
     image: str = features.IMAGE_ENCODED
     mask: str = features.MASK_ENCODED
     id: str = features.IMAGE_ID
-    group: str | None = Field(default=features.IMAGE_GROUP, description="Unset for records that carry no group.")
+    group: str = Field(default=features.IMAGE_GROUP, description='"" for records that carry no group.')
     ignore_color: Color | None = Field(
         default=None, description="RGB of unlabelled pixels: out of loss, counts, statistics."
     )
@@ -189,7 +189,14 @@ class Config(TrainerConfig):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        checks = (self._check_image_size, self._check_head, self._check_ignore_color, self._check_gate_classes)
+        checks = (
+            self._check_image_size,
+            self._check_head,
+            self._check_dropout,
+            self._check_warmup,
+            self._check_ignore_color,
+            self._check_gate_classes,
+        )
         problems = [problem for check in checks for problem in check()]
         if problems:
             raise ValueError("\n".join(problems))
@@ -210,6 +217,20 @@ class Config(TrainerConfig):
             yield (
                 f"model.head is 'sigmoid' with {len(self.classes)} classes, expected exactly 2; use head = 'softmax'"
             )
+
+    def _check_dropout(self) -> Iterator[str]:
+        deepest = self.model.dropout * (self.model.num_layers - 1)
+        if deepest >= 1:
+            limit = 1 / (self.model.num_layers - 1)
+            yield (
+                f"model.dropout is {self.model.dropout:g}, which makes {deepest:g} at the deepest of "
+                f"{self.model.num_layers} levels, expected less than {limit:.3g}"
+            )
+
+    def _check_warmup(self) -> Iterator[str]:
+        warmup, epochs = self.train.warmup_epochs, self.train.epochs
+        if warmup >= epochs:
+            yield f"train.warmup_epochs is {warmup:g}, expected less than train.epochs, {epochs}"
 
     def _check_ignore_color(self) -> Iterator[str]:
         for segmentation_class in self.classes:

@@ -13,6 +13,7 @@ from rich.console import Console
 from pipeline.errors import UserError
 
 LOGGER_NAME = "flexunet"
+_WIDTH = 200
 
 
 @contextlib.contextmanager
@@ -30,7 +31,9 @@ def captured_output(log_file: Path) -> Iterator[Console]:
     with log_file.open("ab") as log, os.fdopen(os.dup(real[0]), "w", encoding="utf-8") as terminal:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-        console = Console(file=terminal, highlight=False, soft_wrap=True)
+        # Paths and class names may hold [brackets]; where there is no terminal, no width cuts a table.
+        width = None if terminal.isatty() else _WIDTH
+        console = Console(file=terminal, highlight=False, markup=False, soft_wrap=True, width=width)
         handlers = _attach(console, log_file)
         try:
             yield console
@@ -50,7 +53,7 @@ class _ConsoleHandler(logging.Handler):
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._console.print(self.format(record), markup=False, soft_wrap=True)
+        self._console.print(self.format(record), soft_wrap=True)
 
 
 def _flush() -> None:

@@ -1,7 +1,6 @@
 """The only wiring: every runner compiles the pipeline that this function returns."""
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -55,7 +54,7 @@ def create_pipeline(
       beam_args: options of the Beam runner.
       fingerprint: from module names to a hash of their code.
     """
-    examples = record_gen.RecordGen(paths.data)
+    examples = record_gen.RecordGen(paths.data, code=fingerprint([record_gen.__name__]))
     schema = record_schema.RecordSchema(
         records=config.records.model_dump_json(), code=fingerprint([record_schema.__name__])
     )
@@ -71,6 +70,8 @@ def create_pipeline(
         splits_config=tfx.proto.SplitsConfig(
             analyze=[features.SPLIT_TRAIN], transform=[features.SPLIT_TRAIN, features.SPLIT_EVAL]
         ),
+        # Statistics of pixels would be computed twice and read by nobody; StatisticsGen has those of the records.
+        disable_statistics=True,
         custom_config=_custom_config(part_of(config, TransformConfig).model_dump_json(), PREPROCESSING_FN, fingerprint),
     )
     trainer = tfx.components.Trainer(
@@ -84,7 +85,7 @@ def create_pipeline(
     )
     resolver = tfx.dsl.Resolver(
         strategy_class=baseline.LatestPushedModel,
-        config={"classes": _classes_key(config)},
+        config={"comparable": _comparable(config)},
         candidate=trainer.outputs["model"],
         model=tfx.dsl.Channel(type=standard_artifacts.Model),
         pushed_model=tfx.dsl.Channel(type=standard_artifacts.PushedModel),
@@ -102,7 +103,7 @@ def create_pipeline(
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
         directory=paths.serving,
-        classes=_classes_key(config),
+        comparable=_comparable(config),
         code=fingerprint([pusher.__name__]),
     ).with_id("Pusher")
     reporter = report.Reporter(
@@ -128,7 +129,7 @@ def _custom_config(config: str, function: str, fingerprint: Callable[[Sequence[s
     return {"config": config, "code": fingerprint([function.rpartition(".")[0]])}
 
 
-def _classes_key(config: Config) -> str:
-    """Models with different classes are never compared."""
-    names_and_colors = [[c.name, list(c.color)] for c in config.classes]
-    return hashlib.sha256(json.dumps(names_and_colors).encode()).hexdigest()
+def _comparable(config: Config) -> str:
+    """Of what two models must share to be measured on the same records: the classes and the records' keys."""
+    shared = config.model_dump_json(include={"classes", "records"})
+    return hashlib.sha256(shared.encode()).hexdigest()

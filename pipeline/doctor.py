@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 _GIB: Final = 2**30
-# The peak of the demo is below 4 GiB; a record's images are read one batch at a time.
-_LEAST_MEMORY: Final = 4 * _GIB
+# The demo peaks at 1.7 GiB, 500 images of 512x512 at 1.7 too; a machine sold as 4 GB shows 3.8 GiB.
+_LEAST_MEMORY: Final = 3 * _GIB
 _LEAST_DISK: Final = 5 * _GIB
 # The set that was run together; TFX's own pins refuse glibc < 2.39, see docs/decisions/0001.
 _TESTED: Final = {
@@ -76,7 +76,7 @@ def _memory() -> Iterator[Finding]:
     limit = _cgroup_limit()
     usable = min(total, limit) if limit else total
     good = usable >= _LEAST_MEMORY
-    yield Finding("memory", f"{usable / _GIB:.1f} GiB", good, "" if good else "4 GiB are needed")
+    yield Finding("memory", f"{usable / _GIB:.1f} GiB", good, "" if good else "3 GiB are needed")
 
 
 def _cgroup_limit() -> int | None:

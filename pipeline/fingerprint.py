@@ -1,10 +1,11 @@
-"""A hash of the code that a node runs: its entry modules and everything of ours that they import.
+"""A hash of the code that a node runs: its entry modules, what of ours they import, and the libraries' versions.
 
 TFX keys its cache on execution properties, and code that is imported by path is not among them.
 """
 
 import functools
 import hashlib
+import importlib.metadata
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 
 import grimp
 
+# Their upgrade can change what a node gives; other libraries only carry data around.
+LIBRARIES = ("tensorflow", "keras", "tensorflow-transform", "tensorflow-model-analysis")
 PACKAGES = ("pipeline", "dataset", "transform_module", "trainer_module", "components", "serving")
 
 
@@ -21,7 +24,8 @@ def code_fingerprint(modules: Sequence[str]) -> str:
     needed = set(modules).union(*(graph.find_upstream_modules(module) for module in modules))
     # Importing a.b runs a/__init__.py.
     needed |= {module.rpartition(".")[0] for module in needed if "." in module}
-    digest = hashlib.sha256()
+    versions = [f"{library} {importlib.metadata.version(library)}" for library in LIBRARIES]
+    digest = hashlib.sha256("\n".join(versions).encode())
     for module in sorted(needed):
         digest.update(module.encode() + b"\0" + _source(module).read_bytes() + b"\0")
     return digest.hexdigest()

@@ -1,28 +1,28 @@
-"""Runs the pipeline on this machine: TFX's LocalDagRunner, SQLite metadata, local Beam."""
+"""Runs the pipeline on this machine: LocalDagRunner's loop over TFX's launcher, SQLite metadata, local Beam."""
 
 import datetime
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
 from ml_metadata.proto import metadata_store_pb2
-from tfx.dsl.compiler import compiler
+from tfx.components.evaluator.constants import BLESSED_FILE_NAME
+from tfx.dsl.compiler import compiler, constants
 from tfx.orchestration import metadata
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
+from tfx.utils import path_utils
 
+from components import pusher
 from components.report import METRICS_FILE
 from pipeline import dag
 from pipeline.beam import LOCAL_BEAM_ARGS
 from pipeline.config import Config
-from pipeline.errors import NodeFailed, UserError
+from pipeline.errors import NodeFailed
 
-RUN_ID_PARAMETER = "pipeline-run-id"
 _STATE = metadata_store_pb2.Execution
 # How tf.debugging.Assert begins in a graph.
 _ASSERTION = "assertion failed:"
@@ -48,38 +48,39 @@ def run(
 ) -> dict[str, Any]:
     """Runs every node, brings the report to `root/report` and returns its metrics.
 
+    The caller holds the lock of `root`.
+
     Raises:
-      UserError: another run holds `root`.
       NodeFailed: a node raised; names it and its last error line.
     """
     paths = dag.Paths(data=str(data.resolve()), root=str(root.resolve()))
-    with _locked(root):
-        connection = metadata.sqlite_metadata_connection_config(paths.metadata)
-        pipeline = dag.create_pipeline(config, paths, connection, [*LOCAL_BEAM_ARGS, *beam_args])
-        ir = compiler.Compiler().compile(pipeline)
-        run_id = datetime.datetime.now().isoformat()
-        runtime_parameter_utils.substitute_runtime_parameter(ir, {RUN_ID_PARAMETER: run_id})
-        results = [_run_node(ir, node.pipeline_node, on_node) for node in ir.nodes]
-        return _publish_report(next(r for r in results if r.node == "Reporter"), root, run_id)
-
-
-@contextmanager
-def _locked(root: Path) -> Iterator[None]:
     root.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(root / ".lock")
-    try:
-        lock.acquire(blocking=False)
-    except filelock.Timeout:
-        raise UserError(
-            f"{root}: another run is using this folder; wait for it, or give this run its own --root"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
+    connection = metadata.sqlite_metadata_connection_config(paths.metadata)
+    pipeline = dag.create_pipeline(config, paths, connection, [*LOCAL_BEAM_ARGS, *beam_args])
+    ir = compiler.Compiler().compile(pipeline)
+    run_id = datetime.datetime.now().isoformat()
+    runtime_parameter_utils.substitute_runtime_parameter(ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
+    results: dict[str, NodeResult] = {}
+    for node in (node.pipeline_node for node in ir.nodes):
+        name = node.node_info.id
+        if name == "Pusher" and _must_push(results, Path(paths.serving)):
+            node.execution_options.caching_options.enable_cache = False
+        results[name] = _run_node(ir, node)
+        on_node(results[name])
+    return _publish_report(results["Reporter"], root, run_id)
 
 
-def _run_node(ir: Any, node: Any, on_node: Callable[[NodeResult], None]) -> NodeResult:
+def _must_push(results: dict[str, NodeResult], serving: Path) -> bool:
+    """Whether an accepted model is not what is served, though it was pushed once: versions go on and get deleted."""
+    blessing, model = Path(results["Evaluator"].outputs["blessing"]), results["Trainer"].outputs["model"]
+    if not (blessing / BLESSED_FILE_NAME).exists():
+        return False
+    served = pusher.versions(serving)
+    wanted = pusher.content_hash(Path(path_utils.serving_model_path(model)))
+    return not served or pusher.pushed_hash(serving / str(served[-1])) != wanted
+
+
+def _run_node(ir: Any, node: Any) -> NodeResult:
     """Launches one node as LocalDagRunner does, then reads from ML Metadata how it ended."""
     name, started = node.node_info.id, time.monotonic()
     deployment = runner_utils.extract_local_deployment_config(ir)
@@ -100,9 +101,7 @@ def _run_node(ir: Any, node: Any, on_node: Callable[[NodeResult], None]) -> Node
         state, outputs = _final_state(handle.store, execution.execution_id if execution else None)
     if state not in (_STATE.COMPLETE, _STATE.CACHED):
         raise NodeFailed(f"{name} ended as {_STATE.State.Name(state)}: its inputs could not be resolved")
-    result = NodeResult(name, state == _STATE.CACHED, time.monotonic() - started, outputs)
-    on_node(result)
-    return result
+    return NodeResult(name, state == _STATE.CACHED, time.monotonic() - started, outputs)
 
 
 def _final_state(store: Any, execution_id: int | None) -> tuple[int, dict[str, str]]:

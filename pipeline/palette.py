@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from pipeline.config import Color, RecordsConfig, SegmentationClass
 from pipeline.features import IGNORE_ID
@@ -48,3 +49,10 @@ def class_ids_from_rgb(
         ids[here] = class_id
         known |= here
     return ids, known
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB; 16 bit keeps its high byte, as tf.io.decode_image does, and alpha is dropped."""
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")

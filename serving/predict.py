@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import ValidationError
 
 from pipeline import features
 from pipeline.config import TrainerConfig
 from pipeline.errors import UserError
-from pipeline.palette import rgb_from_class_ids
+from pipeline.palette import as_rgb, rgb_from_class_ids
 
 AREAS_FILE: Final = "areas.csv"
 _OVERLAY_OPACITY: Final = 0.5
@@ -37,8 +39,12 @@ class LocalModel:
 
         self._directory = model_directory(directory)
         self.config = exported_config(self._directory)
-        self._model = tf.saved_model.load(str(self._directory))
-        self._predict = self._model.signatures[features.SIGNATURE_SERVING]
+        try:
+            self._model = tf.saved_model.load(str(self._directory))
+            self._predict = self._model.signatures[features.SIGNATURE_SERVING]
+        # TensorFlow raises many kinds for a damaged export.
+        except Exception as error:
+            raise UserError(f"{self._directory}: cannot be loaded ({_first_line(error)}): export it again") from error
         self._constant = tf.constant
 
     def class_ids(self, encoded: bytes) -> NDArray[np.uint8]:
@@ -67,18 +73,24 @@ def exported_config(directory: Path) -> TrainerConfig:
     path = directory / features.ASSETS_EXTRA / features.EXPORTED_CONFIG
     if not path.is_file():
         raise UserError(f"{path}: missing, expected a model exported by this project")
-    return TrainerConfig.model_validate_json(path.read_text(encoding="utf-8"))
+    try:
+        return TrainerConfig.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        raise UserError(
+            f"{path}: not of this version ({error.error_count()} mistakes): export the model anew"
+        ) from None
 
 
-def image_files(paths: Sequence[Path]) -> list[Path]:
-    """Files as given, folders walked for images.
+def image_files(paths: Sequence[Path], out: Path) -> list[Path]:
+    """Files as given, folders walked for images; what lies in `out` are predictions and left out.
 
     Raises:
       UserError: a path does not exist, or a folder holds no image.
     """
     found: list[Path] = []
     for path in paths:
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES) if path.is_dir() else [path]
+        inside = [path] if not path.is_dir() else sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
+        inside = [p for p in inside if not p.resolve().is_relative_to(out.resolve())]
         if not inside or not path.exists():
             raise UserError(f"{path}: no image here, expected a file or folder of {', '.join(sorted(_SUFFIXES))}")
         found += inside
@@ -100,7 +112,7 @@ def predict_files(
                 _write_pictures(image, class_ids, out / stem, model.config)
             # TensorFlow raises many kinds for a broken image; each is named, none stops the others.
             except Exception as error:  # noqa: BLE001
-                failures.append(Failure(image, str(error).strip().splitlines()[0]))
+                failures.append(Failure(image, _first_line(error)))
             else:
                 writer.writerows(_areas(image, class_ids, model.config))
             step()
@@ -109,17 +121,21 @@ def predict_files(
 
 def overlay(image: Image.Image, mask_rgb: NDArray[np.uint8], class_ids: NDArray[np.uint8]) -> Image.Image:
     """The image with its defects tinted; the background stays as it is."""
-    base = np.asarray(image.convert("RGB"), np.float32)
+    base = np.asarray(as_rgb(image), np.float32)
     opacity = np.where(class_ids == features.BACKGROUND_ID, 0.0, _OVERLAY_OPACITY)[..., np.newaxis]
     return Image.fromarray((base * (1 - opacity) + mask_rgb * opacity).round().astype(np.uint8))
 
 
 def _output_stems(images: Sequence[Path]) -> Iterator[str]:
     """The files' stems; a stem that occurs again gets a number, so that nothing is overwritten."""
-    used: dict[str, int] = {}
+    taken: set[str] = set()
+    names = {image.stem for image in images}
     for image in images:
-        used[image.stem] = used.get(image.stem, 0) + 1
-        yield image.stem if used[image.stem] == 1 else f"{image.stem}-{used[image.stem]}"
+        numbered = (f"{image.stem}-{number}" for number in itertools.count(2))
+        free = (name for name in numbered if name not in taken | names)
+        stem = image.stem if image.stem not in taken else next(free)
+        taken.add(stem)
+        yield stem
 
 
 def _write_pictures(image: Path, class_ids: NDArray[np.uint8], target: Path, config: TrainerConfig) -> None:
@@ -133,3 +149,7 @@ def _areas(image: Path, class_ids: NDArray[np.uint8], config: TrainerConfig) -> 
     pixels = np.bincount(class_ids.ravel(), minlength=len(config.classes))
     for segmentation_class, count in zip(config.classes, pixels, strict=False):
         yield str(image), segmentation_class.name, int(count), f"{count / class_ids.size:.6f}"
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

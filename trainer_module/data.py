@@ -7,7 +7,8 @@ import tensorflow as tf
 from pipeline import features
 from pipeline.config import TrainerConfig
 
-_SHUFFLE_BUFFER = 1024
+_SHUFFLE_TILES = 1024
+_SHUFFLE_BYTES = 256 * 2**20
 _FEATURES = {
     features.TRANSFORMED_IMAGE: tf.io.FixedLenFeature([], tf.string),
     features.TRANSFORMED_CLASS_IDS: tf.io.FixedLenFeature([], tf.string),
@@ -29,28 +30,36 @@ def tiles_dataset(files: Sequence[str], config: TrainerConfig) -> tf.data.Datase
 
 
 def count_tiles(files: Sequence[str], config: TrainerConfig) -> int:
-    """Reads the records once, decoding nothing but their shapes."""
+    """Reads the records once; an image may be several tiles."""
     return int(tiles_dataset(files, config).reduce(tf.constant(0, tf.int64), lambda n, _: n + 1))
 
 
-def training_batches(files: Sequence[str], tiles: int, config: TrainerConfig) -> tf.data.Dataset:
+def fits_in_memory(tiles: int, config: TrainerConfig) -> bool:
+    """Whether that many decoded tiles fit into `train.cache_megabytes`."""
+    return tiles * _tile_bytes(config) <= config.train.cache_megabytes * 2**20
+
+
+def training_batches(files: Sequence[str], tiles: int, config: TrainerConfig, cache: bool) -> tf.data.Dataset:
     """Endless shuffled batches: uint8 `[N, height, width, 3]` and uint8 `[N, height, width]`; N is always batch_size.
 
     The order differs from epoch to epoch and repeats for a seed.
     """
     seed = config.train.seed
-    dataset = _cached(tiles_dataset(files, config), tiles, config)
-    # Shuffled before it repeats, so that every epoch holds every image.
-    dataset = dataset.shuffle(min(_SHUFFLE_BUFFER, tiles), seed=seed, reshuffle_each_iteration=True).repeat()
+    dataset = tiles_dataset(files, config)
+    dataset = dataset.cache() if cache else dataset
+    buffer = max(config.train.batch_size, min(_SHUFFLE_TILES, tiles, _SHUFFLE_BYTES // _tile_bytes(config)))
+    # Shuffled before it repeats, so that every pass over the data holds every image.
+    dataset = dataset.shuffle(buffer, seed=seed, reshuffle_each_iteration=True).repeat()
     if config.train.flips:
         seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2, drop_remainder=True)
         dataset = tf.data.Dataset.zip(dataset, seeds).map(random_flips, num_parallel_calls=tf.data.AUTOTUNE)
     return dataset.batch(config.train.batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 
-def evaluation_batches(files: Sequence[str], tiles: int, config: TrainerConfig) -> tf.data.Dataset:
+def evaluation_batches(files: Sequence[str], tiles: int, config: TrainerConfig, cache: bool) -> tf.data.Dataset:
     """Every tile once, in order; the last batch may be smaller."""
-    dataset = _cached(tiles_dataset(files, config), tiles, config)
+    dataset = tiles_dataset(files, config)
+    dataset = dataset.cache() if cache else dataset
     # Keras takes the end of a dataset of unknown length for an accident and warns.
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(tiles))
     return dataset.batch(config.train.batch_size).prefetch(tf.data.AUTOTUNE)
@@ -65,7 +74,5 @@ def random_flips(pair: tuple[tf.Tensor, tf.Tensor], seed: tf.Tensor) -> tuple[tf
     return image, ids[..., 0]
 
 
-def _cached(dataset: tf.data.Dataset, tiles: int, config: TrainerConfig) -> tf.data.Dataset:
-    """In memory while the decoded pixels fit into the limit, otherwise read again each epoch."""
-    size = tiles * config.image.height * config.image.width * 4
-    return dataset.cache() if size <= config.train.cache_megabytes * 2**20 else dataset
+def _tile_bytes(config: TrainerConfig) -> int:
+    return config.image.height * config.image.width * 4

@@ -19,7 +19,7 @@ from trainer_module.metrics import count_matrix
 from transform_module import images
 from transform_module.preprocessing import decode_pair
 
-# Images that go through the model together; the Evaluator hands over up to 1,000 records at a time.
+# Images, or tiles, that go through the model together; the Evaluator hands over up to 1,000 records at a time.
 _CHUNK = 16
 
 
@@ -30,6 +30,8 @@ class SegmentationModule(tf.Module):
         super().__init__(name="flexunet")
         self._model, self._config = model, config
         self.exported_variables = [variable.value for variable in model.variables]
+        # An image may be cut into a thousand tiles.
+        self._images_at_once = 1 if config.image.fit == "tile" else _CHUNK
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.INPUT_IMAGE_BYTES)])
     def serve(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -38,12 +40,11 @@ class SegmentationModule(tf.Module):
         """
 
         def predict(encoded: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            decoded = _map(lambda one: self._fit(images.decode_image(one)), encoded, self._tiles_spec())
-            tiles, sizes = decoded
+            tiles, sizes = _map(lambda one: self._fit(images.decode_image(one)), encoded, self._tiles_spec())
             return _map(self._mask, (self._probabilities(tiles), sizes), (tf.string, tf.float32))
 
-        outputs = (features.OUTPUT_MASK_PNG, features.OUTPUT_CLASS_FRACTIONS)
-        return dict(zip(outputs, _in_chunks(predict, image_bytes, (tf.string, tf.float32)), strict=True))
+        masks, fractions = _in_chunks(predict, image_bytes, (tf.string, tf.float32), self._images_at_once)
+        return {features.OUTPUT_MASK_PNG: masks, features.OUTPUT_CLASS_FRACTIONS: fractions}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.INPUT_EXAMPLES)])
     def evaluate(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -61,7 +62,7 @@ class SegmentationModule(tf.Module):
             return _map(self._count, (self._probabilities(tiles), sizes, class_ids), (tf.float32, tf.float32))
 
         columns = (rows[records.image], rows[records.mask], rows[records.id])
-        counts, sums = _in_chunks(predict, columns, (tf.float32, tf.float32))
+        counts, sums = _in_chunks(predict, columns, (tf.float32, tf.float32), self._images_at_once)
         return {
             features.OUTPUT_COUNTS: counts,
             features.OUTPUT_PROBABILITY_SUMS: sums,
@@ -82,7 +83,11 @@ class SegmentationModule(tf.Module):
 
     def _probabilities(self, tiles: tf.RaggedTensor) -> tf.RaggedTensor:
         """uint8 `[N, (tiles), height, width, 3]` -> float32 `[N, (tiles), height, width, C]`."""
-        return tiles.with_values(self._model(tiles.values, training=False))
+        [flat] = _in_chunks(self._predict_tiles, tiles.values, (tf.float32,), _CHUNK)
+        return tiles.with_values(tf.ensure_shape(flat, self._model.output_shape))
+
+    def _predict_tiles(self, tiles: tf.Tensor) -> tuple[tf.Tensor]:
+        return (self._model(tiles, training=False),)
 
     def _own_size(self, row: tuple[tf.Tensor, ...]) -> tf.Tensor:
         return images.unfit_probabilities(row[0], row[1], self._config.image)
@@ -108,19 +113,20 @@ class SegmentationModule(tf.Module):
 
 
 def _map(function: Callable[..., Any], elements: Any, signature: Any) -> Any:
-    return tf.map_fn(function, elements, fn_output_signature=signature)
+    # One at a time: what stands at an image's own size can take a gigabyte.
+    return tf.map_fn(function, elements, fn_output_signature=signature, parallel_iterations=1)
 
 
 def _in_chunks(
-    function: Callable[..., tuple[tf.Tensor, ...]], elements: Any, dtypes: tuple[tf.DType, ...]
+    function: Callable[..., tuple[tf.Tensor, ...]], elements: Any, dtypes: tuple[tf.DType, ...], size: int
 ) -> tuple[tf.Tensor, ...]:
-    """Applies `function` to slices of at most _CHUNK rows, one after the other, so that memory stays bounded."""
+    """Applies `function` to slices of at most `size` rows, one after the other, so that memory stays bounded."""
     rows = tf.shape(tf.nest.flatten(elements)[0])[0]
     with tf.control_dependencies([tf.debugging.assert_positive(rows, "the batch is empty, expected at least one row")]):
-        chunks = -(-rows // _CHUNK)
+        chunks = -(-rows // size)
 
     def body(index: tf.Tensor, arrays: tuple[tf.TensorArray, ...]) -> tuple[tf.Tensor, tuple[tf.TensorArray, ...]]:
-        part = tf.nest.map_structure(lambda t: t[index * _CHUNK : (index + 1) * _CHUNK], elements)
+        part = tf.nest.map_structure(lambda t: t[index * size : (index + 1) * size], elements)
         results = function(part)
         return index + 1, tuple(array.write(index, r) for array, r in zip(arrays, results, strict=True))
 

@@ -13,11 +13,11 @@ def count_matrix(class_ids: tf.Tensor, predicted_ids: tf.Tensor, num_classes: in
     predicted = tf.reshape(tf.cast(predicted_ids, tf.int32), [-1])
     # Ignored pixels go to a cell of their own behind the matrix, which keeps shapes static.
     cells = tf.where(truth == IGNORE_ID, num_classes**2, truth * num_classes + predicted)
-    counts = tf.math.bincount(cells, minlength=num_classes**2 + 1, dtype=tf.int64)
+    # Not tf.math.bincount: inside a Keras metric XLA takes its size for no compile-time constant.
+    counts = tf.math.unsorted_segment_sum(tf.ones_like(cells, tf.int64), cells, num_classes**2 + 1)
     return tf.reshape(counts[: num_classes**2], [num_classes, num_classes])
 
 
-@keras.saving.register_keras_serializable("flexunet")
 class ForegroundDice(keras.metrics.Metric):
     """Mean Dice over the defect classes from counts pooled over all batches."""
 
@@ -37,6 +37,3 @@ class ForegroundDice(keras.metrics.Metric):
     def result(self) -> tf.Tensor:
         """float scalar; NaN while no defect class was seen."""
         return scores.foreground_dice(keras.ops.cast(self.counts, "float32"), keras.ops)
-
-    def get_config(self) -> dict[str, object]:
-        return {"num_classes": self.num_classes, "name": self.name}

@@ -6,6 +6,7 @@ U-Net: Ronneberger et al. 2015, arXiv:1505.04597.
 """
 
 import math
+import zlib
 from dataclasses import dataclass
 
 import keras
@@ -65,7 +66,7 @@ def _double_convolution(
 ) -> keras.KerasTensor:
     name = f"{part}{level.index}"
     x = _convolution(x, level, f"{name}_a", config)
-    x = keras.layers.Dropout(level.dropout, seed=_dropout_seed(config, seed), name=f"{name}_dropout")(x)
+    x = keras.layers.Dropout(level.dropout, seed=_dropout_seed(config, seed, name), name=f"{name}_dropout")(x)
     return _convolution(x, level, f"{name}_b", config)
 
 
@@ -87,8 +88,9 @@ def _convolution(x: keras.KerasTensor, level: Level, name: str, config: ModelCon
     return x
 
 
-def _dropout_seed(config: ModelConfig, seed: int) -> int:
-    return seed if config.dropout_seed is None else config.dropout_seed
+def _dropout_seed(config: ModelConfig, seed: int, layer: str) -> int:
+    """A seed of each layer's own: equal ones would drop the same places in encoder and decoder."""
+    return (seed if config.dropout_seed is None else config.dropout_seed) + zlib.crc32(layer.encode()) % 2**20
 
 
 def _head(x: keras.KerasTensor, num_classes: int, config: ModelConfig) -> keras.KerasTensor:

@@ -54,9 +54,10 @@ def train(
         )
     model = _compiled_model(config, steps)
     logger.info("%s parameters, %d training and %d eval tiles", f"{model.count_params():,}", train_tiles, eval_tiles)
+    cache = data.fits_in_memory(train_tiles + eval_tiles, config)
     history = model.fit(
-        data.training_batches(train_files, train_tiles, config),
-        validation_data=data.evaluation_batches(eval_files, eval_tiles, config),
+        data.training_batches(train_files, train_tiles, config, cache),
+        validation_data=data.evaluation_batches(eval_files, eval_tiles, config, cache),
         epochs=config.train.epochs,
         steps_per_epoch=steps,
         shuffle=False,

@@ -1,11 +1,12 @@
 """Which model a candidate is compared with."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tfx.types import standard_artifacts
 
-from components.baseline import PUSHED, PUSHED_CLASSES, PUSHED_MODEL_ID, LatestPushedModel
+from components.baseline import PUSHED, PUSHED_COMPARABLE, PUSHED_MODEL_ID, LatestPushedModel
 
 OURS, OTHERS = "classes-a", "classes-b"
 
@@ -21,18 +22,26 @@ def push(artifact_id: int, model_id: int, classes: str = OURS, pushed: int = 1) 
     result.set_int_custom_property(PUSHED, pushed)
     if pushed:
         result.set_int_custom_property(PUSHED_MODEL_ID, model_id)
-        result.set_string_custom_property(PUSHED_CLASSES, classes)
+        result.set_string_custom_property(PUSHED_COMPARABLE, classes)
     return result
 
 
-def resolve(candidate: int, pushes: list[Any]) -> list[int]:
+def model(folder: Path, model_id: int) -> Any:
+    result = artifact(standard_artifacts.Model, model_id)
+    result.uri = str(folder / str(model_id))
+    return result
+
+
+def resolve(folder: Path, candidate: int, pushes: list[Any], gone: int | None = None) -> list[int]:
+    for model_id in {1, 2, 3} - {gone}:
+        (folder / str(model_id)).mkdir()
     inputs = {
-        "candidate": [artifact(standard_artifacts.Model, candidate)],
-        "model": [artifact(standard_artifacts.Model, i) for i in (1, 2, 3)],
+        "candidate": [model(folder, candidate)],
+        "model": [model(folder, i) for i in (1, 2, 3)],
         "pushed_model": pushes,
     }
-    resolved = LatestPushedModel(classes=OURS).resolve_artifacts(None, inputs)
-    return [model.id for model in resolved["model"]]
+    resolved = LatestPushedModel(comparable=OURS).resolve_artifacts(None, inputs)
+    return [chosen.id for chosen in resolved["model"]]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +56,14 @@ def resolve(candidate: int, pushes: list[Any]) -> list[int]:
         (3, [push(10, 1), push(11, 2, classes=OTHERS)], [1]),
         (3, [push(10, 2), push(11, 1)], [1]),
     ],
-    ids=["none", "one", "newest", "never-itself", "before-itself", "refused", "other-classes", "order-of-pushes"],
+    ids=["none", "one", "newest", "never-itself", "before-itself", "refused", "not-comparable", "order-of-pushes"],
 )
-def test_the_newest_pushed_model(candidate: int, pushes: list[Any], expected: list[int]) -> None:
-    assert resolve(candidate, pushes) == expected
+def test_the_newest_pushed_model(tmp_path: Path, candidate: int, pushes: list[Any], expected: list[int]) -> None:
+    assert resolve(tmp_path, candidate, pushes) == expected
+
+
+def test_a_model_whose_folder_is_gone_is_passed_over_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert resolve(tmp_path, 3, [push(10, 1), push(11, 2)], gone=2) == [1]
+    assert "is gone" in caplog.text

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from components.pusher import push_version, versions
+from components.pusher import content_hash, push_version, versions
 
 
 def make_model(directory: Path, mark: str = "a", files: int = 3) -> Path:
@@ -20,25 +20,35 @@ def make_model(directory: Path, mark: str = "a", files: int = 3) -> Path:
 
 def test_versions_count_up_and_hold_the_model_and_its_origin(tmp_path: Path) -> None:
     serving = tmp_path / "serving"
-    first = push_version(make_model(tmp_path / "a", "a"), serving, {"model_id": 1})
-    second = push_version(make_model(tmp_path / "b", "b"), serving, {"model_id": 2})
+    first = push_version(make_model(tmp_path / "a", "a"), serving, {"model_uri": "a"})
+    second = push_version(make_model(tmp_path / "b", "b"), serving, {"model_uri": "b"})
     assert (first.name, second.name) == ("1", "2")
     assert (second / "saved_model.pb").read_text() == "b"
-    assert json.loads((second / "assets.extra" / "provenance.json").read_text()) == {"model_id": 2}
+    provenance = json.loads((second / "assets.extra" / "provenance.json").read_text())
+    assert provenance == {"model_uri": "b", "sha256": content_hash(tmp_path / "b")}
     assert sorted(p.name for p in serving.iterdir()) == ["1", "2"]
 
 
 def test_pushing_the_newest_again_changes_nothing(tmp_path: Path) -> None:
-    model, serving = make_model(tmp_path / "a"), tmp_path / "serving"
-    first = push_version(model, serving, {"model_id": 1})
-    assert push_version(model, serving, {"model_id": 1}) == first
+    serving = tmp_path / "serving"
+    first = push_version(make_model(tmp_path / "a"), serving, {"model_uri": "a"})
+    assert push_version(make_model(tmp_path / "same"), serving, {"model_uri": "same"}) == first
     assert versions(serving) == [1]
 
 
+def test_another_model_at_the_same_place_is_pushed(tmp_path: Path) -> None:
+    """Ids and paths begin anew when the metadata database is deleted."""
+    serving = tmp_path / "serving"
+    push_version(make_model(tmp_path / "a", "old"), serving, {"model_uri": "model/6"})
+    push_version(make_model(tmp_path / "b", "new"), serving, {"model_uri": "model/6"})
+    assert versions(serving) == [1, 2]
+
+
 def test_an_earlier_model_gets_a_higher_number(tmp_path: Path) -> None:
-    model, serving = make_model(tmp_path / "a"), tmp_path / "serving"
-    for model_id in (1, 2, 1):
-        push_version(model, serving, {"model_id": model_id})
+    serving = tmp_path / "serving"
+    models = [make_model(tmp_path / mark, mark) for mark in ("a", "b")]
+    for model in (models[0], models[1], models[0]):
+        push_version(model, serving, {})
     assert versions(serving) == [1, 2, 3]
 
 
@@ -52,13 +62,14 @@ def test_versions_sort_as_numbers_and_other_names_do_not_count(tmp_path: Path) -
 def test_leftovers_of_a_killed_push_do_no_harm(tmp_path: Path) -> None:
     serving = tmp_path / "serving"
     make_model(serving / ".1.incomplete", "old", files=9)
-    target = push_version(make_model(tmp_path / "a", "new"), serving, {"model_id": 1})
+    target = push_version(make_model(tmp_path / "a", "new"), serving, {})
     assert sorted(p.name for p in (target / "variables").iterdir()) == ["part-0", "part-1", "part-2"]
 
 
 def _push_many(model: Path, serving: Path) -> None:
-    for model_id in range(1000):
-        push_version(model, serving, {"model_id": model_id})
+    for number in range(1000):
+        (model / "saved_model.pb").write_text(str(number))
+        push_version(model, serving, {})
 
 
 @pytest.mark.parametrize("attempt", range(3))

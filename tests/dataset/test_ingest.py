@@ -58,10 +58,11 @@ def own(surfaces: Path, tmp_path: Path) -> Path:
 
 
 def snapshot(directory: Path) -> dict[str, tuple[bytes, int] | None]:
-    """Path -> bytes and time of change of every file, None for folders."""
+    """Path -> bytes and time of change of every file but the lock, None for folders."""
     return {
         path.relative_to(directory).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns) if path.is_file() else None
         for path in directory.rglob("*")
+        if path.name != ".lock"
     }
 
 
@@ -133,7 +134,7 @@ def leaky(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_layout_of_the_contract(records: Path):
     files = {p.relative_to(records).as_posix() for p in records.rglob("*") if p.is_file()}
     shards = {f"span-1/version-1/{split}/records-00000.tfrecord.gz" for split in ("train", "eval", "test")}
-    assert files == {"dataset.json", *shards}
+    assert files == {".lock", "dataset.json", *shards}
     assert [len(read_split(records / "span-1/version-1", split)) for split in ("train", "eval", "test")] == [24, 3, 3]
 
 
@@ -170,7 +171,7 @@ def test_masks_of_ids_are_recolored(own: Path, tmp_path: Path, records: Path):
     ("renamed", "group_key"),
     [
         ({"image": "jpeg", "mask": "label", "id": "name", "group": "family"}, "family"),
-        ({"image": "jpeg", "mask": "label", "id": "name", "group": None}, None),
+        ({"image": "jpeg", "mask": "label", "id": "name", "group": ""}, None),
     ],
 )
 def test_renamed_keys(surfaces: Path, tmp_path: Path, renamed: dict[str, str | None], group_key: str | None):

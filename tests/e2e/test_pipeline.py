@@ -1,6 +1,7 @@
 """The whole pipeline on this machine: run, run again, refuse, improve. One story, told in order."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -206,15 +207,40 @@ def test_a_refused_model_exits_with_2_also_from_the_cache(
         assert "error: the gate refused the model" in capfd.readouterr().err
 
 
+def test_a_deleted_version_is_pushed_again(story: Story, make_config: Any) -> None:
+    shutil.rmtree(story.root / "serving_model" / "2")
+    metrics = story.run(make_config(train={"epochs": 8}))
+    assert story.ran == {"Pusher", "Reporter"}
+    assert metrics["pushed_version"] == 2
+    assert story.versions == ["1", "2"]
+
+
 def test_a_failing_node_exits_with_3_and_names_the_log(
     story: Story, config_file: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert exit_code(arguments(story, config_file, "--set", "train.batch_size=1000")) == 3
+    assert exit_code(arguments(story, config_file, "--set", "train.learning_rate=1e30")) == 3
     printed = capfd.readouterr()
-    assert "error: Trainer failed: ValueError" in printed.err and "train.batch_size" in printed.err
+    assert "error: Trainer failed: ValueError" in printed.err and "training diverged" in printed.err
     log = Path(printed.err.rpartition("full log: ")[2].strip())
     assert "Traceback" in log.read_text()
     assert "Traceback" not in printed.out + printed.err
+
+
+def test_records_made_elsewhere_run_with_a_warning(
+    story: Story, config_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(story.data / "span-1", tmp_path / "data" / "span-1")
+    command = ["run", "--config", str(config_file), "--data", str(tmp_path / "data"), "--root", str(tmp_path / "root")]
+    assert exit_code([*command, "--set", "train.epochs=1", "--set", "records.group=''"]) in (0, 2)
+    assert "warning:" in capfd.readouterr().out
+    assert (tmp_path / "root" / "report" / "metrics.json").is_file()
+
+
+def test_a_batch_larger_than_the_data_is_the_users_mistake(
+    story: Story, config_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(arguments(story, config_file, "--set", "train.batch_size=1000")) == 1
+    assert "train.batch_size is 1000, expected at most the 48 training images" in capfd.readouterr().err
 
 
 def test_a_second_run_on_the_same_root_is_refused(

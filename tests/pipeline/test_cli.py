@@ -43,6 +43,13 @@ def refusal(cwd: Path, *arguments: str) -> str:
     return line
 
 
+def write_records(data: Path, classes: list[dict[str, Any]]) -> None:
+    """As much of an ingest's output as is looked at before a run."""
+    facts = {"classes": classes, "ignore_color": None, "leaking_groups": 0, "splits": {"train": {"images": 99}}}
+    write_manifest(data, {"format": 1, "spans": [{"span": 1, "version": 1, **facts}]})
+    (data / "span-1" / "version-1").mkdir(parents=True)
+
+
 def write_manifest(data: Path, manifest: Any) -> None:
     data.mkdir()
     (data / "dataset.json").write_text(json.dumps(manifest))
@@ -119,7 +126,7 @@ def test_a_broken_palette_is_refused_with_file_and_line(tmp_path: Path):
     ],
 )
 def test_records_of_other_classes(tmp_path: Path, classes: list[dict[str, Any]]):
-    write_manifest(tmp_path / "records", {"classes": classes})
+    write_records(tmp_path / "records", classes)
     line = refusal(tmp_path, "run", "--config", "demo", "--data", "records", "--root", "r")
     assert "records have the classes" in line and "ingest again" in line
 
@@ -137,7 +144,7 @@ def test_a_dataset_json_of_something_else(tmp_path: Path, manifest: Any):
 
 @pytest.mark.parametrize("command", ["demo", "run --config demo --data records"])
 def test_a_root_that_is_a_file(tmp_path: Path, command: str):
-    write_manifest(tmp_path / "records", {"classes": DEMO_CLASSES})
+    write_records(tmp_path / "records", DEMO_CLASSES)
     (tmp_path / "taken").write_text("not a folder")
     assert "taken" in refusal(tmp_path, *command.split(), "--root", "taken")
 

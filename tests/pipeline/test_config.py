@@ -314,7 +314,7 @@ def test_preset_names():
 def test_json_keeps_every_value():
     config = make(
         {
-            "records": {"group": None, "ignore_color": [1, 2, 3]},
+            "records": {"group": "", "ignore_color": [1, 2, 3]},
             "image": {"fit": "tile", "tile_overlap": 16},
             "train": {"learning_rate": 0.1 + 0.2, "max_seconds": 1e-9},
             "gate": {"min_class_dice": {"deep crack": 1 / 3}},

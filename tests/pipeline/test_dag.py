@@ -28,6 +28,7 @@ ENTRY_MODULES = {
     "Trainer": "trainer_module.trainer",
     "Evaluator": "components.segmentation_metrics",
     "Pusher": "components.pusher",
+    "RecordGen": "components.record_gen",
     "Reporter": "components.report",
 }
 
@@ -46,7 +47,7 @@ def execution_properties(ir: Any) -> dict[str, bytes]:
     """Each node's parameters: what TFX's cache key is made of, besides the inputs."""
     return {
         node.pipeline_node.node_info.id: node.pipeline_node.parameters.SerializeToString(deterministic=True)
-        + node.pipeline_node.inputs.resolver_config.SerializeToString(deterministic=True)
+        + node.pipeline_node.inputs.SerializeToString(deterministic=True)
         for node in ir.nodes
     }
 
@@ -75,7 +76,7 @@ def test_the_nodes_and_their_order(make_config: Any) -> None:
         ({"train": {"epochs": 9}}, {"Trainer"}),
         ({"model": {"base_filters": 4}}, {"Trainer"}),
         ({"image": {"fit": "pad"}}, {"Transform", "Trainer"}),
-        ({"records": {"group": "image/other"}}, {"RecordSchema", "Transform", "Trainer"}),
+        ({"records": {"group": "image/other"}}, {"RecordSchema", "Transform", "Trainer", "BaselineResolver", "Pusher"}),
         ({"dataset": {"seed": 1}}, set()),
     ],
     ids=["nothing", "gate", "regression", "epochs", "model", "fit", "records", "dataset"],

@@ -37,7 +37,7 @@ def test_counts_tiles(files: list[str], make_config: Any) -> None:
 
 
 def test_an_epoch_holds_each_image_once_and_the_order_changes(files: list[str], make_config: Any) -> None:
-    batches = data.training_batches(files, 12, make_config())
+    batches = data.training_batches(files, 12, make_config(), cache=True)
     first_two = order(batches, 6)
     assert sorted(first_two) == sorted([*range(12), *range(12)])
     assert first_two[:12] != list(range(12))
@@ -45,7 +45,7 @@ def test_an_epoch_holds_each_image_once_and_the_order_changes(files: list[str], 
 
 def test_the_order_repeats_for_a_seed(files: list[str], make_config: Any) -> None:
     def once(seed: int) -> list[int]:
-        return order(data.training_batches(files, 12, make_config(train={"seed": seed, "flips": True})), 6)
+        return order(data.training_batches(files, 12, make_config(train={"seed": seed, "flips": True}), cache=True), 6)
 
     assert once(1) == once(1)
     assert once(1) != once(2)
@@ -53,18 +53,26 @@ def test_the_order_repeats_for_a_seed(files: list[str], make_config: Any) -> Non
 
 def test_evaluation_keeps_order_and_the_last_small_batch(files: list[str], make_config: Any) -> None:
     config = make_config(train={"batch_size": 5})
-    batches = list(data.evaluation_batches(files, 12, config))
+    batches = list(data.evaluation_batches(files, 12, config, cache=True))
     assert [len(images) for images, _ in batches] == [5, 5, 2]
-    assert order(data.evaluation_batches(files, 12, config), 3) == list(range(12))
+    assert order(data.evaluation_batches(files, 12, config, cache=False), 3) == list(range(12))
 
 
 def test_without_cache_the_batches_are_the_same(files: list[str], make_config: Any) -> None:
-    cached, streamed = make_config(), make_config(train={"cache_megabytes": 0})
-    assert order(data.training_batches(files, 12, cached), 6) == order(data.training_batches(files, 12, streamed), 6)
+    config = make_config()
+    cached, streamed = (order(data.training_batches(files, 12, config, cache), 6) for cache in (True, False))
+    assert cached == streamed
+
+
+def test_the_cache_is_used_only_while_it_fits(make_config: Any) -> None:
+    config = make_config(train={"cache_megabytes": 1})
+    tile = 32 * 32 * 4
+    assert data.fits_in_memory(2**20 // tile, config)
+    assert not data.fits_in_memory(2**20 // tile + 1, config)
 
 
 def test_flips_move_image_and_class_ids_together(files: list[str], make_config: Any) -> None:
-    batches = data.training_batches(files, 12, make_config(train={"flips": True}))
+    batches = data.training_batches(files, 12, make_config(train={"flips": True}), cache=True)
     corners = set()
     for images, class_ids in batches.take(12):
         bright = images[..., 0] == 200

@@ -1,5 +1,9 @@
 """Counts in the graph against NumPy and scikit-learn."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -8,6 +12,8 @@ from sklearn.metrics import confusion_matrix
 from pipeline import scores
 from pipeline.features import IGNORE_ID
 from trainer_module.metrics import ForegroundDice, count_matrix
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -41,3 +47,32 @@ def test_counts_stay_exact_beyond_what_float32_holds() -> None:
     metric.counts.assign(np.array([[2.0**24, 0], [0, 2.0**24]]))
     metric.update_state(np.array([[[1]]], np.uint8), tf.constant([[[[0.0, 1.0]]]]))
     assert float(metric.counts[1, 1]) == 2**24 + 1
+
+
+COMPILED_FIT = """
+import warnings
+import keras
+import numpy as np
+from trainer_module.losses import cross_entropy
+from trainer_module.metrics import ForegroundDice
+
+warnings.simplefilter("error")
+model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(3, 1, activation="softmax")])
+model.compile("sgd", cross_entropy, metrics=[ForegroundDice(3)], jit_compile=True)
+pixels = np.random.default_rng(0).random((4, 8, 8, 3)).astype(np.float32)
+class_ids = np.random.default_rng(1).integers(0, 3, (4, 8, 8)).astype(np.uint8)
+history = model.fit(pixels, class_ids, validation_data=(pixels, class_ids), batch_size=2, verbose=0)
+print(history.history["val_foreground_dice"][0])
+"""
+
+
+def test_counts_compile_with_xla_inside_fit() -> None:
+    """On GPUs training is compiled; tf.math.bincount fails there, and only inside a metric.
+
+    In a process of its own: Keras warns and compiles nothing once another test made TensorFlow deterministic.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILED_FIT], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert 0 < float(done.stdout) < 1
