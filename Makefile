@@ -8,7 +8,7 @@ RUN := .venv/bin/
 export UV_PYTHON_DOWNLOADS := never
 export PYTHONHASHSEED := 0
 
-.PHONY: demo test test-all lint setup requirements clean
+.PHONY: demo test test-all lint bench setup requirements clean
 .DEFAULT_GOAL := demo
 
 demo: setup ## The whole pipeline on generated steel surfaces
@@ -27,6 +27,9 @@ lint: setup ## Style, types, layers, and that lock and requirements agree
 	$(RUN)lint-imports
 	$(UV) lock --check
 	$(UV) export $(EXPORT) | diff - requirements.txt
+
+bench: setup ## Ingest at 4,000 and 16,000 images: scaling, memory, throughput
+	$(RUN)python -m benchmarks.ingest
 
 setup: .venv/.done
 

@@ -10,6 +10,6 @@ setup(
             for suffix in ("", ".*")
         ]
     ),
-    package_data={"pipeline": ["configs/*.toml"]},
+    package_data={"pipeline": ["configs/*.toml"], "dataset": ["templates/*"]},
     entry_points={"console_scripts": ["flexunet = pipeline.cli:main"]},
 )

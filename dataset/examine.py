@@ -2,7 +2,8 @@
 
 import hashlib
 import io
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from dataset.pairs import Pair
 from dataset.problems import Problem
 from pipeline import palette
 from pipeline.config import Config
+from pipeline.errors import UserError
 from pipeline.features import IGNORE_ID
 
 # What tf.io.decode_image reads as it is; everything else is written anew as PNG.
@@ -31,13 +33,17 @@ _ID_MODES: Final = frozenset({"L", "LA", "I;16", "I;16B", "I", "1"})
 
 @dataclass(frozen=True)
 class Content:
-    """What a record holds: bytes that `tf.io.decode_image` reads, an RGB mask as PNG, and the image's own size."""
+    """What a record holds: bytes that `tf.io.decode_image` reads, an RGB mask as PNG, and the image's own size, mean
+    grey level and labelled pixels of each class.
+    """
 
     image: bytes
     image_format: str
     mask: bytes
     height: int
     width: int
+    brightness: float
+    pixels: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -48,9 +54,12 @@ class Facts:
     height: int
     width: int
     pixels: NDArray[np.int64]
+    brightness: float
     thumbnail: NDArray[np.float16]
     pixel_digest: str
+    mask_digest: str
     digest: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def defects(self) -> tuple[int, ...]:
@@ -58,7 +67,7 @@ class Facts:
         return tuple(int(i) for i in np.flatnonzero(self.pixels[1:]) + 1)
 
 
-class BadPair(Exception):
+class BadPair(UserError):
     """A pair that cannot be used."""
 
     def __init__(self, problem: Problem) -> None:
@@ -73,11 +82,20 @@ def examine(pair: Pair, config: Config) -> Facts:
       BadPair: says what is wrong.
     """
     image, _ = _open(pair.image, config)
-    class_ids = _read_class_ids(pair, image.size, config)
-    counts = np.bincount(class_ids[class_ids != IGNORE_ID], minlength=len(config.classes))
+    class_ids = read_class_ids(pair, image.size, config)
     digest = hashlib.sha256(pair.image.read_bytes() + b"\0" + pair.mask.read_bytes()).hexdigest()
     small = thumbnail(image).astype(np.float16)
-    return Facts(pair, image.height, image.width, counts.astype(np.int64), small, pixel_digest(image), digest)
+    return Facts(
+        pair=pair,
+        height=image.height,
+        width=image.width,
+        pixels=_count(class_ids, config),
+        brightness=_brightness(image),
+        thumbnail=small,
+        pixel_digest=pixel_digest(image),
+        mask_digest=hashlib.sha256(class_ids.tobytes()).hexdigest(),
+        digest=digest,
+    )
 
 
 def read_content(pair: Pair, config: Config) -> Content:
@@ -87,10 +105,28 @@ def read_content(pair: Pair, config: Config) -> Content:
       BadPair: says what is wrong.
     """
     image, turned = _open(pair.image, config)
-    class_ids = _read_class_ids(pair, image.size, config)
+    class_ids = read_class_ids(pair, image.size, config)
     mask = palette.rgb_from_class_ids(class_ids, config.classes, config.records.ignore_color)
     encoded, image_format = _encode(pair.image, image, turned)
-    return Content(encoded, image_format, _png(Image.fromarray(mask)), image.height, image.width)
+    return Content(
+        image=encoded,
+        image_format=image_format,
+        mask=_png(Image.fromarray(mask)),
+        height=image.height,
+        width=image.width,
+        brightness=_brightness(image),
+        pixels=_count(class_ids, config),
+    )
+
+
+def _count(class_ids: NDArray[np.uint8], config: Config) -> NDArray[np.int64]:
+    """Labelled pixels of each class, int64 `[C]`."""
+    return np.bincount(class_ids[class_ids != IGNORE_ID], minlength=len(config.classes)).astype(np.int64)
+
+
+def _brightness(image: Image.Image) -> float:
+    """Mean grey level, 0 to 255, of a copy of at most 50x50: the mean does not need every pixel."""
+    return float(np.asarray(palette.as_rgb(image).convert("L").reduce(max(1, min(image.size) // 50))).mean())
 
 
 def _open(path: Path, config: Config) -> tuple[Image.Image, bool]:
@@ -128,7 +164,12 @@ def _png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _read_class_ids(pair: Pair, image_size: tuple[int, int], config: Config) -> NDArray[np.uint8]:
+def read_class_ids(pair: Pair, image_size: tuple[int, int], config: Config) -> NDArray[np.uint8]:
+    """Class ids uint8 `[h, w]` of the mask; `image_size` is width and height.
+
+    Raises:
+      BadPair: says what is wrong.
+    """
     mask, _ = _open(pair.mask, config)
     if mask.format in _LOSSY_FORMATS:
         raise BadPair(

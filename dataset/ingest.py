@@ -3,26 +3,31 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dataset import groups as near_duplicates
+from dataset.assignment import Assignment, Row, read_assignment
+from dataset.commit import committed, newest_manifest, settle
+from dataset.duplicates import duplicate_summary
 from dataset.examine import BadPair, Facts, examine
-from dataset.manifest import FORMAT, MANIFEST, newest_version, read_manifest
+from dataset.manifest import FORMAT, newest_version, versions
+from dataset.metadata import read_metadata
 from dataset.pairs import Layout, Pair, find_pairs
+from dataset.picture import render_picture
 from dataset.problems import DataError, Problem
+from dataset.splits import SplitPolicy, crossing_groups, deal
 from pipeline.config import Config
 from pipeline.errors import UserError
-from pipeline.features import SPLIT_EVAL, SPLIT_TRAIN, SPLITS
+from pipeline.features import SPLIT_TRAIN, SPLITS
 from pipeline.lock import locked
 
-SplitPolicy = Literal["keep", "regroup"]
 # Called with the number of steps ahead and what they are; gives a function to call after each.
 Progress = Callable[[str, int], Callable[[], None]]
 
@@ -37,13 +42,6 @@ class Ingested:
     unchanged: bool
 
 
-@dataclass(frozen=True)
-class _Row:
-    facts: Facts
-    group: str
-    split: str
-
-
 def ingest(
     source: Path,
     out: Path,
@@ -52,6 +50,7 @@ def ingest(
     skip_bad: bool = False,
     check_only: bool = False,
     span: int = 1,
+    metadata: Path | None = None,
     progress: Progress = lambda what, steps: lambda: None,
 ) -> Ingested:
     """Checks every pair below `source`, deals groups to splits and writes `out/span-N/version-M`.
@@ -60,14 +59,24 @@ def ingest(
       DataError: lists every problem found; nothing was written.
     """
     layout = find_pairs(source)
+    columns, mistakes = read_metadata(metadata, layout.pairs) if metadata else ({}, [])
     facts, problems = _examine_all(layout.pairs, config, progress)
     problems = [*layout.problems, *problems]
-    if problems and not (skip_bad and facts):
-        raise DataError(problems)
-    labels = _group(facts, config)
-    rows = _deal(facts, labels, config, splits, source)
+    if mistakes or (problems and not (skip_bad and facts)):
+        raise DataError([*problems, *mistakes])
+    # Every span may have a 0001.png.
+    prefix = f"span-{span}/" if span > 1 else ""
+    facts = [replace(f, metadata=columns.get(f.pair.id, {}), pair=_renamed(f.pair, prefix)) for f in facts]
+    others = [a for number, v in versions(out).items() if number != span and (a := read_assignment(v))]
+    rows, linking = _deal(facts, others, config, splits, _previous_splits(out, span), source)
     _require_usable(rows, config, source)
-    summary = _summary(rows, layout, problems, splits, config)
+    summary = {
+        **_summary(rows, layout, splits, config),
+        "leaking_groups": crossing_groups(rows, _placed(others)),
+        "duplicates": duplicate_summary(facts, config),
+        "skipped": [str(problem) for problem in problems],
+        "left_out": [f"{f.pair.id}: links near-duplicate groups that are in different splits already" for f in linking],
+    }
     if check_only:
         return Ingested(layout, None, summary, False)
     with locked(out):
@@ -91,72 +100,49 @@ def _examine_all(pairs: Sequence[Pair], config: Config, progress: Progress) -> t
     return [r for r in results if isinstance(r, Facts)], [r for r in results if isinstance(r, Problem)]
 
 
-def _group(facts: Sequence[Facts], config: Config) -> list[int]:
-    thumbnails = np.stack([f.thumbnail for f in facts]).astype(np.float16)
-    sizes = np.array([(f.width, f.height) for f in facts])
+def _renamed(pair: Pair, prefix: str) -> Pair:
+    return replace(pair, id=prefix + pair.id)
+
+
+def _placed(others: Sequence[Assignment]) -> list[tuple[str, str]]:
+    return [image for assignment in others for image in assignment.placed()]
+
+
+def _group(facts: Sequence[Facts], others: Sequence[Assignment], config: Config) -> list[int]:
+    """For each image, those of other spans last, the index of the first of its group."""
+    thumbnails = np.concatenate([[f.thumbnail for f in facts], *(a.thumbnails for a in others)], dtype=np.float16)
+    sizes = np.concatenate([[(f.width, f.height) for f in facts], *(a.sizes for a in others)])
+    digests = [*(f.pixel_digest for f in facts), *(digest for a in others for digest in a.digests)]
     threshold = config.dataset.near_duplicate_correlation
-    digests = [f.pixel_digest for f in facts]
     return near_duplicates.near_duplicate_groups(thumbnails, threshold, sizes, digests).tolist()
 
 
 def _deal(
-    facts: Sequence[Facts], labels: Sequence[int], config: Config, policy: SplitPolicy | None, source: Path
-) -> list[_Row]:
-    own = [f.pair.split for f in facts]
-    has_own = any(own)
-    if has_own and policy != "regroup":
-        if None in own:
-            stray = next(f.pair.image for f in facts if f.pair.split is None)
-            raise UserError(
-                f"{stray}: in no split, expected all images below train, valid or test: use --splits regroup"
-            )
-        if policy is None:
-            _refuse_leaks(facts, labels, source)
-        dealt = [split or "" for split in own]
-    else:
-        shares = {name: getattr(config.dataset, name) for name in SPLITS}
-        ids = [f.pair.id for f in facts]
-        dealt = near_duplicates.assign_splits(labels, ids, [f.defects for f in facts], shares, config.dataset.seed)
-    if has_own and policy != "regroup" and SPLIT_EVAL not in dealt:
-        dealt = _carve_eval(facts, labels, dealt, config)
-    return [_Row(f, facts[label].pair.id, split) for f, label, split in zip(facts, labels, dealt, strict=True)]
-
-
-def _refuse_leaks(facts: Sequence[Facts], labels: Sequence[int], source: Path) -> None:
-    """`train` decides the weights and `eval` chooses among them: neither may hold what a later split measures."""
-    earliest: dict[int, int] = {}
-    order = [SPLITS.index(f.pair.split or SPLIT_TRAIN) for f in facts]
-    for label, position in zip(labels, order, strict=True):
-        earliest[label] = min(position, earliest.get(label, position))
-    leaking = [f for f, label, at in zip(facts, labels, order, strict=True) if at > earliest[label]]
-    if leaking:
-        held_out = sum(f.pair.split != SPLIT_TRAIN for f in facts)
+    facts: Sequence[Facts],
+    others: Sequence[Assignment],
+    config: Config,
+    policy: SplitPolicy | None,
+    previous: Mapping[str, str],
+    source: Path,
+) -> tuple[list[Row], list[Facts]]:
+    """Rows, and the images left out because they link groups of different splits."""
+    placed = _placed(others)
+    rows, linking = deal(facts, _group(facts, others, config), placed, config, policy, previous, source)
+    if linking and rows:
+        # Without them the groups are those that were dealt before.
+        rest = [row.facts for row in rows]
+        rows, _ = deal(rest, _group(rest, others, config), placed, config, policy, previous, source)
+    crossing = crossing_groups(rows, placed)
+    if crossing and policy != "keep":
         raise UserError(
-            f"{source}: its splits leak: {len(leaking)} of {held_out} held-out images, such as {leaking[0].pair.id}, "
-            "are near-duplicates (rotated, mirrored or re-encoded) of training or eval images; expected none. Use "
-            "--splits regroup to split by group, or --splits keep to keep them, which is recorded in dataset.json"
+            f"{source}: {crossing} groups of near-duplicates hold images that were dealt to different splits before, "
+            "when they were no near-duplicates; expected none. Did dataset.near_duplicate_correlation change? Ingest "
+            "into a new folder, or set it back"
         )
+    return rows, linking
 
 
-def _carve_eval(facts: Sequence[Facts], labels: Sequence[int], dealt: list[str], config: Config) -> list[str]:
-    """Sources with only train and test: `eval`, which steers training, is taken from `train`, by group."""
-    train = [i for i, split in enumerate(dealt) if split == SPLIT_TRAIN]
-    total = config.dataset.train + config.dataset.eval
-    shares = {SPLIT_TRAIN: config.dataset.train / total, SPLIT_EVAL: config.dataset.eval / total}
-    chosen = near_duplicates.assign_splits(
-        [labels[i] for i in train],
-        [facts[i].pair.id for i in train],
-        [facts[i].defects for i in train],
-        shares,
-        config.dataset.seed,
-    )
-    carved = list(dealt)
-    for index, split in zip(train, chosen, strict=True):
-        carved[index] = split
-    return carved
-
-
-def _require_usable(rows: Sequence[_Row], config: Config, source: Path) -> None:
+def _require_usable(rows: Sequence[Row], config: Config, source: Path) -> None:
     problems = []
     for split in SPLITS:
         members = [row for row in rows if row.split == split]
@@ -175,9 +161,7 @@ def _require_usable(rows: Sequence[_Row], config: Config, source: Path) -> None:
         raise DataError(problems)
 
 
-def _summary(
-    rows: Sequence[_Row], layout: Layout, problems: Sequence[Problem], policy: SplitPolicy | None, config: Config
-) -> dict[str, Any]:
+def _summary(rows: Sequence[Row], layout: Layout, policy: SplitPolicy | None, config: Config) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "classes": [c.model_dump(mode="json") for c in config.classes],
@@ -188,12 +172,11 @@ def _summary(
         "images": len(rows),
         "groups": len({row.group for row in rows}),
         "splits": {split: _split_summary([r for r in rows if r.split == split], config) for split in SPLITS},
-        "leaking_groups": _leaking_groups(rows),
-        "skipped": [str(problem) for problem in problems],
+        "metadata": sorted({column for row in rows for column in row.facts.metadata}),
     }
 
 
-def _split_summary(rows: Sequence[_Row], config: Config) -> dict[str, Any]:
+def _split_summary(rows: Sequence[Row], config: Config) -> dict[str, Any]:
     pixels = _pixels(rows, config)
     names = [c.name for c in config.classes]
     return {
@@ -204,62 +187,66 @@ def _split_summary(rows: Sequence[_Row], config: Config) -> dict[str, Any]:
     }
 
 
-def _pixels(rows: Sequence[_Row], config: Config) -> NDArray[np.int64]:
+def _pixels(rows: Sequence[Row], config: Config) -> NDArray[np.int64]:
     """Pixels of each class, int64 `[C]`."""
     return sum((row.facts.pixels for row in rows), np.zeros(len(config.classes), np.int64))
-
-
-def _leaking_groups(rows: Sequence[_Row]) -> int:
-    splits_of: dict[str, set[str]] = {}
-    for row in rows:
-        splits_of.setdefault(row.group, set()).add(row.split)
-    return sum(len(splits) > 1 for splits in splits_of.values())
 
 
 def _write(
     out: Path,
     span: int,
-    rows: Sequence[_Row],
+    rows: Sequence[Row],
     summary: dict[str, Any],
     config: Config,
     layout: Layout,
     progress: Progress,
 ) -> Ingested:
     directory = out / f"span-{span}"
-    previous = _previous_manifest(out)
+    settle(out)
     fingerprint = _fingerprint(rows, config)
-    spans = {entry["span"]: entry for entry in previous.get("spans", [])}
+    spans = {entry["span"]: entry for entry in newest_manifest(out).get("spans", [])}
     newest = newest_version(directory)
-    entry = spans.get(span, {})
-    if newest and entry.get("version") == newest and entry.get("fingerprint") == fingerprint:
-        return Ingested(layout, directory / f"version-{newest}", entry, True)
+    old = spans.get(span, {})
+    same_records = bool(newest) and (old.get("version"), old.get("fingerprint")) == (newest, fingerprint)
+    number = newest if same_records else newest + 1
+    version = directory / f"version-{number}"
+    entry = spans[span] = {"span": span, "version": number, "fingerprint": fingerprint, **summary}
+    if entry == old:
+        return Ingested(layout, version, entry, True)
     # Checks must not wait for TensorFlow.
     from dataset.records import write_version
 
-    version = directory / f"version-{newest + 1}"
     directory.mkdir(parents=True, exist_ok=True)
-    step = progress("writing records", len(rows))
-    write_version(version, [(row.facts, row.group, row.split) for row in rows], config, step)
-    entry = spans[span] = {"span": span, "version": newest + 1, "fingerprint": fingerprint, **summary}
     manifest = {**spans[max(spans)], "spans": [spans[number] for number in sorted(spans)]}
-    _replace(out / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-    return Ingested(layout, version, entry, False)
+    with committed(out, manifest, render_picture(entry, rows, config)):
+        # Others may have been skipped or left out with the same result.
+        if not same_records:
+            write_version(version, rows, config, progress("writing records", len(rows)))
+    return Ingested(layout, version, entry, same_records)
 
 
-def _previous_manifest(out: Path) -> dict[str, Any]:
-    return read_manifest(out) if (out / MANIFEST).is_file() else {}
+def _previous_splits(out: Path, span: int) -> Mapping[str, str]:
+    """Split by image id in the newest version of this span: a group stays in its split when images are added.
+
+    Nothing where that version kept the source's splits, which may leak.
+    """
+    directory = out / f"span-{span}"
+    newest = newest_version(directory)
+    for entry in newest_manifest(out).get("spans", []):
+        if (entry["span"], entry["version"], entry["splits_policy"]) == (span, newest, "regroup"):
+            assignment = read_assignment(directory / f"version-{newest}")
+            return assignment.splits if assignment else {}
+    return {}
 
 
-def _fingerprint(rows: Sequence[_Row], config: Config) -> str:
+def _fingerprint(rows: Sequence[Row], config: Config) -> str:
     """Of everything that decides the records' bytes."""
     digest = hashlib.sha256(config.records.model_dump_json().encode() + str(config.dataset.seed).encode())
     digest.update(json.dumps([c.model_dump() for c in config.classes]).encode())
     for row in sorted(rows, key=lambda row: row.facts.pair.id):
-        digest.update("\0".join([row.facts.pair.id, row.facts.digest, row.group, row.split]).encode())
+        digest.update(
+            "\0".join(
+                [row.facts.pair.id, row.facts.digest, row.group, row.split, json.dumps(row.facts.metadata)]
+            ).encode()
+        )
     return digest.hexdigest()
-
-
-def _replace(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.incomplete")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)

@@ -27,20 +27,32 @@ def read_manifest(data: Path) -> dict[str, Any]:
     return manifest
 
 
-def newest_span(data: Path) -> dict[str, Any] | None:
-    """What is known of the records that a run will read; None for records that were made elsewhere.
+def newest_spans(data: Path, count: int) -> list[dict[str, Any]] | None:
+    """What is known of the records that a run will read, newest first; None for records that were made elsewhere.
 
     Raises:
       UserError: no records at all, or the newest ones are not those that the manifest describes.
     """
-    spans = sorted(data.glob("span-*/version-*"), key=_span_and_version)
-    if spans and not (data / MANIFEST).exists():
+    found = versions(data)
+    if found and not (data / MANIFEST).exists():
         return None
-    described = read_manifest(data)["spans"][-1]
-    newest = _span_and_version(spans[-1]) if spans else None
-    if newest != (described["span"], described["version"]):
+    described = {entry["span"]: entry for entry in read_manifest(data)["spans"]}
+    newest = sorted(found, reverse=True)[:count]
+    entries = [described[span] for span in newest if span in described]
+    if not entries or [version_path(data, e) for e in entries] != [found[span] for span in newest]:
         raise UserError(f"{data}: {MANIFEST} does not describe its newest records: run `flexunet ingest` again")
-    return described
+    return entries
+
+
+def version_path(data: Path, entry: dict[str, Any]) -> Path:
+    """The folder of records that an entry of the manifest is about."""
+    return data / f"span-{entry['span']}" / f"version-{entry['version']}"
+
+
+def versions(data: Path) -> dict[int, Path]:
+    """The newest version of each span that has one."""
+    numbered = sorted((_span_and_version(path), path) for path in data.glob("span-*/version-*"))
+    return {span: path for (span, _), path in numbered}
 
 
 def newest_version(span_directory: Path) -> int:

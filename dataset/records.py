@@ -1,86 +1,219 @@
-"""Writes pairs as TFRecord shards of tf.train.Example, aside first and moved into place by one rename."""
+"""Writes the records: names, order and size of the files are planned here, Apache Beam makes one file of each plan.
+
+The unit of work is a file, since no runner keeps the order of single records. Which worker makes it, in which order and
+how often does not matter: the bytes are the same. On a runner with workers elsewhere, source and output must lie on a
+file system that all of them mount.
+"""
 
 import hashlib
+import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
+import apache_beam as beam
 import tensorflow as tf
+from apache_beam.options.pipeline_options import PipelineOptions
 
-from dataset.examine import Content, Facts, read_content
+from dataset.assignment import Row, write_assignment
+from dataset.commit import aside
+from dataset.examine import Content, read_content
+from dataset.pairs import Pair
 from pipeline import features
+from pipeline.beam import LOCAL_BEAM_ARGS
 from pipeline.config import Config
 
-# Small enough that readers can share a split, large enough that headers do not matter.
-_SHARD_BYTES: Final = 128 * 2**20
+# Small enough that readers can share a split, large enough that headers do not matter. Counted in bytes of the user's
+# files: a shard of images that must be written anew (CMYK or turned JPEGs, WebP) can become several times larger.
+SHARD_BYTES: Final = 128 * 2**20
 
 
-def make_example(facts: Facts, content: Content, group: str, config: Config) -> tf.train.Example:
-    """One record; keys as in pipeline/features.py, where the config does not rename them."""
-    keys = config.records
-    values: dict[str, bytes | int] = {
-        keys.image: content.image,
-        keys.mask: content.mask,
-        keys.id: facts.pair.id.encode(),
-        features.IMAGE_FILENAME: facts.pair.image.name.encode(),
-        features.IMAGE_FORMAT: content.image_format.encode(),
-        features.IMAGE_HEIGHT: content.height,
-        features.IMAGE_WIDTH: content.width,
-    }
-    if keys.group:
-        values[keys.group] = group.encode()
-    return tf.train.Example(features=tf.train.Features(feature={key: _feature(v) for key, v in values.items()}))
+@dataclass(frozen=True)
+class Entry:
+    """What a worker needs for one record; some hundred bytes, no thumbnail."""
+
+    pair: Pair
+    group: str
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file to be, and its records in order."""
+
+    file: Path
+    entries: tuple[Entry, ...]
 
 
 def write_version(
     target: Path,
-    rows: Sequence[tuple[Facts, str, str]],
+    rows: Sequence[Row],
     config: Config,
     on_record: Callable[[], None],
+    beam_args: Sequence[str] = LOCAL_BEAM_ARGS,
 ) -> None:
-    """Writes `rows` of (facts, group, split) to `target/{split}/*.tfrecord.gz`.
+    """Writes `rows` to `target/{split}/*.tfrecord.gz`, which appears by one rename; an error leaves nothing.
 
-    Records are dealt in the order of a hash, so that readers need no shuffle of whole files and the bytes repeat.
+    Args:
+      target: the version's folder, not there yet.
+      rows: in any order; records are dealt in the order of a hash, so that readers need no shuffle of whole files and
+        the bytes repeat.
+      config: keys, classes and seed.
+      on_record: called after each record, from any thread; not on runners whose workers are other processes.
+      beam_args: Apache Beam's options.
     """
-    aside = target.with_name(f".{target.name}.incomplete")
-    shutil.rmtree(aside, ignore_errors=True)
+    directory = aside(target)
     try:
         for split in features.SPLITS:
-            (aside / split).mkdir(parents=True)
-            members = [(facts, group) for facts, group, where in rows if where == split]
-            _write_split(aside / split, sorted(members, key=_shuffled(config.dataset.seed)), config, on_record)
-        aside.rename(target)
+            (directory / split).mkdir(parents=True)
+        shards = list(plan_shards(directory, rows, config.dataset.seed))
+        with _watched(on_record) as watch:
+            _run(shards, config, watch, beam_args)
+        _require_all(shards)
+        for attempt in directory.glob("*/.*"):
+            attempt.unlink()
+        write_assignment(directory, rows)
+        directory.rename(target)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
-def _shuffled(seed: int) -> Callable[[tuple[Facts, str]], bytes]:
-    return lambda row: hashlib.sha256(f"{seed}/{row[0].pair.id}".encode()).digest()
+def plan_shards(directory: Path, rows: Iterable[Row], seed: int) -> Iterator[Shard]:
+    """Each split shuffled by a hash of seed and id, cut where the files it stands for reach `SHARD_BYTES`."""
+    shuffled = sorted(rows, key=lambda row: hashlib.sha256(f"{seed}/{row.facts.pair.id}".encode()).digest())
+    for split in features.SPLITS:
+        entries = [Entry(r.facts.pair, r.group, r.facts.metadata) for r in shuffled if r.split == split]
+        for number, part in enumerate(_cut(entries)):
+            yield Shard(directory / split / f"records-{number:05d}.tfrecord.gz", part)
 
 
-def _write_split(
-    directory: Path, rows: Sequence[tuple[Facts, str]], config: Config, on_record: Callable[[], None]
-) -> None:
+def make_example(entry: Entry, content: Content, config: Config) -> tf.train.Example:
+    """One record; keys as in pipeline/features.py, where the config does not rename them."""
+    keys = config.records
+    shares = content.pixels / max(1, content.pixels.sum())
+    values: dict[str, bytes | int | float] = {
+        keys.image: content.image,
+        keys.mask: content.mask,
+        keys.id: entry.pair.id.encode(),
+        features.IMAGE_FILENAME: entry.pair.image.name.encode(),
+        features.IMAGE_FORMAT: content.image_format.encode(),
+        features.IMAGE_HEIGHT: content.height,
+        features.IMAGE_WIDTH: content.width,
+        features.IMAGE_BRIGHTNESS: content.brightness,
+        **{features.MASK_SHARE_PREFIX + c.name: float(s) for c, s in zip(config.classes, shares, strict=True)},
+        **{features.METADATA_PREFIX + column: value.encode() for column, value in entry.metadata.items()},
+    }
+    if keys.group:
+        values[keys.group] = entry.group.encode()
+    return tf.train.Example(features=tf.train.Features(feature={key: _feature(v) for key, v in values.items()}))
+
+
+def write_shard(shard: Shard, config: Config, on_record: Callable[[], None] = lambda: None) -> None:
+    """Makes the file of `shard`, by one rename: runners try again, and some run two attempts side by side."""
+    attempt = shard.file.with_name(f".{shard.file.name}.{uuid4().hex}")
     options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
-    shard, written, writer = 0, 0, None
-    for facts, group in rows:
-        record = make_example(facts, read_content(facts.pair, config), group, config).SerializeToString(
-            deterministic=True
+    try:
+        with tf.io.TFRecordWriter(str(attempt), options) as writer:
+            for entry, content in zip(shard.entries, _read(shard.entries, config), strict=True):
+                writer.write(make_example(entry, content, config).SerializeToString(deterministic=True))
+                on_record()
+        attempt.replace(shard.file)
+    finally:
+        attempt.unlink(missing_ok=True)
+
+
+def _cut(entries: Iterable[Entry]) -> Iterator[tuple[Entry, ...]]:
+    part: list[Entry] = []
+    filled = 0
+    for entry in entries:
+        size = entry.pair.image.stat().st_size + entry.pair.mask.stat().st_size
+        if part and filled + size > SHARD_BYTES:
+            yield tuple(part)
+            part, filled = [], 0
+        part.append(entry)
+        filled += size
+    if part:
+        yield tuple(part)
+
+
+def _read(entries: Iterable[Entry], config: Config) -> Iterator[Content]:
+    """Contents in order; every core decodes, two images ahead each, so that memory does not grow with the shard."""
+    threads = os.cpu_count() or 1
+    pending = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for entry in entries:
+            pending.append(pool.submit(read_content, entry.pair, config))
+            if len(pending) > 2 * threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+def _run(shards: Sequence[Shard], config: Config, watch: str, beam_args: Sequence[str]) -> None:
+    with beam.Pipeline(options=PipelineOptions(list(beam_args))) as pipeline:
+        _ = (
+            pipeline
+            | "Shards" >> beam.Create(shards)
+            | "OneToAWorker" >> beam.Reshuffle()
+            | "Write" >> beam.Map(_write_watched, config, watch)
         )
-        if writer is None or written + len(record) > _SHARD_BYTES:
-            if writer is not None:
-                writer.close()
-            writer = tf.io.TFRecordWriter(str(directory / f"records-{shard:05d}.tfrecord.gz"), options)
-            shard, written = shard + 1, 0
-        writer.write(record)
-        written += len(record)
-        on_record()
-    if writer is not None:
-        writer.close()
 
 
-def _feature(value: bytes | int) -> tf.train.Feature:
+def _require_all(shards: Sequence[Shard]) -> None:
+    missing = [shard.file for shard in shards if not shard.file.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{missing[0]} and {len(missing) - 1} others of {len(shards)} shards were not written, although the "
+            "pipeline ended well: expected workers that mount the folder of the output"
+        )
+
+
+@dataclass
+class _Watch:
+    on_record: Callable[[], None]
+    error: Exception | None = None
+
+
+# Callbacks cannot be pickled; workers inside this process find theirs here.
+_WATCHES: Final[dict[str, _Watch]] = {}
+
+
+@contextmanager
+def _watched(on_record: Callable[[], None]) -> Iterator[str]:
+    """Gives a name for `on_record` that can be pickled. Errors of a worker in this process come out as they were."""
+    name = uuid4().hex
+    watch = _WATCHES[name] = _Watch(on_record)
+    try:
+        yield name
+    except Exception:
+        # Beam turns a worker's error into text.
+        if watch.error is not None:
+            raise watch.error from None
+        raise
+    finally:
+        del _WATCHES[name]
+
+
+def _write_watched(shard: Shard, config: Config, name: str) -> None:
+    watch = _WATCHES.get(name)
+    if watch is None:
+        return write_shard(shard, config)
+    try:
+        return write_shard(shard, config, watch.on_record)
+    except Exception as error:
+        watch.error = error
+        raise
+
+
+def _feature(value: bytes | int | float) -> tf.train.Feature:
     if isinstance(value, bytes):
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+    if isinstance(value, float):
+        return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
     return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))

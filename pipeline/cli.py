@@ -43,6 +43,7 @@ def demo(root: Path, overrides: tuple[str, ...]) -> None:
 @click.option("--check", is_flag=True, help="Checks everything, writes nothing.")
 @click.option("--splits", type=click.Choice(["keep", "regroup"]), help="For a source that has splits of its own.")
 @click.option("--skip-bad", is_flag=True, help="Leaves bad pairs out; they are counted and listed.")
+@click.option("--metadata", type=click.Path(path_type=Path), metavar="CSV", help="Columns for slices; one is `stem`.")
 @click.option("--span", default=1, show_default=True, type=click.IntRange(min=1), help="Adds new data beside the old.")
 def ingest(source: Path, out: Path, config: str, overrides: tuple[str, ...], **options: Any) -> None:
     """Turns folders of images and masks (SOURCE) into records (OUT).

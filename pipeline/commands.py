@@ -48,11 +48,13 @@ def run_ingest(
     splits: Any,
     skip_bad: bool,
     span: int,
+    metadata: Path | None,
 ) -> None:
     """`flexunet ingest`."""
     loaded = load_config(config, overrides)
+    options = {"splits": splits, "skip_bad": skip_bad, "check_only": check, "span": span, "metadata": metadata}
     with captured_output(NO_LOG) as console:
-        _ingest(source, out, loaded, console, splits=splits, skip_bad=skip_bad, check_only=check, span=span)
+        _ingest(source, out, loaded, console, **options)
 
 
 def run_pipeline(config: str, data: Path, root: Path, overrides: Sequence[str], beam_args: Sequence[str]) -> None:
@@ -104,25 +106,29 @@ def _check_data(data: Path, config: Config) -> str:
 
     Records made elsewhere have no manifest; Transform checks every mask's colours all the same.
     """
-    from dataset.manifest import newest_span
+    from dataset.manifest import newest_spans
 
-    span = newest_span(data)
-    if span is None:
+    spans = newest_spans(data, config.dataset.spans)
+    if spans is None:
         return f"{data}: records without dataset.json: nothing is known of near-duplicates across their splits"
+    for span in spans:
+        _check_classes(span, data, config)
+    images = sum(span["splits"]["train"]["images"] for span in spans)
+    if config.image.fit != "tile" and images < config.train.batch_size:
+        raise UserError(f"train.batch_size is {config.train.batch_size}, expected at most the {images} training images")
+    leaking = sum(span["leaking_groups"] for span in spans)
+    return f"{leaking} groups are in more than one split of {data}: the scores will flatter" if leaking else ""
+
+
+def _check_classes(span: dict[str, Any], data: Path, config: Config) -> None:
     recorded = [(c["name"], tuple(c["color"])) for c in span["classes"]]
     wanted = [(c.name, c.color) for c in config.classes]
     ignored = config.records.ignore_color
     if (recorded, span["ignore_color"]) != (wanted, list(ignored) if ignored else None):
         raise UserError(
-            f"{data}: records have the classes {recorded} and the ignore colour {span['ignore_color']}, "
+            f"{data}: span {span['span']} has the classes {recorded} and the ignore colour {span['ignore_color']}, "
             f"expected {wanted} and {ignored} as in the config: ingest again"
         )
-    images = span["splits"]["train"]["images"]
-    if config.image.fit != "tile" and images < config.train.batch_size:
-        raise UserError(f"train.batch_size is {config.train.batch_size}, expected at most the {images} training images")
-    if span["leaking_groups"]:
-        return f"{span['leaking_groups']} groups are in more than one split of {data}: the scores will flatter"
-    return ""
 
 
 def _generate(surfaces: Path, config: Config, console: Console) -> None:
@@ -142,8 +148,13 @@ def _ingest(source: Path, out: Path, config: Config, console: Console, **options
         done = ingest(source, out, config, progress=progress, **options)
     manifest = done.manifest
     console.print(f"{done.layout.description}")
-    for problem in manifest["skipped"]:
-        console.print(f"skipped: {problem}")
+    for what in ("skipped", "left_out"):
+        for line in manifest[what]:
+            console.print(f"{what.replace('_', ' ')}: {line}")
+    for pair in manifest["duplicates"]["different_masks"]:
+        console.print(
+            f"warning: {' and '.join(pair['images'])} are one image, their masks agree by {pair['agreement']:.1%}"
+        )
     table = Table("split", "images", "groups", *(c.name for c in config.classes), box=None)
     for split, facts in manifest["splits"].items():
         total = sum(facts["pixels"].values()) or 1

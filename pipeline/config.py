@@ -79,13 +79,14 @@ class ImageConfig(Section):
 
 
 class DatasetConfig(Section):
-    """How images are dealt to splits."""
+    """How images are dealt to splits, and how many spans of them a run reads."""
 
     train: Share = 0.8
     eval: Share = 0.1
     test: Share = 0.1
     seed: int = Field(default=137, ge=0)
     near_duplicate_correlation: Share = Field(default=0.95, description="Images that correlate more share a group.")
+    spans: int = Field(default=1, ge=1, description="A run reads the newest spans, so many, together.")
 
     @model_validator(mode="after")
     def _shares_add_up(self) -> Self:
@@ -150,11 +151,16 @@ class GateConfig(Section):
     )
 
 
-class TransformConfig(Section):
-    """The sections that Transform reads."""
+class SchemaConfig(Section):
+    """The sections that the records' schema is made of."""
 
     classes: tuple[SegmentationClass, ...] = Field(min_length=2, max_length=features.IGNORE_ID)
     records: RecordsConfig = Field(default_factory=RecordsConfig)
+
+
+class TransformConfig(SchemaConfig):
+    """The sections that Transform reads."""
+
     image: ImageConfig = Field(default_factory=ImageConfig)
 
 

@@ -11,6 +11,11 @@ IMAGE_WIDTH: Final = "image/width"
 IMAGE_ID: Final = "image/id"
 IMAGE_GROUP: Final = "image/group"
 MASK_ENCODED: Final = "mask/encoded"
+# Mean grey level, 0 to 255, and the share of each class: what drift between spans is measured by.
+IMAGE_BRIGHTNESS: Final = "image/brightness"
+MASK_SHARE_PREFIX: Final = "mask/share/"
+# Columns of `flexunet ingest --metadata`.
+METADATA_PREFIX: Final = "metadata/"
 
 # `train` trains, `eval` steers training, `test` is what the gate and every headline use.
 SPLIT_TRAIN: Final = "train"

@@ -76,7 +76,10 @@ def read_split(version: Path, split: str) -> list[dict[str, bytes | int]]:
     for file in sorted((version / split).glob("*.tfrecord.gz")):
         for raw in tf.data.TFRecordDataset(str(file), "GZIP").as_numpy_iterator():
             example = tf.train.Example.FromString(raw)
-            lists = {key: f.bytes_list.value or f.int64_list.value for key, f in example.features.feature.items()}
+            lists = {
+                key: f.bytes_list.value or f.int64_list.value or f.float_list.value
+                for key, f in example.features.feature.items()
+            }
             assert all(len(values) == 1 for values in lists.values())
             rows.append({key: values[0] for key, values in lists.items()})
     return rows
@@ -134,7 +137,7 @@ def leaky(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_layout_of_the_contract(records: Path):
     files = {p.relative_to(records).as_posix() for p in records.rglob("*") if p.is_file()}
     shards = {f"span-1/version-1/{split}/records-00000.tfrecord.gz" for split in ("train", "eval", "test")}
-    assert files == {".lock", "dataset.json", *shards}
+    assert files == {".lock", "dataset.json", "dataset.html", "span-1/version-1/images.csv", *shards}
     assert [len(read_split(records / "span-1/version-1", split)) for split in ("train", "eval", "test")] == [24, 3, 3]
 
 
@@ -144,6 +147,10 @@ def test_records_hold_what_features_names(surfaces: Path, records: Path):
     for image_id, (_, row) in found.items():
         image, class_ids = generate_surface(5, int(image_id.removeprefix("steel-")), SIZE)
         mask = row.pop("mask/encoded")
+        measured = {key: row.pop(key) for key in list(row) if key.startswith(("mask/share/", "image/brightness"))}
+        shares = np.bincount(class_ids.ravel(), minlength=4) / class_ids.size
+        assert measured.pop("image/brightness") == pytest.approx(image.mean(), abs=1)
+        assert measured == pytest.approx({f"mask/share/{n}": s for n, s in zip(NAMES, shares, strict=True)}, abs=1e-6)
         assert row == {
             "image/encoded": (surfaces / "images" / f"{image_id}.png").read_bytes(),
             "image/id": image_id.encode(),
@@ -177,7 +184,8 @@ def test_masks_of_ids_are_recolored(own: Path, tmp_path: Path, records: Path):
 def test_renamed_keys(surfaces: Path, tmp_path: Path, renamed: dict[str, str | None], group_key: str | None):
     done = ingest(surfaces, tmp_path / "out", config_with(records=renamed))
     row = read_split(done.version, "test")[0]
-    kept = {"image/filename", "image/format", "image/height", "image/width"}
+    kept = {"image/filename", "image/format", "image/height", "image/width", "image/brightness"}
+    kept |= {f"mask/share/{name}" for name in NAMES}
     assert set(row) == kept | {"jpeg", "label", "name"} | ({group_key} if group_key else set())
     assert row["jpeg"] == (surfaces / "images" / row["image/filename"].decode()).read_bytes()
     assert row["name"] + b".png" == row["image/filename"]

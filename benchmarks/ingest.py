@@ -1,0 +1,162 @@
+"""Ingest at two sizes: does it scale, does it stay in memory, and how far is it from a loop that checks nothing?
+
+    make bench                                                    4,000 and 16,000 images, about 4 minutes on 2 cores
+    .venv/bin/python -m benchmarks.ingest --images 1000 4000
+
+Every measurement is a process of its own, and its seconds begin after the imports of TensorFlow and Beam: they cost the
+same at any size and would flatter the ratios. Peak memory counts them, since a user's machine must hold them.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from dataset.pairs import Pair, find_pairs
+from pipeline import features
+from pipeline.config import Config, config_from
+
+SIDE: Final = 64
+SEED: Final = 137
+CLASSES: Final = [
+    {"name": "background", "color": [0, 0, 0]},
+    {"name": "inclusion", "color": [0, 0, 255]},
+    {"name": "patches", "color": [0, 255, 0]},
+    {"name": "scratches", "color": [255, 0, 0]},
+]
+# Of issue 3. The first two are for four times as many images.
+TIME_RATIO_AT_MOST: Final = 4.5
+MEMORY_RATIO_AT_MOST: Final = 1.3
+THROUGHPUT_AT_LEAST: Final = 0.5
+
+
+def main() -> None:
+    """Measures and prints; a missed bound is no error."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", nargs=2, type=int, default=[4000, 16000], metavar=("FEW", "MANY"))
+    parser.add_argument("--side", type=int, default=SIDE, help="Height and width in pixels.")
+    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        what, source, out = arguments.measure
+        print(json.dumps(measure(_SUBJECTS[what], Path(source), Path(out))))
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    few, many = arguments.images
+    with tempfile.TemporaryDirectory() as directory:
+        _compare(Path(directory), few, many, arguments.side)
+
+
+def measure(subject: Callable[[Path, Path, Config], None], source: Path, out: Path) -> dict[str, float]:
+    """Seconds of one call after imports, and the peak memory of this process in MiB."""
+    import apache_beam  # noqa: F401
+    import tensorflow  # noqa: F401
+
+    import dataset.ingest
+    import dataset.records  # noqa: F401
+
+    config = config_from({"classes": CLASSES}, "benchmark")
+    start = time.perf_counter()
+    subject(source, out, config)
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "mebibytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def ingest(source: Path, out: Path, config: Config) -> None:
+    """What is measured."""
+    from dataset.ingest import ingest as run
+
+    run(source, out, config)
+
+
+def bare_loop(source: Path, out: Path, config: Config) -> None:
+    """Decodes both files of each pair and writes them, as they are, in the records of ingest; checks nothing."""
+    import tensorflow as tf
+    from PIL import Image
+
+    out.mkdir()
+    options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
+    with tf.io.TFRecordWriter(str(out / "records.tfrecord.gz"), options) as writer:
+        for pair in find_pairs(source).pairs:
+            with Image.open(pair.image) as image, Image.open(pair.mask) as mask:
+                image.load()
+                mask.load()
+            example = tf.train.Example()
+            feature = example.features.feature
+            for key, value in _texts(pair).items():
+                feature[key].bytes_list.value.append(value)
+            feature[features.IMAGE_HEIGHT].int64_list.value.append(image.height)
+            feature[features.IMAGE_WIDTH].int64_list.value.append(image.width)
+            writer.write(example.SerializeToString(deterministic=True))
+
+
+def _texts(pair: Pair) -> dict[str, bytes]:
+    return {
+        features.IMAGE_ENCODED: pair.image.read_bytes(),
+        features.MASK_ENCODED: pair.mask.read_bytes(),
+        features.IMAGE_ID: pair.id.encode(),
+        features.IMAGE_GROUP: pair.id.encode(),
+        features.IMAGE_FILENAME: pair.image.name.encode(),
+        features.IMAGE_FORMAT: b"png",
+    }
+
+
+_SUBJECTS: Final = {"ingest": ingest, "bare": bare_loop}
+
+
+def _compare(directory: Path, few: int, many: int, side: int) -> None:
+    console = Console()
+    measured = {}
+    for count in (few, many):
+        source = directory / f"surfaces-{count}"
+        console.print(f"generating {count:,} surfaces of {side}x{side}")
+        _generate(source, count, side)
+        for what in _SUBJECTS:
+            measured[what, count] = figures = _in_a_process(what, source, directory / f"{what}-{count}")
+            rate = count / figures["seconds"]
+            line = f"{what}: {figures['seconds']:.1f} s, {rate:,.0f} images/s, {figures['mebibytes']:,.0f} MiB"
+            console.print(line, highlight=False)
+    console.print(_table(measured, few, many))
+
+
+def _generate(source: Path, count: int, side: int) -> None:
+    from dataset.synthetic import write_surfaces
+
+    write_surfaces(source, count, side, [tuple(c["color"]) for c in CLASSES], SEED)
+
+
+def _in_a_process(what: str, source: Path, out: Path) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.ingest", "--measure", what, str(source), str(out)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)  # noqa: S603
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _table(measured: dict[tuple[str, int], dict[str, float]], few: int, many: int) -> Table:
+    grown = {unit: measured["ingest", many][unit] / measured["ingest", few][unit] for unit in ("seconds", "mebibytes")}
+    throughput = measured["bare", many]["seconds"] / measured["ingest", many]["seconds"]
+    rows: Sequence[tuple[str, float, str, bool]] = (
+        (f"time, {many:,} to {few:,}", grown["seconds"], f"at most {TIME_RATIO_AT_MOST}", True),
+        (f"peak memory, {many:,} to {few:,}", grown["mebibytes"], f"at most {MEMORY_RATIO_AT_MOST}", True),
+        (f"throughput, to a bare loop at {many:,}", throughput, f"at least {THROUGHPUT_AT_LEAST}", False),
+    )
+    table = Table("ratio", "measured", "bound", "", box=None)
+    for name, ratio, bound, at_most in rows:
+        limit = float(bound.split()[-1])
+        table.add_row(
+            name, f"{ratio:.2f}", bound, "ok" if (ratio <= limit if at_most else ratio >= limit) else "missed"
+        )
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Groups keep their split when images are added; what would link two splits is left out and listed."""
+
+import csv
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset.assignment import read_assignment
+from dataset.ingest import Ingested, ingest
+from dataset.manifest import read_manifest
+from dataset.synthetic import generate_surface
+from pipeline.config import Config, config_from, load_config
+from pipeline.errors import UserError
+from pipeline.palette import rgb_from_class_ids
+
+SIZE = 48
+CONFIG: Config = load_config("demo", ["dataset.train=0.6", "dataset.eval=0.2", "dataset.test=0.2"])
+
+
+def place(source: Path, name: str, index: int, turn: int = 0) -> None:
+    image, class_ids = generate_surface(3, index, SIZE)
+    for folder, pixels in (("images", image), ("masks", rgb_from_class_ids(class_ids, CONFIG.classes))):
+        (source / folder).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).rotate(90 * turn).save(source / folder / f"{name}.png")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    for index in range(40):
+        place(tmp_path / "source", f"s{index:02d}", index)
+    return tmp_path / "source"
+
+
+def splits_of(done: Ingested) -> dict[str, str]:
+    assert done.version is not None
+    assignment = read_assignment(done.version)
+    assert assignment is not None
+    return dict(assignment.splits)
+
+
+def test_the_assignment_lies_beside_the_splits(source: Path, tmp_path: Path) -> None:
+    done = ingest(source, tmp_path / "out", CONFIG)
+    assert done.version is not None
+    rows = list(csv.DictReader((done.version / "images.csv").open()))
+    assert [row["id"] for row in rows] == sorted(f"s{index:02d}" for index in range(40))
+    assert {row["split"] for row in rows} == {"train", "eval", "test"}
+
+
+def test_added_images_move_no_group(source: Path, tmp_path: Path) -> None:
+    before = splits_of(ingest(source, tmp_path / "out", CONFIG))
+    for index in range(40, 80):
+        place(source, f"a{index:02d}", index)
+    done = ingest(source, tmp_path / "out", CONFIG)
+    after = splits_of(done)
+    assert done.version == tmp_path / "out" / "span-1" / "version-2"
+    assert {image_id: after[image_id] for image_id in before} == before
+    assert len(after) == 80
+    assert {after[f"a{index:02d}"] for index in range(40, 80)} == {"train", "eval", "test"}
+
+
+@pytest.mark.parametrize("split", ["train", "eval", "test"])
+def test_a_new_copy_joins_the_split_of_its_group(source: Path, tmp_path: Path, split: str) -> None:
+    before = splits_of(ingest(source, tmp_path / "out", CONFIG))
+    original = next(image_id for image_id, where in before.items() if where == split)
+    place(source, "copy", int(original[1:]), turn=1)
+    assert splits_of(ingest(source, tmp_path / "out", CONFIG))["copy"] == split
+
+
+def noise(index: int) -> np.ndarray:
+    return np.random.default_rng(index).integers(0, 256, (16, 16)).repeat(3, 0).repeat(3, 1)
+
+
+def place_noise(source: Path, name: str, pixels: np.ndarray, mask: int = 0) -> None:
+    place(source, name, mask)
+    Image.fromarray(pixels.astype(np.uint8)).save(source / "images" / f"{name}.png")
+
+
+@pytest.fixture
+def unlike(tmp_path: Path) -> Path:
+    for index in range(30):
+        place_noise(tmp_path / "unlike", f"s{index:02d}", noise(index), index)
+    return tmp_path / "unlike"
+
+
+def with_threshold(correlation: float) -> Config:
+    dataset = {**CONFIG.model_dump()["dataset"], "near_duplicate_correlation": correlation}
+    return config_from({**CONFIG.model_dump(), "dataset": dataset}, "test")
+
+
+def blend(splits: Mapping[str, str]) -> np.ndarray:
+    """The mean of two unlike images, one of train and one of test: it correlates with each of them by 0.7."""
+    train, held_out = (next(int(i[1:]) for i, split in splits.items() if split == name) for name in ("train", "test"))
+    return (noise(train) + noise(held_out)) / 2
+
+
+def test_an_image_that_links_two_splits_is_left_out_and_listed(unlike: Path, tmp_path: Path) -> None:
+    config = with_threshold(0.6)
+    before = splits_of(ingest(unlike, tmp_path / "out", config))
+    place_noise(unlike, "link", blend(before))
+    done = ingest(unlike, tmp_path / "out", config)
+    assert splits_of(done) == before
+    assert done.manifest["left_out"] == ["link: links near-duplicate groups that are in different splits already"]
+    assert (done.manifest["groups"], done.manifest["leaking_groups"]) == (30, 0)
+    assert read_manifest(tmp_path / "out")["left_out"] == done.manifest["left_out"]
+    assert done.unchanged
+
+
+def test_a_looser_bound_that_makes_old_splits_leak_is_refused(unlike: Path, tmp_path: Path) -> None:
+    """What was dealt as unlike images may not become near-duplicates in different splits silently."""
+    before = splits_of(ingest(unlike, tmp_path / "out", with_threshold(0.9)))
+    place_noise(unlike, "link", blend(before))
+    ingest(unlike, tmp_path / "out", with_threshold(0.9))
+    with pytest.raises(UserError, match=r"1 groups.*dealt to different splits before.*near_duplicate_correlation"):
+        ingest(unlike, tmp_path / "out", with_threshold(0.6))
+
+
+@pytest.mark.parametrize("split", ["train", "eval", "test"])
+def test_a_near_duplicate_in_another_span_joins_its_split_and_group(source: Path, tmp_path: Path, split: str) -> None:
+    """The model before was trained on that span: what it saw may not come back as test images, nor the reverse."""
+    before = splits_of(ingest(source, tmp_path / "out", CONFIG))
+    original = next(image_id for image_id, where in before.items() if where == split)
+    shutil.rmtree(source)
+    for index in range(40, 70):
+        place(source, f"s{index - 40:02d}", index)
+    place(source, "copy", int(original[1:]), turn=1)
+    done = ingest(source, tmp_path / "out", CONFIG, span=2)
+    assert splits_of(done)["span-2/copy"] == split
+    with (tmp_path / "out/span-2/version-1/images.csv").open() as file:
+        [line] = [line for line in csv.DictReader(file) if line["id"] == "span-2/copy"]
+    assert line["group"] == original
+    assert (done.manifest["leaking_groups"], done.manifest["left_out"]) == (0, [])
+
+
+def test_a_source_whose_test_images_were_trained_on_in_another_span_is_refused(source: Path, tmp_path: Path) -> None:
+    before = splits_of(ingest(source, tmp_path / "out", CONFIG))
+    trained = next(image_id for image_id, where in before.items() if where == "train")
+    for index, split in enumerate(["train"] * 20 + ["valid"] * 5 + ["test"] * 5, start=40):
+        place(tmp_path / "own" / split, f"n{index}", index)
+    place(tmp_path / "own" / "test", "copy", int(trained[1:]), turn=2)
+    with pytest.raises(UserError, match=r"splits leak: 1 of 11 held-out images, such as span-2/test/copy"):
+        ingest(tmp_path / "own", tmp_path / "out", CONFIG, span=2)
+
+
+def test_another_seed_deals_otherwise(source: Path, tmp_path: Path) -> None:
+    other = load_config("demo", ["dataset.seed=1", "dataset.train=0.6", "dataset.eval=0.2", "dataset.test=0.2"])
+    assert splits_of(ingest(source, tmp_path / "a", CONFIG)) != splits_of(ingest(source, tmp_path / "b", other))
