@@ -3,14 +3,16 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ml_metadata.proto import metadata_store_pb2
 from tfx import v1 as tfx
 from tfx.types import standard_artifacts
 
-from components import baseline, pusher, record_gen, record_schema, report, segmentation_metrics
+from components import baseline, drift, mask_validator, pusher, record_gen, record_schema, report, segmentation_metrics
+from dataset.manifest import MANIFEST, newest_spans
 from pipeline import features
-from pipeline.config import Config, GateSettings, TrainerConfig, TransformConfig, part_of
+from pipeline.config import Config, GateSettings, SchemaConfig, TrainerConfig, TransformConfig, part_of
 from pipeline.evaluation import make_eval_config
 from pipeline.fingerprint import code_fingerprint
 
@@ -54,13 +56,32 @@ def create_pipeline(
       beam_args: options of the Beam runner.
       fingerprint: from module names to a hash of their code.
     """
-    examples = record_gen.RecordGen(paths.data, code=fingerprint([record_gen.__name__]))
+    transform_config = part_of(config, TransformConfig).model_dump_json()
+    examples = record_gen.RecordGen(paths.data, config.dataset.spans, code=fingerprint([record_gen.__name__]))
     schema = record_schema.RecordSchema(
-        records=config.records.model_dump_json(), code=fingerprint([record_schema.__name__])
+        config=part_of(config, SchemaConfig).model_dump_json(), code=fingerprint([record_schema.__name__])
     )
     statistics = tfx.components.StatisticsGen(examples=examples.outputs["examples"], schema=schema.outputs["schema"])
-    validator = tfx.components.ExampleValidator(
+    example_validator = tfx.components.ExampleValidator(
         statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
+    )
+    previous_statistics = tfx.dsl.Resolver(
+        strategy_class=drift.PreviousSpanStatistics,
+        current=statistics.outputs["statistics"],
+        statistics=tfx.dsl.Channel(type=standard_artifacts.ExampleStatistics),
+    ).with_id("PreviousSpanResolver")
+    drift_reporter = drift.DriftReporter(
+        statistics=statistics.outputs["statistics"],
+        previous=previous_statistics.outputs["statistics"],
+        schema=schema.outputs["schema"],
+        code=fingerprint([drift.__name__]),
+    )
+    validator = mask_validator.MaskValidator(
+        examples=examples.outputs["examples"],
+        anomalies=example_validator.outputs["anomalies"],
+        config=transform_config,
+        expected=_expected_counts(Path(paths.data), config.dataset.spans),
+        code=fingerprint([mask_validator.__name__]),
     )
     transform = tfx.components.Transform(
         examples=examples.outputs["examples"],
@@ -72,8 +93,10 @@ def create_pipeline(
         ),
         # Statistics of pixels would be computed twice and read by nobody; StatisticsGen has those of the records.
         disable_statistics=True,
-        custom_config=_custom_config(part_of(config, TransformConfig).model_dump_json(), PREPROCESSING_FN, fingerprint),
+        custom_config=_custom_config(transform_config, PREPROCESSING_FN, fingerprint),
     )
+    # Nothing is learnt from records that were not found good.
+    transform.add_upstream_node(validator)
     trainer = tfx.components.Trainer(
         examples=transform.outputs["transformed_examples"],
         transform_graph=transform.outputs["transform_graph"],
@@ -117,7 +140,21 @@ def create_pipeline(
     return tfx.dsl.Pipeline(
         pipeline_name="flexunet",
         pipeline_root=paths.root,
-        components=[examples, schema, statistics, validator, transform, trainer, resolver, evaluator, push, reporter],
+        components=[
+            examples,
+            schema,
+            statistics,
+            example_validator,
+            previous_statistics,
+            drift_reporter,
+            validator,
+            transform,
+            trainer,
+            resolver,
+            evaluator,
+            push,
+            reporter,
+        ],
         enable_cache=True,
         metadata_connection_config=metadata_connection,
         beam_pipeline_args=list(beam_args),
@@ -127,6 +164,11 @@ def create_pipeline(
 def _custom_config(config: str, function: str, fingerprint: Callable[[Sequence[str]], str]) -> dict[str, str]:
     # As one JSON string: inside custom_config tuples would come back as lists and integer keys as strings.
     return {"config": config, "code": fingerprint([function.rpartition(".")[0]])}
+
+
+def _expected_counts(data: Path, spans: int) -> str:
+    """Of the records that the run will read; "null" where they were made elsewhere or cannot be seen from here."""
+    return mask_validator.expected_counts(newest_spans(data, spans) if (data / MANIFEST).is_file() else None)
 
 
 def _comparable(config: Config) -> str:

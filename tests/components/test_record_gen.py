@@ -11,7 +11,7 @@ import tensorflow as tf
 
 ROOT = Path(__file__).parents[2]
 RECORD_BYTES = 200_000
-RECORDS = 900
+RECORDS = 400
 
 # In a process of its own, whose peak memory is the node's.
 SCRIPT = """
@@ -26,7 +26,7 @@ def peak():
 
 data, root = sys.argv[1:]
 pipeline = tfx.dsl.Pipeline(
-    pipeline_name="copy", pipeline_root=root, components=[RecordGen(data, "code")],
+    pipeline_name="copy", pipeline_root=root, components=[RecordGen(data, 1, "code")],
     beam_pipeline_args=list(LOCAL_BEAM_ARGS),
     metadata_connection_config=metadata.sqlite_metadata_connection_config(root + "/metadata.db"))
 before = peak()

@@ -21,7 +21,7 @@ from pipeline.errors import NodeFailed
 AFTER_GATE = {"Evaluator", "Pusher", "Reporter"}
 AFTER_TRAINER = AFTER_GATE | {"Trainer"}
 # A resolver has no cache: it looks anew each time.
-RESOLVER = {"BaselineResolver"}
+RESOLVERS = {"BaselineResolver", "PreviousSpanResolver"}
 CONTRACT = set(
     """format run_id blessed pushed_version split examples groups gate foreground_dice foreground_dice_interval
     foreground_dice_model_size baseline mean_iou mean_iou_with_background pixel_accuracy seed_dice cross_entropy
@@ -41,7 +41,7 @@ class Story:
     def run(self, config: Config) -> dict[str, Any]:
         results: list[local.NodeResult] = []
         self.metrics = local.run(config, self.data, self.root, on_node=results.append)
-        self.ran = {result.node for result in results if not result.cached} - RESOLVER
+        self.ran = {result.node for result in results if not result.cached} - RESOLVERS
         return self.metrics
 
     @property
@@ -256,12 +256,26 @@ def test_a_failed_run_leaves_the_root_usable(story: Story, make_config: Any) -> 
     assert story.ran == set()
 
 
-def test_an_unknown_color_in_the_records_stops_transform_and_names_it(
+def test_an_unknown_color_in_the_records_stops_the_run_before_transform(
     story: Story, tmp_path: Path, make_config: Any
 ) -> None:
     config = make_config(classes=[{"name": "background", "color": [0, 0, 0]}, {"name": "one", "color": [1, 1, 1]}])
-    with pytest.raises(NodeFailed, match=r"Transform failed.*outside the palette.*\d+ \d+ \d+"):
+    words = (
+        r"MaskValidator failed.* 60 problems in the records, the first: 000 \(\w+\): .*outside the palette.*RGB \d+ \d+"
+    )
+    with pytest.raises(NodeFailed, match=words):
         local.run(config, story.data, tmp_path)
+    assert not (tmp_path / "Transform").exists()
+
+
+def test_records_that_are_not_those_of_the_manifest_stop_the_run(
+    story: Story, tmp_path: Path, make_config: Any
+) -> None:
+    data = shutil.copytree(story.data, tmp_path / "data")
+    version = next(data.glob("span-1/version-*"))
+    shutil.copytree(version / "eval", version / "test", dirs_exist_ok=True)
+    with pytest.raises(NodeFailed, match=r"MaskValidator failed.*\(eval, test\): the same id in several splits"):
+        local.run(make_config(), data, tmp_path / "root")
 
 
 def test_predict_writes_masks_overlays_and_areas(

@@ -1,12 +1,15 @@
 """What each node depends on, read off the compiled pipeline."""
 
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tfx.dsl.compiler import compiler
 from tfx.orchestration import metadata
 
+from dataset.manifest import FORMAT
 from pipeline import dag
 from pipeline.config import Config
 
@@ -14,8 +17,11 @@ NODES = [
     "RecordGen",
     "RecordSchema",
     "StatisticsGen",
-    "Transform",
     "ExampleValidator",
+    "PreviousSpanResolver",
+    "DriftReporter",
+    "MaskValidator",
+    "Transform",
     "Trainer",
     "BaselineResolver",
     "Evaluator",
@@ -24,6 +30,8 @@ NODES = [
 ]
 ENTRY_MODULES = {
     "RecordSchema": "components.record_schema",
+    "MaskValidator": "components.mask_validator",
+    "DriftReporter": "components.drift",
     "Transform": "transform_module.preprocessing",
     "Trainer": "trainer_module.trainer",
     "Evaluator": "components.segmentation_metrics",
@@ -37,9 +45,9 @@ def unchanged(modules: Sequence[str]) -> str:
     return ",".join(modules)
 
 
-def compiled(config: Config, fingerprint: Callable[[Sequence[str]], str] = unchanged) -> Any:
+def compiled(config: Config, fingerprint: Callable[[Sequence[str]], str] = unchanged, data: str = "/data") -> Any:
     connection = metadata.sqlite_metadata_connection_config("/nowhere/metadata.db")
-    pipeline = dag.create_pipeline(config, dag.Paths("/data", "/root"), connection, [], fingerprint)
+    pipeline = dag.create_pipeline(config, dag.Paths(data, "/root"), connection, [], fingerprint)
     return compiler.Compiler().compile(pipeline)
 
 
@@ -62,6 +70,9 @@ def test_the_nodes_and_their_order(make_config: Any) -> None:
     ir = compiled(make_config())
     assert [node.pipeline_node.node_info.id for node in ir.nodes] == NODES
     upstream = {node.pipeline_node.node_info.id: set(node.pipeline_node.upstream_nodes) for node in ir.nodes}
+    assert upstream["MaskValidator"] == {"RecordGen", "ExampleValidator"}
+    # It reads nothing of the validator's, and yet waits for its verdict.
+    assert "MaskValidator" in upstream["Transform"]
     assert upstream["Pusher"] >= {"Trainer", "Evaluator"}
     assert upstream["Reporter"] >= {"Evaluator", "Pusher"}
     assert upstream["BaselineResolver"] == {"Trainer"}
@@ -75,8 +86,11 @@ def test_the_nodes_and_their_order(make_config: Any) -> None:
         ({"gate": {"max_regression": 0.1}}, {"Evaluator", "Reporter"}),
         ({"train": {"epochs": 9}}, {"Trainer"}),
         ({"model": {"base_filters": 4}}, {"Trainer"}),
-        ({"image": {"fit": "pad"}}, {"Transform", "Trainer"}),
-        ({"records": {"group": "image/other"}}, {"RecordSchema", "Transform", "Trainer", "BaselineResolver", "Pusher"}),
+        ({"image": {"fit": "pad"}}, {"MaskValidator", "Transform", "Trainer"}),
+        (
+            {"records": {"group": "image/other"}},
+            {"RecordSchema", "MaskValidator", "Transform", "Trainer", "BaselineResolver", "Pusher"},
+        ),
         ({"dataset": {"seed": 1}}, set()),
     ],
     ids=["nothing", "gate", "regression", "epochs", "model", "fit", "records", "dataset"],
@@ -93,6 +107,19 @@ def test_an_edit_reaches_only_the_nodes_that_run_it(make_config: Any, node: str,
         return unchanged(modules) + (" edited" if module in modules else "")
 
     assert changed(compiled(make_config()), compiled(make_config(), edited)) == {node}
+
+
+def test_the_mask_validator_expects_what_the_manifest_says(make_config: Any, tmp_path: Path) -> None:
+    def expected(data: str) -> Any:
+        ir = compiled(make_config(), data=data)
+        [node] = [n.pipeline_node for n in ir.nodes if n.pipeline_node.node_info.id == "MaskValidator"]
+        return json.loads(node.parameters.parameters["expected"].field_value.string_value)
+
+    assert expected("/data") is None
+    (tmp_path / "span-1" / "version-1").mkdir(parents=True)
+    span = {"span": 1, "version": 1, "splits": {"train": {"images": 2, "groups": 1, "pixels": {"patches": 3}}}}
+    (tmp_path / "dataset.json").write_text(json.dumps({"format": FORMAT, **span, "spans": [span]}))
+    assert expected(str(tmp_path)) == {"train": {"images": 2, "pixels": {"patches": 3}}}
 
 
 def test_the_test_split_is_measured_and_never_transformed(make_config: Any) -> None:
