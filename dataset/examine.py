@@ -33,22 +33,31 @@ _ID_MODES: Final = frozenset({"L", "LA", "I;16", "I;16B", "I", "1"})
 
 @dataclass(frozen=True)
 class Content:
-    """What a record holds: bytes that `tf.io.decode_image` reads, an RGB mask as PNG, and the image's own size, mean
-    grey level and labelled pixels of each class.
-    """
+    """What a record holds: bytes that `tf.io.decode_image` reads, and an RGB mask as PNG."""
 
     image: bytes
-    image_format: str
     mask: bytes
-    height: int
-    width: int
-    brightness: float
-    pixels: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is kept of a pair after it was checked; a few kilobytes."""
+    """What is kept of a pair after it was checked; a few kilobytes.
+
+    Attributes:
+      pair: the files.
+      height: of the upright image, in pixels.
+      width: likewise.
+      pixels: labelled pixels of each class, int64 `[C]`.
+      brightness: mean grey level, 0 to 255.
+      thumbnail: float16 [50, 50], as `dataset.groups.thumbnail` makes it.
+      pixel_digest: of the decoded image.
+      mask_digest: of the class ids.
+      digest: of both files.
+      image_format: of the image in the record, png or jpeg.
+      keeps_image: whether the record holds the bytes of the image's file as they are.
+      keeps_mask: likewise of the mask's.
+      metadata: columns of `--metadata`.
+    """
 
     pair: Pair
     height: int
@@ -59,6 +68,9 @@ class Facts:
     pixel_digest: str
     mask_digest: str
     digest: str
+    image_format: str
+    keeps_image: bool
+    keeps_mask: bool
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -81,87 +93,52 @@ def examine(pair: Pair, config: Config) -> Facts:
     Raises:
       BadPair: says what is wrong.
     """
-    image, _ = _open(pair.image, config)
-    class_ids = read_class_ids(pair, image.size, config)
-    digest = hashlib.sha256(pair.image.read_bytes() + b"\0" + pair.mask.read_bytes()).hexdigest()
-    small = thumbnail(image).astype(np.float16)
+    image_file, mask_file = _read(pair.image), _read(pair.mask)
+    image, mask = _open(pair.image, image_file, config), _open(pair.mask, mask_file, config)
+    class_ids = _class_ids(pair, mask, image.size, config)
+    keeps_image = _is_kept(image, image_file) and image.mode in _KEPT_MODES
     return Facts(
         pair=pair,
         height=image.height,
         width=image.width,
         pixels=_count(class_ids, config),
         brightness=_brightness(image),
-        thumbnail=small,
+        thumbnail=thumbnail(image).astype(np.float16),
         pixel_digest=pixel_digest(image),
         mask_digest=hashlib.sha256(class_ids.tobytes()).hexdigest(),
-        digest=digest,
+        digest=_digest(image_file, mask_file),
+        image_format=_KEPT_FORMATS[image.format or ""] if keeps_image else "png",
+        keeps_image=keeps_image,
+        keeps_mask=_is_kept(mask, mask_file) and mask.format == "PNG" and mask.mode == "RGB",
     )
 
 
-def read_content(pair: Pair, config: Config) -> Content:
-    """What goes into the record; masks become RGB PNG, images stay as they are where TensorFlow can read them.
+def examine_or_problem(pair: Pair, config: Config) -> Facts | Problem:
+    """`examine`, with the problem as a result: for other processes."""
+    try:
+        return examine(pair, config)
+    except BadPair as bad:
+        return bad.problem
+
+
+def read_content(facts: Facts, config: Config) -> Content:
+    """What goes into the record; files that serve as they are stay so, which costs no decoding.
 
     Raises:
-      BadPair: says what is wrong.
+      BadPair: a file is no longer what was examined.
     """
-    image, turned = _open(pair.image, config)
-    class_ids = read_class_ids(pair, image.size, config)
-    mask = palette.rgb_from_class_ids(class_ids, config.classes, config.records.ignore_color)
-    encoded, image_format = _encode(pair.image, image, turned)
-    return Content(
-        image=encoded,
-        image_format=image_format,
-        mask=_png(Image.fromarray(mask)),
-        height=image.height,
-        width=image.width,
-        brightness=_brightness(image),
-        pixels=_count(class_ids, config),
-    )
-
-
-def _count(class_ids: NDArray[np.uint8], config: Config) -> NDArray[np.int64]:
-    """Labelled pixels of each class, int64 `[C]`."""
-    return np.bincount(class_ids[class_ids != IGNORE_ID], minlength=len(config.classes)).astype(np.int64)
-
-
-def _brightness(image: Image.Image) -> float:
-    """Mean grey level, 0 to 255, of a copy of at most 50x50: the mean does not need every pixel."""
-    return float(np.asarray(palette.as_rgb(image).convert("L").reduce(max(1, min(image.size) // 50))).mean())
-
-
-def _open(path: Path, config: Config) -> tuple[Image.Image, bool]:
-    """A loaded, upright image, and whether it had to be turned; the size is checked before decoding."""
-    # Pillow only warns up to twice its own limit: ours is checked instead, and always.
-    Image.MAX_IMAGE_PIXELS = None
-    try:
-        image = Image.open(path, formats=_FORMATS)
-        if image.width * image.height > config.image.max_pixels:
-            what = f"{image.width}x{image.height} pixels"
-            expected = f"at most {config.image.max_pixels:,} pixels"
-            raise BadPair(Problem(path, what, expected, "scale it down or raise image.max_pixels"))
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        reason = next(iter(str(error).replace(str(path), "it").splitlines()), type(error).__name__)
-        raise BadPair(Problem(path, f"cannot be read ({reason})", "a whole image file", "replace it")) from None
-    turned = image.getexif().get(_EXIF_ORIENTATION, 1) != 1
-    upright.format = image.format
-    return upright, turned
-
-
-def _encode(path: Path, image: Image.Image, turned: bool) -> tuple[bytes, str]:
-    if not turned and image.format in _KEPT_FORMATS and image.mode in _KEPT_MODES:
-        encoded = path.read_bytes()
-        # Pillow reads a PNG whose tail is missing, TensorFlow does not.
-        if image.format != "PNG" or _PNG_END in encoded:
-            return encoded, _KEPT_FORMATS[image.format]
-    return _png(palette.as_rgb(image)), "png"
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
+    pair = facts.pair
+    image, mask = _read(pair.image), _read(pair.mask)
+    if _digest(image, mask) != facts.digest:
+        what = f"it, or {pair.mask.name}, changed during the ingest"
+        raise BadPair(Problem(pair.image, what, "files that stay as they are", "ingest again"))
+    if not facts.keeps_mask:
+        class_ids = _class_ids(pair, _open(pair.mask, mask, config), (facts.width, facts.height), config)
+        mask_rgb = palette.rgb_from_class_ids(class_ids, config.classes, config.records.ignore_color)
+        mask = _png(Image.fromarray(mask_rgb))
+    if not facts.keeps_image:
+        image = _png(palette.as_rgb(_open(pair.image, image, config)))
+    return Content(image, mask)
 
 
 def read_class_ids(pair: Pair, image_size: tuple[int, int], config: Config) -> NDArray[np.uint8]:
@@ -170,7 +147,72 @@ def read_class_ids(pair: Pair, image_size: tuple[int, int], config: Config) -> N
     Raises:
       BadPair: says what is wrong.
     """
-    mask, _ = _open(pair.mask, config)
+    return _class_ids(pair, _open(pair.mask, _read(pair.mask), config), image_size, config)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadPair(Problem(path, f"cannot be read ({error.strerror})", "a whole image file", "replace it")) from None
+
+
+def _digest(image_file: bytes, mask_file: bytes) -> str:
+    digest = hashlib.sha256(image_file)
+    digest.update(b"\0")
+    digest.update(mask_file)
+    return digest.hexdigest()
+
+
+def _count(class_ids: NDArray[np.uint8], config: Config) -> NDArray[np.int64]:
+    """Labelled pixels of each class, int64 `[C]`."""
+    return np.bincount(class_ids.ravel(), minlength=IGNORE_ID + 1)[: len(config.classes)].astype(np.int64)
+
+
+def _brightness(image: Image.Image) -> float:
+    """Mean grey level, 0 to 255."""
+    levels = (image if image.mode == "L" else palette.as_rgb(image).convert("L")).histogram()
+    return float(np.dot(levels, np.arange(256)) / sum(levels))
+
+
+def _open(path: Path, encoded: bytes, config: Config) -> Image.Image:
+    """A loaded image, upright; the size is checked before decoding. `info["turned"]` tells whether it was turned."""
+    # Pillow only warns up to twice its own limit: ours is checked instead, and always.
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
+        if image.width * image.height > config.image.max_pixels:
+            what = f"{image.width}x{image.height} pixels"
+            expected = f"at most {config.image.max_pixels:,} pixels"
+            raise BadPair(Problem(path, what, expected, "scale it down or raise image.max_pixels"))
+        image.load()
+        image_format, turned = image.format, image.getexif().get(_EXIF_ORIENTATION, 1) != 1
+        upright = ImageOps.exif_transpose(image) if turned else image
+    except UnidentifiedImageError:
+        what = f"cannot be read (no {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]})"
+        raise BadPair(Problem(path, what, "a whole image file", "replace it")) from None
+    except (OSError, SyntaxError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise BadPair(Problem(path, f"cannot be read ({reason})", "a whole image file", "replace it")) from None
+    upright.format = image_format
+    upright.info["turned"] = turned
+    return upright
+
+
+def _is_kept(image: Image.Image, encoded: bytes) -> bool:
+    """Whether TensorFlow reads the file as Pillow did."""
+    # Pillow reads a PNG whose tail is missing, TensorFlow does not.
+    whole = image.format != "PNG" or _PNG_END in encoded
+    return image.format in _KEPT_FORMATS and not image.info["turned"] and whole
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _class_ids(pair: Pair, mask: Image.Image, image_size: tuple[int, int], config: Config) -> NDArray[np.uint8]:
     if mask.format in _LOSSY_FORMATS:
         raise BadPair(
             Problem(pair.mask, "a JPEG mask", "a lossless format", "JPEG blurs class borders: export the mask as PNG")

@@ -12,6 +12,7 @@ symmetry changes and whose distances never exceed those of the thumbnails, in an
 import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import groupby
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.fft import dctn
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter1d
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -60,14 +61,24 @@ def thumbnail(image: Image.Image) -> NDArray[np.float32]:
     """
     deep = image.mode == "F" or image.mode.startswith("I")
     grey = (image if deep else image.convert("L")).convert("F").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    margin = SIDE // 2 - 1
-    extended = np.pad(np.asarray(grey, np.float64), margin, mode="reflect", reflect_type="odd")
-    detail = (extended - gaussian_filter(extended, BLUR_SIGMA))[margin:-margin, margin:-margin]
+    detail = np.asarray(grey, np.float64)
+    detail = detail - _blur() @ detail @ _blur().T
     detail -= detail.mean()
     norm = float(np.linalg.norm(detail))
     if not norm / SIDE > FLAT_RMS:
         return np.zeros((SIDE, SIDE), np.float32)
     return (detail / norm).astype(np.float32)
+
+
+@cache
+def _blur() -> NDArray[np.float64]:
+    """float64 [50, 50]: the Gaussian blur of one axis, point reflection at the borders included, as a matrix.
+
+    A tenth of the time of filtering: an image is small, and the kernel as wide as it.
+    """
+    margin = SIDE // 2 - 1
+    extended = np.pad(np.eye(SIDE), ((margin, margin), (0, 0)), mode="reflect", reflect_type="odd")
+    return gaussian_filter1d(extended, BLUR_SIGMA, axis=0)[margin:-margin]
 
 
 def pixel_digest(image: Image.Image) -> str:

@@ -2,10 +2,9 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,11 @@ from dataset import groups as near_duplicates
 from dataset.assignment import Assignment, Row, read_assignment
 from dataset.commit import committed, newest_manifest, settle
 from dataset.duplicates import duplicate_summary
-from dataset.examine import BadPair, Facts, examine
+from dataset.examine import Facts, examine_or_problem
 from dataset.manifest import FORMAT, newest_version, versions
 from dataset.metadata import read_metadata
 from dataset.pairs import Layout, Pair, find_pairs
+from dataset.parallel import mapped, mapped_by_processes, threads_for
 from dataset.picture import render_picture
 from dataset.problems import DataError, Problem
 from dataset.splits import SplitPolicy, crossing_groups, deal
@@ -85,18 +85,11 @@ def ingest(
 
 def _examine_all(pairs: Sequence[Pair], config: Config, progress: Progress) -> tuple[list[Facts], list[Problem]]:
     step = progress("checking images and masks", len(pairs))
-
-    def attempt(pair: Pair) -> Facts | Problem:
-        try:
-            return examine(pair, config)
-        except BadPair as bad:
-            return bad.problem
-        finally:
-            step()
-
-    # Pillow and NumPy release the GIL while they decode.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = list(pool.map(attempt, pairs))
+    attempt, threads = partial(examine_or_problem, config=config), threads_for(pairs)
+    results: list[Facts | Problem] = []
+    for result in mapped(attempt, pairs, threads) if threads > 1 else mapped_by_processes(attempt, pairs):
+        results.append(result)
+        step()
     return [r for r in results if isinstance(r, Facts)], [r for r in results if isinstance(r, Problem)]
 
 

@@ -73,14 +73,17 @@ def find_pairs(source: Path) -> Layout:
 def _by_id(source: Path, role_folders: frozenset[str]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     # Not rglob: it does not enter folders that are links. Names with a leading dot are not the user's.
-    paths = sorted(Path(folder, name) for folder, _, names in os.walk(source, followlinks=True) for name in names)
-    for path in paths:
-        parts = path.relative_to(source).parts
-        roles = [part for part in parts[:-1] if part in role_folders]
-        if roles and path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
-            kept = list(parts[:-1])
-            kept.remove(roles[0])
-            found.setdefault("/".join([*kept, path.stem]), []).append(path)
+    folders = sorted((Path(folder), sorted(names)) for folder, _, names in os.walk(source, followlinks=True))
+    for folder, names in folders:
+        kept = list(folder.relative_to(source).parts)
+        role = next((part for part in kept if part in role_folders), None)
+        if role is None:
+            continue
+        kept.remove(role)
+        for name in names:
+            path = folder / name
+            if path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
+                found.setdefault("/".join([*kept, path.stem]), []).append(path)
     return found
 
 

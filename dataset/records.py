@@ -6,25 +6,25 @@ file system that all of them mount.
 """
 
 import hashlib
-import os
+import pickle
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
 import apache_beam as beam
+import numpy as np
 import tensorflow as tf
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from dataset.assignment import Row, write_assignment
 from dataset.commit import aside
-from dataset.examine import Content, read_content
-from dataset.pairs import Pair
+from dataset.examine import Content, Facts, read_content
+from dataset.parallel import mapped, threads_for
 from pipeline import features
 from pipeline.beam import LOCAL_BEAM_ARGS
 from pipeline.config import Config
@@ -32,15 +32,15 @@ from pipeline.config import Config
 # Small enough that readers can share a split, large enough that headers do not matter. Counted in bytes of the user's
 # files: a shard of images that must be written anew (CMYK or turned JPEGs, WebP) can become several times larger.
 SHARD_BYTES: Final = 128 * 2**20
+_NONE: Final = np.empty((0, 0), np.float16)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a worker needs for one record; some hundred bytes, no thumbnail."""
+    """What a worker needs for one record: some hundred bytes, the thumbnail is not among them."""
 
-    pair: Pair
+    facts: Facts
     group: str
-    metadata: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -88,26 +88,26 @@ def plan_shards(directory: Path, rows: Iterable[Row], seed: int) -> Iterator[Sha
     """Each split shuffled by a hash of seed and id, cut where the files it stands for reach `SHARD_BYTES`."""
     shuffled = sorted(rows, key=lambda row: hashlib.sha256(f"{seed}/{row.facts.pair.id}".encode()).digest())
     for split in features.SPLITS:
-        entries = [Entry(r.facts.pair, r.group, r.facts.metadata) for r in shuffled if r.split == split]
+        entries = [Entry(replace(r.facts, thumbnail=_NONE), r.group) for r in shuffled if r.split == split]
         for number, part in enumerate(_cut(entries)):
             yield Shard(directory / split / f"records-{number:05d}.tfrecord.gz", part)
 
 
 def make_example(entry: Entry, content: Content, config: Config) -> tf.train.Example:
     """One record; keys as in pipeline/features.py, where the config does not rename them."""
-    keys = config.records
-    shares = content.pixels / max(1, content.pixels.sum())
+    keys, facts = config.records, entry.facts
+    shares = facts.pixels / max(1, facts.pixels.sum())
     values: dict[str, bytes | int | float] = {
         keys.image: content.image,
         keys.mask: content.mask,
-        keys.id: entry.pair.id.encode(),
-        features.IMAGE_FILENAME: entry.pair.image.name.encode(),
-        features.IMAGE_FORMAT: content.image_format.encode(),
-        features.IMAGE_HEIGHT: content.height,
-        features.IMAGE_WIDTH: content.width,
-        features.IMAGE_BRIGHTNESS: content.brightness,
+        keys.id: facts.pair.id.encode(),
+        features.IMAGE_FILENAME: facts.pair.image.name.encode(),
+        features.IMAGE_FORMAT: facts.image_format.encode(),
+        features.IMAGE_HEIGHT: facts.height,
+        features.IMAGE_WIDTH: facts.width,
+        features.IMAGE_BRIGHTNESS: facts.brightness,
         **{features.MASK_SHARE_PREFIX + c.name: float(s) for c, s in zip(config.classes, shares, strict=True)},
-        **{features.METADATA_PREFIX + column: value.encode() for column, value in entry.metadata.items()},
+        **{features.METADATA_PREFIX + column: value.encode() for column, value in facts.metadata.items()},
     }
     if keys.group:
         values[keys.group] = entry.group.encode()
@@ -120,7 +120,9 @@ def write_shard(shard: Shard, config: Config, on_record: Callable[[], None] = la
     options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
     try:
         with tf.io.TFRecordWriter(str(attempt), options) as writer:
-            for entry, content in zip(shard.entries, _read(shard.entries, config), strict=True):
+            facts = [entry.facts for entry in shard.entries]
+            contents = mapped(partial(read_content, config=config), facts, threads_for([f.pair for f in facts]))
+            for entry, content in zip(shard.entries, contents, strict=True):
                 writer.write(make_example(entry, content, config).SerializeToString(deterministic=True))
                 on_record()
         attempt.replace(shard.file)
@@ -132,7 +134,7 @@ def _cut(entries: Iterable[Entry]) -> Iterator[tuple[Entry, ...]]:
     part: list[Entry] = []
     filled = 0
     for entry in entries:
-        size = entry.pair.image.stat().st_size + entry.pair.mask.stat().st_size
+        size = sum(file.stat().st_size for file in (entry.facts.pair.image, entry.facts.pair.mask))
         if part and filled + size > SHARD_BYTES:
             yield tuple(part)
             part, filled = [], 0
@@ -142,24 +144,12 @@ def _cut(entries: Iterable[Entry]) -> Iterator[tuple[Entry, ...]]:
         yield tuple(part)
 
 
-def _read(entries: Iterable[Entry], config: Config) -> Iterator[Content]:
-    """Contents in order; every core decodes, two images ahead each, so that memory does not grow with the shard."""
-    threads = os.cpu_count() or 1
-    pending = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        for entry in entries:
-            pending.append(pool.submit(read_content, entry.pair, config))
-            if len(pending) > 2 * threads:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-
-
 def _run(shards: Sequence[Shard], config: Config, watch: str, beam_args: Sequence[str]) -> None:
     with beam.Pipeline(options=PipelineOptions(list(beam_args))) as pipeline:
         _ = (
             pipeline
-            | "Shards" >> beam.Create(shards)
+            # As bytes: Beam would pickle every entry again at each step, for twice the time of writing it.
+            | "Shards" >> beam.Create([pickle.dumps(shard) for shard in shards])
             | "OneToAWorker" >> beam.Reshuffle()
             | "Write" >> beam.Map(_write_watched, config, watch)
         )
@@ -200,7 +190,8 @@ def _watched(on_record: Callable[[], None]) -> Iterator[str]:
         del _WATCHES[name]
 
 
-def _write_watched(shard: Shard, config: Config, name: str) -> None:
+def _write_watched(pickled_shard: bytes, config: Config, name: str) -> None:
+    shard: Shard = pickle.loads(pickled_shard)  # noqa: S301 - made in _run, nothing else comes here
     watch = _WATCHES.get(name)
     if watch is None:
         return write_shard(shard, config)

@@ -40,14 +40,11 @@ def class_ids_from_rgb(
     """RGB uint8 `[..., 3]` -> class ids uint8 `[...]` and where the colour is in the palette, bool `[...]`."""
     packed = pack_rgb(mask_rgb)
     ids = np.full(packed.shape, IGNORE_ID, np.uint8)
-    known = np.zeros(packed.shape, np.bool_)
-    colors = [(class_id, c.color) for class_id, c in enumerate(classes)]
+    for class_id, (red, green, blue) in enumerate(c.color for c in classes):
+        np.copyto(ids, class_id, where=packed == (red << 16 | green << 8 | blue))
+    known = ids != IGNORE_ID
     if records.ignore_color is not None:
-        colors.append((IGNORE_ID, records.ignore_color))
-    for class_id, color in colors:
-        here = packed == pack_rgb(np.array(color, np.uint8))
-        ids[here] = class_id
-        known |= here
+        known |= packed == pack_rgb(np.array(records.ignore_color, np.uint8))
     return ids, known
 
 

@@ -90,7 +90,9 @@ def test_an_image_larger_than_a_shard_gets_one_of_its_own(
 
 
 def test_records_are_shuffled_across_shards_by_the_seed(rows: list[Row], tmp_path: Path):
-    orders = [[e.pair.id for shard in plan_shards(tmp_path, rows, seed) for e in shard.entries] for seed in (1, 1, 2)]
+    orders = [
+        [e.facts.pair.id for shard in plan_shards(tmp_path, rows, seed) for e in shard.entries] for seed in (1, 1, 2)
+    ]
     assert orders[0] == orders[1]
     assert orders[0] != orders[2]
     assert sorted(orders[0]) == sorted(orders[2])
@@ -150,7 +152,7 @@ def test_a_file_that_changed_since_it_was_checked_is_named_and_leaves_nothing(ro
 
 
 def test_shards_that_no_worker_wrote_are_missed(rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(records, "_write_watched", lambda shard, config, name: None)
+    monkeypatch.setattr(records, "_write_watched", lambda pickled_shard, config, name: None)
     with pytest.raises(FileNotFoundError, match=r"records-00000\.tfrecord\.gz and 2 others of 3 shards"):
         write_version(tmp_path / "version-1", rows, CONFIG, nothing)
     assert list(tmp_path.iterdir()) == []
