@@ -1,11 +1,11 @@
 """Ingest at two sizes: does it scale, does it stay in memory, and how far is it from a loop that checks nothing?
 
-    make bench                                                    4,000 and 16,000 images, about 4 minutes on 2 cores
+    make bench                                                    4,000 and 16,000 images, about 6 minutes on 2 cores
     .venv/bin/python -m benchmarks.ingest --images 1000 4000
 
 Every measurement is a process of its own, and its seconds begin after the imports of TensorFlow and Beam: they cost the
-same at any size and would flatter the ratios. Peak memory counts them, since a user's machine must hold them; the worker
-processes of ingest, one for each core and of the same size for any number of images, are not in it.
+same at any size and would flatter the ratios. Peak memory counts them, since a user's machine must hold them; not in it
+are the worker processes of ingest, one for each core, of about 100 MiB for any number of images.
 """
 
 import argparse

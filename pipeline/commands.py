@@ -9,8 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.config import Config, load_config
 from pipeline.console import captured_output
@@ -143,14 +152,17 @@ def _generate(surfaces: Path, config: Config, console: Console) -> None:
 
 def _ingest(source: Path, out: Path, config: Config, console: Console, **options: Any) -> None:
     from dataset.ingest import ingest
+    from dataset.picture import PICTURE
 
     with _bars(console) as progress:
         done = ingest(source, out, config, progress=progress, **options)
     manifest = done.manifest
     console.print(f"{done.layout.description}")
-    for what in ("skipped", "left_out"):
-        for line in manifest[what]:
-            console.print(f"{what.replace('_', ' ')}: {line}")
+    for key, what in (("skipped", "skipped"), ("left_out", "left out")):
+        if manifest[key]:
+            console.print(f"{len(manifest[key])} {what}:")
+        for line in manifest[key]:
+            console.print(f"{what}: {line}")
     for pair in manifest["duplicates"]["different_masks"]:
         console.print(
             f"warning: {' and '.join(pair['images'])} are one image, their masks agree by {pair['agreement']:.1%}"
@@ -167,6 +179,7 @@ def _ingest(source: Path, out: Path, config: Config, console: Console, **options
         console.print("checked; nothing was written")
     else:
         console.print(f"records {'unchanged' if done.unchanged else 'written'}: {done.version}")
+        console.print(f"what they look like: {out / PICTURE}")
 
 
 def _run(config: Config, data: Path, root: Path, beam_args: Sequence[str], console: Console, log: Path) -> None:
@@ -213,10 +226,15 @@ def _four(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "", style="progress.data.speed")
+
+
 @contextmanager
 def _bars(console: Console) -> Iterator[Callable[[str, int], Callable[[], None]]]:
-    """Progress bars with time left; nothing where the output is no terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    """Progress bars with rate and time left; nothing where the output is no terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
 
         def start(what: str, steps: int) -> Callable[[], None]:
