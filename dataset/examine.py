@@ -185,6 +185,9 @@ def _open(path: Path, encoded: bytes, config: Config) -> Image.Image:
             what = f"{image.width}x{image.height} pixels"
             expected = f"at most {config.image.max_pixels:,} pixels"
             raise BadPair(Problem(path, what, expected, "scale it down or raise image.max_pixels"))
+        if image.format == "PNG":
+            # Pillow decodes in spite of wrong checksums, TensorFlow does not.
+            Image.open(io.BytesIO(encoded), formats=_FORMATS).verify()
         image.load()
         image_format, turned = image.format, image.getexif().get(_EXIF_ORIENTATION, 1) != 1
         upright = ImageOps.exif_transpose(image) if turned else image

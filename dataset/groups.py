@@ -132,6 +132,7 @@ def assign_splits(
     strata: Sequence[Collection[int]],
     fractions: Mapping[str, float],
     seed: int,
+    settled: Mapping[str, int] | None = None,
 ) -> list[str]:
     """Puts whole groups into splits, near the wanted fractions of images overall and for each set of classes.
 
@@ -145,14 +146,16 @@ def assign_splits(
         strata: N collections of the defect classes present in the image; a group's stratum is their union.
         fractions: share of the images per split, for instance {"train": 0.8, "eval": 0.1, "test": 0.1}.
         seed: another seed, another assignment.
+        settled: images that each split has already; the fractions are of all together.
 
     Returns:
         The split of each image. No split of positive fraction is empty if there are as many groups as such splits.
     """
     _check_assignment(groups, keys, strata, fractions)
     bundles = _bundles(groups, keys, strata, seed)
-    chosen = _filled(bundles, fractions)
-    _fill_empty_splits(bundles, chosen, fractions)
+    chosen = _filled(bundles, fractions, settled or {})
+    if not settled:
+        _fill_empty_splits(bundles, chosen, fractions)
     splits = [""] * len(groups)
     for bundle in bundles:
         for member in bundle.members:
@@ -277,7 +280,7 @@ def _bundles(
     return sorted(bundles, key=lambda bundle: bundle[:2])
 
 
-def _filled(bundles: list[_Bundle], fractions: Mapping[str, float]) -> dict[str, str]:
+def _filled(bundles: list[_Bundle], fractions: Mapping[str, float], settled: Mapping[str, int]) -> dict[str, str]:
     """The split of each bundle, by rank: always the one that lacks most images of those handed out so far."""
     total = sum(len(bundle.members) for bundle in bundles)
     # A group larger than the smallest split goes first, while there is a split with room for it.
@@ -285,7 +288,8 @@ def _filled(bundles: list[_Bundle], fractions: Mapping[str, float]) -> dict[str,
     oversized = sorted((b for b in bundles if len(b.members) > limit), key=lambda b: (-len(b.members), b.rank))
     ordinary = [bundle for bundle in bundles if len(bundle.members) <= limit]
     chosen: dict[str, str] = {}
-    lacking = {name: share * total for name, share in fractions.items() if share > 0}
+    whole = total + sum(settled.values())
+    lacking = {name: share * whole - settled.get(name, 0) for name, share in fractions.items() if share > 0}
     _hand_out(oversized, lacking, chosen)
     _shift(lacking, fractions, -sum(len(bundle.members) for bundle in ordinary))
     for _, stratum in groupby(ordinary, key=lambda bundle: bundle.stratum):

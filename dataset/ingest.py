@@ -16,13 +16,13 @@ from dataset.assignment import Assignment, Row, read_assignment
 from dataset.commit import committed, newest_manifest, settle
 from dataset.duplicates import duplicate_summary
 from dataset.examine import Facts, examine_or_problem
-from dataset.manifest import FORMAT, newest_version, versions
+from dataset.manifest import FORMAT, newest_version, version_path, versions
 from dataset.metadata import read_metadata
 from dataset.pairs import Layout, Pair, find_pairs
 from dataset.parallel import mapped, mapped_by_processes, threads_for
 from dataset.picture import render_picture
 from dataset.problems import DataError, Problem
-from dataset.splits import SplitPolicy, crossing_groups, deal
+from dataset.splits import Dealt, SplitPolicy, deal
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.features import SPLIT_TRAIN, SPLITS
@@ -68,11 +68,11 @@ def ingest(
     prefix = f"span-{span}/" if span > 1 else ""
     facts = [replace(f, metadata=columns.get(f.pair.id, {}), pair=_renamed(f.pair, prefix)) for f in facts]
     others = [a for number, v in versions(out).items() if number != span and (a := read_assignment(v))]
-    rows, linking = _deal(facts, others, config, splits, _previous_splits(out, span), source)
+    rows, linking, crossing = _deal(facts, others, config, splits, _previous_splits(out, span, facts), source)
     _require_usable(rows, config, source)
     summary = {
         **_summary(rows, layout, splits, config),
-        "leaking_groups": crossing_groups(rows, _placed(others)),
+        "leaking_groups": crossing,
         "duplicates": duplicate_summary(facts, config),
         "skipped": [str(problem) for problem in problems],
         "left_out": [f"{f.pair.id}: links near-duplicate groups that are in different splits already" for f in linking],
@@ -117,22 +117,26 @@ def _deal(
     policy: SplitPolicy | None,
     previous: Mapping[str, str],
     source: Path,
-) -> tuple[list[Row], list[Facts]]:
-    """Rows, and the images left out because they link groups of different splits."""
+) -> Dealt:
+    """Deals, again without the images that link groups of different splits: then groups are those dealt before."""
     placed = _placed(others)
-    rows, linking = deal(facts, _group(facts, others, config), placed, config, policy, previous, source)
-    if linking and rows:
-        # Without them the groups are those that were dealt before.
-        rest = [row.facts for row in rows]
-        rows, _ = deal(rest, _group(rest, others, config), placed, config, policy, previous, source)
-    crossing = crossing_groups(rows, placed)
-    if crossing and policy != "keep":
+    dealt = deal(facts, _group(facts, others, config), placed, config, policy, previous, source)
+    if dealt.left_out and dealt.rows:
+        rest = [row.facts for row in dealt.rows]
+        again = deal(rest, _group(rest, others, config), placed, config, policy, previous, source)
+        dealt = again._replace(left_out=[*dealt.left_out, *again.left_out])
+    if dealt.crossing and not _keeps(policy, facts):
         raise UserError(
-            f"{source}: {crossing} groups of near-duplicates hold images that were dealt to different splits before, "
-            "when they were no near-duplicates; expected none. Did dataset.near_duplicate_correlation change? Ingest "
-            "into a new folder, or set it back"
+            f"{source}: {dealt.crossing} groups of near-duplicates hold images that were dealt to different splits "
+            "before, in another version or span; expected none. If dataset.near_duplicate_correlation changed, set it "
+            "back; if the source has splits of its own, use --splits regroup; or ingest into a new folder"
         )
-    return rows, linking
+    return dealt
+
+
+def _keeps(policy: SplitPolicy | None, facts: Sequence[Facts]) -> bool:
+    """Whether the source's own splits are to be kept although they leak."""
+    return policy == "keep" and any(f.pair.split for f in facts)
 
 
 def _require_usable(rows: Sequence[Row], config: Config, source: Path) -> None:
@@ -160,7 +164,7 @@ def _summary(rows: Sequence[Row], layout: Layout, policy: SplitPolicy | None, co
         "classes": [c.model_dump(mode="json") for c in config.classes],
         "ignore_color": list(config.records.ignore_color) if config.records.ignore_color else None,
         "layout": layout.description,
-        "splits_policy": policy or ("keep" if layout.has_splits else "regroup"),
+        "splits_policy": "keep" if layout.has_splits and policy != "regroup" else "regroup",
         "median_size": [int(np.median([getattr(r.facts, side) for r in rows])) for side in ("height", "width")],
         "images": len(rows),
         "groups": len({row.group for row in rows}),
@@ -197,7 +201,9 @@ def _write(
     directory = out / f"span-{span}"
     settle(out)
     fingerprint = _fingerprint(rows, config)
-    spans = {entry["span"]: entry for entry in newest_manifest(out).get("spans", [])}
+    # Old spans may be deleted to free the disk.
+    known = [entry for entry in newest_manifest(out).get("spans", []) if version_path(out, entry).is_dir()]
+    spans = {entry["span"]: entry for entry in known}
     newest = newest_version(directory)
     old = spans.get(span, {})
     same_records = bool(newest) and (old.get("version"), old.get("fingerprint")) == (newest, fingerprint)
@@ -218,18 +224,25 @@ def _write(
     return Ingested(layout, version, entry, same_records)
 
 
-def _previous_splits(out: Path, span: int) -> Mapping[str, str]:
+def _previous_splits(out: Path, span: int, facts: Sequence[Facts]) -> dict[str, str]:
     """Split by image id in the newest version of this span: a group stays in its split when images are added.
 
-    Nothing where that version kept the source's splits, which may leak.
+    By what the image shows, since files get renamed; by id where the image was replaced. Nothing where that version
+    kept the source's splits, which may leak.
     """
     directory = out / f"span-{span}"
     newest = newest_version(directory)
-    for entry in newest_manifest(out).get("spans", []):
-        if (entry["span"], entry["version"], entry["splits_policy"]) == (span, newest, "regroup"):
-            assignment = read_assignment(directory / f"version-{newest}")
-            return assignment.splits if assignment else {}
-    return {}
+    entries = newest_manifest(out).get("spans", [])
+    kept = any((e["span"], e["version"], e["splits_policy"]) == (span, newest, "keep") for e in entries)
+    assignment = None if kept else read_assignment(directory / f"version-{newest}")
+    if assignment is None:
+        return {}
+    by_pixels = dict(zip(assignment.digests, assignment.splits.values(), strict=True))
+    present = {f.pixel_digest for f in facts}
+    ids_of_gone = [i for i, digest in zip(assignment.splits, assignment.digests, strict=True) if digest not in present]
+    replaced = {image_id: assignment.splits[image_id] for image_id in ids_of_gone}
+    found = {f.pair.id: by_pixels.get(f.pixel_digest) or replaced.get(f.pair.id) for f in facts}
+    return {image_id: split for image_id, split in found.items() if split}
 
 
 def _fingerprint(rows: Sequence[Row], config: Config) -> str:

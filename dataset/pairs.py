@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from dataset.problems import Problem
+from pipeline.errors import UserError
 from pipeline.features import SPLIT_EVAL, SPLIT_TEST, SPLIT_TRAIN
 
 IMAGE_FOLDERS: Final = frozenset({"images"})
@@ -73,7 +74,9 @@ def find_pairs(source: Path) -> Layout:
 def _by_id(source: Path, role_folders: frozenset[str]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     # Not rglob: it does not enter folders that are links. Names with a leading dot are not the user's.
-    folders = sorted((Path(folder), sorted(names)) for folder, _, names in os.walk(source, followlinks=True))
+    folders = sorted(
+        (Path(folder), sorted(names)) for folder, _, names in os.walk(source, followlinks=True, onerror=_refuse)
+    )
     for folder, names in folders:
         kept = list(folder.relative_to(source).parts)
         role = next((part for part in kept if part in role_folders), None)
@@ -85,6 +88,13 @@ def _by_id(source: Path, role_folders: frozenset[str]) -> dict[str, list[Path]]:
             if path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
                 found.setdefault("/".join([*kept, path.stem]), []).append(path)
     return found
+
+
+def _refuse(error: OSError) -> None:
+    """os.walk would leave the folder out."""
+    raise UserError(
+        f"{error.filename}: cannot be listed ({error.strerror}), expected a readable folder: correct its permissions"
+    )
 
 
 def _duplicates(files: dict[str, list[Path]], role: str) -> Iterable[Problem]:

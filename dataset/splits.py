@@ -1,8 +1,9 @@
 """Which split each near-duplicate group goes to, and whether it may."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from dataset.assignment import Row
 from dataset.examine import Facts
@@ -12,6 +13,16 @@ from pipeline.errors import UserError
 from pipeline.features import SPLIT_EVAL, SPLIT_TRAIN, SPLITS
 
 SplitPolicy = Literal["keep", "regroup"]
+
+
+class Dealt(NamedTuple):
+    """Rows with their splits; the images left out because they link groups that are in different splits already; and
+    how many groups have images in more than one split, those of other spans counted.
+    """
+
+    rows: list[Row]
+    left_out: list[Facts]
+    crossing: int
 
 
 # Group and split of images of other spans: they are not dealt again.
@@ -26,8 +37,8 @@ def deal(
     policy: SplitPolicy | None,
     previous: Mapping[str, str],
     source: Path,
-) -> tuple[list[Row], list[Facts]]:
-    """Rows with their splits, and the images left out because they link groups that are in different splits already.
+) -> Dealt:
+    """Deals whole groups to splits, or measures the source's own.
 
     Args:
       facts: the checked pairs.
@@ -47,22 +58,24 @@ def deal(
     placed = [(label, split) for label, (_, split) in zip(elsewhere, others, strict=True)]
     if any(f.pair.split for f in facts) and policy != "regroup":
         splits = _own_splits(facts, own, placed, config, policy, source)
-        return [Row(*row) for row in zip(facts, groups, splits, strict=True)], []
+        rows = [Row(*row) for row in zip(facts, groups, splits, strict=True)]
+        return Dealt(rows, [], _crossing(list(zip(own, splits, strict=True)), placed))
     settled, left_out = _settled(facts, own, placed, previous)
     fresh = [i for i in range(len(facts)) if settled[i] is None and i not in left_out]
-    assigned = _assign(facts, own, fresh, {name: getattr(config.dataset, name) for name in SPLITS}, config)
-    rows = [Row(f, groups[i], settled[i] or assigned[i]) for i, f in enumerate(facts) if i not in left_out]
-    return rows, [facts[i] for i in sorted(left_out)]
+    shares = {name: getattr(config.dataset, name) for name in SPLITS}
+    assigned = _assign(facts, own, fresh, shares, config, Counter(split for split in settled if split))
+    kept = [(i, settled[i] or assigned[i]) for i in range(len(facts)) if i not in left_out]
+    rows = [Row(facts[i], groups[i], split) for i, split in kept]
+    return Dealt(rows, [facts[i] for i in sorted(left_out)], _crossing([(own[i], split) for i, split in kept], placed))
 
 
-def crossing_groups(rows: Sequence[Row], others: Placed = ()) -> int:
-    """Groups of `rows` that have images in more than one split, those of other spans counted."""
-    splits_of: dict[str, set[str]] = {}
-    for row in rows:
-        splits_of.setdefault(row.group, set()).add(row.split)
-    for group, split in others:
-        if group in splits_of:
-            splits_of[group].add(split)
+def _crossing(own: Sequence[tuple[int, str]], placed: Sequence[tuple[int, str]]) -> int:
+    splits_of: dict[int, set[str]] = {}
+    for label, split in own:
+        splits_of.setdefault(label, set()).add(split)
+    for label, split in placed:
+        if label in splits_of:
+            splits_of[label].add(split)
     return sum(len(splits) > 1 for splits in splits_of.values())
 
 
@@ -85,7 +98,12 @@ def _settled(
 
 
 def _assign(
-    facts: Sequence[Facts], labels: Sequence[int], indices: Sequence[int], shares: Mapping[str, float], config: Config
+    facts: Sequence[Facts],
+    labels: Sequence[int],
+    indices: Sequence[int],
+    shares: Mapping[str, float],
+    config: Config,
+    settled: Mapping[str, int] | None = None,
 ) -> dict[int, str]:
     """Splits of the images at `indices`, whole groups at a time, stratified by the defects present."""
     chosen = assign_splits(
@@ -94,6 +112,7 @@ def _assign(
         [facts[i].defects for i in indices],
         shares,
         config.dataset.seed,
+        settled,
     )
     return dict(zip(indices, chosen, strict=True))
 
@@ -116,7 +135,8 @@ def _own_splits(
     if SPLIT_EVAL in splits:
         return splits
     # Sources with only train and test: `eval`, which steers training, is taken from `train`, by group.
-    train = [i for i, split in enumerate(splits) if split == SPLIT_TRAIN]
+    elsewhere = {label for label, _ in placed}
+    train = [i for i, split in enumerate(splits) if split == SPLIT_TRAIN and labels[i] not in elsewhere]
     total = config.dataset.train + config.dataset.eval
     shares = {SPLIT_TRAIN: config.dataset.train / total, SPLIT_EVAL: config.dataset.eval / total}
     carved = _assign(facts, labels, train, shares, config)

@@ -410,3 +410,10 @@ def test_rgb_masks_are_kept_byte_for_byte_and_others_recoloured(tmp_path: Path, 
     pair = pair_of(tmp_path, mask=tmp_path / "m.png")
     assert (recorded(pair).mask == (tmp_path / "m.png").read_bytes()) is kept
     np.testing.assert_array_equal(mask_rgb(recorded(pair)), COLORS[some_ids()])
+
+
+def test_a_png_with_a_wrong_checksum_is_refused(tmp_path: Path):
+    encoded = bytearray(saved(tmp_path / "good.png", scene()).read_bytes())
+    encoded[encoded.index(b"IEND") - 5] ^= 1
+    (tmp_path / "broken.png").write_bytes(encoded)
+    assert "checksum" in refusal(pair_of(tmp_path, tmp_path / "broken.png")).what

@@ -137,7 +137,8 @@ def leaky(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_layout_of_the_contract(records: Path):
     files = {p.relative_to(records).as_posix() for p in records.rglob("*") if p.is_file()}
     shards = {f"span-1/version-1/{split}/records-00000.tfrecord.gz" for split in ("train", "eval", "test")}
-    assert files == {".lock", "dataset.json", "dataset.html", "span-1/version-1/images.csv", *shards}
+    beside = {"span-1/version-1/images.csv", "span-1/version-1/thumbnails.npy"}
+    assert files == {".lock", "dataset.json", "dataset.html", *beside, *shards}
     assert [len(read_split(records / "span-1/version-1", split)) for split in ("train", "eval", "test")] == [24, 3, 3]
 
 

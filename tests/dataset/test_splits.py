@@ -145,6 +145,63 @@ def test_a_source_whose_test_images_were_trained_on_in_another_span_is_refused(s
         ingest(tmp_path / "own", tmp_path / "out", CONFIG, span=2)
 
 
+def test_shares_are_of_all_images_also_when_they_come_by_threes(source: Path, tmp_path: Path) -> None:
+    done = ingest(source, tmp_path / "out", CONFIG)
+    for index in range(40, 70):
+        place(source, f"s{index}", index)
+        if index % 3 == 0:
+            done = ingest(source, tmp_path / "out", CONFIG)
+    images = {split: facts["images"] for split, facts in done.manifest["splits"].items()}
+    assert sum(images.values()) == 70
+    assert 40 <= images["train"] <= 44 and 13 <= images["eval"] <= 15 and 13 <= images["test"] <= 15
+
+
+def test_renamed_images_keep_their_splits(source: Path, tmp_path: Path) -> None:
+    before = splits_of(ingest(source, tmp_path / "out", CONFIG))
+    for folder in ("images", "masks"):
+        for path in sorted((source / folder).iterdir()):
+            path.rename(path.with_name(f"r{path.name}"))
+    after = splits_of(ingest(source, tmp_path / "out", CONFIG))
+    assert after == {f"r{image_id}": split for image_id, split in before.items()}
+
+
+def test_keep_means_nothing_for_a_source_without_splits(source: Path, tmp_path: Path) -> None:
+    before = splits_of(ingest(source, tmp_path / "out", CONFIG, splits="keep"))
+    place(source, "new", 41)
+    done = ingest(source, tmp_path / "out", CONFIG, splits="keep")
+    assert done.manifest["splits_policy"] == "regroup"
+    assert {image_id: split for image_id, split in splits_of(done).items() if image_id != "new"} == before
+
+
+def test_splits_stay_after_a_version_was_deleted(source: Path, tmp_path: Path) -> None:
+    first = splits_of(ingest(source, tmp_path / "out", CONFIG))
+    place(source, "new", 41)
+    second = ingest(source, tmp_path / "out", CONFIG)
+    assert second.version is not None
+    shutil.rmtree(second.version)
+    again = splits_of(ingest(source, tmp_path / "out", CONFIG))
+    assert {image_id: again[image_id] for image_id in first} == first
+
+
+def test_a_deleted_span_leaves_the_manifest_true(source: Path, tmp_path: Path) -> None:
+    ingest(source, tmp_path / "out", CONFIG)
+    shutil.rmtree(tmp_path / "out" / "span-1")
+    ingest(source, tmp_path / "out", CONFIG, span=2)
+    assert [entry["span"] for entry in read_manifest(tmp_path / "out")["spans"]] == [2]
+
+
+def test_a_training_image_that_another_span_tests_with_is_refused(source: Path, tmp_path: Path) -> None:
+    before = splits_of(ingest(source, tmp_path / "out", CONFIG))
+    tested = next(image_id for image_id, where in before.items() if where == "test")
+    for index, split in enumerate(["train"] * 20 + ["valid"] * 5 + ["test"] * 5, start=40):
+        place(tmp_path / "own" / split, f"n{index}", index)
+    place(tmp_path / "own" / "train", "copy", int(tested[1:]), turn=2)
+    with pytest.raises(UserError, match=r"1 groups of near-duplicates.*another version or span.*--splits regroup"):
+        ingest(tmp_path / "own", tmp_path / "out", CONFIG, span=2)
+    kept = ingest(tmp_path / "own", tmp_path / "out", CONFIG, span=2, splits="keep")
+    assert kept.manifest["leaking_groups"] == 1
+
+
 def test_another_seed_deals_otherwise(source: Path, tmp_path: Path) -> None:
     other = load_config("demo", ["dataset.seed=1", "dataset.train=0.6", "dataset.eval=0.2", "dataset.test=0.2"])
     assert splits_of(ingest(source, tmp_path / "a", CONFIG)) != splits_of(ingest(source, tmp_path / "b", other))
