@@ -11,7 +11,7 @@ import tensorflow as tf
 
 ROOT = Path(__file__).parents[2]
 RECORD_BYTES = 200_000
-RECORDS = 400
+RECORDS = 200
 
 # In a process of its own, whose peak memory is the node's.
 SCRIPT = """
