@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from pipeline import features
@@ -21,6 +22,11 @@ from transform_module.preprocessing import decode_pair
 
 # Images, or tiles, that go through the model together; the Evaluator hands over up to 1,000 records at a time.
 _CHUNK = 16
+
+
+def exported_weights(directory: str) -> list[np.ndarray]:
+    """The values of an export's variables, in the order of `model.variables`."""
+    return [variable.numpy() for variable in tf.saved_model.load(directory).exported_variables]
 
 
 class SegmentationModule(tf.Module):
