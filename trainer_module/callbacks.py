@@ -4,6 +4,7 @@ import csv
 import logging
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,26 +50,26 @@ class ProgressLine(keras.callbacks.Callback):
 
 
 class ProgressBar(keras.callbacks.Callback):
-    """A bar over the steps of an epoch, on a terminal: loss, images per second, time left in the epoch."""
+    """A bar over all steps, on a terminal: epoch, loss, foreground Dice, images per second, time left."""
 
     def __init__(self, epochs: int, images_per_epoch: int, steps_per_epoch: int, console: Any) -> None:
         super().__init__()
         self._epochs, self._steps, self._batch = epochs, steps_per_epoch, images_per_epoch / steps_per_epoch
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = Progress(*columns, console=console, transient=True)
+        self._task = self._bar.add_task("training", total=epochs * steps_per_epoch)
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         self._bar.start()
-        self._task = self._bar.add_task("training", total=self._steps)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._epoch = epoch
-        self._bar.reset(self._task, total=self._steps)
+        self._bar.update(self._task, completed=epoch * self._steps)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        speed = self._bar.tasks[0].speed
-        rate = f"  {speed * self._batch:.0f} images/s" if speed else ""
-        what = f"epoch {self._epoch + 1}/{self._epochs}  loss {float((logs or {}).get('loss', math.nan)):.4f}{rate}"
+        loss, dice = (float((logs or {}).get(name, math.nan)) for name in ("loss", "foreground_dice"))
+        speed = (self._bar.tasks[0].speed or 0.0) * self._batch
+        what = f"epoch {self._epoch + 1}/{self._epochs}  loss {loss:.4f}  Dice {dice:.4f}  {speed:.0f} images/s"
         self._bar.update(self._task, advance=1, description=what)
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
@@ -156,3 +157,10 @@ def training_callbacks(
     if console is not None:
         callbacks.append(ProgressBar(config.epochs, images_per_epoch, steps_per_epoch, console))
     return callbacks
+
+
+def close_bars(callbacks: Sequence[Any]) -> None:
+    """Keras ends no callback of a training that raises: the terminal's cursor would stay hidden."""
+    for callback in callbacks:
+        if isinstance(callback, ProgressBar):
+            callback.on_train_end()

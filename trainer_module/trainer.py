@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ from tfx import v1 as tfx
 
 from pipeline.config import TrainerConfig
 from trainer_module import data, devices, previews
-from trainer_module.callbacks import training_callbacks
+from trainer_module.callbacks import close_bars, training_callbacks
 from trainer_module.checkpoint import Checkpoint, checkpoint_key
 from trainer_module.clock import Clock
 from trainer_module.export import export_model, exported_weights
@@ -87,36 +88,75 @@ def train(job: Job, config: TrainerConfig) -> Trained:
     """Fits one model, or goes on with one whose training was killed."""
     devices.make_reproducible(config.train)
     strategy = devices.make_strategy(devices.gpu_names())
-    train_files, eval_files = _expand(job.train_patterns), _expand(job.eval_patterns)
-    train_tiles, eval_tiles = data.count_tiles(train_files, config), data.count_tiles(eval_files, config)
-    steps = _steps(train_tiles, eval_tiles, config)
+    splits = _open_splits(job, config)
     _warn_of_clipping(config, strategy)
     with strategy.scope(), devices.precision(devices.dtype_policy(config.train)):
         model = compiled_model(config)
     _begin_with(model, job.base_model)
-    logger.info("%s parameters, %d training and %d eval tiles", f"{model.count_params():,}", train_tiles, eval_tiles)
-    clock = Clock()
-    callbacks = training_callbacks(config.train, job.log_directory, steps * config.train.batch_size, steps, clock)
-    if config.train.preview_images:
-        callbacks.append(previews.Previews(eval_files, config, job.log_directory))
-    previews.draw_augmented(train_files, config, job.log_directory)
-    key = checkpoint_key([config.model_dump_json(), job.code, job.base_model], [*train_files, *eval_files])
-    checkpoint = Checkpoint(job.checkpoints, key, callbacks, clock)
-    cache = data.choose_cache(train_tiles + eval_tiles, config, job.log_directory)
-    clock.start()
-    history = model.fit(
-        data.training_batches(train_files, train_tiles, config, cache, checkpoint.first_epoch),
-        validation_data=data.evaluation_batches(eval_files, eval_tiles, config, cache),
-        initial_epoch=checkpoint.first_epoch,
-        epochs=config.train.epochs,
-        steps_per_epoch=steps,
-        shuffle=False,
-        callbacks=[*callbacks, *job.callbacks, checkpoint],
-        verbose=0,
+    logger.info(
+        "%s parameters, %d training and %d eval tiles",
+        f"{model.count_params():,}",
+        splits.train_tiles,
+        splits.eval_tiles,
     )
-    if cache:
-        _remove(cache)
-    return Trained(_plain_model(model, config), history.epoch[-1] + 1, clock.seconds, checkpoint)
+    clock = Clock()
+    callbacks = training_callbacks(
+        config.train, job.log_directory, splits.steps * config.train.batch_size, splits.steps, clock
+    )
+    if config.train.preview_images:
+        callbacks.append(previews.Previews(splits.eval_files, config, job.log_directory))
+    previews.draw_augmented(splits.train_files, config, job.log_directory)
+    files = [*splits.train_files, *splits.eval_files]
+    key = checkpoint_key([config.model_dump_json(), job.code, job.base_model], files)
+    checkpoint = Checkpoint(job.checkpoints, key, callbacks, clock)
+    epochs = _fit(model, splits, job, config, [*callbacks, *job.callbacks, checkpoint], checkpoint.first_epoch)
+    return Trained(_plain_model(model, config), epochs, clock.seconds, checkpoint)
+
+
+@dataclass(frozen=True)
+class _Splits:
+    """Files and tiles of `train` and `eval`, and the steps of an epoch."""
+
+    train_files: list[str]
+    eval_files: list[str]
+    train_tiles: int
+    eval_tiles: int
+    steps: int
+
+
+def _open_splits(job: Job, config: TrainerConfig) -> _Splits:
+    train_files, eval_files = _expand(job.train_patterns), _expand(job.eval_patterns)
+    train_tiles, eval_tiles = data.count_tiles(train_files, config), data.count_tiles(eval_files, config)
+    steps = train_tiles // config.train.batch_size
+    if steps == 0 or eval_tiles == 0:
+        raise ValueError(
+            f"{train_tiles} training and {eval_tiles} eval tiles, expected at least train.batch_size "
+            f"({config.train.batch_size}) and 1: add images or lower train.batch_size"
+        )
+    return _Splits(train_files, eval_files, train_tiles, eval_tiles, steps)
+
+
+def _fit(
+    model: keras.Model, splits: _Splits, job: Job, config: TrainerConfig, callbacks: Sequence[Any], first_epoch: int
+) -> int:
+    """Returns how many epochs the model has been trained for, those before a kill included."""
+    cache = data.choose_cache(splits.train_tiles + splits.eval_tiles, config, job.log_directory)
+    try:
+        history = model.fit(
+            data.training_batches(splits.train_files, splits.train_tiles, config, cache, first_epoch),
+            validation_data=data.evaluation_batches(splits.eval_files, splits.eval_tiles, config, cache),
+            initial_epoch=first_epoch,
+            epochs=config.train.epochs,
+            steps_per_epoch=splits.steps,
+            shuffle=False,
+            callbacks=list(callbacks),
+            verbose=0,
+        )
+    finally:
+        close_bars(callbacks)
+        if cache:
+            _remove(cache)
+    return history.epoch[-1] + 1
 
 
 def compiled_model(config: TrainerConfig) -> keras.Model:
@@ -131,16 +171,6 @@ def compiled_model(config: TrainerConfig) -> keras.Model:
         jit_compile=devices.on_gpu_unless_set(config.train.jit_compile),
     )
     return model
-
-
-def _steps(train_tiles: int, eval_tiles: int, config: TrainerConfig) -> int:
-    steps = train_tiles // config.train.batch_size
-    if steps == 0 or eval_tiles == 0:
-        raise ValueError(
-            f"{train_tiles} training and {eval_tiles} eval tiles, expected at least train.batch_size "
-            f"({config.train.batch_size}) and 1: add images or lower train.batch_size"
-        )
-    return steps
 
 
 def _warn_of_clipping(config: TrainerConfig, strategy: tf.distribute.Strategy) -> None:
