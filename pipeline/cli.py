@@ -61,14 +61,41 @@ def ingest(source: Path, out: Path, config: str, overrides: tuple[str, ...], **o
 @_ROOT
 @_SET
 @click.option("--beam-arg", "beam_args", multiple=True, help="Passed on to Apache Beam, such as --runner=FlinkRunner.")
-def run(config: str, data: Path, root: Path, overrides: tuple[str, ...], beam_args: tuple[str, ...]) -> None:
+@click.option("--accept-refused", default="", metavar="REASON", help="Pushes the model though the gate refuses it.")
+def run(
+    config: str,
+    data: Path,
+    root: Path,
+    overrides: tuple[str, ...],
+    beam_args: tuple[str, ...],
+    accept_refused: str,
+) -> None:
     """Trains, measures, judges, and pushes the model if it is good enough.
 
     Example: flexunet run --config mine.toml --data records --root runs/mine --set train.epochs=20
     """
     from pipeline.commands import run_pipeline
 
-    run_pipeline(config, data, root, overrides, beam_args)
+    run_pipeline(config, data, root, overrides, beam_args, accept_refused)
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path), metavar="MODEL_DIR")
+@click.argument("data", type=click.Path(path_type=Path))
+@_CONFIG
+@_SET
+@click.option("--baseline", type=click.Path(path_type=Path), metavar="MODEL_DIR", help="A model to compare with.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for metrics.json and details.json.")
+def evaluate(
+    model: Path, data: Path, config: str, overrides: tuple[str, ...], baseline: Path | None, out: Path | None
+) -> None:
+    """Measures a model on the test split of DATA (OUT of ingest) as the pipeline does; exits with 2 if it is refused.
+
+    Example: flexunet evaluate runs/mine/serving_model records --config mine.toml
+    """
+    from pipeline.commands import run_evaluate
+
+    run_evaluate(model, data, config, overrides, baseline, out)
 
 
 @cli.command()
