@@ -28,8 +28,9 @@ lint: setup ## Style, types, layers, and that lock and requirements agree
 	$(UV) lock --check
 	$(UV) export $(EXPORT) | diff - requirements.txt
 
-bench: setup ## Ingest at 4,000 and 16,000 images: scaling, memory, throughput
+bench: setup ## Scaling, memory and throughput of ingest and of the gate; coverage of its intervals
 	$(RUN)python -m benchmarks.ingest
+	$(RUN)python -m benchmarks.gate
 
 setup: .venv/.done
 
