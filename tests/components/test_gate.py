@@ -55,7 +55,7 @@ def write_records(folder: Path, pairs: Sequence[Pair], groups: Sequence[str] = (
                 "mask/encoded": png(COLORS[truth]),
                 "image/id": f"{index:03d}".encode(),
                 "image/group": (groups[index] if groups else f"{index:03d}").encode(),
-                **{f"metadata/{column}": values[index].encode() for column, values in metadata.items()},
+                **{f"metadata/{key}": values[index].encode() for key, values in metadata.items() if values[index]},
             }
             feature = {k: tf.train.Feature(bytes_list=tf.train.BytesList(value=[v])) for k, v in values.items()}
             writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
@@ -401,6 +401,14 @@ def test_slices_are_measured_and_gated_from_so_many_groups_on(measure: Measure) 
     assert shown.verdicts["defects=scratches"] is True and shown.blessed
     assert "shown, not gated: 3 groups, fewer than 4" in shown.words("defects=scratches")
     assert "shown, not gated: 0 groups" in shown.words("line=C")
+
+
+def test_records_that_lack_a_column_are_a_slice_of_their_own(measure: Measure) -> None:
+    some = measure(metadata={"line": ["A", "", "B"] * 4}, slice_columns=["line", "coil"], min_groups=1).metrics
+    rows = {row["slice"]: row["images"] for row in some["slices"]}
+    assert {name: rows.get(name) for name in ("line=A", "line=B", "line=missing", "coil=missing")} == {
+        "line=A": 4, "line=B": 4, "line=missing": 4, "coil=missing": 12
+    }  # fmt: skip
 
 
 def test_the_worst_median_and_best_images_are_named(measure: Measure) -> None:
