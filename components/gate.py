@@ -9,6 +9,7 @@ from tfx import v1  # noqa: F401
 # isort: split
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ import tensorflow_model_analysis as tfma
 from numpy.typing import NDArray
 
 from components import segmentation_metrics, summary
+from components.measurement import SLICES_PER_COLUMN
 from pipeline.config import GateSettings
 
 # Below so many groups an interval is rough.
@@ -140,9 +142,12 @@ def details_json(evaluation: Evaluation, settings: GateSettings) -> dict[str, An
 def warnings(evaluation: Evaluation) -> list[str]:
     """What to keep in mind when reading the scores."""
     groups = int(evaluation.score(summary.GROUPS))
-    if groups >= FEW_GROUPS:
-        return []
-    return [f"{groups} groups of test images: below {FEW_GROUPS} the interval is rough, and wide"]
+    columns = Counter(row["slice"].partition("=")[0] for row in evaluation.details["slices"])
+    full = [column for column, count in columns.items() if count >= SLICES_PER_COLUMN]
+    few = [f"{groups} groups of test images: below {FEW_GROUPS} the interval is rough, and wide"]
+    return (few if groups < FEW_GROUPS else []) + [
+        f"{column} has {SLICES_PER_COLUMN} values or more: the first in alphabetical order are shown" for column in full
+    ]
 
 
 def _checks_of(

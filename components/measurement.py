@@ -8,7 +8,7 @@ for 8 bytes of each group in a set.
 import bisect
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Self
 
@@ -26,7 +26,7 @@ Numbers = NDArray[np.float64]
 # The median images are exact up to so many images, and of a sample by hash beyond.
 _SAMPLED_IMAGES: Final = 1000
 # A column such as a serial number has a value for each image: the first so many in alphabetical order are kept.
-_SLICES_PER_COLUMN: Final = 100
+SLICES_PER_COLUMN: Final = 100
 _ROUNDED_TO: Final = 2.0**-16
 
 
@@ -126,7 +126,7 @@ class Totals:
         if image.largest_defect:
             _join(self.size_bins, {_size_bin(image.largest_defect): one})
         self._rank(image, gate.listed_images)
-        self._bound()
+        self._bound(gate.min_slice_dice)
 
     def merge(self, other: Self, settings: GateSettings) -> None:
         """Takes other images in; `other` stays as it is."""
@@ -142,7 +142,7 @@ class Totals:
         self.worst = sorted(self.worst + other.worst)[:listed]
         self.best = sorted(self.best + other.best)[-listed:]
         self.sample = sorted(self.sample + other.sample)[:_SAMPLED_IMAGES]
-        self._bound()
+        self._bound(settings.gate.min_slice_dice)
 
     def median(self, count: int) -> list[Ranked]:
         """The `count` images in the middle."""
@@ -189,13 +189,14 @@ class Totals:
         bisect.insort(self.best, ranked)
         del self.best[:-listed]
 
-    def _bound(self) -> None:
-        """Keeps the first values of each column: whichever order the images come in, the sums of those are whole."""
-        if len(self.slices) <= _SLICES_PER_COLUMN:
+    def _bound(self, gated: Collection[str]) -> None:
+        """Keeps the gated and then the first values of each column: in whatever order, their sums are whole."""
+        if len(self.slices) <= SLICES_PER_COLUMN:
             return
         for column in {column for column, _ in self.slices}:
-            values = sorted(value for name, value in self.slices if name == column)
-            for value in values[_SLICES_PER_COLUMN:]:
+            values = [value for name, value in self.slices if name == column]
+            values.sort(key=lambda value: (f"{column}={value}" not in gated, value))
+            for value in values[SLICES_PER_COLUMN:]:
                 del self.slices[column, value]
 
 

@@ -64,9 +64,8 @@ def slice_rows(totals: Totals, settings: GateSettings) -> list[dict[str, Any]]:
         _slice_row(f"size={name}", f"largest defect of {part.smallest:,} to {part.largest:,} pixels", part, settings)
         for name, part in totals.size_quartiles().items()
     ]
-    for (column, value), part in sorted(totals.slices.items()):
-        words = f"images with {value.replace('+', ' and ')}" if column == "defects" else f"{column} {value}"
-        rows.append(_slice_row(f"{column}={value}", words.replace("with none", "without defect"), part, settings))
+    for (column, value), part in sorted(totals.slices.items(), key=lambda item: item[0]):
+        rows.append(_slice_row(f"{column}={value}", _slice_words(column, value), part, settings))
     return rows
 
 
@@ -148,6 +147,12 @@ def _gated(values: dict[str, Any], totals: Totals, settings: GateSettings) -> di
         **{GATE + class_score("dice", name): 1.0 if name in unmeasured else score for name, score in dice.items()},
         **{SLICE + name: _slice_value(rows.get(name)) for name in gate.min_slice_dice},
     }
+
+
+def _slice_words(column: str, value: str) -> str:
+    if column != "defects":
+        return f"{column} is {value}"
+    return "images without defect" if value == "none" else f"images with {value.replace('+', ' and ')}"
 
 
 def _slice_value(row: dict[str, Any] | None) -> float:

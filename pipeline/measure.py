@@ -41,9 +41,9 @@ def measure(
     with tempfile.TemporaryDirectory() as directory:
         try:
             evaluate(models, splits, config, Path(directory))
+            evaluation = gate.Evaluation(f"{directory}/evaluation")
         except Exception as error:
             raise NodeFailed(f"Evaluator failed: {last_line(error)}") from error
-        evaluation = gate.Evaluation(f"{directory}/evaluation")
     metrics = report.make_metrics(evaluation, settings, model, str(baseline) if baseline else None)
     if out:
         report.write_report(out, metrics, evaluation, settings)

@@ -132,6 +132,15 @@ def test_a_column_with_a_value_for_each_image_stays_bounded(settings: GateSettin
         assert kept == {f"{i:03d}": 2 for i in range(100)}
 
 
+def test_a_gated_value_is_kept_however_many_there_are(make_config: Any) -> None:
+    gate = {"resamples": 200, "slice_columns": ["line"], "min_slice_dice": {"line=149": 0.5}}
+    settings = part_of(make_config(gate=gate), GateSettings)
+    names = [f"{i:03d}" for i in np.random.default_rng(0).permutation(150)]
+    totals = added([measure_image(outputs(i), {"line": name}, settings) for i, name in enumerate(names)], settings)
+    kept = [value for column, value in totals.slices if column == "line"]
+    assert sorted(kept) == [*(f"{i:03d}" for i in range(99)), "149"]
+
+
 def test_an_image_without_defect_and_without_alarm_is_neither_worst_nor_best(settings: GateSettings) -> None:
     clean = {**outputs(0), "counts": np.diag([256.0, 0, 0, 0])}
     totals = added([measure_image(clean, {}, settings), *measured(3, settings)[1:]], settings)

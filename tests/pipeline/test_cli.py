@@ -86,6 +86,7 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[s
         ("evaluate model data", "Missing option '--config'"),
         ("evaluate model --config demo", "Missing argument 'DATA'"),
         ("run --config demo --data d --root r --accept-refused", "'--accept-refused' requires an argument"),
+        ("run --config demo --data d --root r --accept-refused=", "empty, expected a reason"),
     ],
 )
 def test_usage_errors(tmp_path: Path, arguments: str, words: str):
