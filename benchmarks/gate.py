@@ -156,10 +156,11 @@ def _evaluator(directory: Path, config: Config) -> None:
 
 
 def _bare_loop(directory: Path, config: Config) -> None:
-    """Decodes, predicts in batches, counts pixels: nothing else."""
+    """Decodes, resizes, predicts in batches, counts pixels: nothing else."""
     import tensorflow as tf
 
     from trainer_module.metrics import count_matrix
+    from transform_module.images import fit_image
     from transform_module.preprocessing import decode_pair
 
     model = _model(config)
@@ -167,7 +168,8 @@ def _bare_loop(directory: Path, config: Config) -> None:
 
     def parse(record: Any) -> Any:
         row = tf.io.parse_single_example(record, {key: tf.io.FixedLenFeature([], tf.string) for key in keys})
-        return decode_pair(*(row[key] for key in keys), config)
+        image, class_ids = decode_pair(*(row[key] for key in keys), config)
+        return fit_image(image, config.image)[0], class_ids
 
     @tf.function
     def count(pixels: Any, class_ids: Any) -> Any:
