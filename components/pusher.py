@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from tfx import v1 as tfx
 from tfx.components.pusher import component, executor
@@ -16,11 +16,8 @@ from tfx.dsl.components.base import executor_spec
 from tfx.types import Artifact, artifact_utils, standard_component_specs
 from tfx.utils import json_utils
 
-from components.baseline import PUSHED_COMPARABLE, PUSHED_MODEL_ID
+from components.baseline import ACCEPTED_REFUSED, PUSHED_COMPARABLE, PUSHED_MODEL_ID
 from pipeline.features import ASSETS_EXTRA, EXPORTED_PROVENANCE
-
-# Custom property of PushedModel and key of provenance.json: why a person had a model pushed that the gate refused.
-ACCEPTED_REFUSED: Final = "accepted_refused"
 
 
 class Executor(executor.Executor):

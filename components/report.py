@@ -11,7 +11,7 @@ from tfx.types import Artifact, artifact, artifact_utils, component_spec, standa
 from tfx.utils import path_utils
 
 from components import gate
-from components.pusher import ACCEPTED_REFUSED
+from components.baseline import ACCEPTED_REFUSED
 from pipeline.config import GateSettings
 from pipeline.features import ASSETS_EXTRA, EXPORTED_TRAINING, SPLIT_TEST
 
