@@ -144,7 +144,7 @@ def warnings(evaluation: Evaluation) -> list[str]:
     groups = int(evaluation.score(summary.GROUPS))
     columns = Counter(row["slice"].partition("=")[0] for row in evaluation.details["slices"])
     full = [column for column, count in columns.items() if count >= SLICES_PER_COLUMN]
-    few = [f"{groups} groups of test images: below {FEW_GROUPS} the interval is rough, and wide"]
+    few = [f"{groups} groups of test images: below {FEW_GROUPS} the interval is rough"]
     return (few if groups < FEW_GROUPS else []) + [
         f"{column} has {SLICES_PER_COLUMN} values or more: the first in alphabetical order are shown" for column in full
     ]
@@ -175,7 +175,7 @@ def _score(name: str, value: float, bound: float, evaluation: Evaluation, settin
         words = f"foreground Dice is {_say(evaluation.score(name))}"
         if settings.gate.bound_on == "lower":
             ends = "undefined, a single group has none" if interval is None else "{:.4f} to {:.4f}".format(*interval)
-            words += f", 95 % interval {ends}: its lower end"
+            required = f"95 % interval {ends}: its lower end must be at least {bound:.4f}"
         return _check(name, value, bound, value >= bound, f"{words}, {required}")
     if name == summary.DEFECTS_FOUND:
         return _check(name, value, bound, value >= bound, f"{_say(value)} of the defects were found, {required}")

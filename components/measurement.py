@@ -9,7 +9,7 @@ import bisect
 import hashlib
 import io
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
@@ -70,15 +70,15 @@ class ImageResult(NamedTuple):
 
     @property
     def dice(self) -> float:
-        """NaN where there was nothing to find and nothing was predicted."""
-        return float(scores.dice_of_present(self.sums.counts))
+        """Of the classes that the image holds; without a defect 0 for a false alarm, else NaN."""
+        return 0.0 if self.sums.alarms[0] == 1 else float(scores.dice_of_present(self.sums.counts))
 
 
 @dataclass
 class SliceTotals:
-    """Sums of a slice."""
+    """Sums of a slice of at least one image."""
 
-    counts: Numbers | float = 0.0
+    sums: Sums
     images: int = 0
     groups: set[int] = field(default_factory=set)
     smallest: int = 2**62
@@ -86,7 +86,7 @@ class SliceTotals:
 
     def absorb(self, other: Self) -> None:
         """Takes other images in; `other` stays as it is."""
-        self.counts = self.counts + other.counts
+        self.sums = self.sums.plus(other.sums)
         self.images += other.images
         self.groups |= other.groups
         self.smallest, self.largest = min(self.smallest, other.smallest), max(self.largest, other.largest)
@@ -121,7 +121,7 @@ class Totals:
         self.sums = image.sums if self.sums is None else self.sums.plus(image.sums)
         resampled = np.multiply.outer(group_weights(gate.seed, image.group, gate.resamples), _vector(image.sums))
         self.resampled = resampled if self.resampled is None else np.add(self.resampled, resampled, out=self.resampled)
-        one = SliceTotals(image.sums.counts, 1, {image.group}, image.largest_defect, image.largest_defect)
+        one = SliceTotals(image.sums, 1, {image.group}, image.largest_defect, image.largest_defect)
         _join(self.slices, dict.fromkeys(image.slices.items(), one))
         if image.largest_defect:
             _join(self.size_bins, {_size_bin(image.largest_defect): one})
@@ -246,7 +246,11 @@ def _sums(outputs: Mapping[str, Any], defects: Defects) -> Sums:
 
 def _join(totals: dict[Any, SliceTotals], more: Mapping[Any, SliceTotals]) -> None:
     for key, part in more.items():
-        totals.setdefault(key, SliceTotals()).absorb(part)
+        if key in totals:
+            totals[key].absorb(part)
+        else:
+            # A set of its own: `part` stays as it is when others are absorbed.
+            totals[key] = replace(part, groups=set(part.groups))
 
 
 def _size_bin(pixels: int) -> int:

@@ -59,7 +59,7 @@ def difference_interval(candidate: Totals, baseline: Totals) -> tuple[float, flo
 
 
 def slice_rows(totals: Totals, settings: GateSettings) -> list[dict[str, Any]]:
-    """Each slice: `{slice, words, images, groups, foreground_dice, gated}`, None for an undefined Dice."""
+    """`{slice, words, images, groups, foreground_dice, found_share, false_alarm_share, gated}`; None: undefined."""
     rows = [
         _slice_row(f"size={name}", f"largest defect of {part.smallest:,} to {part.largest:,} pixels", part, settings)
         for name, part in totals.size_quartiles().items()
@@ -162,15 +162,21 @@ def _slice_value(row: dict[str, Any] | None) -> float:
 
 
 def _slice_row(name: str, words: str, part: SliceTotals, settings: GateSettings) -> dict[str, Any]:
-    dice = float(scores.dice_of_present(part.counts))
+    sums = part.sums
     return {
         "slice": name,
         "words": words,
         "images": part.images,
         "groups": len(part.groups),
-        "foreground_dice": None if np.isnan(dice) else dice,
+        "foreground_dice": _defined(scores.dice_of_present(sums.counts)),
+        "found_share": _defined(scores.share(sums.found.sum(), sums.present.sum())),
+        "false_alarm_share": _defined(scores.share(*sums.alarms)),
         "gated": name in settings.gate.min_slice_dice and len(part.groups) >= settings.gate.min_groups,
     }
+
+
+def _defined(score: Any) -> float | None:
+    return None if np.isnan(score) else float(score)
 
 
 def _reliability(totals: Totals) -> list[dict[str, float | None]]:

@@ -171,8 +171,8 @@ class GateConfig(Section):
     slice_columns: tuple[str, ...] = Field(default=(), description="Columns of `--metadata` to measure by value.")
     min_slice_dice: dict[str, Share] = Field(
         default_factory=dict,
-        description="Bound per slice: 'defects=inclusion+scratches', 'defects=none', 'size=smallest' (then small, "
-        "large, largest: quartiles of the largest defect), 'column=value'.",
+        description="Bound per slice: 'defects=inclusion+scratches', 'size=smallest' (then small, large, largest: "
+        "quartiles of the largest defect), 'column=value'.",
     )
     min_groups: int = Field(default=10, ge=1, description="A slice with fewer groups is shown, not gated.")
     resamples: int = Field(default=1000, ge=200, le=20_000, description="Of the bootstrap that gives the intervals.")
@@ -299,7 +299,7 @@ class Config(TrainerConfig):
         for name in self.gate.min_slice_dice:
             column, _, value = name.partition("=")
             ordered = "+".join(choice for choice in choices if choice in value.split("+"))
-            if column == "defects" and value not in ("none", ordered):
+            if column == "defects" and value != ordered:
                 yield f"gate.min_slice_dice names {name!r}, expected defect classes in this order: {'+'.join(choices)}"
 
 

@@ -78,15 +78,12 @@ def foreground_dice(counts: Array, xp: Any = np) -> Array:
 
 
 def dice_of_present(counts: Array) -> Array:
-    """Mean Dice over the defect classes that the truth holds, `[...]`: for a slice or an image, NumPy only.
+    """Mean Dice over the defect classes that the truth holds, `[...]`, NaN if it holds none: for a slice or an image.
 
-    In so little truth one stray pixel of an absent class would weigh as much as a whole class. Where the truth holds no
-    defect: 0 if one was predicted, else NaN.
+    In so little truth one stray pixel of an absent class would weigh as much as a whole class. NumPy only.
     """
-    _, truth, predicted = margins(counts)
-    of_present = mean_defined(np.where(truth > 0, dice(counts), np.nan)[..., 1:])
-    false_alarm = np.isnan(of_present) & (predicted[..., 1:].sum(axis=-1) > 0)
-    return np.where(false_alarm, 0.0, of_present)
+    present = margins(counts).truth > 0
+    return mean_defined(np.where(present, dice(counts), np.nan)[..., 1:])
 
 
 def share(part: Array, whole: Array) -> Array:

@@ -330,7 +330,8 @@ def test_the_bound_is_on_the_lower_end_unless_the_config_says_otherwise(measure:
     assert low < 0.85 < lower.metrics["foreground_dice"] < high
     assert (lower.blessed, point.blessed) == (False, True)
     assert lower.checks[0]["value"] == low and point.checks[0]["value"] == lower.metrics["foreground_dice"]
-    assert f"95 % interval {low:.4f} to {high:.4f}: its lower end, at least 0.8500" in lower.words("foreground_dice")
+    words = f"95 % interval {low:.4f} to {high:.4f}: its lower end must be at least 0.8500"
+    assert words in lower.words("foreground_dice")
 
 
 def test_near_duplicates_count_as_one_observation(measure: Measure) -> None:
@@ -395,7 +396,8 @@ def test_slices_are_measured_and_gated_from_so_many_groups_on(measure: Measure) 
     rows = {row["slice"]: row for row in gated.metrics["slices"]}
     assert rows["defects=inclusion+patches+scratches"]["images"] == 6
     assert rows["defects=scratches"]["foreground_dice"] == 0.0 and rows["defects=scratches"]["groups"] == 3
-    assert rows["defects=none"]["foreground_dice"] is None
+    assert rows["defects=scratches"]["found_share"] == 0.0
+    assert rows["defects=none"]["foreground_dice"] is None and rows["defects=none"]["false_alarm_share"] == 0.0
     assert rows["line=A"]["foreground_dice"] == 1.0 and rows["line=B"]["images"] == 4
     assert gated.verdicts["defects=scratches"] is False and gated.verdicts["line=A"] is True
     assert shown.verdicts["defects=scratches"] is True and shown.blessed

@@ -141,10 +141,16 @@ def test_a_gated_value_is_kept_however_many_there_are(make_config: Any) -> None:
     assert sorted(kept) == [*(f"{i:03d}" for i in range(99)), "149"]
 
 
-def test_an_image_without_defect_and_without_alarm_is_neither_worst_nor_best(settings: GateSettings) -> None:
-    clean = {**outputs(0), "counts": np.diag([256.0, 0, 0, 0])}
-    totals = added([measure_image(clean, {}, settings), *measured(3, settings)[1:]], settings)
-    assert "image-0" not in {image.image_id for image in (*totals.worst, *totals.best)}
+def test_a_false_alarm_is_among_the_worst_and_a_stray_pixel_is_not(settings: GateSettings) -> None:
+    counts = np.diag([256.0, 0, 0, 0])
+    counts[0, 1] = 1
+    clean, alarm = np.zeros((2, 16, 16), np.uint8)
+    alarm[0, 0] = 1
+    row = {**outputs(0), "counts": counts, "truth_png": np.array([png(clean)], object)}
+    stray = measure_image({**row, "predicted_png": np.array([png(clean)], object)}, {}, settings)
+    alarmed = measure_image({**row, "predicted_png": np.array([png(alarm)], object)}, {}, settings)
+    assert np.isnan(stray.dice) and alarmed.dice == 0.0
+    assert added([stray], settings).worst == [] and len(added([alarmed], settings).worst) == 1
 
 
 def test_no_image_at_all_is_an_error_that_says_so(settings: GateSettings) -> None:
