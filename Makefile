@@ -32,6 +32,7 @@ lint: setup ## Style, types, layers, and that lock and requirements agree
 
 bench: setup ## Speed, memory and scaling as ratios, each against a baseline in the same run
 	$(RUN)python -m benchmarks.ingest
+	$(RUN)python -m benchmarks.gate
 	$(RUN)python -m benchmarks.training
 
 recipes ablation: setup ## Needs IMAGES=DIR, such as NEU-Seg; goes on where it was stopped

@@ -17,6 +17,8 @@ from tfx.types import Artifact
 PUSHED: Final = "pushed"
 PUSHED_MODEL_ID: Final = "pushed_model_id"
 PUSHED_COMPARABLE: Final = "pushed_comparable"
+# Also a key of provenance.json: why a person had a model pushed that the gate refused.
+ACCEPTED_REFUSED: Final = "accepted_refused"
 
 logger = logging.getLogger("flexunet.baseline")
 

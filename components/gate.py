@@ -3,21 +3,29 @@
 The decision is TFMA's own blessing; what stands here explains it check by check, and refuses to disagree with it.
 """
 
+# Before TFMA, which lacks half its names unless TFX has stood in for what its libraries dropped.
+from tfx import v1  # noqa: F401
+
+# isort: split
 import json
 import math
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Final
 
 import numpy as np
 import tensorflow_model_analysis as tfma
 from numpy.typing import NDArray
 
-from components import segmentation_metrics as names
-from pipeline import scores
+from components import segmentation_metrics, summary
+from components.measurement import SLICES_PER_COLUMN
 from pipeline.config import GateSettings
 
-_BASELINE = tfma.BASELINE_KEY
+# Below so many groups an interval is rough.
+FEW_GROUPS: Final = 50
+OVERALL: Final = "Overall"
+# Checks are listed in this order, the rest by name: TFMA keeps thresholds in a map.
+_ORDER: Final = (summary.GATE + summary.FOREGROUND_DICE, summary.FOREGROUND_DICE, summary.MEASURED)
 
 
 class Evaluation:
@@ -28,15 +36,21 @@ class Evaluation:
         if not slices:
             raise ValueError(f"{directory}: no metrics of the whole split, expected the output of an Evaluator")
         self._values = {
-            (pair.key.name, pair.key.model_name == _BASELINE, pair.key.is_diff): _value(pair.value)
+            (pair.key.name, pair.key.model_name == tfma.BASELINE_KEY, pair.key.is_diff): _value(pair.value)
             for pair in slices[0].metric_keys_and_values
         }
         self.config: tfma.EvalConfig = tfma.load_eval_result(directory).config
         self.validation_ok: bool = tfma.load_validation_result(directory).validation_ok
+        self.details: dict[str, Any] = json.loads(self._values[(segmentation_metrics.DETAILS, False, False)])
 
     def score(self, name: str, baseline: bool = False) -> float:
         """The candidate's or the baseline's score; NaN if it is undefined."""
         return float(self._values[(name, baseline, False)])
+
+    def interval(self, name: str) -> list[float] | None:
+        """The 95 % interval of a score; None if it has none, as with a single group."""
+        ends = [self.score(end(name)) for end in (summary.lower, summary.upper)]
+        return None if any(math.isnan(end) for end in ends) else ends
 
     def difference(self, name: str) -> float:
         """Candidate minus baseline."""
@@ -44,27 +58,25 @@ class Evaluation:
 
     @property
     def has_baseline(self) -> bool:
-        return (names.FOREGROUND_DICE, True, False) in self._values
+        return (summary.FOREGROUND_DICE, True, False) in self._values
 
     @property
     def counts(self) -> NDArray[np.float64]:
         """Pixel counts `[C, C]`, rows truth."""
-        return self._values[(names.PIXEL_COUNTS, False, False)]
+        return self._values[(segmentation_metrics.PIXEL_COUNTS, False, False)]
 
 
-def gate_checks(evaluation: Evaluation) -> list[dict[str, Any]]:
+def gate_checks(evaluation: Evaluation, settings: GateSettings) -> list[dict[str, Any]]:
     """Every check of the gate, passed or failed: `{check, slice, value, bound, passed, words}`.
 
     Raises:
       ValueError: the checks do not add up to TFMA's own verdict.
     """
-    checks = [
-        check
-        for spec in evaluation.config.metrics_specs
-        for metric in spec.metrics
-        if metric.HasField("threshold")
-        for check in _checks_of(metric, evaluation)
-    ]
+    thresholds = {
+        name: threshold for spec in evaluation.config.metrics_specs for name, threshold in spec.thresholds.items()
+    }
+    ordered = sorted(thresholds, key=lambda name: (*(name != first for first in _ORDER), name))
+    checks = [check for name in ordered for check in _checks_of(name, thresholds[name], evaluation, settings)]
     if all(check["passed"] for check in checks) != evaluation.validation_ok:
         raise ValueError(f"the checks {checks} do not add up to TFMA's verdict, {evaluation.validation_ok}")
     return checks
@@ -72,73 +84,154 @@ def gate_checks(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 def metrics_json(evaluation: Evaluation, settings: GateSettings) -> dict[str, Any]:
     """The part of `report/metrics.json` that the evaluation decides; what is undefined or not measured is None."""
-    counts = evaluation.counts
+    score = evaluation.score
+    reported = (
+        summary.MEAN_IOU,
+        summary.MEAN_IOU_WITH_BACKGROUND,
+        summary.PIXEL_ACCURACY,
+        summary.SEED_DICE,
+        summary.CROSS_ENTROPY,
+        summary.CALIBRATION_ERROR,
+    )
     return {
         "blessed": evaluation.validation_ok,
-        "examples": int(evaluation.score(names.EXAMPLE_COUNT)),
-        "groups": None,
-        "gate": gate_checks(evaluation),
-        "foreground_dice": number(scores.foreground_dice(counts)),
-        "foreground_dice_interval": None,
-        "foreground_dice_model_size": None,
-        "mean_iou": number(scores.mean_defined(scores.iou(counts)[1:])),
-        "mean_iou_with_background": number(scores.mean_defined(scores.iou(counts))),
-        "pixel_accuracy": number(scores.pixel_accuracy(counts)),
-        "seed_dice": number(evaluation.score(names.SEED_DICE)),
-        "cross_entropy": number(evaluation.score(names.CROSS_ENTROPY)),
-        "calibration_error": None,
-        "classes": _class_scores(counts, settings),
-        "defects": None,
-        "slices": [],
+        "examples": int(score(summary.EXAMPLES)),
+        "groups": int(score(summary.GROUPS)),
+        "gate": gate_checks(evaluation, settings),
+        "foreground_dice": number(score(summary.FOREGROUND_DICE)),
+        "foreground_dice_interval": evaluation.interval(summary.FOREGROUND_DICE),
+        "foreground_dice_model_size": number(score(summary.FOREGROUND_DICE_MODEL_SIZE)),
+        **{name: number(score(name)) for name in reported},
+        "classes": {
+            c.name: {key: number(score(summary.class_score(key, c.name))) for key in summary.CLASS_SCORES}
+            for c in settings.classes
+        },
+        "defects": {
+            "found_share": number(score(summary.DEFECTS_FOUND)),
+            "false_alarm_share": number(score(summary.FALSE_ALARMS)),
+        },
+        "slices": evaluation.details["slices"],
     }
 
 
-def _class_scores(counts: NDArray[np.float64], settings: GateSettings) -> dict[str, dict[str, float | None]]:
-    columns = {
-        "dice": scores.dice(counts),
-        "iou": scores.iou(counts),
-        "precision": scores.precision(counts),
-        "recall": scores.recall(counts),
-    }
-    pixels = counts.sum(axis=-1)
+def baseline_json(evaluation: Evaluation, model: str) -> dict[str, Any]:
+    """The baseline's part of `report/metrics.json`; `model` says where it lies."""
     return {
-        segmentation_class.name: {
-            **{name: number(column[class_id]) for name, column in columns.items()},
-            "pixels": number(pixels[class_id]),
-        }
-        for class_id, segmentation_class in enumerate(settings.classes)
+        "model": model,
+        "foreground_dice": number(evaluation.score(summary.FOREGROUND_DICE, baseline=True)),
+        "difference": number(evaluation.difference(summary.FOREGROUND_DICE)),
+        "difference_interval": evaluation.interval(summary.FOREGROUND_DICE_DIFFERENCE),
     }
 
 
-def _checks_of(metric: tfma.MetricConfig, evaluation: Evaluation) -> list[dict[str, Any]]:
-    name = json.loads(metric.config)["name"]
-    label = _label(name)
-    threshold, value = metric.threshold, evaluation.score(name)
-    checks = []
+def details_json(evaluation: Evaluation, settings: GateSettings) -> dict[str, Any]:
+    """`report/details.json`: what the contract of `metrics.json` has no place for."""
+    names = (summary.FOREGROUND_DICE, summary.MEAN_IOU, summary.PIXEL_ACCURACY)
+    dice = [summary.class_score("dice", c.name) for c in settings.classes[1:]]
+    found = [summary.class_score(summary.DEFECTS_FOUND, c.name) for c in settings.classes[1:]]
+    intervals = (*names, *dice, summary.DEFECTS_FOUND, summary.FALSE_ALARMS)
+    return {
+        "warnings": warnings(evaluation),
+        "intervals": {name: evaluation.interval(name) for name in intervals},
+        "defects_found": {name.partition("/")[2]: number(evaluation.score(name)) for name in found},
+        "reliability": evaluation.details["reliability"],
+        "images": evaluation.details["images"],
+    }
+
+
+def warnings(evaluation: Evaluation) -> list[str]:
+    """What to keep in mind when reading the scores."""
+    groups = int(evaluation.score(summary.GROUPS))
+    columns = Counter(row["slice"].partition("=")[0] for row in evaluation.details["slices"])
+    full = [column for column, count in columns.items() if count >= SLICES_PER_COLUMN]
+    few = [f"{groups} groups of test images: below {FEW_GROUPS} the interval is rough"]
+    return (few if groups < FEW_GROUPS else []) + [
+        f"{column} has {SLICES_PER_COLUMN} values or more: the first in alphabetical order are shown" for column in full
+    ]
+
+
+def _checks_of(
+    name: str, threshold: tfma.MetricThreshold, evaluation: Evaluation, settings: GateSettings
+) -> Iterator[dict[str, Any]]:
     if threshold.HasField("value_threshold"):
-        bound = threshold.value_threshold.lower_bound.value
-        checks.append(_check(name, value, bound, f"{label} is {_say(value)}, at least {bound:.4f} is required"))
+        limits, value = threshold.value_threshold, evaluation.score(name)
+        if limits.HasField("upper_bound"):
+            yield _false_alarms(value, limits.upper_bound.value)
+        elif name == summary.MEASURED:
+            yield _measured(value, evaluation, settings)
+        elif name.startswith(summary.SLICE):
+            yield _slice(name.removeprefix(summary.SLICE), value, limits.lower_bound.value, evaluation, settings)
+        else:
+            yield _score(name.removeprefix(summary.GATE), value, limits.lower_bound.value, evaluation, settings)
     if threshold.HasField("change_threshold") and evaluation.has_baseline:
-        change, bound = evaluation.difference(name), threshold.change_threshold.absolute.value
-        words = f"{label} changed by {_say(change, '+')} against the baseline, {bound:+.4f} is the most it may lose"
-        checks.append(_check(f"{name} against baseline", change, bound, words))
-    return checks
+        yield _change(evaluation, threshold.change_threshold.absolute.value)
 
 
-def _label(name: str) -> str:
-    return "foreground Dice" if name == names.FOREGROUND_DICE else f"Dice of {name.partition('/')[2]}"
+def _score(name: str, value: float, bound: float, evaluation: Evaluation, settings: GateSettings) -> dict[str, Any]:
+    required = f"at least {bound:.4f} is required"
+    class_name = name.removeprefix("dice/")
+    if name == summary.FOREGROUND_DICE:
+        interval = evaluation.interval(name)
+        words = f"foreground Dice is {_say(evaluation.score(name))}"
+        if settings.gate.bound_on == "lower":
+            ends = "undefined, a single group has none" if interval is None else "{:.4f} to {:.4f}".format(*interval)
+            required = f"95 % interval {ends}: its lower end must be at least {bound:.4f}"
+        return _check(name, value, bound, value >= bound, f"{words}, {required}")
+    if name == summary.DEFECTS_FOUND:
+        return _check(name, value, bound, value >= bound, f"{_say(value)} of the defects were found, {required}")
+    if class_name in settings.gate.allow_unmeasured and not evaluation.score(summary.class_score("pixels", class_name)):
+        words = f"Dice of {class_name} is not measured, which gate.allow_unmeasured allows"
+        return _check(name, float("nan"), bound, True, words)
+    return _check(name, value, bound, value >= bound, f"Dice of {class_name} is {_say(value)}, {required}")
+
+
+def _measured(value: float, evaluation: Evaluation, settings: GateSettings) -> dict[str, Any]:
+    pixels = {c.name: evaluation.score(summary.class_score("pixels", c.name)) for c in settings.classes[1:]}
+    missing = [n for n, count in pixels.items() if not count >= 1 and n not in settings.gate.allow_unmeasured]
+    words = f"every class is measured, on at least {value:,.0f} pixels"
+    if missing:
+        reason = "no pixel in the test split: add such images, or name it in gate.allow_unmeasured"
+        reason = "the model gave no number" if math.isnan(value) else reason
+        words = f"not measured: {', '.join(missing)} ({reason})"
+    return _check("measured", value, 1.0, value >= 1, words)
+
+
+def _false_alarms(value: float, bound: float) -> dict[str, Any]:
+    words = f"{_say(value)} of the defect-free images raised a false alarm, at most {bound:.4f} is allowed"
+    return _check(summary.FALSE_ALARMS, value, bound, value <= bound, words)
+
+
+def _slice(name: str, value: float, bound: float, evaluation: Evaluation, settings: GateSettings) -> dict[str, Any]:
+    row = next((row for row in evaluation.details["slices"] if row["slice"] == name), None)
+    if row is not None and row["gated"]:
+        words = f"foreground Dice of {name} is {_say(value)}, at least {bound:.4f} is required"
+        return _check(summary.FOREGROUND_DICE, value, bound, value >= bound, words, name)
+    groups, shown = (0, None) if row is None else (row["groups"], row["foreground_dice"])
+    dice = float("nan") if shown is None else shown
+    words = f"foreground Dice of {name} is shown, not gated: {groups} groups, fewer than {settings.gate.min_groups}"
+    return _check(summary.FOREGROUND_DICE, dice, bound, True, words, name)
+
+
+def _change(evaluation: Evaluation, bound: float) -> dict[str, Any]:
+    change = evaluation.difference(summary.FOREGROUND_DICE)
+    interval = evaluation.interval(summary.FOREGROUND_DICE_DIFFERENCE)
+    ends = "" if interval is None else " (95 % interval {:+.4f} to {:+.4f})".format(*interval)
+    words = f"foreground Dice changed by {_say(change, '+')}{ends} against the baseline"
+    name = f"{summary.FOREGROUND_DICE} against baseline"
+    return _check(name, change, bound, change >= bound, f"{words}, {bound:+.4f} is the most it may lose")
 
 
 def _say(value: float, sign: str = "") -> str:
     return "undefined (no such pixel, or the model gave no number)" if math.isnan(value) else f"{value:{sign}.4f}"
 
 
-def _check(name: str, value: float, bound: float, words: str) -> dict[str, Any]:
+def _check(
+    name: str, value: float, bound: float, passed: bool, words: str, slice_name: str = OVERALL
+) -> dict[str, Any]:
     # Bounds are inclusive and NaN fails, as in TFMA.
-    passed = value >= bound
     return {
         "check": name,
-        "slice": "Overall",
+        "slice": slice_name,
         "value": number(value),
         "bound": bound,
         "passed": bool(passed),
@@ -155,12 +248,9 @@ def _value(value: Any) -> Any:
     kind = value.WhichOneof("type")
     if kind == "double_value":
         return value.double_value.value
+    if kind == "bytes_value":
+        return value.bytes_value
     if kind == "array_value":
         array = value.array_value
         return np.array(array.float64_values or array.float32_values, np.float64).reshape(array.shape)
     return float("nan")
-
-
-def training_facts(path: Path) -> Mapping[str, Any]:
-    """`assets.extra/training.json` of an export: parameters, epochs, train_seconds."""
-    return json.loads(path.read_text(encoding="utf-8"))

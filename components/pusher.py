@@ -16,25 +16,33 @@ from tfx.dsl.components.base import executor_spec
 from tfx.types import Artifact, artifact_utils, standard_component_specs
 from tfx.utils import json_utils
 
-from components.baseline import PUSHED_COMPARABLE, PUSHED_MODEL_ID
+from components.baseline import ACCEPTED_REFUSED, PUSHED_COMPARABLE, PUSHED_MODEL_ID
 from pipeline.features import ASSETS_EXTRA, EXPORTED_PROVENANCE
 
 
 class Executor(executor.Executor):
-    """Pushes a blessed model to `custom_config["directory"]/<version>`."""
+    """Pushes a blessed model to `custom_config["directory"]/<version>`, or one that a person accepts with a reason."""
 
     def Do(self, input_dict: dict[str, Any], output_dict: dict[str, Any], exec_properties: dict[str, Any]) -> None:
         self._log_startup(input_dict, output_dict, exec_properties)
         pushed = artifact_utils.get_single_instance(output_dict[standard_component_specs.PUSHED_MODEL_KEY])
-        if not self.CheckBlessing(input_dict):
+        settings = json_utils.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])
+        refused = not self.CheckBlessing(input_dict)
+        reason = settings.get(ACCEPTED_REFUSED) if refused else None
+        if refused and (not reason or not self._passes_without_gate(input_dict)):
             self._MarkNotPushed(pushed)
             return
-        settings = json_utils.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])
         model = artifact_utils.get_single_instance(input_dict[standard_component_specs.MODEL_KEY])
-        target = push_version(
-            Path(self.GetModelPath(input_dict)), Path(settings["directory"]), {"model_uri": model.uri}
-        )
+        provenance = {"model_uri": model.uri, **({ACCEPTED_REFUSED: reason} if reason else {})}
+        target = push_version(Path(self.GetModelPath(input_dict)), Path(settings["directory"]), provenance)
         self._record(pushed, target, model, settings["comparable"])
+        if reason:
+            pushed.set_string_custom_property(ACCEPTED_REFUSED, reason)
+
+    def _passes_without_gate(self, input_dict: dict[str, Any]) -> bool:
+        """A person can overrule the gate, never another check of the model."""
+        others = {k: v for k, v in input_dict.items() if k != standard_component_specs.MODEL_BLESSING_KEY}
+        return self.CheckBlessing(others)
 
     def _record(self, pushed: Artifact, target: Path, model: Artifact, comparable: str) -> None:
         self._MarkPushed(pushed, pushed_destination=str(target), pushed_version=target.name)
@@ -43,7 +51,7 @@ class Executor(executor.Executor):
 
 
 class AtomicPusher(component.Pusher):
-    """Stock Pusher's inputs and output, with an executor of its own."""
+    """Stock Pusher's inputs and output, with an executor of its own; `accepted_refused` is a person's reason, or ""."""
 
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
@@ -54,8 +62,11 @@ class AtomicPusher(component.Pusher):
         directory: str,
         comparable: str,
         code: str,
+        accepted_refused: str = "",
     ) -> None:
         settings = {"directory": directory, "comparable": comparable, "code": code}
+        # Only if it is given: the key of the cache stays as it was.
+        settings |= {ACCEPTED_REFUSED: accepted_refused} if accepted_refused else {}
         super().__init__(model=model, model_blessing=model_blessing, custom_config=settings)
 
 

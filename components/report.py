@@ -1,4 +1,4 @@
-"""The report node: runs after every evaluation, also of a refused model, and writes `metrics.json`."""
+"""The report node: runs after every evaluation, also of a refused model; writes `metrics.json` and `details.json`."""
 
 import json
 from pathlib import Path
@@ -11,15 +11,18 @@ from tfx.types import Artifact, artifact, artifact_utils, component_spec, standa
 from tfx.utils import path_utils
 
 from components import gate
+from components.baseline import ACCEPTED_REFUSED
 from pipeline.config import GateSettings
 from pipeline.features import ASSETS_EXTRA, EXPORTED_TRAINING, SPLIT_TEST
 
 METRICS_FILE: Final = "metrics.json"
+# Intervals, reliability, the worst images: what the contract of metrics.json has no place for.
+DETAILS_FILE: Final = "details.json"
 FORMAT: Final = 1
 
 
 class Report(artifact.Artifact):
-    """A folder with `metrics.json`."""
+    """A folder with `metrics.json` and `details.json`."""
 
     TYPE_NAME = "SegmentationReport"
 
@@ -32,20 +35,38 @@ class Executor(base_executor.BaseExecutor):
         settings = GateSettings.model_validate_json(exec_properties["settings"])
         evaluation = gate.Evaluation(artifact_utils.get_single_uri(input_dict["evaluation"]))
         model = artifact_utils.get_single_instance(input_dict["model"])
-        facts = gate.training_facts(_serving_path(model) / ASSETS_EXTRA / EXPORTED_TRAINING)
-        metrics = {
-            "format": FORMAT,
-            "run_id": None,
-            "pushed_version": _pushed_version(artifact_utils.get_single_instance(input_dict["pushed_model"])),
-            "split": SPLIT_TEST,
-            **gate.metrics_json(evaluation, settings),
-            "baseline": _baseline(evaluation, input_dict.get("baseline_model") or []),
-            "parameters": facts["parameters"],
-            "train_seconds": facts["train_seconds"],
-        }
-        directory = Path(artifact_utils.get_single_uri(output_dict["report"]))
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / METRICS_FILE).write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        pushed = artifact_utils.get_single_instance(input_dict["pushed_model"])
+        baselines = input_dict.get("baseline_model") or []
+        metrics = make_metrics(evaluation, settings, _serving_path(model), baselines[0].uri if baselines else None)
+        metrics["pushed_version"] = _pushed_version(pushed)
+        metrics["gate"] += _accepted(pushed)
+        write_report(Path(artifact_utils.get_single_uri(output_dict["report"])), metrics, evaluation, settings)
+
+
+def make_metrics(
+    evaluation: gate.Evaluation, settings: GateSettings, model: Path, baseline: str | None
+) -> dict[str, Any]:
+    """`metrics.json` of a model, a SavedModel's folder, that was measured and not pushed."""
+    path = model / ASSETS_EXTRA / EXPORTED_TRAINING
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    return {
+        "format": FORMAT,
+        "run_id": None,
+        "pushed_version": None,
+        "split": SPLIT_TEST,
+        **gate.metrics_json(evaluation, settings),
+        "baseline": gate.baseline_json(evaluation, baseline) if baseline else None,
+        "parameters": facts.get("parameters"),
+        "train_seconds": facts.get("train_seconds"),
+    }
+
+
+def write_report(directory: Path, metrics: dict[str, Any], evaluation: gate.Evaluation, settings: GateSettings) -> None:
+    """Writes `metrics.json` and `details.json`; JSON has no NaN, and one would raise."""
+    directory.mkdir(parents=True, exist_ok=True)
+    contents = {METRICS_FILE: metrics, DETAILS_FILE: gate.details_json(evaluation, settings)}
+    for name, content in contents.items():
+        (directory / name).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 class ReportSpec(component_spec.ComponentSpec):
@@ -100,12 +121,10 @@ def _pushed_version(pushed_model: Artifact) -> int | None:
     return int(version) if version else None
 
 
-def _baseline(evaluation: gate.Evaluation, models: list[Artifact]) -> dict[str, Any] | None:
-    if not models:
-        return None
-    return {
-        "model": models[0].uri,
-        "foreground_dice": gate.number(evaluation.score(gate.names.FOREGROUND_DICE, baseline=True)),
-        "difference": gate.number(evaluation.difference(gate.names.FOREGROUND_DICE)),
-        "difference_interval": None,
-    }
+def _accepted(pushed_model: Artifact) -> list[dict[str, Any]]:
+    """A line among the checks, failed as they are: whoever reads the verdict must see who overruled it."""
+    reason = pushed_model.get_string_custom_property(ACCEPTED_REFUSED)
+    if not reason:
+        return []
+    words = f"refused by the gate and pushed all the same, for this reason: {reason}"
+    return [{"check": "accepted", "slice": gate.OVERALL, "value": None, "bound": None, "passed": False, "words": words}]

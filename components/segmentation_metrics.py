@@ -1,144 +1,116 @@
-"""TFMA metrics over the per-image counts that the `evaluate` signature returns: one sum, then scores of the sum.
+"""The TFMA metric: one CombineFn for each model over what the `evaluate` signature returns for an image, then scores.
 
-TFMA's own confusion-matrix metrics shuffle whole label and prediction arrays; here 16 numbers an image travel. Each
-score has a key of its own, since a threshold on a MetricConfig matches only the metric's own key.
+TFMA's own confusion-matrix metrics shuffle whole label and prediction arrays; here a few KB an image travel. Its slices
+and its bootstrap are not used: a slice that is missing fails its validation, quartiles must be known beforehand, and
+its bootstrap (20 resamples, fixed) draws images, not groups. Every score is a metric with a key of its own, since that
+is what a threshold is laid on.
 """
 
-from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 import apache_beam as beam
 import numpy as np
 import tensorflow_model_analysis as tfma
-from numpy.typing import NDArray
 
-from pipeline import features, scores
+from components.measurement import Totals, measure_image
+from components.summary import FOREGROUND_DICE_DIFFERENCE, all_scores, details, difference_interval, lower, upper
+from pipeline.config import GateSettings
+from pipeline.features import METADATA_PREFIX
 
-# Private keys (leading underscore) feed derived metrics and are not written by TFMA.
-_TOTALS_KEY: Final = "_segmentation_totals"
 PIXEL_COUNTS: Final = "pixel_counts"
-EXAMPLE_COUNT: Final = "examples"
-FOREGROUND_DICE: Final = "foreground_dice"
-SEED_DICE: Final = "seed_dice"
-CROSS_ENTROPY: Final = "cross_entropy"
+# JSON of summary.details().
+DETAILS: Final = "details"
+# Private keys (leading underscore) feed derived metrics and are not written by TFMA.
+_TOTALS: Final = "_segmentation_totals"
 
 
-def class_dice_name(class_name: str) -> str:
-    """The metric key of one class's Dice."""
-    return f"dice/{class_name}"
+class SegmentationScores(tfma.metrics.Metric):
+    """All scores of `components/summary.py`; `settings` is GateSettings as JSON, `code` keys the cache."""
+
+    def __init__(self, settings: str, name: str = PIXEL_COUNTS, code: str = "") -> None:
+        super().__init__(create_computations_fn=_computations, name=name, settings=settings, code=code)
 
 
-class Totals(NamedTuple):
-    """Sums over images: count, counts float64 `[C, C]`, probability sums float64 `[3]`."""
-
-    examples: int
-    counts: NDArray[np.float64]
-    sums: NDArray[np.float64]
-
-
-class ForegroundDice(tfma.metrics.Metric):
-    """Mean Dice over the defect classes, pooled."""
-
-    def __init__(self, name: str = FOREGROUND_DICE, code: str = "") -> None:
-        super().__init__(create_computations_fn=_foreground_dice, name=name, code=code)
-
-
-class ClassDice(tfma.metrics.Metric):
-    """Dice of one class, pooled."""
-
-    def __init__(self, class_id: int, name: str, code: str = "") -> None:
-        super().__init__(create_computations_fn=_class_dice, name=name, class_id=class_id, code=code)
-
-
-class SegmentationTotals(tfma.metrics.Metric):
-    """What the report derives everything else from: pixel counts, images, the seed's Dice and the cross-entropy."""
-
-    def __init__(self, name: str = PIXEL_COUNTS, code: str = "") -> None:
-        super().__init__(create_computations_fn=_totals, name=name, code=code)
-
-
-def _foreground_dice(name: str, code: str, model_names: list[str]) -> list[Any]:
+def _computations(name: str, settings: str, code: str, model_names: list[str]) -> list[Any]:
     del code
-    return _derived(model_names, {name: lambda totals: scores.foreground_dice(totals.counts)})
-
-
-def _class_dice(name: str, code: str, class_id: int, model_names: list[str]) -> list[Any]:
-    del code
-    return _derived(model_names, {name: lambda totals: scores.dice(totals.counts)[class_id]})
-
-
-def _totals(name: str, code: str, model_names: list[str]) -> list[Any]:
-    """The seed's Dice sums over background too, which makes it the mean probability of the true class: never gated."""
-    del code
-    results = {
-        name: lambda totals: totals.counts,
-        EXAMPLE_COUNT: lambda totals: totals.examples,
-        SEED_DICE: lambda totals: _per_pixel(totals, 1),
-        CROSS_ENTROPY: lambda totals: _per_pixel(totals, 2),
-    }
-    return _derived(model_names, results)
-
-
-def _per_pixel(totals: Totals, index: int) -> float:
-    return totals.sums[index] / totals.sums[0] if totals.sums[0] > 0 else float("nan")
-
-
-def _derived(model_names: list[str], results: dict[str, Any]) -> list[Any]:
-    """One shared sum for each model (TFMA computes equal computations once) and the scores derived from it."""
+    parsed = GateSettings.model_validate_json(settings)
+    features = [METADATA_PREFIX + column for column in parsed.gate.slice_columns]
+    # An empty list of features would mean all of them, the images too.
+    preprocessors = [tfma.metrics.FeaturePreprocessor(feature_keys=features)] if features else []
     computations: list[Any] = []
     for model_name in model_names:
-        totals_key = tfma.metrics.MetricKey(name=_TOTALS_KEY, model_name=model_name)
-        keys = {tfma.metrics.MetricKey(name=name, model_name=model_name): result for name, result in results.items()}
-        computations.append(
-            tfma.metrics.MetricComputation(keys=[totals_key], preprocessors=[], combiner=_SumTotals(totals_key))
-        )
-        computations.append(
-            tfma.metrics.DerivedMetricComputation(
-                keys=list(keys),
-                result=lambda metrics, keys=keys, totals_key=totals_key: {
-                    key: _plain(result(metrics[totals_key])) for key, result in keys.items()
-                },
-            )
-        )
+        key = _key(_TOTALS, model_name)
+        combiner = _SumImages(key, parsed)
+        computations.append(tfma.metrics.MetricComputation(keys=[key], preprocessors=preprocessors, combiner=combiner))
+        computations.append(_derived(name, key, parsed))
+    if tfma.BASELINE_KEY in model_names:
+        computations.append(_difference())
     return computations
 
 
-def _plain(value: Any) -> Any:
-    """Python floats: a numpy scalar under a threshold raises TypeError in TFMA 0.52 with numpy 2."""
-    return value if isinstance(value, np.ndarray) and value.ndim else float(value)
+def _derived(name: str, totals_key: Any, settings: GateSettings) -> Any:
+    model_name = totals_key.model_name
+
+    def result(metrics: Mapping[Any, Any]) -> dict[Any, Any]:
+        totals: Totals = metrics[totals_key]
+        values = {_key(metric, model_name): value for metric, value in all_scores(totals, settings).items()}
+        text = json.dumps(details(totals, settings), allow_nan=False)
+        return {**values, _key(name, model_name): totals.known_sums.counts, _key(DETAILS, model_name): text.encode()}
+
+    return tfma.metrics.DerivedMetricComputation(keys=[_key(name, model_name)], result=result)
 
 
-class _SumTotals(beam.CombineFn):
+def _difference() -> Any:
+    ends = [_key(end(FOREGROUND_DICE_DIFFERENCE), tfma.CANDIDATE_KEY) for end in (lower, upper)]
+
+    def result(metrics: Mapping[Any, Any]) -> dict[Any, float]:
+        candidate, baseline = (metrics[_key(_TOTALS, model)] for model in (tfma.CANDIDATE_KEY, tfma.BASELINE_KEY))
+        return dict(zip(ends, difference_interval(candidate, baseline), strict=True))
+
+    return tfma.metrics.DerivedMetricComputation(keys=ends, result=result)
+
+
+def _key(name: str, model_name: str) -> Any:
+    # None, as in the keys of MetricsSpec.thresholds; the default, False, is another key and would match none.
+    return tfma.metrics.MetricKey(name=name, model_name=model_name, example_weighted=None)
+
+
+class _SumImages(beam.CombineFn):
     """Adds up the outputs of the `evaluate` signature of one model."""
 
-    def __init__(self, key: Any) -> None:
-        self._key = key
+    def __init__(self, key: Any, settings: GateSettings) -> None:
+        self._key, self._settings = key, settings
 
-    def create_accumulator(self) -> Totals | None:
-        return None
+    def create_accumulator(self) -> Totals:
+        return Totals()
 
-    def add_input(self, accumulator: Totals | None, element: Any) -> Totals | None:
+    def add_input(self, accumulator: Totals, element: Any) -> Totals:
         outputs = element.get_predictions(self._key.model_name)
-        row = Totals(
-            1,
-            np.asarray(outputs[features.OUTPUT_COUNTS], np.float64),
-            np.asarray(outputs[features.OUTPUT_PROBABILITY_SUMS], np.float64),
-        )
-        return _add(accumulator, row)
+        accumulator.add(measure_image(outputs, self._metadata(element), self._settings), self._settings)
+        return accumulator
 
-    def merge_accumulators(self, accumulators: Iterable[Totals | None]) -> Totals | None:
-        merged: Totals | None = None
+    def merge_accumulators(self, accumulators: Iterable[Totals]) -> Totals:
+        merged = Totals()
         for accumulator in accumulators:
-            merged = _add(merged, accumulator)
+            merged.merge(accumulator, self._settings)
         return merged
 
-    def extract_output(self, accumulator: Totals | None) -> dict[Any, Totals]:
-        if accumulator is None:
-            raise ValueError("no image reached the evaluation, expected at least one record in the split")
+    def extract_output(self, accumulator: Totals) -> dict[Any, Totals]:
         return {self._key: accumulator}
 
+    def _metadata(self, element: Any) -> dict[str, str]:
+        columns = self._settings.gate.slice_columns
+        if not columns:
+            return {}
+        values = {column: element.features.get(METADATA_PREFIX + column) for column in columns}
+        return {column: _text(value) for column, value in values.items()}
 
-def _add(left: Totals | None, right: Totals | None) -> Totals | None:
-    if left is None or right is None:
-        return left or right
-    return Totals(left.examples + right.examples, left.counts + right.counts, left.sums + right.sums)
+
+def _text(value: Any) -> str:
+    """TFMA gives an array of one string; None or an empty one where a record lacks the column."""
+    strings = [] if value is None else [v for v in np.ravel(np.asarray(value, object)) if v is not None]
+    if len(strings) != 1:
+        return "missing"
+    return strings[0].decode("utf-8", "replace") if isinstance(strings[0], bytes) else str(strings[0])

@@ -9,6 +9,13 @@ import click
 
 from pipeline.errors import ModelRefused, NodeFailed, UserError
 
+
+def _not_blank(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not value.strip():
+        raise click.BadParameter("empty, expected a reason that stays on record", context, parameter)
+    return value
+
+
 _CONFIG = click.option("--config", required=True, metavar="C", help="TOML file, or the name of a preset.")
 _SET = click.option("--set", "overrides", multiple=True, metavar="A.B=V", help="Overrides a key of the config.")
 _ROOT = click.option("--root", required=True, type=click.Path(path_type=Path), help="Folder of the runs.")
@@ -61,14 +68,43 @@ def ingest(source: Path, out: Path, config: str, overrides: tuple[str, ...], **o
 @_ROOT
 @_SET
 @click.option("--beam-arg", "beam_args", multiple=True, help="Passed on to Apache Beam, such as --runner=FlinkRunner.")
-def run(config: str, data: Path, root: Path, overrides: tuple[str, ...], beam_args: tuple[str, ...]) -> None:
+@click.option(
+    "--accept-refused", metavar="REASON", callback=_not_blank, help="Pushes the model though the gate refuses it."
+)
+def run(
+    config: str,
+    data: Path,
+    root: Path,
+    overrides: tuple[str, ...],
+    beam_args: tuple[str, ...],
+    accept_refused: str | None,
+) -> None:
     """Trains, measures, judges, and pushes the model if it is good enough.
 
     Example: flexunet run --config mine.toml --data records --root runs/mine --set train.epochs=20
     """
     from pipeline.commands import run_pipeline
 
-    run_pipeline(config, data, root, overrides, beam_args)
+    run_pipeline(config, data, root, overrides, beam_args, accept_refused or "")
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path), metavar="MODEL_DIR")
+@click.argument("data", type=click.Path(path_type=Path))
+@_CONFIG
+@_SET
+@click.option("--baseline", type=click.Path(path_type=Path), metavar="MODEL_DIR", help="A model to compare with.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for metrics.json and details.json.")
+def evaluate(
+    model: Path, data: Path, config: str, overrides: tuple[str, ...], baseline: Path | None, out: Path | None
+) -> None:
+    """Measures a model on the test split of DATA (OUT of ingest) as the pipeline does; exits with 2 if it is refused.
+
+    Example: flexunet evaluate runs/mine/serving_model records --config mine.toml
+    """
+    from pipeline.commands import run_evaluate
+
+    run_evaluate(model, data, config, overrides, baseline, out)
 
 
 @cli.command()

@@ -1,6 +1,7 @@
 """What the commands do and print; pipeline/cli.py only reads their options."""
 
 import datetime
+import json
 import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -66,7 +67,14 @@ def run_ingest(
         _ingest(source, out, loaded, console, **options)
 
 
-def run_pipeline(config: str, data: Path, root: Path, overrides: Sequence[str], beam_args: Sequence[str]) -> None:
+def run_pipeline(
+    config: str,
+    data: Path,
+    root: Path,
+    overrides: Sequence[str],
+    beam_args: Sequence[str],
+    accept_refused: str,
+) -> None:
     """`flexunet run`."""
     loaded = load_config(config, overrides)
     warning = _check_data(data, loaded)
@@ -74,7 +82,29 @@ def run_pipeline(config: str, data: Path, root: Path, overrides: Sequence[str], 
     with locked(root), captured_output(log) as console:
         if warning:
             console.print(f"warning: {warning}")
-        _run(loaded, data, root, beam_args, console, log)
+        _run(loaded, data, root, beam_args, console, log, accept_refused)
+
+
+def run_evaluate(
+    model: Path, data: Path, config: str, overrides: Sequence[str], baseline: Path | None, out: Path | None
+) -> None:
+    """`flexunet evaluate`."""
+    from serving.predict import model_directory
+
+    loaded = load_config(config, overrides)
+    warning = _check_data(data, loaded, training=False)
+    directory = model_directory(model)
+    compared = model_directory(baseline) if baseline else None
+    with captured_output(NO_LOG) as console:
+        from pipeline.measure import measure
+
+        metrics, details = measure(directory, data, loaded, compared, out)
+        if warning:
+            console.print(f"warning: {warning}")
+        _print_scores(metrics, details, console)
+        _print_checks(metrics, details, console)
+    if not metrics["blessed"]:
+        raise ModelRefused(f"the gate refuses the model: {_failures(metrics)}")
 
 
 def run_predict(model: Path, images: Sequence[Path], out: Path) -> None:
@@ -138,7 +168,7 @@ def _log_file(root: Path) -> Path:
     return root / "logs" / f"{datetime.datetime.now():%Y%m%d-%H%M%S}.log"
 
 
-def _check_data(data: Path, config: Config) -> str:
+def _check_data(data: Path, config: Config, training: bool = True) -> str:
     """Refuses records that the config does not fit; returns a warning, or nothing.
 
     Records made elsewhere have no manifest; Transform checks every mask's colours all the same.
@@ -151,7 +181,7 @@ def _check_data(data: Path, config: Config) -> str:
     for span in spans:
         _check_classes(span, data, config)
     images = sum(span["splits"]["train"]["images"] for span in spans)
-    if config.image.fit != "tile" and images < config.train.batch_size:
+    if training and config.image.fit != "tile" and images < config.train.batch_size:
         raise UserError(f"train.batch_size is {config.train.batch_size}, expected at most the {images} training images")
     leaking = sum(span["leaking_groups"] for span in spans)
     return f"{leaking} groups are in more than one split of {data}: the scores will flatter" if leaking else ""
@@ -210,17 +240,28 @@ def _ingest(source: Path, out: Path, config: Config, console: Console, **options
         console.print(f"what they look like: {out / PICTURE}")
 
 
-def _run(config: Config, data: Path, root: Path, beam_args: Sequence[str], console: Console, log: Path) -> None:
+def _run(
+    config: Config,
+    data: Path,
+    root: Path,
+    beam_args: Sequence[str],
+    console: Console,
+    log: Path,
+    accept_refused: str = "",
+) -> None:
+    from components.report import DETAILS_FILE
     from pipeline import local
 
     try:
-        metrics = local.run(config, data, root, beam_args, on_node=lambda result: _print_node(result, console))
+        metrics = local.run(config, data, root, beam_args, lambda result: _print_node(result, console), accept_refused)
     except Exception as error:
         with log.open("a", encoding="utf-8") as file:
             traceback.print_exc(file=file)
         what = str(error) if isinstance(error, NodeFailed) else f"the run failed: {type(error).__name__}: {error}"
         raise NodeFailed(f"{what}\nfull log: {log}") from error
-    _print_scores(metrics, console)
+    details = json.loads((root / "report" / DETAILS_FILE).read_text(encoding="utf-8"))
+    _print_scores(metrics, details, console)
+    _print_checks(metrics, details, console)
     _print_verdict(metrics, root, console)
 
 
@@ -228,26 +269,43 @@ def _print_node(result: "NodeResult", console: Console) -> None:
     console.print(f"{result.node:<17} {'cached' if result.cached else 'done':<7} {result.seconds:6.1f} s")
 
 
-def _print_scores(metrics: dict[str, Any], console: Console) -> None:
+def _print_scores(metrics: dict[str, Any], details: dict[str, Any], console: Console) -> None:
     table = Table("class", "Dice", "IoU", "precision", "recall", "pixels", box=None)
     for name, row in metrics["classes"].items():
         values = [_four(row[key]) for key in ("dice", "iou", "precision", "recall")]
         table.add_row(name, *values, "-" if row["pixels"] is None else f"{row['pixels']:,.0f}")
     console.print(table)
+    ends = metrics["foreground_dice_interval"]
+    interval = f", 95 % interval {_four(ends[0])} to {_four(ends[1])}" if ends else ""
     console.print(
-        f"foreground Dice {_four(metrics['foreground_dice'])} on {metrics['examples']} test images "
+        f"foreground Dice {_four(metrics['foreground_dice'])}{interval} on {metrics['examples']} test images "
         f"(pixel accuracy {_four(metrics['pixel_accuracy'])}, the seed's Dice {_four(metrics['seed_dice'])})"
     )
+    found, alarms = metrics["defects"]["found_share"], metrics["defects"]["false_alarm_share"]
+    console.print(f"defects found {_four(found)}; false alarms on images without defect {_four(alarms)}")
+    for warning in details["warnings"]:
+        console.print(f"warning: {warning}")
+
+
+def _print_checks(metrics: dict[str, Any], details: dict[str, Any], console: Console) -> None:
+    for check in metrics["gate"]:
+        console.print(f"{'passed' if check['passed'] else 'FAILED'}: {check['words']}")
+    if not metrics["blessed"] and details["images"]["worst"]:
+        worst = ", ".join(f"{image['id']} (Dice {image['dice']:.4f})" for image in details["images"]["worst"])
+        console.print(f"worst images: {worst}")
 
 
 def _print_verdict(metrics: dict[str, Any], root: Path, console: Console) -> None:
-    for check in metrics["gate"]:
-        console.print(f"{'passed' if check['passed'] else 'FAILED'}: {check['words']}")
     console.print(f"report: {root / 'report'}")
-    if not metrics["blessed"]:
-        failed = "; ".join(check["words"] for check in metrics["gate"] if not check["passed"])
-        raise ModelRefused(f"the gate refused the model, nothing was pushed: {failed}")
-    console.print(f"accepted; the model is version {metrics['pushed_version']}: {root / 'serving_model'}")
+    version = metrics["pushed_version"]
+    if not metrics["blessed"] and version is None:
+        raise ModelRefused(f"the gate refused the model, nothing was pushed: {_failures(metrics)}")
+    how = "accepted" if metrics["blessed"] else "REFUSED by the gate and pushed all the same"
+    console.print(f"{how}; the model is version {version}: {root / 'serving_model'}")
+
+
+def _failures(metrics: dict[str, Any]) -> str:
+    return "; ".join(check["words"] for check in metrics["gate"] if not check["passed"])
 
 
 def _four(value: float | None) -> str:

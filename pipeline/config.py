@@ -23,6 +23,10 @@ Channel = Annotated[int, Field(ge=0, le=255)]
 Color = tuple[Channel, Channel, Channel]
 Share = Annotated[float, Field(gt=0, le=1)]
 
+# Slices that every evaluation has: by the set of defects present, and by the largest defect's size.
+BUILT_IN_SLICES: Final = ("defects", "size")
+SIZE_QUARTILES: Final = ("smallest", "small", "large", "largest")
+
 
 class ConfigError(UserError):
     """A configuration that cannot be used; names file, key, what was got and what was expected."""
@@ -212,13 +216,53 @@ class TrainConfig(Section):
 
 
 class GateConfig(Section):
-    """What a model must reach on `test`; bounds are inclusive, an undefined score fails."""
+    """What a model must reach on `test`: docs/explanation/gate.md. Bounds are inclusive, an undefined score fails."""
 
     min_foreground_dice: Share = 0.5
+    bound_on: Literal["lower", "point"] = Field(
+        default="lower",
+        description="lower: the lower end of foreground Dice's 95 % interval must keep the bound; point: its value.",
+    )
     min_class_dice: dict[str, Share] = Field(default_factory=dict, description="Bound per class name.")
+    allow_unmeasured: tuple[str, ...] = Field(
+        default=(), description="Classes that may have no pixel in `test`; a model is refused for any other."
+    )
     max_regression: float = Field(
         default=0.01, ge=0, le=1, description="How much foreground Dice may be lost against the baseline."
     )
+    min_defects_found: Share | None = Field(default=None, description="Share of the defects, all classes together.")
+    defect_overlap: Share = Field(
+        default=0.25, description="A defect is found if this share of its pixels was predicted as its class."
+    )
+    max_false_alarms: float | None = Field(default=None, ge=0, le=1, description="Share of the defect-free images.")
+    false_alarm_share: Share = Field(
+        default=0.0005, description="A defect-free image is a false alarm if this share of it is predicted as defect."
+    )
+    slice_columns: tuple[str, ...] = Field(default=(), description="Columns of `--metadata` to measure by value.")
+    min_slice_dice: dict[str, Share] = Field(
+        default_factory=dict,
+        description="Bound per slice: 'defects=inclusion+scratches', 'size=smallest' (then small, large, largest: "
+        "quartiles of the largest defect), 'column=value'.",
+    )
+    min_groups: int = Field(default=10, ge=1, description="A slice with fewer groups is shown, not gated.")
+    resamples: int = Field(default=1000, ge=200, le=20_000, description="Of the bootstrap that gives the intervals.")
+    seed: int = Field(default=137, ge=0, lt=2**63, description="Of the bootstrap.")
+    listed_images: int = Field(default=5, ge=1, le=100, description="How many worst, median and best images are named.")
+
+    @model_validator(mode="after")
+    def _slices_are_measured(self) -> Self:
+        reserved = [column for column in self.slice_columns if column in BUILT_IN_SLICES]
+        if reserved:
+            raise ValueError(
+                f"slice_columns names {reserved[0]!r}, which the gate measures by itself, expected another: rename it"
+            )
+        known = (*BUILT_IN_SLICES, *self.slice_columns)
+        for name in self.min_slice_dice:
+            column, equals, value = name.partition("=")
+            if column not in known or not equals or (column == "size" and value not in SIZE_QUARTILES):
+                expected = ", ".join([f"size={q}" for q in SIZE_QUARTILES] + [f"{k}=..." for k in known if k != "size"])
+                raise ValueError(f"min_slice_dice names {name!r}, expected one of {expected}")
+        return self
 
 
 class SchemaConfig(Section):
@@ -331,9 +375,15 @@ class Config(TrainerConfig):
 
     def _check_gate_classes(self) -> Iterator[str]:
         choices = [c.name for c in self.classes[1:]]
-        for name in self.gate.min_class_dice:
-            if name not in choices:
-                yield (f"gate.min_class_dice names {name!r}, expected a defect class: {', '.join(choices)}")
+        for key in ("min_class_dice", "allow_unmeasured"):
+            for name in getattr(self.gate, key):
+                if name not in choices:
+                    yield (f"gate.{key} names {name!r}, expected a defect class: {', '.join(choices)}")
+        for name in self.gate.min_slice_dice:
+            column, _, value = name.partition("=")
+            ordered = "+".join(choice for choice in choices if choice in value.split("+"))
+            if column == "defects" and value != ordered:
+                yield f"gate.min_slice_dice names {name!r}, expected defect classes in this order: {'+'.join(choices)}"
 
 
 _Part = TypeVar("_Part", bound=Section)

@@ -53,6 +53,7 @@ def create_pipeline(
     metadata_connection: metadata_store_pb2.ConnectionConfig,
     beam_args: Sequence[str],
     fingerprint: Callable[[Sequence[str]], str] = code_fingerprint,
+    accepted_refused: str = "",
 ) -> tfx.dsl.Pipeline:
     """The pipeline from records to a served model and a report.
 
@@ -65,6 +66,7 @@ def create_pipeline(
       metadata_connection: ML Metadata's database.
       beam_args: options of the Beam runner.
       fingerprint: from module names to a hash of their code.
+      accepted_refused: a person's reason to push the model although the gate refuses it; "" for none.
     """
     transform_config = part_of(config, TransformConfig).model_dump_json()
     examples = record_gen.RecordGen(paths.data, config.dataset.spans, code=fingerprint([record_gen.__name__]))
@@ -145,6 +147,7 @@ def create_pipeline(
         directory=paths.serving,
         comparable=_comparable(config),
         code=fingerprint([pusher.__name__]),
+        accepted_refused=accepted_refused,
     ).with_id("Pusher")
     reporter = report.Reporter(
         evaluation=evaluator.outputs["evaluation"],
@@ -200,6 +203,6 @@ def _expected_counts(data: Path, spans: int) -> str:
 
 
 def _comparable(config: Config) -> str:
-    """Of what two models must share to be measured on the same records: the classes and the records' keys."""
-    shared = config.model_dump_json(include={"classes", "records"})
+    """Of what two models must share to be measured alike: classes, records' keys, what `evaluate` gives."""
+    shared = f"{features.EVALUATE_FORMAT} " + config.model_dump_json(include={"classes", "records"})
     return hashlib.sha256(shared.encode()).hexdigest()

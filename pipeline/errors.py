@@ -1,5 +1,11 @@
 """Errors that end a command; pipeline/cli.py maps each to its exit code."""
 
+from typing import Final
+
+# How tf.debugging.Assert begins in a graph.
+_ASSERTION: Final = "assertion failed:"
+_LONGEST_LINE: Final = 1000
+
 
 class UserError(Exception):
     """The user's mistake: one line that says what, where, what was expected and how to repair it. Exit code 1."""
@@ -11,3 +17,10 @@ class NodeFailed(Exception):
 
 class ModelRefused(Exception):
     """The gate refused the model. Exit code 2."""
+
+
+def last_line(error: BaseException) -> str:
+    """What went wrong, from messages that Beam and TensorFlow fill with tracebacks and whole records."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    line = next((line for line in lines if line.startswith(_ASSERTION)), lines[-1] if lines else "")
+    return f"{type(error).__name__}: {line[:_LONGEST_LINE]}"

@@ -1,12 +1,15 @@
 """The gate as TFMA's EvalConfig: which scores, and which bounds they must keep."""
 
+# Before TFMA, which lacks half its names unless TFX has stood in for what its libraries dropped.
+from tfx import v1  # noqa: F401
+
+# isort: split
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import tensorflow_model_analysis as tfma
 
-from components import segmentation_metrics
+from components import segmentation_metrics, summary
 from pipeline import features
 from pipeline.config import GateSettings
 
@@ -18,45 +21,40 @@ def make_eval_config(settings: GateSettings, code: str) -> tfma.EvalConfig:
       settings: classes and gate.
       code: fingerprint of the metrics' code; EvaluatorSpec has no custom_config, so it keys the cache from here.
     """
-    gate = settings.gate
-    metrics = [
-        _metric("SegmentationTotals", {"name": segmentation_metrics.PIXEL_COUNTS}, code),
-        _metric(
-            "ForegroundDice",
-            {"name": segmentation_metrics.FOREGROUND_DICE},
-            code,
-            tfma.MetricThreshold(
-                value_threshold=_at_least(gate.min_foreground_dice),
-                # `absolute` is the least change accepted, so that an allowed regression is negative. Without a
-                # baseline TFMA drops it, and the value threshold alone decides.
-                change_threshold=tfma.GenericChangeThreshold(
-                    absolute={"value": -gate.max_regression}, direction=tfma.MetricDirection.HIGHER_IS_BETTER
-                ),
-            ),
-        ),
-    ]
-    for class_id, segmentation_class in enumerate(settings.classes[1:], start=1):
-        bound = gate.min_class_dice.get(segmentation_class.name)
-        name = segmentation_metrics.class_dice_name(segmentation_class.name)
-        threshold = tfma.MetricThreshold(value_threshold=_at_least(bound)) if bound is not None else None
-        metrics.append(_metric("ClassDice", {"name": name, "class_id": class_id}, code, threshold))
+    config = {"name": segmentation_metrics.PIXEL_COUNTS, "settings": settings.model_dump_json(), "code": code}
+    metric = tfma.MetricConfig(
+        class_name=segmentation_metrics.SegmentationScores.__name__,
+        module=segmentation_metrics.__name__,
+        config=json.dumps(config, sort_keys=True),
+    )
     return tfma.EvalConfig(
         model_specs=[tfma.ModelSpec(signature_name=features.SIGNATURE_EVALUATE)],
         slicing_specs=[tfma.SlicingSpec()],
-        metrics_specs=[tfma.MetricsSpec(metrics=metrics)],
+        metrics_specs=[tfma.MetricsSpec(metrics=[metric], thresholds=dict(_thresholds(settings)))],
     )
 
 
-def _at_least(bound: float) -> tfma.GenericValueThreshold:
-    return tfma.GenericValueThreshold(lower_bound={"value": bound})
-
-
-def _metric(
-    class_name: str, settings: Mapping[str, Any], code: str, threshold: tfma.MetricThreshold | None = None
-) -> tfma.MetricConfig:
-    return tfma.MetricConfig(
-        class_name=class_name,
-        module=segmentation_metrics.__name__,
-        config=json.dumps({**settings, "code": code}, sort_keys=True),
-        threshold=threshold,
+def _thresholds(settings: GateSettings) -> Iterator[tuple[str, tfma.MetricThreshold]]:
+    gate = settings.gate
+    yield summary.GATE + summary.FOREGROUND_DICE, _at_least(gate.min_foreground_dice)
+    # `absolute` is the least change accepted, so that an allowed regression is negative. Without a baseline TFMA drops
+    # it, and the value thresholds alone decide.
+    change = tfma.GenericChangeThreshold(
+        absolute={"value": -gate.max_regression}, direction=tfma.MetricDirection.HIGHER_IS_BETTER
     )
+    yield summary.FOREGROUND_DICE, tfma.MetricThreshold(change_threshold=change)
+    if any(c.name not in gate.allow_unmeasured for c in settings.classes[1:]):
+        yield summary.MEASURED, _at_least(1)
+    for name, bound in gate.min_class_dice.items():
+        yield summary.GATE + summary.class_score("dice", name), _at_least(bound)
+    if gate.min_defects_found is not None:
+        yield summary.GATE + summary.DEFECTS_FOUND, _at_least(gate.min_defects_found)
+    if gate.max_false_alarms is not None:
+        at_most = tfma.GenericValueThreshold(upper_bound={"value": gate.max_false_alarms})
+        yield summary.GATE + summary.FALSE_ALARMS, tfma.MetricThreshold(value_threshold=at_most)
+    for name, bound in gate.min_slice_dice.items():
+        yield summary.SLICE + name, _at_least(bound)
+
+
+def _at_least(bound: float) -> tfma.MetricThreshold:
+    return tfma.MetricThreshold(value_threshold=tfma.GenericValueThreshold(lower_bound={"value": bound}))

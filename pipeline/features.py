@@ -38,9 +38,15 @@ INPUT_EXAMPLES: Final = "examples"
 OUTPUT_MASK_PNG: Final = "mask_png"
 OUTPUT_CLASS_FRACTIONS: Final = "class_fractions"
 OUTPUT_COUNTS: Final = "counts"
+OUTPUT_MODEL_SIZE_COUNTS: Final = "model_size_counts"
 OUTPUT_PROBABILITY_SUMS: Final = "probability_sums"
+OUTPUT_CALIBRATION: Final = "calibration"
+OUTPUT_TRUTH_PNG: Final = "truth_png"
+OUTPUT_PREDICTED_PNG: Final = "predicted_png"
 OUTPUT_IMAGE_ID: Final = "image_id"
 OUTPUT_GROUP: Final = "group"
+# Raised when the outputs of `evaluate` change: a model with other ones cannot be a baseline.
+EVALUATE_FORMAT: Final = 2
 
 # Beside an exported model, in the folder that TF Serving ignores.
 ASSETS_EXTRA: Final = "assets.extra"

@@ -17,16 +17,13 @@ from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.utils import path_utils
 
 from components import pusher
-from components.report import METRICS_FILE
+from components.report import DETAILS_FILE, METRICS_FILE
 from pipeline import dag
 from pipeline.beam import LOCAL_BEAM_ARGS
 from pipeline.config import Config
-from pipeline.errors import NodeFailed
+from pipeline.errors import NodeFailed, last_line
 
 _STATE = metadata_store_pb2.Execution
-# How tf.debugging.Assert begins in a graph.
-_ASSERTION = "assertion failed:"
-_LONGEST_LINE = 1000
 
 
 @dataclass(frozen=True)
@@ -45,10 +42,11 @@ def run(
     root: Path,
     beam_args: Sequence[str] = (),
     on_node: Callable[[NodeResult], None] = lambda result: None,
+    accepted_refused: str = "",
 ) -> dict[str, Any]:
     """Runs every node, brings the report to `root/report` and returns its metrics.
 
-    The caller holds the lock of `root`.
+    The caller holds the lock of `root`. `accepted_refused` is a reason to push the model although the gate refuses it.
 
     Raises:
       NodeFailed: a node raised; names it and its last error line.
@@ -56,24 +54,26 @@ def run(
     paths = dag.Paths(data=str(data.resolve()), root=str(root.resolve()))
     root.mkdir(parents=True, exist_ok=True)
     connection = metadata.sqlite_metadata_connection_config(paths.metadata)
-    pipeline = dag.create_pipeline(config, paths, connection, [*LOCAL_BEAM_ARGS, *beam_args])
+    pipeline = dag.create_pipeline(
+        config, paths, connection, [*LOCAL_BEAM_ARGS, *beam_args], accepted_refused=accepted_refused
+    )
     ir = compiler.Compiler().compile(pipeline)
     run_id = datetime.datetime.now().isoformat()
     runtime_parameter_utils.substitute_runtime_parameter(ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
     results: dict[str, NodeResult] = {}
     for node in (node.pipeline_node for node in ir.nodes):
         name = node.node_info.id
-        if name == "Pusher" and _must_push(results, Path(paths.serving)):
+        if name == "Pusher" and _must_push(results, Path(paths.serving), accepted_refused):
             node.execution_options.caching_options.enable_cache = False
         results[name] = _run_node(ir, node)
         on_node(results[name])
     return _publish_report(results["Reporter"], root, run_id)
 
 
-def _must_push(results: dict[str, NodeResult], serving: Path) -> bool:
+def _must_push(results: dict[str, NodeResult], serving: Path, accepted_refused: str) -> bool:
     """Whether an accepted model is not what is served, though it was pushed once: versions go on and get deleted."""
     blessing, model = Path(results["Evaluator"].outputs["blessing"]), results["Trainer"].outputs["model"]
-    if not (blessing / BLESSED_FILE_NAME).exists():
+    if not accepted_refused and not (blessing / BLESSED_FILE_NAME).exists():
         return False
     served = pusher.versions(serving)
     wanted = pusher.content_hash(Path(path_utils.serving_model_path(model)))
@@ -96,7 +96,7 @@ def _run_node(ir: Any, node: Any) -> NodeResult:
             custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, name),
         ).launch()
     except Exception as error:
-        raise NodeFailed(f"{name} failed: {_last_line(error)}") from error
+        raise NodeFailed(f"{name} failed: {last_line(error)}") from error
     with handle:
         state, outputs = _final_state(handle.store, execution.execution_id if execution else None)
     if state not in (_STATE.COMPLETE, _STATE.CACHED):
@@ -114,20 +114,17 @@ def _final_state(store: Any, execution_id: int | None) -> tuple[int, dict[str, s
     return execution.last_known_state, {event.path.steps[0].key: uris[event.artifact_id] for event in events}
 
 
-def _last_line(error: BaseException) -> str:
-    """What went wrong, from messages that Beam and TensorFlow fill with tracebacks and whole records."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    line = next((line for line in lines if line.startswith(_ASSERTION)), lines[-1] if lines else "")
-    return f"{type(error).__name__}: {line[:_LONGEST_LINE]}"
-
-
 def _publish_report(result: NodeResult, root: Path, run_id: str) -> dict[str, Any]:
     """`root/report` shows the last run, also when the report itself came from the cache."""
-    source = Path(result.outputs["report"])
+    source, target = Path(result.outputs["report"]), root / "report"
     metrics = {**json.loads((source / METRICS_FILE).read_text(encoding="utf-8")), "run_id": run_id}
-    target = root / "report" / METRICS_FILE
-    target.parent.mkdir(exist_ok=True)
-    aside = target.with_suffix(".incomplete")
-    aside.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    aside.replace(target)
+    target.mkdir(exist_ok=True)
+    _replace(target / DETAILS_FILE, (source / DETAILS_FILE).read_text(encoding="utf-8"))
+    _replace(target / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")
     return metrics
+
+
+def _replace(target: Path, text: str) -> None:
+    aside = target.with_suffix(".incomplete")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(target)

@@ -1,16 +1,25 @@
 """From pixel counts to scores: the only place where Dice, IoU, precision and recall are computed.
 
-Counts are `[..., C, C]`: rows are the true class, columns the predicted one, class 0 is the background. A class that is
-absent from truth and prediction has no score: NaN, left out of means.
+Counts are `[..., C, C]`: rows are the true class, columns the predicted one, class 0 is the background; or `Margins`,
+all that the scores need of them, 3 C numbers. A class that is absent from truth and prediction has no score: NaN, left
+out of means.
 
 `xp` is the array namespace: numpy, or keras.ops where the result must stay in a graph.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 Array = Any
+
+
+class Margins(NamedTuple):
+    """Per class `[..., C]` each: pixels predicted rightly, of the class, predicted as it."""
+
+    hits: Array
+    truth: Array
+    predicted: Array
 
 
 def _ratio(numerator: Array, denominator: Array, xp: Any) -> Array:
@@ -18,34 +27,42 @@ def _ratio(numerator: Array, denominator: Array, xp: Any) -> Array:
     return xp.where(defined, numerator / xp.where(defined, denominator, 1), float("nan"))
 
 
-def _true_positives(counts: Array, xp: Any) -> Array:
-    return xp.diagonal(counts, axis1=-2, axis2=-1)
+def margins(counts: Array, xp: Any = np) -> Margins:
+    """Of counts `[..., C, C]`; margins pass through."""
+    if isinstance(counts, Margins):
+        return counts
+    hits = xp.diagonal(counts, axis1=-2, axis2=-1)
+    return Margins(hits, xp.sum(counts, axis=-1), xp.sum(counts, axis=-2))
 
 
 def dice(counts: Array, xp: Any = np) -> Array:
     """Dice per class `[..., C]`: 2 TP / (truth + prediction); Dice 1945, doi:10.2307/1932409."""
-    return _ratio(2 * _true_positives(counts, xp), xp.sum(counts, axis=-1) + xp.sum(counts, axis=-2), xp)
+    hits, truth, predicted = margins(counts, xp)
+    return _ratio(2 * hits, truth + predicted, xp)
 
 
 def iou(counts: Array, xp: Any = np) -> Array:
     """Intersection over union per class `[..., C]`; Jaccard 1912."""
-    hits = _true_positives(counts, xp)
-    return _ratio(hits, xp.sum(counts, axis=-1) + xp.sum(counts, axis=-2) - hits, xp)
+    hits, truth, predicted = margins(counts, xp)
+    return _ratio(hits, truth + predicted - hits, xp)
 
 
 def precision(counts: Array, xp: Any = np) -> Array:
     """Share of the pixels predicted as a class that are of it, `[..., C]`."""
-    return _ratio(_true_positives(counts, xp), xp.sum(counts, axis=-2), xp)
+    hits, _, predicted = margins(counts, xp)
+    return _ratio(hits, predicted, xp)
 
 
 def recall(counts: Array, xp: Any = np) -> Array:
     """Share of the pixels of a class that were predicted as it, `[..., C]`."""
-    return _ratio(_true_positives(counts, xp), xp.sum(counts, axis=-1), xp)
+    hits, truth, _ = margins(counts, xp)
+    return _ratio(hits, truth, xp)
 
 
 def pixel_accuracy(counts: Array, xp: Any = np) -> Array:
     """Share of all pixels predicted rightly, `[...]`. An all-background model does well by it: never gate on it."""
-    return _ratio(xp.sum(_true_positives(counts, xp), axis=-1), xp.sum(counts, axis=(-2, -1)), xp)
+    hits, truth, _ = margins(counts, xp)
+    return _ratio(xp.sum(hits, axis=-1), xp.sum(truth, axis=-1), xp)
 
 
 def mean_defined(scores: Array, xp: Any = np) -> Array:
@@ -58,3 +75,27 @@ def mean_defined(scores: Array, xp: Any = np) -> Array:
 def foreground_dice(counts: Array, xp: Any = np) -> Array:
     """The headline: mean Dice over the defect classes, background left out, `[...]`."""
     return mean_defined(dice(counts, xp)[..., 1:], xp)
+
+
+def dice_of_present(counts: Array) -> Array:
+    """Mean Dice over the defect classes that the truth holds, `[...]`, NaN if it holds none: for a slice or an image.
+
+    In so little truth one stray pixel of an absent class would weigh as much as a whole class. NumPy only.
+    """
+    present = margins(counts).truth > 0
+    return mean_defined(np.where(present, dice(counts), np.nan)[..., 1:])
+
+
+def share(part: Array, whole: Array) -> Array:
+    """`part / whole`; NaN where there is nothing to be a part of."""
+    return _ratio(np.asarray(part, np.float64), np.asarray(whole, np.float64), np)
+
+
+def expected_calibration_error(bins: Array) -> float:
+    """Mean distance of confidence from accuracy over all pixels; Guo et al. 2017, arXiv:1706.04599, equation 3.
+
+    Args:
+      bins: `[bins, 3]`: pixels, sum of their top class's probability, how many were right.
+    """
+    pixels, confidence, right = np.moveaxis(np.asarray(bins, np.float64), -1, 0)
+    return float(share(np.abs(confidence - right).sum(), pixels.sum()))

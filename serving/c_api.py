@@ -30,6 +30,7 @@ _STRING = 7  # TF_STRING in tensorflow/c/tf_datatype.h, whose numbers are those 
 _STRING_STRUCT_BYTES = 24  # sizeof(TF_TString)
 _DTYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype(np.float32),
+    2: np.dtype(np.float64),
     3: np.dtype(np.int32),
     4: np.dtype(np.uint8),
     _STRING: np.dtype(object),

@@ -16,12 +16,14 @@ import tensorflow as tf
 from pipeline import features
 from pipeline.config import TrainerConfig
 from trainer_module.losses import cross_entropy
-from trainer_module.metrics import count_matrix
+from trainer_module.metrics import calibration_bins, count_matrix
 from transform_module import images
 from transform_module.preprocessing import decode_pair
 
 # Images, or tiles, that go through the model together; the Evaluator hands over up to 1,000 records at a time.
 _CHUNK = 16
+# Of `_measure`: counts, counts at the model's size, probability sums, calibration, and two masks.
+_MEASURED = (tf.float64, tf.float64, tf.float64, tf.float64, tf.string, tf.string)
 
 
 def exported_weights(directory: str) -> list[np.ndarray]:
@@ -54,9 +56,13 @@ class SegmentationModule(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.INPUT_EXAMPLES)])
     def evaluate(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Serialized records, string `[N]` -> for each image, at its own size: counts float32 `[N, C, C]` (rows truth),
-        probability_sums float32 `[N, 3]` (labelled pixels, sum of the true class's probability, sum of cross-entropy),
-        image id and group, string `[N]`.
+        """Serialized records, string `[N]` -> for each image, at its own size: counts float64 `[N, C, C]` (rows truth),
+        probability_sums float64 `[N, 3]` (labelled pixels, sum of the true class's probability, sum of cross-entropy),
+        calibration float64 `[N, bins, 3]`, the masks of truth and prediction as PNG of class ids, image id and group,
+        string `[N]`; and model_size_counts float64 `[N, C, C]`, the counts before the way back to the image's own size.
+
+        Masks are a few KB as PNG and leave for connected regions, which TensorFlow has no operation for: a loop of
+        max-pooling takes as many steps as the longest defect has pixels.
         """
         records = self._config.records
         keys = [records.image, records.mask, records.id, *([records.group] if records.group else [])]
@@ -65,13 +71,17 @@ class SegmentationModule(tf.Module):
         def predict(columns: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
             spec = (*self._tiles_spec(), tf.RaggedTensorSpec([None, None], tf.uint8, ragged_rank=1))
             tiles, sizes, class_ids = _map(self._decode_labelled, columns, spec)
-            return _map(self._count, (self._probabilities(tiles), sizes, class_ids), (tf.float32, tf.float32))
+            return _map(self._measure, (self._probabilities(tiles), sizes, class_ids), _MEASURED)
 
         columns = (rows[records.image], rows[records.mask], rows[records.id])
-        counts, sums = _in_chunks(predict, columns, (tf.float32, tf.float32), self._images_at_once)
+        counts, model_size, sums, bins, truth, predicted = _in_chunks(predict, columns, _MEASURED, self._images_at_once)
         return {
             features.OUTPUT_COUNTS: counts,
+            features.OUTPUT_MODEL_SIZE_COUNTS: model_size,
             features.OUTPUT_PROBABILITY_SUMS: sums,
+            features.OUTPUT_CALIBRATION: bins,
+            features.OUTPUT_TRUTH_PNG: truth,
+            features.OUTPUT_PREDICTED_PNG: predicted,
             features.OUTPUT_IMAGE_ID: rows[records.id],
             features.OUTPUT_GROUP: rows[records.group or records.id],
         }
@@ -102,20 +112,35 @@ class SegmentationModule(tf.Module):
         class_ids = tf.argmax(self._own_size(row), axis=-1, output_type=tf.int32)
         num_classes = len(self._config.classes)
         pixels = tf.cast(tf.math.bincount(tf.reshape(class_ids, [-1]), minlength=num_classes), tf.float32)
-        mask_png = tf.io.encode_png(tf.cast(class_ids, tf.uint8)[..., tf.newaxis])
-        return mask_png, pixels[:num_classes] / tf.reduce_sum(pixels)
+        return _id_png(class_ids), pixels[:num_classes] / tf.reduce_sum(pixels)
 
-    def _count(self, row: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
+    def _measure(self, row: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
         probabilities, class_ids = self._own_size(row), row[2].to_tensor()
-        predicted = tf.argmax(probabilities, axis=-1)
-        counts = count_matrix(class_ids, predicted, len(self._config.classes))
-        labelled = tf.cast(tf.reduce_sum(counts), tf.float32)
-        truth = tf.one_hot(tf.cast(class_ids, tf.int32), len(self._config.classes))
-        log_loss = cross_entropy(class_ids[tf.newaxis], probabilities[tf.newaxis])[0]
-        sums = tf.stack([labelled, tf.reduce_sum(truth * probabilities), log_loss * labelled])
+        predicted = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
+        counts = self._counts(class_ids, predicted)
+        numbers = (
+            counts,
+            self._counts(images.fit_class_ids(class_ids, self._config.image), tf.argmax(row[0], axis=-1)),
+            self._probability_sums(class_ids, probabilities, tf.reduce_sum(counts)),
+            calibration_bins(class_ids, probabilities),
+        )
         # A model that gives NaN has an argmax all the same: its counts must not look like an answer.
         finite = tf.reduce_all(tf.math.is_finite(probabilities))
-        return tf.where(finite, tf.cast(counts, tf.float32), float("nan")), sums
+        undefined = tf.constant(float("nan"), tf.float64)
+        return (*(tf.where(finite, number, undefined) for number in numbers), _id_png(class_ids), _id_png(predicted))
+
+    def _counts(self, class_ids: tf.Tensor, predicted: tf.Tensor) -> tf.Tensor:
+        return tf.cast(count_matrix(class_ids, predicted, len(self._config.classes)), tf.float64)
+
+    def _probability_sums(self, class_ids: tf.Tensor, probabilities: tf.Tensor, labelled: tf.Tensor) -> tf.Tensor:
+        truth = tf.one_hot(tf.cast(class_ids, tf.int32), len(self._config.classes))
+        log_loss = cross_entropy(class_ids[tf.newaxis], probabilities[tf.newaxis])[0]
+        of_truth = tf.cast(tf.reduce_sum(truth * probabilities), tf.float64)
+        return tf.stack([labelled, of_truth, tf.cast(log_loss, tf.float64) * labelled])
+
+
+def _id_png(class_ids: tf.Tensor) -> tf.Tensor:
+    return tf.io.encode_png(tf.cast(class_ids, tf.uint8)[..., tf.newaxis])
 
 
 def _map(function: Callable[..., Any], elements: Any, signature: Any) -> Any:

@@ -4,10 +4,13 @@ import json
 import multiprocessing
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tfx.types import standard_artifacts
+from tfx.utils import json_utils
 
-from components.pusher import content_hash, push_version, versions
+from components.pusher import Executor, content_hash, push_version, versions
 
 
 def make_model(directory: Path, mark: str = "a", files: int = 3) -> Path:
@@ -89,3 +92,56 @@ def test_a_server_never_sees_half_a_version(tmp_path: Path, attempt: int) -> Non
     assert len(seen) > 3
     for version in versions(serving):
         assert len(list((serving / str(version) / "variables").iterdir())) == 30
+
+
+def run_pusher(folder: Path, blessed: int, reason: str = "", servable: int | None = None) -> Any:
+    """Pushes a model whose ModelBlessing, and perhaps InfraBlessing, says `blessed`; returns the PushedModel."""
+    model, blessing, pushed = (
+        standard_artifacts.Model(),
+        standard_artifacts.ModelBlessing(),
+        standard_artifacts.PushedModel(),
+    )
+    model.uri, pushed.uri = str(folder / "model"), str(folder / "pushed")
+    make_model(folder / "model" / "Format-Serving")
+    blessing.set_int_custom_property("blessed", blessed)
+    inputs: dict[str, list[Any]] = {"model": [model], "model_blessing": [blessing]}
+    if servable is not None:
+        infra = standard_artifacts.InfraBlessing()
+        infra.set_int_custom_property("blessed", servable)
+        inputs["infra_blessing"] = [infra]
+    settings = {"directory": str(folder / "serving"), "comparable": "c", "code": ""}
+    settings |= {"accepted_refused": reason} if reason else {}
+    Executor().Do(inputs, {"pushed_model": [pushed]}, {"custom_config": json_utils.dumps(settings)})
+    return pushed
+
+
+@pytest.mark.parametrize(
+    ("blessed", "reason", "servable", "expected"),
+    [
+        (1, "", None, [1]),
+        (0, "", None, []),
+        (0, "the line stands still", None, [1]),
+        (0, "the line stands still", 1, [1]),
+        (0, "the line stands still", 0, []),
+        (1, "", 0, []),
+    ],
+)
+def test_a_person_overrules_the_gate_with_a_reason_and_no_other_check(
+    tmp_path: Path, blessed: int, reason: str, servable: int | None, expected: list[int]
+) -> None:
+    pushed = run_pusher(tmp_path, blessed, reason, servable)
+    assert versions(tmp_path / "serving") == expected
+    assert pushed.get_int_custom_property("pushed") == len(expected)
+
+
+def test_the_reason_is_recorded_where_the_model_was_refused_and_only_there(tmp_path: Path) -> None:
+    refused = run_pusher(tmp_path / "a", blessed=0, reason="the line stands still")
+    blessed = run_pusher(tmp_path / "b", blessed=1, reason="the line stands still")
+    assert refused.get_string_custom_property("accepted_refused") == "the line stands still"
+    assert not blessed.get_string_custom_property("accepted_refused")
+    provenance = [
+        json.loads((tmp_path / name / "serving" / "1" / "assets.extra" / "provenance.json").read_text())
+        for name in ("a", "b")
+    ]
+    assert provenance[0]["accepted_refused"] == "the line stands still"
+    assert "accepted_refused" not in provenance[1]

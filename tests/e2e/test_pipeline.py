@@ -15,7 +15,7 @@ from PIL import Image
 
 from dataset.ingest import ingest
 from pipeline import cli, local
-from pipeline.config import Config
+from pipeline.config import Config, load_config
 from pipeline.errors import NodeFailed
 
 AFTER_GATE = {"Evaluator", "Pusher", "Reporter"}
@@ -98,6 +98,11 @@ def test_the_report_has_the_contracts_fields(story: Story) -> None:
     saved = json.loads((story.root / "report" / "metrics.json").read_text())
     assert saved == story.metrics
     assert set(saved) == CONTRACT
+    assert saved["groups"] == 6 and saved["foreground_dice_interval"][0] <= saved["foreground_dice"]
+    assert [row["images"] for row in saved["slices"] if row["slice"].startswith("defects=")] == [6]
+    details = json.loads((story.root / "report" / "details.json").read_text())
+    assert set(details) == {"warnings", "intervals", "defects_found", "reliability", "images"}
+    assert "6 groups of test images" in details["warnings"][0]
     assert (saved["split"], saved["examples"]) == ("test", 6)
     assert set(saved["classes"]) == {"background", "inclusion", "patches", "scratches"}
     assert set(saved["classes"]["patches"]) == {"dice", "iou", "precision", "recall", "pixels"}
@@ -118,7 +123,7 @@ def test_a_stricter_gate_re_runs_only_the_gate_and_refuses(story: Story, make_co
     metrics = story.run(make_config(gate={"min_foreground_dice": 1.0}))
     assert story.ran == AFTER_GATE
     assert not metrics["blessed"] and metrics["pushed_version"] is None
-    assert [check["passed"] for check in metrics["gate"]] == [False]
+    assert [check["passed"] for check in metrics["gate"]] == [False, True]
     assert story.versions == ["1"]
 
 
@@ -143,7 +148,8 @@ def test_more_epochs_train_anew_and_are_compared_with_the_pushed_model(story: St
     assert story.ran == AFTER_TRAINER
     assert metrics["baseline"]["foreground_dice"] == pytest.approx(before)
     assert metrics["baseline"]["difference"] == pytest.approx(metrics["foreground_dice"] - before)
-    assert [check["check"] for check in metrics["gate"]] == ["foreground_dice", "foreground_dice against baseline"]
+    checks = [check["check"] for check in metrics["gate"]]
+    assert checks == ["foreground_dice", "foreground_dice against baseline", "measured"]
     assert metrics["pushed_version"] == 2
     assert story.versions == ["1", "2"]
 
@@ -204,7 +210,38 @@ def test_a_refused_model_exits_with_2_also_from_the_cache(
 ) -> None:
     for _ in range(2):
         assert exit_code(arguments(story, config_file, "--set", "gate.min_foreground_dice=1.0")) == 2
-        assert "error: the gate refused the model" in capfd.readouterr().err
+        printed = capfd.readouterr()
+        assert "error: the gate refused the model" in printed.err
+        assert "worst images: " in printed.out
+
+
+def test_evaluate_measures_as_the_pipeline_does(
+    story: Story, config_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    in_pipeline = story.run(load_config(config_file))
+    model = str(story.root / "serving_model")
+    command = ["evaluate", model, str(story.data), "--config", str(config_file), "--out", str(tmp_path)]
+    assert exit_code([*command, "--baseline", f"{model}/1"]) == 0
+    assert "passed: foreground Dice is" in capfd.readouterr().out
+    saved = json.loads((tmp_path / "metrics.json").read_text())
+    assert set(saved) == CONTRACT
+    apart = {"run_id": None, "pushed_version": None, "baseline": None}
+    assert {**saved, **apart} == {**in_pipeline, **apart}
+    assert {**saved["baseline"], "model": ""} == {**in_pipeline["baseline"], "model": ""}
+    assert exit_code([*command, "--set", "gate.min_foreground_dice=1.0"]) == 2
+    assert "error: the gate refuses the model: foreground Dice is" in capfd.readouterr().err
+
+
+def test_evaluate_refuses_a_model_of_other_classes(
+    story: Story, tmp_path: Path, capfd: pytest.CaptureFixture[str], config_file: Path
+) -> None:
+    text = config_file.read_text().replace('"scratches"', '"rust"')
+    (tmp_path / "other.toml").write_text(text)
+    data = shutil.copytree(story.data, tmp_path / "data")
+    (data / "dataset.json").write_text((data / "dataset.json").read_text().replace('"scratches"', '"rust"'))
+    command = ["evaluate", str(story.root / "serving_model"), str(data), "--config", str(tmp_path / "other.toml")]
+    assert exit_code(command) == 1
+    assert "its classes are not those of the config" in capfd.readouterr().err
 
 
 def test_a_deleted_version_is_pushed_again(story: Story, make_config: Any) -> None:
@@ -303,3 +340,23 @@ def test_predict_names_every_broken_file_and_exits_with_1(
     assert exit_code(["predict", str(story.root / "serving_model"), str(good), str(broken), "--out", str(out)]) == 1
     assert "broken.png: no prediction" in capfd.readouterr().err
     assert (out / "000_mask.png").is_file() and not (out / "broken_mask.png").exists()
+
+
+def test_a_person_pushes_a_refused_model_with_a_reason_that_stays_on_record(
+    story: Story, config_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = story.versions
+    command = arguments(story, config_file, "--set", "gate.min_foreground_dice=1.0", "--set", "train.epochs=1")
+    assert exit_code(command) == 2
+    assert story.versions == before
+    for _ in range(2):
+        assert exit_code([*command, "--accept-refused", "the line stands still"]) == 0
+        assert "REFUSED by the gate and pushed all the same; the model is version 3" in capfd.readouterr().out
+    assert story.versions == [*before, "3"]
+    metrics = json.loads((story.root / "report" / "metrics.json").read_text())
+    assert not metrics["blessed"] and metrics["pushed_version"] == 3
+    assert metrics["gate"][-1]["check"] == "accepted"
+    assert metrics["gate"][-1]["words"].endswith("for this reason: the line stands still")
+    provenance = story.root / "serving_model" / "3" / "assets.extra" / "provenance.json"
+    assert json.loads(provenance.read_text())["accepted_refused"] == "the line stands still"
+    assert exit_code(command) == 2

@@ -83,6 +83,10 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[s
         ("predict model --out o", "Missing argument 'IMAGE_OR_DIR...'"),
         ("predict model image.png", "Missing option '--out'"),
         ("demo extra", "unexpected extra argument (extra)"),
+        ("evaluate model data", "Missing option '--config'"),
+        ("evaluate model --config demo", "Missing argument 'DATA'"),
+        ("run --config demo --data d --root r --accept-refused", "'--accept-refused' requires an argument"),
+        ("run --config demo --data d --root r --accept-refused=", "empty, expected a reason"),
     ],
 )
 def test_usage_errors(tmp_path: Path, arguments: str, words: str):
@@ -104,6 +108,7 @@ def test_usage_errors(tmp_path: Path, arguments: str, words: str):
         ("ingest photos out --config nope", "nope: no such file"),
         ("ingest photos out --config demo", "photos: no such folder"),
         ("predict model image.png --out o", "image.png: no image here"),
+        ("evaluate model d --config demo", "not readable, expected the output of `flexunet ingest`: run it first"),
     ],
 )
 def test_mistakes_in_config_and_paths(tmp_path: Path, arguments: str, words: str):

@@ -87,6 +87,14 @@ def toml_file(tmp_path: Path) -> Path:
         ({"gate": {"min_class_dice": {"rust": 2}}}, ["gate.min_class_dice.rust: got 2", "less than or equal to 1"]),
         ({"gate": {"min_class_dice": {"dent": 0.5}}}, ["gate.min_class_dice", "'dent'", "rust, deep crack"]),
         ({"gate": {"min_class_dice": {"background": 1}}}, ["gate.min_class_dice", "'background'", "rust, deep crack"]),
+        ({"gate": {"allow_unmeasured": ["dent"]}}, ["gate.allow_unmeasured", "'dent'", "rust, deep crack"]),
+        ({"gate": {"bound_on": "upper"}}, ["gate.bound_on", "'lower' or 'point'"]),
+        ({"gate": {"slice_columns": ["size"]}}, ["gate: ", "slice_columns names 'size'", "expected another"]),
+        ({"gate": {"min_slice_dice": {"line=A": 0.5}}}, ["gate: ", "'line=A'", "size=smallest", "defects=..."]),
+        ({"gate": {"min_slice_dice": {"size=tiny": 0.5}}}, ["gate: ", "'size=tiny'", "size=largest"]),
+        ({"gate": {"min_slice_dice": {"defects=deep crack+rust": 0.5}}}, ["in this order: rust+deep crack"]),
+        ({"gate": {"min_slice_dice": {"defects=dent": 0.5}}}, ["gate.min_slice_dice", "'defects=dent'"]),
+        ({"gate": {"min_slice_dice": {"defects=none": 0.5}}}, ["gate.min_slice_dice", "expected defect classes"]),
         ({"gate": {"max_regression": -0.01}}, ["gate.max_regression: got -0.01", "greater than or equal to 0"]),
     ],
 )
@@ -107,6 +115,14 @@ def test_rules_across_fields(sections: dict[str, Any], words: list[str]):
         {"image": {"fit": "tile", "tile_overlap": 128}},
         {"image": {"fit": "stretch", "tile_overlap": 200}},
         {"gate": {"min_foreground_dice": 1, "min_class_dice": {"deep crack": 1.0}, "max_regression": 0}},
+        {"gate": {"max_false_alarms": 0, "min_defects_found": 1, "resamples": 200, "min_groups": 1}},
+        {
+            "gate": {
+                "slice_columns": ["line"],
+                "min_slice_dice": {"line=A": 1.0, "size=small": 1.0},
+            }
+        },
+        {"gate": {"min_slice_dice": {"defects=rust+deep crack": 0.5, "defects=rust": 0.5}}},
         {"train": {"learning_rate": 1}},
     ],
 )

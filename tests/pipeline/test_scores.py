@@ -127,6 +127,26 @@ def test_mean_defined(values: Any, expected: Any):
         np.testing.assert_allclose(scores.mean_defined(np.array(values)), expected, rtol=1e-12)
 
 
+def test_in_a_slice_only_classes_of_its_truth_count():
+    stray = np.array([[90, 1, 0], [0, 0, 0], [2, 0, 8]])
+    assert scores.foreground_dice(stray) == (0 + 16 / 18) / 2
+    assert scores.dice_of_present(stray) == 16 / 18
+    assert np.isnan(scores.dice_of_present(np.array([[90, 1], [0, 0]])))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_margins_give_what_counts_give(name: str):
+    stacked = np.stack([COUNTS, np.diag([1, 2, 3, 0]), np.zeros((4, 4), int)])
+    score = getattr(scores, name)
+    np.testing.assert_array_equal(score(scores.margins(stacked)), score(stacked))
+
+
+def test_calibration_error_by_hand():
+    """Ten pixels at 0.9 of which eight are right, ten at 0.5 of which five are: (10 x 0.1 + 0) / 20."""
+    assert scores.expected_calibration_error(np.array([[10, 9.0, 8], [10, 5.0, 5], [0, 0, 0]])) == pytest.approx(0.05)
+    assert np.isnan(scores.expected_calibration_error(np.zeros((15, 3))))
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
 def test_keras_agrees_with_numpy(name: str, dtype: str):

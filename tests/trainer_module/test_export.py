@@ -101,7 +101,43 @@ def test_serving_and_evaluation_see_the_same_masks(exported: tuple[Path, Config]
         expected = np.zeros((4, 4))
         np.add.at(expected, (truth, predicted), 1)
         np.testing.assert_array_equal(counts, expected)
+        [row] = np.flatnonzero([(counts == other).all() for other in measured["counts"]])
+        np.testing.assert_array_equal(ids_of(measured["truth_png"][row]), truth)
+        np.testing.assert_array_equal(ids_of(measured["predicted_png"][row]), predicted)
     assert list(measured["image_id"]) == [b"id-0", b"id-1", b"id-2"]
+
+
+def ids_of(encoded: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(encoded)))
+
+
+def test_counts_at_the_models_size_are_of_its_pixels(exported: tuple[Path, Config]) -> None:
+    """A stretched image is one tile, a padded one loses its padding, a cut one counts what its tiles share twice."""
+    directory, config = exported
+    measured = in_python(directory, "evaluate", examples=records(config))
+    pixels = measured["model_size_counts"].sum(axis=(1, 2)).tolist()
+    own = measured["counts"].sum(axis=(1, 2)).tolist()
+    assert own == [32 * 32, 50 * 41, 7 * 90]
+    expected = {"stretch": [1024] * 3, "pad": [1024, 32 * 26, 2 * 32]}
+    if config.image.fit == "tile":
+        assert pixels[0] == own[0] and all(more > less for more, less in zip(pixels[1:], own[1:], strict=True))
+    else:
+        assert pixels == expected[config.image.fit]
+
+
+def test_calibration_bins_hold_every_labelled_pixel_once(exported: tuple[Path, Config]) -> None:
+    directory, config = exported
+    measured = in_python(directory, "evaluate", examples=records(config))
+    bins = measured["calibration"]
+    assert bins.shape == (3, 15, 3) and bins.dtype == np.float64
+    np.testing.assert_array_equal(bins[..., 0].sum(axis=1), measured["counts"].sum(axis=(1, 2)))
+    right = np.trace(measured["counts"], axis1=1, axis2=2)
+    np.testing.assert_array_equal(bins[..., 2].sum(axis=1), right)
+    edges = np.arange(16) / 15
+    filled = bins[..., 0] > 0
+    confidence = bins[..., 1][filled] / bins[..., 0][filled]
+    low, high = np.broadcast_to(edges[:-1], filled.shape)[filled], np.broadcast_to(edges[1:], filled.shape)[filled]
+    assert ((low - 1e-6 <= confidence) & (confidence <= high + 1e-6)).all()
 
 
 def test_more_images_than_a_chunk_give_what_each_gives_alone(exported: tuple[Path, Config]) -> None:

@@ -1,0 +1,113 @@
+"""The Evaluator outside a pipeline: any exported model, any ingested records, the same node, the same verdict."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tensorflow.core.protobuf import saved_model_pb2
+from tfx.components.evaluator import executor
+from tfx.dsl.components.base import base_beam_executor
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.utils import json_utils, proto_utils
+
+from components import gate, report
+from dataset.manifest import versions
+from pipeline import features
+from pipeline.beam import LOCAL_BEAM_ARGS
+from pipeline.config import Config, GateSettings, part_of
+from pipeline.errors import NodeFailed, UserError, last_line
+from pipeline.evaluation import make_eval_config
+from serving.predict import exported_config
+
+
+def measure(
+    model: Path, data: Path, config: Config, baseline: Path | None = None, out: Path | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Measures a SavedModel on the `test` split of what `flexunet ingest` wrote to `data`.
+
+    Returns what `metrics.json` and `details.json` hold; writes them to `out`, if that is given.
+
+    Raises:
+      UserError: a model is not of this config or of this version, or there are no records.
+      NodeFailed: the Evaluator raised.
+    """
+    models = [_checked(directory, config) for directory in (model, baseline) if directory is not None]
+    found = versions(data)
+    if not found:
+        raise UserError(f"{data}: no records here, expected the output of `flexunet ingest`")
+    splits = [found[span] / features.SPLIT_TEST for span in sorted(found, reverse=True)[: config.dataset.spans]]
+    settings = part_of(config, GateSettings)
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            evaluate(models, splits, config, Path(directory))
+            evaluation = gate.Evaluation(f"{directory}/evaluation")
+        except Exception as error:
+            raise NodeFailed(f"Evaluator failed: {last_line(error)}") from error
+    metrics = report.make_metrics(evaluation, settings, model, str(baseline) if baseline else None)
+    if out:
+        report.write_report(out, metrics, evaluation, settings)
+    return metrics, gate.details_json(evaluation, settings)
+
+
+def evaluate(models: Sequence[Path], splits: Sequence[Path], config: Config, directory: Path) -> bool:
+    """Runs TFX's own executor on SavedModels, the candidate and perhaps a baseline; returns its blessing.
+
+    Args:
+      models: SavedModels' folders.
+      splits: folders of `*.tfrecord.gz`.
+      config: classes and gate.
+      directory: gets a folder `evaluation`.
+    """
+    inputs = {
+        "examples": [_examples(split, directory / f"examples-{i}") for i, split in enumerate(splits)],
+        **{
+            key: [_linked(standard_artifacts.Model(), model, directory / key, "Format-Serving")]
+            for key, model in zip(("model", "baseline_model"), models, strict=False)
+        },
+    }
+    blessing = _at(standard_artifacts.ModelBlessing(), directory / "blessing")
+    outputs = {
+        "blessing": [blessing],
+        "evaluation": [_at(standard_artifacts.ModelEvaluation(), directory / "evaluation")],
+    }
+    settings = part_of(config, GateSettings)
+    properties = {
+        "eval_config": proto_utils.proto_to_json(make_eval_config(settings, code="")),
+        "example_splits": json_utils.dumps([features.SPLIT_TEST]),
+    }
+    context = base_beam_executor.BaseBeamExecutor.Context(
+        beam_pipeline_args=list(LOCAL_BEAM_ARGS), tmp_dir=str(directory / "tmp"), unique_id="1"
+    )
+    executor.Executor(context).Do(inputs, outputs, properties)
+    return blessing.get_int_custom_property("blessed") == 1
+
+
+def _checked(model: Path, config: Config) -> Path:
+    exported = exported_config(model)
+    for key in ("classes", "records"):
+        if getattr(exported, key) != getattr(config, key):
+            raise UserError(f"{model}: its {key} are not those of the config, expected the same: name its own config")
+    saved = saved_model_pb2.SavedModel.FromString((model / "saved_model.pb").read_bytes())
+    outputs = saved.meta_graphs[0].signature_def[features.SIGNATURE_EVALUATE].outputs
+    if features.OUTPUT_TRUTH_PNG not in outputs:
+        raise UserError(f"{model}: of an earlier version, expected one whose `evaluate` gives masks: train it again")
+    return model
+
+
+def _examples(split: Path, directory: Path) -> Any:
+    examples = _linked(standard_artifacts.Examples(), split, directory, f"Split-{features.SPLIT_TEST}")
+    examples.split_names = artifact_utils.encode_split_names([features.SPLIT_TEST])
+    return examples
+
+
+def _linked(artifact: Any, target: Path, directory: Path, name: str) -> Any:
+    """TFX looks for models and splits below folders of these names."""
+    directory.mkdir()
+    (directory / name).symlink_to(target.resolve(), target_is_directory=True)
+    return _at(artifact, directory)
+
+
+def _at(artifact: Any, directory: Path) -> Any:
+    artifact.uri = str(directory)
+    return artifact

@@ -1,0 +1,158 @@
+"""Sums over images: exact, whatever the order, and bounded."""
+
+import io
+import itertools
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components import measurement, summary
+from components.measurement import ImageResult, Totals, measure_image
+from pipeline.config import GateSettings, part_of
+
+
+@pytest.fixture
+def settings(make_config: Any) -> GateSettings:
+    gate = {"resamples": 200, "slice_columns": ["line"], "min_slice_dice": {"line=A": 0.5}, "listed_images": 3}
+    return part_of(make_config(gate=gate), GateSettings)
+
+
+def png(ids: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(ids).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def outputs(index: int, size: int = 16) -> dict[str, Any]:
+    """A row of the `evaluate` signature as TFMA hands it over: strings as arrays of one."""
+    generator = np.random.default_rng(index)
+    truth = np.where(generator.random((size, size)) < 0.2, generator.integers(0, 4), 0).astype(np.uint8)
+    predicted = np.where(generator.random((size, size)) < 0.1, generator.integers(0, 4), truth).astype(np.uint8)
+    counts = np.zeros((4, 4))
+    np.add.at(counts, (truth.ravel(), predicted.ravel()), 1)
+    return {
+        "counts": counts,
+        "model_size_counts": counts,
+        "probability_sums": np.array([size * size, *generator.uniform(0, size * size, 2)]),
+        "calibration": generator.uniform(0, size, (15, 3)),
+        "truth_png": np.array([png(truth)], object),
+        "predicted_png": np.array([png(predicted)], object),
+        "image_id": np.array([f"image-{index}".encode()], object),
+        "group": np.array([f"group-{index % 7}".encode()], object),
+    }
+
+
+def measured(count: int, settings: GateSettings) -> list[ImageResult]:
+    return [measure_image(outputs(i), {"line": "AB"[i % 2]}, settings) for i in range(count)]
+
+
+def added(images: list[ImageResult], settings: GateSettings) -> Totals:
+    totals = Totals()
+    for image in images:
+        totals.add(image, settings)
+    return totals
+
+
+def everything(totals: Totals, settings: GateSettings) -> Any:
+    return summary.all_scores(totals, settings), summary.details(totals, settings)
+
+
+@pytest.mark.parametrize("shards", [1, 2, 7, 40])
+def test_merging_shards_in_any_order_changes_nothing(settings: GateSettings, shards: int) -> None:
+    """To the last bit: sums of probabilities would otherwise depend on the order."""
+    images = measured(40, settings)
+    expected = everything(added(images, settings), settings)
+    shuffled = [images[i] for i in np.random.default_rng(shards).permutation(40)]
+    merged = Totals()
+    for shard in (shuffled[i::shards] for i in range(shards)):
+        merged.merge(pickle.loads(pickle.dumps(added(shard, settings))), settings)
+        merged.merge(Totals(), settings)
+    assert everything(merged, settings) == expected
+
+
+def test_merging_leaves_what_it_merges_as_it_was(settings: GateSettings) -> None:
+    images = measured(20, settings)
+    first, second = added(images[:10], settings), added(images[10:], settings)
+    before = everything(second, settings)
+    first.merge(second, settings)
+    merged = Totals()
+    merged.merge(second, settings)
+    for image in images[:5]:
+        merged.add(image, settings)
+        first.add(image, settings)
+    assert everything(second, settings) == before
+
+
+def test_resamples_weigh_whole_groups(settings: GateSettings) -> None:
+    """Two images of one group: every resample holds both or neither, equally often."""
+    twins = [measure_image({**outputs(i), "group": np.array([b"same"], object)}, {}, settings) for i in (1, 2)]
+    both, one = added(twins, settings), added(twins[:1], settings)
+    weights = measurement.group_weights(settings.gate.seed, twins[0].group, 200)
+    np.testing.assert_array_equal(
+        measurement.resamples_of(both).pixels.truth.sum(axis=-1), weights * both.known_sums.counts.sum()
+    )
+    assert len(both.groups) == 1 and both.images == 2
+    np.testing.assert_array_equal(
+        measurement.resamples_of(one).pixels.truth[:, 0], weights * twins[0].sums.counts[0].sum()
+    )
+
+
+def sized(pixels: int, index: int, settings: GateSettings) -> ImageResult:
+    return measure_image(outputs(index), {}, settings)._replace(largest_defect=pixels, group=index)
+
+
+def test_size_quartiles_hold_a_quarter_of_the_images_with_defects_each(settings: GateSettings) -> None:
+    sizes = np.random.default_rng(0).permutation(np.geomspace(5, 20_000, 80).astype(int)).tolist()
+    totals = added([sized(size, i, settings) for i, size in enumerate([*sizes, 0, 0])], settings)
+    quartiles = totals.size_quartiles()
+    assert list(quartiles) == ["smallest", "small", "large", "largest"]
+    assert all(17 <= part.images <= 23 for part in quartiles.values())
+    edges = [(part.smallest, part.largest) for part in quartiles.values()]
+    assert edges[0][0] == 5 and edges[3][1] == max(sizes)
+    assert all(left[1] < right[0] for left, right in itertools.pairwise(edges))
+
+
+def test_images_of_one_size_are_one_slice(settings: GateSettings) -> None:
+    totals = added([sized(50, i, settings) for i in range(8)], settings)
+    assert [part.images for part in totals.size_quartiles().values()] == [8]
+
+
+def test_a_column_with_a_value_for_each_image_stays_bounded(settings: GateSettings) -> None:
+    """Whichever order they come in, the first hundred values are kept, with all their images."""
+    names = [f"{i:03d}" for i in np.random.default_rng(0).permutation(150)] * 2
+    images = [measure_image(outputs(i), {"line": name}, settings) for i, name in enumerate(names)]
+    for shards in (1, 3):
+        totals = Totals()
+        for i in range(shards):
+            totals.merge(added(images[i::shards], settings), settings)
+        kept = {value: part.images for (column, value), part in totals.slices.items() if column == "line"}
+        assert kept == {f"{i:03d}": 2 for i in range(100)}
+
+
+def test_a_gated_value_is_kept_however_many_there_are(make_config: Any) -> None:
+    gate = {"resamples": 200, "slice_columns": ["line"], "min_slice_dice": {"line=149": 0.5}}
+    settings = part_of(make_config(gate=gate), GateSettings)
+    names = [f"{i:03d}" for i in np.random.default_rng(0).permutation(150)]
+    totals = added([measure_image(outputs(i), {"line": name}, settings) for i, name in enumerate(names)], settings)
+    kept = [value for column, value in totals.slices if column == "line"]
+    assert sorted(kept) == [*(f"{i:03d}" for i in range(99)), "149"]
+
+
+def test_a_false_alarm_is_among_the_worst_and_a_stray_pixel_is_not(settings: GateSettings) -> None:
+    counts = np.diag([256.0, 0, 0, 0])
+    counts[0, 1] = 1
+    clean, alarm = np.zeros((2, 16, 16), np.uint8)
+    alarm[0, 0] = 1
+    row = {**outputs(0), "counts": counts, "truth_png": np.array([png(clean)], object)}
+    stray = measure_image({**row, "predicted_png": np.array([png(clean)], object)}, {}, settings)
+    alarmed = measure_image({**row, "predicted_png": np.array([png(alarm)], object)}, {}, settings)
+    assert np.isnan(stray.dice) and alarmed.dice == 0.0
+    assert added([stray], settings).worst == [] and len(added([alarmed], settings).worst) == 1
+
+
+def test_no_image_at_all_is_an_error_that_says_so(settings: GateSettings) -> None:
+    with pytest.raises(ValueError, match="no image reached the evaluation"):
+        summary.all_scores(Totals(), settings)
