@@ -1,6 +1,7 @@
-"""The report node: runs after every evaluation, also of a refused model; writes `metrics.json` and `details.json`."""
+"""The report node: runs after every evaluation, also of a refused model; writes scores and pictures of the training."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,16 +14,24 @@ from tfx.utils import path_utils
 from components import gate
 from components.baseline import ACCEPTED_REFUSED
 from pipeline.config import GateSettings
-from pipeline.features import ASSETS_EXTRA, EXPORTED_TRAINING, SPLIT_TEST
+from pipeline.features import (
+    ASSETS_EXTRA,
+    EXPORTED_TRAINING,
+    SPLIT_TEST,
+    TRAINING_AUGMENTED,
+    TRAINING_HISTORY,
+    TRAINING_PREVIEWS,
+)
 
 METRICS_FILE: Final = "metrics.json"
 # Intervals, reliability, the worst images: what the contract of metrics.json has no place for.
 DETAILS_FILE: Final = "details.json"
+TRAINING_FOLDER: Final = "training"
 FORMAT: Final = 1
 
 
 class Report(artifact.Artifact):
-    """A folder with `metrics.json` and `details.json`."""
+    """A folder with `metrics.json`, `details.json` and `training/`."""
 
     TYPE_NAME = "SegmentationReport"
 
@@ -40,7 +49,9 @@ class Executor(base_executor.BaseExecutor):
         metrics = make_metrics(evaluation, settings, _serving_path(model), baselines[0].uri if baselines else None)
         metrics["pushed_version"] = _pushed_version(pushed)
         metrics["gate"] += _accepted(pushed)
-        write_report(Path(artifact_utils.get_single_uri(output_dict["report"])), metrics, evaluation, settings)
+        directory = Path(artifact_utils.get_single_uri(output_dict["report"]))
+        write_report(directory, metrics, evaluation, settings)
+        copy_training(Path(artifact_utils.get_single_uri(input_dict["model_run"])), directory / TRAINING_FOLDER)
 
 
 def make_metrics(
@@ -69,6 +80,17 @@ def write_report(directory: Path, metrics: dict[str, Any], evaluation: gate.Eval
         (directory / name).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
+def copy_training(model_run: Path, directory: Path) -> None:
+    """The history, how the masks changed, and what augmentation made of images; TensorBoard's events stay behind."""
+    directory.mkdir(parents=True, exist_ok=True)
+    pictures = sorted(model_run.glob(f"{TRAINING_PREVIEWS}/*.png"))
+    for source in (model_run / TRAINING_HISTORY, model_run / TRAINING_AUGMENTED, *pictures):
+        if source.is_file():
+            target = directory / source.relative_to(model_run)
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(source, target)
+
+
 class ReportSpec(component_spec.ComponentSpec):
     """Inputs, outputs and parameters of the report node."""
 
@@ -79,6 +101,7 @@ class ReportSpec(component_spec.ComponentSpec):
     INPUTS = {
         "evaluation": component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation),
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
+        "model_run": component_spec.ChannelParameter(type=standard_artifacts.ModelRun),
         "pushed_model": component_spec.ChannelParameter(type=standard_artifacts.PushedModel),
         "baseline_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
     }
@@ -95,6 +118,7 @@ class Reporter(base_component.BaseComponent):
         self,
         evaluation: tfx.types.BaseChannel,
         model: tfx.types.BaseChannel,
+        model_run: tfx.types.BaseChannel,
         pushed_model: tfx.types.BaseChannel,
         baseline_model: tfx.types.BaseChannel,
         settings: str,
@@ -103,6 +127,7 @@ class Reporter(base_component.BaseComponent):
         spec = ReportSpec(
             evaluation=evaluation,
             model=model,
+            model_run=model_run,
             pushed_model=pushed_model,
             baseline_model=baseline_model,
             settings=settings,

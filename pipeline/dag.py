@@ -152,6 +152,7 @@ def create_pipeline(
     reporter = report.Reporter(
         evaluation=evaluator.outputs["evaluation"],
         model=trainer.outputs["model"],
+        model_run=trainer.outputs["model_run"],
         pushed_model=push.outputs["pushed_model"],
         baseline_model=resolver.outputs["model"],
         settings=settings.model_dump_json(),

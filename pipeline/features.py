@@ -53,3 +53,8 @@ ASSETS_EXTRA: Final = "assets.extra"
 EXPORTED_CONFIG: Final = "config.json"
 EXPORTED_TRAINING: Final = "training.json"
 EXPORTED_PROVENANCE: Final = "provenance.json"
+
+# What a training leaves beside its model, for TensorBoard and the report.
+TRAINING_HISTORY: Final = "history.csv"
+TRAINING_PREVIEWS: Final = "previews"
+TRAINING_AUGMENTED: Final = "augmented.png"

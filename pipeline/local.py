@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.utils import path_utils
 
 from components import pusher
-from components.report import DETAILS_FILE, METRICS_FILE
+from components.report import DETAILS_FILE, METRICS_FILE, TRAINING_FOLDER
 from pipeline import dag
 from pipeline.beam import LOCAL_BEAM_ARGS
 from pipeline.config import Config
@@ -120,6 +121,8 @@ def _publish_report(result: NodeResult, root: Path, run_id: str) -> dict[str, An
     metrics = {**json.loads((source / METRICS_FILE).read_text(encoding="utf-8")), "run_id": run_id}
     target.mkdir(exist_ok=True)
     _replace(target / DETAILS_FILE, (source / DETAILS_FILE).read_text(encoding="utf-8"))
+    shutil.rmtree(target / TRAINING_FOLDER, ignore_errors=True)
+    shutil.copytree(source / TRAINING_FOLDER, target / TRAINING_FOLDER)
     _replace(target / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")
     return metrics
 

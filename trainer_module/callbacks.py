@@ -11,12 +11,11 @@ from typing import Any
 import keras
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pipeline import features
 from pipeline.config import TrainConfig
 from pipeline.console import terminal
 from trainer_module.clock import Clock
 from trainer_module.optimization import CosineSchedule
-
-HISTORY_FILE = "history.csv"
 
 logger = logging.getLogger("flexunet.train")
 
@@ -137,7 +136,7 @@ def training_callbacks(
         keras.callbacks.EarlyStopping(
             monitor, patience=config.early_stopping_patience, mode=mode, restore_best_weights=True
         ),
-        History(log_directory / HISTORY_FILE),
+        History(log_directory / features.TRAINING_HISTORY),
         keras.callbacks.TensorBoard(str(log_directory), write_graph=False),
         ProgressLine(config.epochs, images_per_epoch),
     ]

@@ -10,16 +10,15 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline import features
 from pipeline.config import TrainerConfig
 from pipeline.palette import rgb_from_class_ids
 from trainer_module.augment import make_augment
 from trainer_module.data import tiles_dataset
 
-PREVIEWS: Final = "previews"
 # Beside one `epoch-0001.png` for each epoch, all of them strips of the same tiles.
 IMAGES_FILE: Final = "images.png"
 TRUTH_FILE: Final = "truth.png"
-AUGMENTED_FILE: Final = "augmented.png"
 _AUGMENTED_TILES: Final = 4
 _DRAWS: Final = 5
 
@@ -29,7 +28,7 @@ class Previews(keras.callbacks.Callback):
 
     def __init__(self, files: Sequence[str], config: TrainerConfig, log_directory: Path) -> None:
         super().__init__()
-        self._config, self._directory = config, log_directory / PREVIEWS
+        self._config, self._directory = config, log_directory / features.TRAINING_PREVIEWS
         pairs = tiles_dataset(files, config).take(config.train.preview_images)
         self._images, self._truth = (np.stack(part) for part in zip(*pairs.as_numpy_iterator(), strict=True))
 
@@ -70,8 +69,8 @@ def draw_augmented(files: Sequence[str], config: TrainerConfig, log_directory: P
         rows += [_strip(np.stack(images)), _strip(colors)]
     log_directory.mkdir(parents=True, exist_ok=True)
     picture = np.concatenate(rows)
-    Image.fromarray(picture).save(log_directory / AUGMENTED_FILE)
-    with tf.summary.create_file_writer(str(log_directory / PREVIEWS)).as_default():
+    Image.fromarray(picture).save(log_directory / features.TRAINING_AUGMENTED)
+    with tf.summary.create_file_writer(str(log_directory / features.TRAINING_PREVIEWS)).as_default():
         tf.summary.image("augmented", picture[np.newaxis], step=0)
 
 

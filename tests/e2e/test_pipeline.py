@@ -101,6 +101,12 @@ def test_the_report_has_the_contracts_fields(story: Story) -> None:
     assert saved["groups"] == 6 and saved["foreground_dice_interval"][0] <= saved["foreground_dice"]
     assert [row["images"] for row in saved["slices"] if row["slice"].startswith("defects=")] == [6]
     details = json.loads((story.root / "report" / "details.json").read_text())
+    training = story.root / "report" / "training"
+    assert len((training / "history.csv").read_text().splitlines()) == 1 + 4
+    assert {path.name for path in (training / "previews").iterdir()} == {
+        *(f"epoch-000{epoch}.png" for epoch in (1, 2, 3, 4)),
+        *("images.png", "truth.png"),
+    }
     assert set(details) == {"warnings", "intervals", "defects_found", "reliability", "images"}
     assert "6 groups of test images" in details["warnings"][0]
     assert (saved["split"], saved["examples"]) == ("test", 6)
