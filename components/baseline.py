@@ -40,7 +40,7 @@ class LatestPushedModel(resolver.ResolverStrategy):
         models = {artifact.id: artifact for artifact in input_dict["model"] if artifact.id not in candidates}
         pushes = sorted(input_dict["pushed_model"], key=lambda push: push.id, reverse=True)
         pushed_ids = [self._pushed_model_id(push) for push in pushes]
-        baseline = next((models[model_id] for model_id in pushed_ids if _is_there(models.get(model_id))), None)
+        baseline = next((models[model_id] for model_id in pushed_ids if is_there(models.get(model_id))), None)
         result: dict[str, list[Any]] = {key: [] for key in input_dict}
         return {**result, "model": [baseline] if baseline else []}
 
@@ -53,7 +53,7 @@ class LatestPushedModel(resolver.ResolverStrategy):
         return push.get_int_custom_property(PUSHED_MODEL_ID)
 
 
-def _is_there(model: Artifact | None) -> bool:
+def is_there(model: Artifact | None) -> bool:
     """A model whose folder somebody deleted or moved cannot be measured: the gate falls back, and says so."""
     if model is None:
         return False

@@ -6,7 +6,7 @@ import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 from tfx.types import Artifact
 
-from components.baseline import LatestPushedModel
+from components.baseline import LatestPushedModel, is_there
 
 _EXAMPLES = "examples"
 _BASE_MODEL = "base_model"
@@ -15,9 +15,9 @@ _BASE_MODEL = "base_model"
 class WarmStartModel(LatestPushedModel):
     """Inputs: `model` (all models), `pushed_model` (all pushes), `examples` (of this run). Resolves `model`.
 
-    To the newest pushed model that was trained on *other* examples; of one trained on these, to that with which it
-    began; or to none. So an unchanged run begins with the same model as before and comes from the cache, instead of
-    training on from itself.
+    To the newest pushed model that was trained on *other* examples, those of another Transform; of one trained on
+    these, to that with which it began; or to none. So an unchanged run begins with the same model as before and comes
+    from the cache, instead of training on from itself.
     """
 
     def resolve_artifacts(
@@ -27,7 +27,7 @@ class WarmStartModel(LatestPushedModel):
         newest = super().resolve_artifacts(store, {**input_dict, "candidate": []})["model"]
         examples, models = {a.id for a in input_dict[_EXAMPLES]}, {m.id: m for m in input_dict["model"]}
         base = newest[0] if newest else None
-        while base is not None and examples & _inputs(store, base.id, _EXAMPLES):
+        while base is not None and (examples & _inputs(store, base.id, _EXAMPLES) or not is_there(base)):
             base = next((models[i] for i in _inputs(store, base.id, _BASE_MODEL) if i in models), None)
         return {**result, "model": [base] if base else []}
 

@@ -155,7 +155,7 @@ class AugmentConfig(Section):
     )
     shrink: float = Field(default=0, ge=0, lt=1, description="By at most this share of the size.")
     zoom: float = Field(default=0, ge=0, le=4, description="Into a random part, by at most this share of the size.")
-    shear: float = Field(default=0, ge=0, le=60, description="Degrees, at most.")
+    shear: float = Field(default=0, ge=0, lt=45, description="Degrees, at most.")
     elastic: float = Field(default=0, ge=0, le=0.2, description="Displacement, share of the size, at most.")
     distortion: float = Field(default=0, ge=0, le=0.2, description="Of rows and columns, share of the size, at most.")
     barrel: float = Field(default=0, ge=0, le=0.5, description="Strength of barrel (or pincushion) at the corners.")
@@ -191,7 +191,7 @@ class TrainConfig(Section):
         default=None, gt=0, lt=1, description="The weights measured and kept are an average over steps with this decay."
     )
     warm_start: bool = Field(
-        default=False, description="Starts from the weights of the newest model that was pushed from other data."
+        default=False, description="Starts from the weights of the newest pushed model that was trained on other data."
     )
     cache_megabytes: int = Field(default=2048, ge=0, description="Decoded images are kept in memory while they fit.")
     disk_cache_megabytes: int = Field(
@@ -208,11 +208,13 @@ class TrainConfig(Section):
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = Field(
         default="auto", description="auto: float32 on CPUs, mixed on GPUs (bfloat16 from compute capability 8 on)."
     )
-    jit_compile: Literal["auto", "on", "off"] = Field(default="auto", description="XLA; auto: on GPUs only.")
+    jit_compile: Literal["auto", "on", "off"] = Field(
+        default="auto", description="XLA; auto: on GPUs, unless deterministic."
+    )
     deterministic: Literal["auto", "on", "off"] = Field(
         default="auto", description="Bit for bit the same weights each time; auto: on CPUs only."
     )
-    seed: int = Field(default=137, ge=0)
+    seed: int = Field(default=137, ge=0, lt=2**32)
 
 
 class GateConfig(Section):

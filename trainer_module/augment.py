@@ -204,8 +204,8 @@ def _linear(coordinates: tf.Tensor, matrix: list[list[tf.Tensor]]) -> tf.Tensor:
 
 
 def _smooth(seed: tf.Tensor, coarse: list[int], height: int, width: int) -> tf.Tensor:
-    """A random field in -1 to 1, about: float32 `[height, width, channels]`."""
-    return tf.image.resize(_uniform(seed, -1, 1, coarse), [height, width], method="bicubic")
+    """A random field in -1 to 1: float32 `[height, width, channels]`; bicubic enlargement alone would overshoot."""
+    return tf.clip_by_value(tf.image.resize(_uniform(seed, -1, 1, coarse), [height, width], method="bicubic"), -1, 1)
 
 
 def _flip(

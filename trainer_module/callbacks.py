@@ -23,19 +23,25 @@ logger = logging.getLogger("flexunet.train")
 class ProgressLine(keras.callbacks.Callback):
     """One line an epoch: loss, Dice, images per second, time left."""
 
-    def __init__(self, epochs: int, images_per_epoch: int) -> None:
+    def __init__(self, config: TrainConfig, images_per_epoch: int, clock: Clock) -> None:
         super().__init__()
-        self._epochs, self._images, self._first = epochs, images_per_epoch, None
+        self._epochs, self._limit, self._images = config.epochs, config.max_seconds, images_per_epoch
+        self._clock, self._first = clock, None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._epoch_started = time.monotonic()
         if self._first is None:
             self._first, self._started = epoch, self._epoch_started
 
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+        self._trained = time.monotonic()
+
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        now, logs = time.monotonic(), logs or {}
+        logs = logs or {}
         done = epoch + 1 - (self._first or 0)
-        left = (now - self._started) / done * (self._epochs - epoch - 1)
+        left = (time.monotonic() - self._started) / done * (self._epochs - epoch - 1)
+        if self._limit is not None:
+            left = min(left, max(0.0, self._limit - self._clock.seconds))
         logger.info(
             "epoch %d/%d  loss %.4f  eval loss %.4f  eval foreground Dice %.4f  %.0f images/s  %.0f s left",
             epoch + 1,
@@ -43,7 +49,7 @@ class ProgressLine(keras.callbacks.Callback):
             logs.get("loss", math.nan),
             logs.get("val_loss", math.nan),
             logs.get("val_foreground_dice", math.nan),
-            self._images / (now - self._epoch_started),
+            self._images / (self._trained - self._epoch_started),
             left,
         )
 
@@ -81,6 +87,10 @@ class History(keras.callbacks.Callback):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        # Of a training before in the same folder; what is resumed brings its rows along.
+        self.path.unlink(missing_ok=True)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
@@ -138,7 +148,7 @@ def training_callbacks(
         ),
         History(log_directory / features.TRAINING_HISTORY),
         keras.callbacks.TensorBoard(str(log_directory), write_graph=False),
-        ProgressLine(config.epochs, images_per_epoch),
+        ProgressLine(config, images_per_epoch, clock),
     ]
     if config.ema_decay is not None:
         callbacks.insert(0, keras.callbacks.SwapEMAWeights(swap_on_epoch=True))

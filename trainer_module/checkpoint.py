@@ -31,7 +31,7 @@ logger = logging.getLogger("flexunet.train")
 
 
 def checkpoint_key(parts: Sequence[str], files: Sequence[str]) -> str:
-    """Of configuration and code, and of the data by path, size and time of change."""
+    """Of configuration, code and what else `parts` say, and of the data by path, size and time of change."""
     facts = [(file, tf.io.gfile.stat(file)) for file in files]
     lines = [*parts, *(f"{file} {stat.length} {stat.mtime_nsec}" for file, stat in facts)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
@@ -85,10 +85,15 @@ class Checkpoint(keras.callbacks.Callback):
                 arrays |= {f"best/{index}": weight for index, weight in enumerate(callback.best_weights or [])}
             if isinstance(callback, History):
                 state["history"] = callback.path.read_text(encoding="utf-8")
-        _write(self._path, {**arrays, "state": np.array(json.dumps(state))})
+        try:
+            _write(self._path, {**arrays, "state": np.array(json.dumps(state))})
+        except OSError as error:
+            logger.warning("%s: %s: training goes on without a checkpoint", self._path, error.strerror)
 
     def _restore(self) -> None:
-        self.model.optimizer.build(self.model.trainable_variables)
+        if not self.model.optimizer.built:
+            with self.model.distribute_strategy.scope():
+                self.model.optimizer.build(self.model.trainable_variables)
         for name, variable in self._variables():
             variable.assign(self._arrays[name])
         for callback in self._others:
@@ -114,7 +119,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
         return arrays, json.loads(str(arrays.pop("state")))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         logger.warning("%s cannot be read (%s): training begins anew", path, error)
         return {}, {}
 

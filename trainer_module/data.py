@@ -42,6 +42,14 @@ def count_tiles(files: Sequence[str], config: TrainerConfig) -> int:
     return int(tiles_dataset(files, config).reduce(tf.constant(0, tf.int64), lambda n, _: n + 1))
 
 
+def shows_defect(files: Sequence[str], config: TrainerConfig) -> bool:
+    """Whether any pixel is labelled as a defect; reads up to the first."""
+    defects = tiles_dataset(files, config).filter(
+        lambda _, class_ids: tf.reduce_any((class_ids != features.BACKGROUND_ID) & (class_ids != features.IGNORE_ID))
+    )
+    return any(True for _ in defects.take(1))
+
+
 def choose_cache(tiles: int, config: TrainerConfig, directory: Path) -> Cache:
     """Memory while `tiles` fit into `train.cache_megabytes`, then files in `directory`, then nowhere."""
     mebibytes = tiles * _tile_bytes(config) / _MEBIBYTE
@@ -65,8 +73,10 @@ def training_batches(
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         # Of this function's graph alone: a shuffle draws from it too, and with 0 takes no tensor for a seed.
         tf.random.set_seed(1)
-        shuffled = dataset.shuffle(buffer, seed=seed + epoch).take(tiles // size * size)
-        seeds = tf.data.Dataset.counter().map(lambda index: tf.stack([seed + epoch, index]))
+        # Split, not added: seed 1 would repeat all but the first epoch of seed 0.
+        order, changes = tf.unstack(tf.random.split(tf.stack([tf.constant(seed, tf.int64), epoch]), 2)[:, 0])
+        shuffled = dataset.shuffle(buffer, seed=order).take(tiles // size * size)
+        seeds = tf.data.Dataset.counter().map(lambda index: tf.stack([changes, index]))
         return tf.data.Dataset.zip(shuffled, seeds)
 
     batches = tf.data.Dataset.counter(first_epoch).flat_map(one_epoch)

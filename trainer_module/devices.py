@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, Literal
+from typing import Final
 
 import keras
 import tensorflow as tf
@@ -29,6 +29,19 @@ def gpu_names() -> list[str]:
     return [device.name for device in tf.config.list_logical_devices("GPU")]
 
 
+def usable_gpus(names: Sequence[str], batch_size: int) -> list[str]:
+    """As many of the GPUs as divide the batch: replicas with unequal shares would weigh images unequally."""
+    count = max((n for n in range(1, len(names) + 1) if batch_size % n == 0), default=0)
+    if count < len(names):
+        logger.warning(
+            "%d of %d GPUs are used: train.batch_size is %d, expected a multiple of the GPUs; raise it to use all",
+            count,
+            len(names),
+            batch_size,
+        )
+    return list(names[:count])
+
+
 def dtype_policy(config: TrainConfig) -> str:
     """float32, mixed_float16 or mixed_bfloat16."""
     if config.precision != "auto":
@@ -45,9 +58,19 @@ def policy_for(capabilities: Sequence[tuple[int, int]]) -> str:
     return "mixed_bfloat16" if min(capabilities) >= _BFLOAT16_CAPABILITY else "mixed_float16"
 
 
-def on_gpu_unless_set(setting: Literal["auto", "on", "off"]) -> bool:
-    """`auto` is on where there is a GPU: XLA halves the speed of training on CPUs."""
-    return setting == "on" or (setting == "auto" and bool(tf.config.list_physical_devices("GPU")))
+def is_deterministic(config: TrainConfig) -> bool:
+    """`auto`: on CPUs only; on GPUs deterministic kernels cost speed, or do not exist."""
+    return config.deterministic == "on" or (config.deterministic == "auto" and not _has_gpu())
+
+
+def uses_xla(config: TrainConfig) -> bool:
+    """`auto`: on GPUs, unless results must repeat; XLA halves the speed of training on CPUs."""
+    return config.jit_compile == "on" or (config.jit_compile == "auto" and _has_gpu() and not is_deterministic(config))
+
+
+def computing_mode(config: TrainConfig, strategy: tf.distribute.Strategy) -> str:
+    """What `auto` came to on this machine: a training that goes on elsewhere must not go on in another way."""
+    return f"{dtype_policy(config)} {uses_xla(config)} {is_deterministic(config)} {strategy.num_replicas_in_sync}"
 
 
 @contextmanager
@@ -62,8 +85,11 @@ def precision(policy: str) -> Iterator[None]:
 
 
 def make_reproducible(config: TrainConfig) -> None:
-    """Seeds everything; deterministic kernels on CPUs, and on GPUs if asked: there they cost speed, or do not exist."""
+    """Seeds everything, and turns deterministic kernels on if they are to be."""
     keras.utils.set_random_seed(config.seed)
-    gpu = bool(tf.config.list_physical_devices("GPU"))
-    if config.deterministic == "on" or (config.deterministic == "auto" and not gpu):
+    if is_deterministic(config):
         tf.config.experimental.enable_op_determinism()
+
+
+def _has_gpu() -> bool:
+    return bool(tf.config.list_physical_devices("GPU"))

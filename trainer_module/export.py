@@ -27,7 +27,7 @@ _MEASURED = (tf.float64, tf.float64, tf.float64, tf.float64, tf.string, tf.strin
 
 
 def exported_weights(directory: str) -> list[np.ndarray]:
-    """The values of an export's variables, in the order of `model.variables`."""
+    """The values of an export's variables, in the order of `model.weights`."""
     return [variable.numpy() for variable in tf.saved_model.load(directory).exported_variables]
 
 
@@ -37,7 +37,7 @@ class SegmentationModule(tf.Module):
     def __init__(self, model: keras.Model, config: TrainerConfig) -> None:
         super().__init__(name="flexunet")
         self._model, self._config = model, config
-        self.exported_variables = [variable.value for variable in model.variables]
+        self.exported_variables = [variable.value for variable in model.weights]
         # An image may be cut into a thousand tiles.
         self._images_at_once = 1 if config.image.fit == "tile" else _CHUNK
 

@@ -43,7 +43,8 @@ def focal(
     probability = tf.clip_by_value(tf.reduce_sum(truth * probabilities, axis=-1), _EPSILON, 1.0)
     each = -tf.math.log(probability)
     if gamma:
-        each *= (1 - probability) ** gamma
+        # Not of 0, where a power below 1 has no finite slope.
+        each *= tf.maximum(1 - probability, _EPSILON) ** gamma
     labelled = tf.cast(tf.not_equal(tf.cast(class_ids, tf.int32), IGNORE_ID), tf.float32)
     weight = labelled if weights is None else tf.reduce_sum(truth * tf.constant(weights, tf.float32), axis=-1)
     return tf.math.divide_no_nan(tf.reduce_sum(each * weight, axis=[1, 2]), tf.reduce_sum(weight, axis=[1, 2]))

@@ -21,6 +21,7 @@ IMAGES_FILE: Final = "images.png"
 TRUTH_FILE: Final = "truth.png"
 _AUGMENTED_TILES: Final = 4
 _DRAWS: Final = 5
+_LARGEST_SIDE: Final = 256
 
 
 class Previews(keras.callbacks.Callback):
@@ -39,13 +40,20 @@ class Previews(keras.callbacks.Callback):
         self._save(TRUTH_FILE, "truth", _strip(self._colored(self._truth)), 0)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        model: Any = self.model
-        probabilities: Any = keras.ops.convert_to_numpy(model(self._images, training=False))
-        class_ids = np.argmax(probabilities, axis=-1).astype(np.uint8)
+        class_ids = np.concatenate([self._predict(batch) for batch in self._batches()])
         self._save(f"epoch-{epoch + 1:04d}.png", "epoch", _strip(self._colored(class_ids)), epoch)
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         self._writer.close()
+
+    def _batches(self) -> list[NDArray[np.uint8]]:
+        size = self._config.train.batch_size
+        return [self._images[start : start + size] for start in range(0, len(self._images), size)]
+
+    def _predict(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        model: Any = self.model
+        probabilities: Any = keras.ops.convert_to_numpy(model(images, training=False))
+        return np.argmax(probabilities, axis=-1).astype(np.uint8)
 
     def _colored(self, class_ids: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return rgb_from_class_ids(class_ids, self._config.classes, self._config.records.ignore_color)
@@ -75,5 +83,6 @@ def draw_augmented(files: Sequence[str], config: TrainerConfig, log_directory: P
 
 
 def _strip(pictures: NDArray[Any]) -> NDArray[Any]:
-    """`[N, height, width, 3]` -> `[height, N * width, 3]`."""
-    return np.concatenate(list(pictures), axis=1)
+    """`[N, height, width, 3]` -> `[height, N * width, 3]`, every k-th pixel of tiles that are larger than a preview."""
+    step = -(-max(pictures.shape[1:3]) // _LARGEST_SIDE)
+    return np.concatenate(list(pictures[:, ::step, ::step]), axis=1)

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfx import v1 as tfx
 
 from pipeline.config import TrainerConfig
+from pipeline.features import ASSETS_EXTRA, EXPORTED_CONFIG
 from trainer_module import data, devices, previews
 from trainer_module.callbacks import close_bars, training_callbacks
 from trainer_module.checkpoint import Checkpoint, checkpoint_key
@@ -87,12 +88,12 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
 def train(job: Job, config: TrainerConfig) -> Trained:
     """Fits one model, or goes on with one whose training was killed."""
     devices.make_reproducible(config.train)
-    strategy = devices.make_strategy(devices.gpu_names())
+    strategy = devices.make_strategy(devices.usable_gpus(devices.gpu_names(), config.train.batch_size))
     splits = _open_splits(job, config)
     _warn_of_clipping(config, strategy)
     with strategy.scope(), devices.precision(devices.dtype_policy(config.train)):
         model = compiled_model(config)
-    _begin_with(model, job.base_model)
+    _begin_with(model, config, job.base_model)
     logger.info(
         "%s parameters, %d training and %d eval tiles",
         f"{model.count_params():,}",
@@ -105,9 +106,11 @@ def train(job: Job, config: TrainerConfig) -> Trained:
     )
     if config.train.preview_images:
         callbacks.append(previews.Previews(splits.eval_files, config, job.log_directory))
-    previews.draw_augmented(splits.train_files, config, job.log_directory)
-    files = [*splits.train_files, *splits.eval_files]
-    key = checkpoint_key([config.model_dump_json(), job.code, job.base_model], files)
+        previews.draw_augmented(splits.train_files, config, job.log_directory)
+    mode = devices.computing_mode(config.train, strategy)
+    key = checkpoint_key(
+        [config.model_dump_json(), job.code, job.base_model, mode], [*splits.train_files, *splits.eval_files]
+    )
     checkpoint = Checkpoint(job.checkpoints, key, callbacks, clock)
     epochs = _fit(model, splits, job, config, [*callbacks, *job.callbacks, checkpoint], checkpoint.first_epoch)
     return Trained(_plain_model(model, config), epochs, clock.seconds, checkpoint)
@@ -133,6 +136,8 @@ def _open_splits(job: Job, config: TrainerConfig) -> _Splits:
             f"{train_tiles} training and {eval_tiles} eval tiles, expected at least train.batch_size "
             f"({config.train.batch_size}) and 1: add images or lower train.batch_size"
         )
+    if not data.shows_defect(eval_files, config):
+        raise ValueError("no pixel of `eval` is labelled as a defect, expected some: nothing could steer training")
     return _Splits(train_files, eval_files, train_tiles, eval_tiles, steps)
 
 
@@ -141,6 +146,8 @@ def _fit(
 ) -> int:
     """Returns how many epochs the model has been trained for, those before a kill included."""
     cache = data.choose_cache(splits.train_tiles + splits.eval_tiles, config, job.log_directory)
+    # Of a process that was killed: what is half written there could not be gone on with.
+    _remove(cache)
     try:
         history = model.fit(
             data.training_batches(splits.train_files, splits.train_tiles, config, cache, first_epoch),
@@ -154,8 +161,7 @@ def _fit(
         )
     finally:
         close_bars(callbacks)
-        if cache:
-            _remove(cache)
+        _remove(cache)
     return history.epoch[-1] + 1
 
 
@@ -168,7 +174,7 @@ def compiled_model(config: TrainerConfig) -> keras.Model:
         make_loss(config.train, config.classes),
         metrics=[ForegroundDice(num_classes)],
         # Keras' own "auto" turns XLA on everywhere.
-        jit_compile=devices.on_gpu_unless_set(config.train.jit_compile),
+        jit_compile=devices.uses_xla(config.train),
     )
     return model
 
@@ -178,23 +184,29 @@ def _warn_of_clipping(config: TrainerConfig, strategy: tf.distribute.Strategy) -
         logger.warning("train.clipvalue clips the gradients of each GPU before they are added, not their sum")
 
 
-def _begin_with(model: keras.Model, base_model: str) -> None:
+def _begin_with(model: keras.Model, config: TrainerConfig, base_model: str) -> None:
     """Assigns the weights of an export of this project."""
     if not base_model:
         return
-    weights = exported_weights(base_model)
-    if [w.shape for w in weights] != [tuple(v.shape) for v in model.variables]:
+    theirs = TrainerConfig.model_validate_json((Path(base_model) / ASSETS_EXTRA / EXPORTED_CONFIG).read_text("utf-8"))
+    if _layers(theirs) != _layers(config):
         raise ValueError(
             f"train.warm_start: {base_model} has other layers than [model] asks for; set train.warm_start = false"
         )
-    for variable, weight in zip(model.variables, weights, strict=True):
+    for variable, weight in zip(model.weights, exported_weights(base_model), strict=True):
         variable.assign(weight)
     logger.info("training begins with the weights of %s", base_model)
 
 
+def _layers(config: TrainerConfig) -> dict[str, Any]:
+    """What two models must share to share weights; an image of another size has the same convolutions."""
+    return {**config.model.model_dump(exclude={"dropout", "dropout_seed"}), "classes": len(config.classes)}
+
+
 def _plain_model(trained: keras.Model, config: TrainerConfig) -> keras.Model:
     """The same weights in float32 layers on the default device: an export must run anywhere."""
-    broken = [v.path for v in trained.variables if not np.all(np.isfinite(np.asarray(v.value)))]
+    values = {v.path: keras.ops.convert_to_numpy(v) for v in trained.variables}
+    broken = [path for path, value in values.items() if not np.isfinite(np.asarray(value)).all()]
     if broken:
         raise ValueError(
             f"training diverged: {len(broken)} weights are not finite, the first is {broken[0]}; "
@@ -210,6 +222,6 @@ def _expand(patterns: Sequence[str]) -> list[str]:
     return sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
 
 
-def _remove(cache: str) -> None:
-    for path in tf.io.gfile.glob(f"{cache}-*"):
+def _remove(cache: data.Cache) -> None:
+    for path in tf.io.gfile.glob(f"{cache}-*") if cache else []:
         tf.io.gfile.remove(path)

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from pipeline.config import SegmentationClass, TrainConfig
 from pipeline.features import IGNORE_ID
@@ -77,6 +78,14 @@ def test_focal_without_focus_is_cross_entropy_and_with_it_looks_away_from_what_i
     for certainty in (0.6, 0.9):
         expected = (1 - certainty) ** 2 * cross_entropy(TRUTH, confident(TRUTH, certainty)).numpy()
         np.testing.assert_allclose(focal(TRUTH, confident(TRUTH, certainty), 2.0), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_what_is_surely_right_has_a_finite_slope(gamma: float) -> None:
+    logits = tf.Variable([[[[40.0, 0.0, 0.0]]]])
+    with tf.GradientTape() as tape:
+        loss = focal(np.zeros((1, 1, 1), np.uint8), tf.nn.softmax(logits), gamma)
+    assert np.isfinite(tape.gradient(loss, logits)).all()
 
 
 def test_class_weights_are_a_weighted_mean_over_pixels() -> None:

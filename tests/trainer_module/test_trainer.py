@@ -17,6 +17,7 @@ import tensorflow as tf
 from PIL import Image
 
 from pipeline.config import TrainerConfig, part_of
+from trainer_module import devices
 from trainer_module.checkpoint import checkpoint_key
 from trainer_module.export import export_model
 from trainer_module.trainer import Job, Trained, train
@@ -32,7 +33,7 @@ RECIPE = {
         "optimizer": "adamw",
         "weight_decay": 0.01,
         "learning_rate": 0.01,
-        "schedule": "plateau",
+        "schedule": "cosine",
         "plateau_patience": 0,
         "ema_decay": 0.8,
         "preview_images": 2,
@@ -123,6 +124,29 @@ def test_a_training_that_diverges_is_an_error_in_plain_words(run: Callable[..., 
         run("diverged", train=diverging, model={"normalization": "none"})
 
 
+def test_stopped_by_the_clock_it_keeps_the_average(run: Callable[..., Trained]) -> None:
+    """Keras' `fit` puts the weights that are not averaged back when it ends; the best ones must be restored after."""
+    constant = {"schedule": "constant"}
+    stopped = run("stopped", train={**constant, "max_seconds": 1e-6})
+    assert stopped.epochs == 1
+    assert weights(stopped) == weights(run("whole", train={**constant, "epochs": 1}))
+
+
+def test_an_eval_split_without_defects_steers_nothing(
+    tiles: Path, tmp_path: Path, make_config: Any, write_tiles: Any
+) -> None:
+    class_ids = tf.io.serialize_tensor(np.full((1, 32, 32), 255, np.uint8)).numpy()
+    image = tf.io.serialize_tensor(np.zeros((1, 32, 32, 3), np.uint8)).numpy()
+    with tf.io.TFRecordWriter(str(tmp_path / "eval.gz"), "GZIP") as writer:
+        example = tf.train.Example()
+        example.features.feature["image"].bytes_list.value.append(image)
+        example.features.feature["class_ids"].bytes_list.value.append(class_ids)
+        writer.write(example.SerializeToString())
+    job = Job([str(tiles / "train.gz")], [str(tmp_path / "eval.gz")], tmp_path / "logs", tmp_path / "checkpoints")
+    with pytest.raises(ValueError, match=r"no pixel of `eval` is labelled as a defect"):
+        train(job, part_of(make_config(**RECIPE), TrainerConfig))
+
+
 def test_too_few_images_are_named(run: Callable[..., Trained]) -> None:
     with pytest.raises(ValueError, match=r"22 training and 6 eval tiles, expected at least train.batch_size \(23\)"):
         run("few", train={"batch_size": 23})
@@ -158,17 +182,25 @@ def process(config: TrainerConfig, tiles: Path, logs: Path, checkpoints: Path, c
     )
 
 
+def key_of(config: TrainerConfig, tiles: Path) -> str:
+    mode = devices.computing_mode(config.train, tf.distribute.get_strategy())
+    files = [str(tiles / "train.gz"), str(tiles / "eval.gz")]
+    return checkpoint_key([config.model_dump_json(), "code", "", mode], files)
+
+
 def result(started: Any) -> tuple[dict[str, Any], str]:
     output, errors = started.communicate(timeout=600)
     assert started.returncode == 0, errors
     return json.loads(output.splitlines()[-1]), errors
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
 def test_killed_in_the_middle_it_goes_on_as_if_it_had_not_been(
-    run: Callable[..., Trained], tiles: Path, tmp_path: Path, make_config: Any
+    run: Callable[..., Trained], tiles: Path, tmp_path: Path, make_config: Any, schedule: str
 ) -> None:
-    """Bit for bit: optimizer, plateau, averaged weights, dropout, order and changes of the images."""
-    config = part_of(make_config(**RECIPE), TrainerConfig)
+    """Bit for bit: optimizer, schedule, averaged weights, dropout, order and changes of the images."""
+    changed = {"schedule": schedule, "epochs": 6}
+    config = part_of(make_config(**{**RECIPE, "train": {**RECIPE["train"], **changed}}), TrainerConfig)
     checkpoints = tmp_path / "checkpoints"
     checkpoints.mkdir()
     (checkpoints / "stale.npz").write_bytes(b"of an earlier configuration")
@@ -177,18 +209,17 @@ def test_killed_in_the_middle_it_goes_on_as_if_it_had_not_been(
     while not (history.is_file() and len(history.read_text().splitlines()) >= 3) and time.monotonic() < deadline:
         time.sleep(0.01)
     started.send_signal(signal.SIGKILL)
-    started.wait()
+    assert started.wait() == -signal.SIGKILL
     [left] = [path for path in checkpoints.iterdir() if path.suffix == ".npz"]
 
     # In this process, which trained other models before.
-    key = checkpoint_key([config.model_dump_json(), "code", ""], [str(tiles / "train.gz"), str(tiles / "eval.gz")])
-    assert left.stem == key
-    resumed = run("resumed")
-    assert resumed.checkpoint.first_epoch in (1, 2, 3)
+    assert left.stem == key_of(config, tiles)
+    resumed = run("resumed", train=changed)
+    assert 1 <= resumed.checkpoint.first_epoch < 6
     resumed.checkpoint.discard()
     assert list(checkpoints.iterdir()) == []
     rows = (tmp_path / "resumed" / "history.csv").read_text().splitlines()
-    undisturbed = run("undisturbed")
+    undisturbed = run("undisturbed", train=changed)
     assert undisturbed.checkpoint.first_epoch == 0
     assert weights(resumed) == weights(undisturbed)
     assert rows == (tmp_path / "undisturbed" / "history.csv").read_text().splitlines()
@@ -198,9 +229,8 @@ def test_a_checkpoint_that_cannot_be_read_is_not_resumed(
     run: Callable[..., Trained], tiles: Path, tmp_path: Path, make_config: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = part_of(make_config(**RECIPE), TrainerConfig)
-    key = checkpoint_key([config.model_dump_json(), "code", ""], [str(tiles / "train.gz"), str(tiles / "eval.gz")])
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / f"{key}.npz").write_bytes(b"half a")
+    (tmp_path / "checkpoints" / f"{key_of(config, tiles)}.npz").write_bytes(b"half a")
     assert run("anew", train={"epochs": 4}).checkpoint.first_epoch == 0
     assert "training begins anew" in caplog.text
 
@@ -235,5 +265,6 @@ def test_memory_stays_flat_without_cache_and_in_its_limit_with_one(
         write_tiles(tmp_path / str(count) / "train.gz", count, size=64)
         write_tiles(tmp_path / str(count) / "eval.gz", 10, size=64)
     few, many, cached = peak(500, 0), peak(5000, 0), peak(5000, 100)
-    assert many < 1.2 * few
-    assert cached < many + 100
+    # A shuffle holds 1,024 tiles, 16 MB; all of them would be 80.
+    assert many < min(1.2 * few, few + 50)
+    assert 30 < cached - many < 100 + 30
