@@ -11,7 +11,6 @@ begin after them.
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.memory import peak_mebibytes
 from components.bootstrap import COVERAGE, group_key, group_weights, interval
 from pipeline import scores
 from pipeline.config import Config, config_from
@@ -147,7 +147,7 @@ def _measure(subject: Callable[[Path, Config], None], directory: Path, side: int
     start = time.perf_counter()
     subject(directory, _config(side))
     seconds = time.perf_counter() - start
-    return {"seconds": seconds, "mebibytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {"seconds": seconds, "mebibytes": peak_mebibytes()}
 
 
 def _evaluator(directory: Path, config: Config) -> None:

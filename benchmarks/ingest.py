@@ -11,7 +11,6 @@ are the worker processes of ingest, one for each core, of about 100 MiB for any 
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.memory import peak_mebibytes
 from dataset.pairs import Pair, find_pairs
 from pipeline import features
 from pipeline.config import Config, config_from
@@ -71,7 +71,7 @@ def measure(subject: Callable[[Path, Path, Config], None], source: Path, out: Pa
     start = time.perf_counter()
     subject(source, out, config)
     seconds = time.perf_counter() - start
-    return {"seconds": seconds, "mebibytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {"seconds": seconds, "mebibytes": peak_mebibytes()}
 
 
 def ingest(source: Path, out: Path, config: Config) -> None:

@@ -1,19 +1,23 @@
-"""Recipes against each other on a user's images: same network, same seconds, scores on the test split.
+"""Recipes against each other on a user's images: same network, same seconds.
 
     make recipes IMAGES=NEU_SEG     the preset neu-seg against the seed's recipe: 3 seeds each of 8 minutes
     make ablation IMAGES=NEU_SEG    what each part of the preset is worth: 6 arms, 2 seeds each of 3 minutes
 
 Each run is a process of its own and has `--cores` cores to itself; as many run at once as the machine has room for.
-What is finished is kept below --out, so that the same command goes on where it was stopped.
+What is finished is kept below --out under a hash of configuration, code, data and cores, so that the same command goes
+on where it was stopped, and a changed one begins anew. Parts of the recipe are chosen by `eval`; recipes are compared
+on `test`. Seconds are only as good as the machine is idle: the table tells the epochs of each run.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import Queue
 from typing import Any, Final
@@ -24,6 +28,7 @@ from rich.table import Table
 
 from pipeline import features, scores
 from pipeline.config import AugmentConfig, Config, TrainerConfig, TransformConfig, load_config, part_of
+from pipeline.fingerprint import code_fingerprint
 
 PRESET: Final = "neu-seg"
 # Budgets are seconds: no run ends by its number of epochs.
@@ -39,6 +44,8 @@ ABLATION: Final[Mapping[str, Mapping[str, Any]]] = {
     "kernel 3, 10 filters": {"model": {"base_kernel": 3, "base_filters": 10}},
 }
 RECIPES: Final = ("neu-seg", "the seed's")
+# What decides a run's result, beside its configuration and its data.
+_CODE: Final = ("trainer_module.trainer",)
 
 
 def main() -> None:
@@ -50,18 +57,45 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="Of training, each run; 8 for recipes, 3 for the ablation.")
     parser.add_argument("--seeds", type=int, help="Runs of each arm; 3 for recipes, 2 for the ablation.")
     parser.add_argument("--cores", type=int, default=2, help="Of each run.")
-    parser.add_argument("--arm", help=argparse.SUPPRESS)
-    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--run", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.what == "one":
-        _train_one(arguments.arm, arguments.seed, arguments.minutes, arguments.out)
+        _train_one(Run(**arguments.run), arguments.out)
         return
-    arms = list(RECIPES if arguments.what == "recipes" else ABLATION)
-    minutes = arguments.minutes or (8.0 if arguments.what == "recipes" else 3.0)
-    seeds = arguments.seeds or (3 if arguments.what == "recipes" else 2)
-    _prepare(arguments.images, arguments.out)
-    _run_missing([(arm, seed) for seed in range(seeds) for arm in arms], minutes, arguments.cores, arguments.out)
-    Console(width=120).print(_table(arms, seeds, minutes, arguments.out))
+    recipes = arguments.what == "recipes"
+    arms, split = (RECIPES, features.SPLIT_TEST) if recipes else (tuple(ABLATION), features.SPLIT_EVAL)
+    minutes, seeds = arguments.minutes or (8.0 if recipes else 3.0), arguments.seeds or (3 if recipes else 2)
+    data = _prepare(arguments.images, arguments.out)
+    runs = [Run(arm, seed, minutes, arguments.cores, data) for seed in range(seeds) for arm in arms]
+    _run_missing(runs, arguments.cores, arguments.out)
+    Console(width=130).print(_table(runs, split, arguments.out))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training; `data` is the name of the folder of tiles."""
+
+    arm: str
+    seed: int
+    minutes: float
+    cores: int
+    data: str
+
+    @property
+    def config(self) -> Config:
+        """What it trains with."""
+        return config_of(self.arm, self.seed, self.minutes)
+
+    @property
+    def name(self) -> str:
+        """Of its result, its logs and its checkpoint."""
+        parts = [self.config.model_dump_json(), str(self.cores), self.data, code_fingerprint(_CODE)]
+        digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+        return f"{''.join(c if c.isalnum() else '-' for c in self.arm)}-seed{self.seed}-{digest}"
+
+    def result(self, out: Path) -> dict[str, Any]:
+        """What the finished run found."""
+        return json.loads((out / f"{self.name}.json").read_text())
 
 
 def config_of(arm: str, seed: int, minutes: float) -> Config:
@@ -82,19 +116,21 @@ def _changed(config: Config, **sections: Any) -> Config:
     return config.model_copy(update={name: update(name, change) for name, change in sections.items()})
 
 
-def _prepare(images: Path | None, out: Path) -> None:
-    """Records of the images, split by group, and the tiles that Transform would give."""
-    if (out / "tiles").is_dir():
-        return
+def _prepare(images: Path | None, out: Path) -> str:
+    """Records of the images, split by group, and the tiles that Transform would give; returns the folder's name."""
     if images is None:
         sys.exit("error: name a folder of images and masks: make recipes IMAGES=DIR")
     from dataset.ingest import ingest
 
     config = load_config(PRESET)
-    version = ingest(images, out / "records", config, splits="regroup").version
-    assert version is not None
-    _transform(version, config, out / ".tiles.incomplete")
-    (out / ".tiles.incomplete").rename(out / "tiles")
+    done = ingest(images, out / "records", config, splits="regroup")
+    assert done.version is not None
+    parts = [done.manifest["fingerprint"], part_of(config, TransformConfig).model_dump_json()]
+    name = f"tiles-{hashlib.sha256(''.join(parts).encode()).hexdigest()[:12]}"
+    if not (out / name).is_dir():
+        _transform(done.version, config, out / f".{name}.incomplete")
+        (out / f".{name}.incomplete").rename(out / name)
+    return name
 
 
 def _transform(version: Path, config: Config, target: Path) -> None:
@@ -123,80 +159,86 @@ def _records(directory: Path) -> Iterator[bytes]:
     return tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator()
 
 
-def _run_missing(runs: Sequence[tuple[str, int]], minutes: float, cores: int, out: Path) -> None:
+def _run_missing(runs: Sequence[Run], cores: int, out: Path) -> None:
     available = sorted(os.sched_getaffinity(0))
+    if cores > len(available):
+        sys.exit(f"error: --cores {cores}, expected at most the {len(available)} of this machine")
     slots: Queue[list[int]] = Queue()
     for start in range(0, len(available) - cores + 1, cores):
         slots.put(available[start : start + cores])
-    missing = [run for run in runs if not _result_file(*run, minutes, out).is_file()]
-    print(f"{len(missing)} of {len(runs)} runs to do, {slots.qsize()} at once, {minutes:g} minutes each", flush=True)
+    missing = [run for run in runs if not (out / f"{run.name}.json").is_file()]
+    print(f"{len(missing)} of {len(runs)} runs to do, {slots.qsize()} at once", flush=True)
 
-    def work(run: tuple[str, int]) -> None:
-        arm, seed = run
+    def work(run: Run) -> None:
         slot = slots.get()
-        command = [sys.executable, "-m", "benchmarks.recipes", "one", "--out", str(out), "--arm", arm]
-        command += ["--seed", str(seed), "--minutes", str(minutes)]
-        with (out / "runs.log").open("a") as log:
-            # TensorFlow makes as many threads as there are cores that it may use.
-            subprocess.run(  # noqa: S603
-                command, check=True, stdout=log, stderr=log, preexec_fn=lambda: os.sched_setaffinity(0, slot)
-            )
-        slots.put(slot)
-        print(f"{arm}, seed {seed}: {_load(arm, seed, minutes, out)['foreground_dice']:.4f}", flush=True)
+        try:
+            _start(run, slot, out)
+        finally:
+            slots.put(slot)
+        print(f"{run.arm}, seed {run.seed}: {run.result(out)['epochs']} epochs", flush=True)
 
     with ThreadPoolExecutor(slots.qsize()) as pool:
         list(pool.map(work, missing))
 
 
-def _train_one(arm: str, seed: int, minutes: float, out: Path) -> None:
+def _start(run: Run, cores: Sequence[int], out: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.recipes", "one", "--out", str(out), "--run", json.dumps(asdict(run))]
+    with (out / "runs.log").open("a") as log:
+        # TensorFlow makes as many threads as there are cores that it may use.
+        subprocess.run(  # noqa: S603
+            command, check=True, stdout=log, stderr=log, preexec_fn=lambda: os.sched_setaffinity(0, cores)
+        )
+
+
+def _train_one(run: Run, out: Path) -> None:
     from trainer_module.trainer import Job, train
 
-    config = part_of(config_of(arm, seed, minutes), TrainerConfig)
-    name = _result_file(arm, seed, minutes, out).stem
-    patterns = [[str(out / "tiles" / f"{split}.tfrecord.gz")] for split in (features.SPLIT_TRAIN, features.SPLIT_EVAL)]
-    trained = train(Job(patterns[0], patterns[1], out / "logs" / name, out / "checkpoints" / name), config)
-    counts = _test_counts(trained.model, config, out)
-    result = {
-        "foreground_dice": float(scores.foreground_dice(counts)),
-        "dice": scores.dice(counts).tolist(),
+    config = part_of(run.config, TrainerConfig)
+    patterns = [[str(out / run.data / f"{split}.tfrecord.gz")] for split in (features.SPLIT_TRAIN, features.SPLIT_EVAL)]
+    job = Job(*patterns, out / "logs" / run.name, out / "checkpoints" / run.name, code_fingerprint(_CODE))
+    trained = train(job, config)
+    result: dict[str, Any] = {
         "epochs": trained.epochs,
         "seconds": trained.seconds,
         "parameters": trained.model.count_params(),
     }
-    _result_file(arm, seed, minutes, out).write_text(json.dumps(result))
+    for split in (features.SPLIT_EVAL, features.SPLIT_TEST):
+        counts = _counts(trained.model, config, split, out)
+        result[split] = {"foreground_dice": float(scores.foreground_dice(counts)), "dice": scores.dice(counts).tolist()}
+    aside = out / f".{run.name}.incomplete"
+    aside.write_text(json.dumps(result))
+    aside.rename(out / f"{run.name}.json")
+    trained.checkpoint.discard()
 
 
-def _test_counts(model: Any, config: TrainerConfig, out: Path) -> np.ndarray:
-    """Counts of the test split at each image's own size, by the signature that the Evaluator calls."""
+def _counts(model: Any, config: TrainerConfig, split: str, out: Path) -> np.ndarray:
+    """Counts of a split at each image's own size, by the signature that the Evaluator calls."""
     import tensorflow as tf
 
     from dataset.manifest import versions
     from trainer_module.export import SegmentationModule
 
     module = SegmentationModule(model, config)
-    records = list(_records(versions(out / "records")[1] / features.SPLIT_TEST))
+    records = list(_records(versions(out / "records")[1] / split))
     return module.evaluate(tf.constant(records))[features.OUTPUT_COUNTS].numpy().sum(axis=0)
 
 
-def _result_file(arm: str, seed: int, minutes: float, out: Path) -> Path:
-    name = "".join(c if c.isalnum() else "-" for c in arm)
-    return out / f"{name}-{minutes:g}min-seed{seed}.json"
-
-
-def _load(arm: str, seed: int, minutes: float, out: Path) -> dict[str, Any]:
-    return json.loads(_result_file(arm, seed, minutes, out).read_text())
-
-
-def _table(arms: Sequence[str], seeds: int, minutes: float, out: Path) -> Table:
+def _table(runs: Sequence[Run], split: str, out: Path) -> Table:
     classes = [c.name for c in load_config(PRESET).classes[1:]]
-    title = f"foreground Dice on test, {minutes:g} minutes of training each"
-    table = Table("arm", "mean", *(f"seed {s}" for s in range(seeds)), *classes, "epochs", "parameters", title=title)
-    for arm in arms:
-        results = [_load(arm, seed, minutes, out) for seed in range(seeds)]
-        values = [result["foreground_dice"] for result in results]
-        dice = np.mean([result["dice"][1:] for result in results], axis=0)
-        row = [f"{value:.3f}" for value in (np.mean(values), *values, *dice)]
-        table.add_row(arm, *row, str(results[0]["epochs"]), f"{results[0]['parameters']:,}")
+    title = f"foreground Dice on {split}, {runs[0].minutes:g} minutes of training each"
+    table = Table("arm", "mean", "each seed", *classes, "epochs", "parameters", title=title)
+    for arm in dict.fromkeys(run.arm for run in runs):
+        results = [run.result(out) for run in runs if run.arm == arm]
+        values = [result[split]["foreground_dice"] for result in results]
+        dice = np.mean([result[split]["dice"][1:] for result in results], axis=0)
+        table.add_row(
+            arm,
+            f"{np.mean(values):.3f}",
+            " ".join(f"{value:.3f}" for value in values),
+            *(f"{value:.3f}" for value in dice),
+            " ".join(str(result["epochs"]) for result in results),
+            f"{results[0]['parameters']:,}",
+        )
     return table
 
 

@@ -15,23 +15,21 @@ RECORDS = 200
 
 # In a process of its own, whose peak memory is the node's.
 SCRIPT = """
-import json, resource, sys
+import json, sys
 from tfx import v1 as tfx
 from tfx.orchestration import metadata
 from components.record_gen import RecordGen
+from benchmarks.memory import peak_mebibytes
 from pipeline.beam import LOCAL_BEAM_ARGS
-
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 data, root = sys.argv[1:]
 pipeline = tfx.dsl.Pipeline(
     pipeline_name="copy", pipeline_root=root, components=[RecordGen(data, 1, "code")],
     beam_pipeline_args=list(LOCAL_BEAM_ARGS),
     metadata_connection_config=metadata.sqlite_metadata_connection_config(root + "/metadata.db"))
-before = peak()
+before = peak_mebibytes()
 tfx.orchestration.LocalDagRunner().run(pipeline)
-print(json.dumps(peak() - before))
+print(json.dumps(peak_mebibytes() - before))
 """
 
 

@@ -154,9 +154,10 @@ def test_too_few_images_are_named(run: Callable[..., Trained]) -> None:
 
 # A process of its own, which can be killed; prints a hash of the weights.
 SCRIPT = """
-import hashlib, json, logging, resource, sys
+import hashlib, json, logging, sys
 from pathlib import Path
 import numpy as np
+from benchmarks.memory import peak_mebibytes
 from pipeline.config import TrainerConfig
 from trainer_module.trainer import Job, train
 
@@ -165,7 +166,7 @@ config, tiles, logs, checkpoints, code = sys.argv[1:]
 job = Job([f"{tiles}/train.gz"], [f"{tiles}/eval.gz"], Path(logs), Path(checkpoints), code)
 trained = train(job, TrainerConfig.model_validate_json(config))
 digest = hashlib.sha256(b"".join(np.asarray(w).tobytes() for w in trained.model.get_weights())).hexdigest()
-print(json.dumps({"weights": digest, "mebibytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+print(json.dumps({"weights": digest, "mebibytes": peak_mebibytes()}))
 """
 
 
