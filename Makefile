@@ -8,7 +8,7 @@ RUN := .venv/bin/
 export UV_PYTHON_DOWNLOADS := never
 export PYTHONHASHSEED := 0
 
-.PHONY: demo test test-all lint bench setup requirements clean
+.PHONY: demo test test-all lint bench setup requirements protos clean
 .DEFAULT_GOAL := demo
 
 demo: setup ## The whole pipeline on generated steel surfaces
@@ -48,6 +48,10 @@ EXPORT := --quiet --frozen --no-header --no-emit-project --no-default-groups --e
 requirements: $(UV) ## For those without uv: pip install --no-deps -r requirements.txt
 	$(UV) lock
 	$(UV) export $(EXPORT) > requirements.txt
+
+protos: $(UV) ## Generates serving/protos/predict_pb2.py, for protobuf 6.31 and newer
+	$(UV) run --no-project --isolated --python $(PYTHON) --with grpcio-tools==1.76.0 \
+	  python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. serving/protos/predict.proto
 
 clean: ## Removes the environment, not the runs
 	rm -rf .venv .uv

@@ -28,7 +28,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 _LIBRARY_NAME = "libtensorflow_cc.so.2"
 _STRING = 7  # TF_STRING in tensorflow/c/tf_datatype.h, whose numbers are those of tensorflow.DataType
 _STRING_STRUCT_BYTES = 24  # sizeof(TF_TString)
-_DTYPES: dict[int, np.dtype[Any]] = {
+DTYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype(np.float32),
     3: np.dtype(np.int32),
     4: np.dtype(np.uint8),
@@ -36,7 +36,7 @@ _DTYPES: dict[int, np.dtype[Any]] = {
     9: np.dtype(np.int64),
     10: np.dtype(np.bool_),
 }
-_DTYPE_NUMBERS = {dtype: number for number, dtype in _DTYPES.items()}
+DTYPE_NUMBERS = {dtype: number for number, dtype in DTYPES.items()}
 
 
 class _Output(ctypes.Structure):
@@ -282,12 +282,12 @@ def _read_signatures(meta_graph: bytes) -> dict[str, Signature]:
 
 def _read_tensor_infos(signature: str, infos: Mapping[str, Any]) -> dict[str, TensorInfo]:
     for name, info in infos.items():
-        if info.dtype not in _DTYPES:
-            known = ", ".join(f"{number} {_label(dtype)}" for number, dtype in _DTYPES.items())
+        if info.dtype not in DTYPES:
+            known = ", ".join(f"{number} {_label(dtype)}" for number, dtype in DTYPES.items())
             raise SavedModelError(
                 f"signature {signature!r}: tensor {name!r} has DataType {info.dtype}, which is none of: {known}"
             )
-    return {name: TensorInfo(infos[name].name, _DTYPES[infos[name].dtype]) for name in sorted(infos)}
+    return {name: TensorInfo(infos[name].name, DTYPES[infos[name].dtype]) for name in sorted(infos)}
 
 
 @functools.cache
@@ -373,7 +373,7 @@ def _new_tensor(library: ctypes.CDLL, array: np.ndarray) -> int:
     is_string = array.dtype == object
     size = array.size * (_STRING_STRUCT_BYTES if is_string else array.itemsize)
     dimensions = (c_int64 * array.ndim)(*array.shape)
-    tensor = library.TF_AllocateTensor(_DTYPE_NUMBERS[array.dtype], dimensions, array.ndim, size)
+    tensor = library.TF_AllocateTensor(DTYPE_NUMBERS[array.dtype], dimensions, array.ndim, size)
     data = library.TF_TensorData(tensor)
     if is_string:
         for index, item in enumerate(array.flat):
@@ -387,7 +387,7 @@ def _new_tensor(library: ctypes.CDLL, array: np.ndarray) -> int:
 
 def _read_tensor(library: ctypes.CDLL, tensor: int) -> np.ndarray:
     """Copy a TF_Tensor into an array that owns its memory."""
-    array = np.empty(_shape(library, tensor), _DTYPES[library.TF_TensorType(tensor)])
+    array = np.empty(_shape(library, tensor), DTYPES[library.TF_TensorType(tensor)])
     data = library.TF_TensorData(tensor)
     if array.dtype == object:
         for index in range(array.size):
