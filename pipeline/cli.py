@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pipeline.errors import ModelRefused, NodeFailed, UserError
+from pipeline.errors import ModelRefused, NodeFailed, ServingRefused, UserError
 
 _CONFIG = click.option("--config", required=True, metavar="C", help="TOML file, or the name of a preset.")
 _SET = click.option("--set", "overrides", multiple=True, metavar="A.B=V", help="Overrides a key of the config.")
@@ -86,6 +86,22 @@ def predict(model: Path, images: tuple[Path, ...], out: Path) -> None:
 
 
 @cli.command()
+@_ROOT
+@click.option(
+    "--to", type=click.IntRange(min=1), metavar="N", help="The version to restore, instead of the one before."
+)
+@click.option("--keep", default=5, show_default=True, type=click.IntRange(min=2), help="Newest versions that stay.")
+def rollback(root: Path, to: int | None, keep: int) -> None:
+    """Serves an earlier model again, under a higher version number.
+
+    Example: flexunet rollback --root runs/mine
+    """
+    from pipeline.commands import run_rollback
+
+    run_rollback(root, to, keep)
+
+
+@cli.command()
 def doctor() -> None:
     """Checks this machine: versions, missing parts, memory, disk, GPU, and says what to do about each."""
     from pipeline.commands import run_doctor
@@ -111,6 +127,8 @@ def _exit_code(command: Callable[[], Any]) -> int:
         return _fail(str(error), 2)
     except NodeFailed as error:
         return _fail(str(error), 3)
+    except ServingRefused as error:
+        return _fail(str(error), 4)
     except OSError as error:
         return _fail(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
     except ModuleNotFoundError as error:

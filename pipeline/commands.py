@@ -23,7 +23,7 @@ from rich.text import Text
 
 from pipeline.config import Config, load_config
 from pipeline.console import captured_output
-from pipeline.errors import ModelRefused, NodeFailed, UserError
+from pipeline.errors import ModelRefused, NodeFailed, ServingRefused, UserError
 from pipeline.lock import locked
 
 if TYPE_CHECKING:
@@ -89,6 +89,24 @@ def run_predict(model: Path, images: Sequence[Path], out: Path) -> None:
         console.print(f"{len(files) - len(failures)} of {len(files)} images: masks, overlays and areas.csv in {out}")
     if failures:
         raise UserError("\n".join(f"{f.image}: no prediction ({f.reason})" for f in failures))
+
+
+def run_rollback(root: Path, to: int | None, keep: int) -> None:
+    """`flexunet rollback`."""
+    from components.pushes import record_rollbacks
+    from serving.versions import roll_back, rolled_back
+
+    serving = root / "serving_model"
+    if not serving.is_dir():
+        raise UserError(f"{serving}: no such folder, expected the --root of a run that pushed a model")
+    with locked(root), captured_output(NO_LOG) as console:
+        done = roll_back(serving, keep, to)
+        record_rollbacks(root / "metadata.db", rolled_back(serving))
+        console.print(
+            f"version {done.restored} is served again as version {done.version.name}; version {done.withdrawn} is "
+            "rolled back: no run pushes that model again or compares with it"
+        )
+        console.print(f"to bring it back: flexunet rollback --root {root} --to {done.withdrawn}")
 
 
 def run_doctor() -> None:
@@ -213,12 +231,23 @@ def _print_scores(metrics: dict[str, Any], console: Console) -> None:
 
 
 def _print_verdict(metrics: dict[str, Any], root: Path, console: Console) -> None:
+    from pipeline import local
+
     for check in metrics["gate"]:
         console.print(f"{'passed' if check['passed'] else 'FAILED'}: {check['words']}")
     console.print(f"report: {root / 'report'}")
     if not metrics["blessed"]:
         failed = "; ".join(check["words"] for check in metrics["gate"] if not check["passed"])
         raise ModelRefused(f"the gate refused the model, nothing was pushed: {failed}")
+    verdict = local.serving_verdict(root)
+    if not verdict["blessed"]:
+        problems = "; ".join(verdict["problems"])
+        raise ServingRefused(f"the serving validator refused the model, nothing was pushed: {problems}")
+    if verdict["rolled_back"] is not None:
+        version = verdict["rolled_back"]
+        console.print(f"accepted, but this very model was rolled back as version {version}: not pushed again")
+        console.print(f"to bring it back: flexunet rollback --root {root} --to {version}")
+        return
     console.print(f"accepted; the model is version {metrics['pushed_version']}: {root / 'serving_model'}")
 
 

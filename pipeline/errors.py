@@ -11,3 +11,7 @@ class NodeFailed(Exception):
 
 class ModelRefused(Exception):
     """The gate refused the model. Exit code 2."""
+
+
+class ServingRefused(Exception):
+    """The serving validator refused the model. Exit code 4."""

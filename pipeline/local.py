@@ -16,12 +16,14 @@ from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.utils import path_utils
 
-from components import pusher
+from components.pushes import record_rollbacks
 from components.report import METRICS_FILE
+from components.serving_validator import SERVING_FILE
 from pipeline import dag
 from pipeline.beam import LOCAL_BEAM_ARGS
 from pipeline.config import Config
 from pipeline.errors import NodeFailed
+from serving.versions import content_hash, pushed_hash, rolled_back, versions
 
 _STATE = metadata_store_pb2.Execution
 # How tf.debugging.Assert begins in a graph.
@@ -58,6 +60,7 @@ def run(
     connection = metadata.sqlite_metadata_connection_config(paths.metadata)
     pipeline = dag.create_pipeline(config, paths, connection, [*LOCAL_BEAM_ARGS, *beam_args])
     ir = compiler.Compiler().compile(pipeline)
+    record_rollbacks(Path(paths.metadata), rolled_back(Path(paths.serving)))
     run_id = datetime.datetime.now().isoformat()
     runtime_parameter_utils.substitute_runtime_parameter(ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
     results: dict[str, NodeResult] = {}
@@ -67,17 +70,45 @@ def run(
             node.execution_options.caching_options.enable_cache = False
         results[name] = _run_node(ir, node)
         on_node(results[name])
-    return _publish_report(results["Reporter"], root, run_id)
+    return _publish_report(results, root, run_id)
+
+
+def serving_verdict(root: Path) -> dict[str, Any]:
+    """What the serving validator found in the last run: `{blessed, problems, rolled_back, ...measurements}`.
+
+    `rolled_back` is the version under which this very model was rolled back, or None.
+    """
+    return json.loads((root / "report" / SERVING_FILE).read_text(encoding="utf-8"))
 
 
 def _must_push(results: dict[str, NodeResult], serving: Path) -> bool:
-    """Whether an accepted model is not what is served, though it was pushed once: versions go on and get deleted."""
-    blessing, model = Path(results["Evaluator"].outputs["blessing"]), results["Trainer"].outputs["model"]
-    if not (blessing / BLESSED_FILE_NAME).exists():
+    """Whether an accepted model is not what is served, though it was pushed once: versions go on and get deleted.
+
+    A model that was rolled back is not pushed again by a run: `flexunet rollback --to` brings it back.
+    """
+    if not _is_accepted(results):
         return False
-    served = pusher.versions(serving)
-    wanted = pusher.content_hash(Path(path_utils.serving_model_path(model)))
-    return not served or pusher.pushed_hash(serving / str(served[-1])) != wanted
+    wanted = _model_hash(results)
+    return wanted not in rolled_back(serving) and _served_hash(serving) != wanted
+
+
+def _is_accepted(results: dict[str, NodeResult]) -> bool:
+    blessing = Path(results["Evaluator"].outputs["blessing"])
+    return (blessing / BLESSED_FILE_NAME).exists() and _serving_findings(results)["blessed"]
+
+
+def _serving_findings(results: dict[str, NodeResult]) -> dict[str, Any]:
+    folder = Path(results["ServingValidator"].outputs["blessing"])
+    return json.loads((folder / SERVING_FILE).read_text(encoding="utf-8"))
+
+
+def _model_hash(results: dict[str, NodeResult]) -> str:
+    return content_hash(Path(path_utils.serving_model_path(results["Trainer"].outputs["model"])))
+
+
+def _served_hash(serving: Path) -> str | None:
+    served = versions(serving)
+    return pushed_hash(serving / str(served[-1])) if served else None
 
 
 def _run_node(ir: Any, node: Any) -> NodeResult:
@@ -121,13 +152,22 @@ def _last_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {line[:_LONGEST_LINE]}"
 
 
-def _publish_report(result: NodeResult, root: Path, run_id: str) -> dict[str, Any]:
+def _publish_report(results: dict[str, NodeResult], root: Path, run_id: str) -> dict[str, Any]:
     """`root/report` shows the last run, also when the report itself came from the cache."""
-    source = Path(result.outputs["report"])
+    source = Path(results["Reporter"].outputs["report"])
     metrics = {**json.loads((source / METRICS_FILE).read_text(encoding="utf-8")), "run_id": run_id}
-    target = root / "report" / METRICS_FILE
+    serving = root / "serving_model"
+    # A report from the cache tells the number of an earlier push; versions go on.
+    is_served = _is_accepted(results) and _served_hash(serving) == _model_hash(results)
+    metrics["pushed_version"] = versions(serving)[-1] if is_served else None
+    withdrawn = rolled_back(serving).get(_model_hash(results))
+    _write_json(root / "report" / SERVING_FILE, {**_serving_findings(results), "rolled_back": withdrawn})
+    _write_json(root / "report" / METRICS_FILE, metrics)
+    return metrics
+
+
+def _write_json(target: Path, values: dict[str, Any]) -> None:
     target.parent.mkdir(exist_ok=True)
     aside = target.with_suffix(".incomplete")
-    aside.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    aside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     aside.replace(target)
-    return metrics

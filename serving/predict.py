@@ -11,12 +11,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import ValidationError
 
 from pipeline import features
-from pipeline.config import TrainerConfig
 from pipeline.errors import UserError
 from pipeline.palette import as_rgb, rgb_from_class_ids
+from serving.exported import ServedConfig, exported_config, model_directory
 
 AREAS_FILE: Final = "areas.csv"
 _OVERLAY_OPACITY: Final = 0.5
@@ -52,33 +51,6 @@ class LocalModel:
         outputs: dict[str, Any] = self._predict(image_bytes=self._constant([encoded]))
         mask_png = outputs[features.OUTPUT_MASK_PNG].numpy()[0]
         return np.asarray(Image.open(io.BytesIO(mask_png)))
-
-
-def model_directory(directory: Path) -> Path:
-    """The SavedModel itself: `directory`, or its newest numeric version.
-
-    Raises:
-      UserError: neither holds a SavedModel.
-    """
-    if (directory / "saved_model.pb").is_file():
-        return directory
-    numbers = [int(p.name) for p in directory.glob("*/") if p.name.isdigit()] if directory.is_dir() else []
-    if not numbers:
-        raise UserError(f"{directory}: no model here, expected a SavedModel, such as DIR/serving_model/1 of a run")
-    return directory / str(max(numbers))
-
-
-def exported_config(directory: Path) -> TrainerConfig:
-    """Classes, colours and sizes that the model was trained with."""
-    path = directory / features.ASSETS_EXTRA / features.EXPORTED_CONFIG
-    if not path.is_file():
-        raise UserError(f"{path}: missing, expected a model exported by this project")
-    try:
-        return TrainerConfig.model_validate_json(path.read_text(encoding="utf-8"))
-    except ValidationError as error:
-        raise UserError(
-            f"{path}: not of this version ({error.error_count()} mistakes): export the model anew"
-        ) from None
 
 
 def image_files(paths: Sequence[Path], out: Path) -> list[Path]:
@@ -138,14 +110,14 @@ def _output_stems(images: Sequence[Path]) -> Iterator[str]:
         yield stem
 
 
-def _write_pictures(image: Path, class_ids: NDArray[np.uint8], target: Path, config: TrainerConfig) -> None:
+def _write_pictures(image: Path, class_ids: NDArray[np.uint8], target: Path, config: ServedConfig) -> None:
     mask_rgb = rgb_from_class_ids(class_ids, config.classes, config.records.ignore_color)
     tinted = overlay(Image.open(image), mask_rgb, class_ids)
     Image.fromarray(mask_rgb).save(target.with_name(f"{target.name}_mask.png"))
     tinted.save(target.with_name(f"{target.name}_overlay.png"))
 
 
-def _areas(image: Path, class_ids: NDArray[np.uint8], config: TrainerConfig) -> Iterator[tuple[str, str, int, str]]:
+def _areas(image: Path, class_ids: NDArray[np.uint8], config: ServedConfig) -> Iterator[tuple[str, str, int, str]]:
     pixels = np.bincount(class_ids.ravel(), minlength=len(config.classes))
     for segmentation_class, count in zip(config.classes, pixels, strict=False):
         yield str(image), segmentation_class.name, int(count), f"{count / class_ids.size:.6f}"
