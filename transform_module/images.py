@@ -6,7 +6,6 @@ An image becomes `[tiles, height, width, ...]`: one tile for `fit = stretch | pa
 
 import base64
 import functools
-import math
 from typing import Any, Final
 
 import tensorflow as tf
@@ -14,6 +13,7 @@ import tensorflow as tf
 from pipeline.config import ImageConfig
 from pipeline.features import IGNORE_ID
 from transform_module.headers import Headers, read_headers
+from transform_module.tiles import blending_window
 
 # Decoded in the place of an image that is refused; nobody sees it.
 _PLACEHOLDER: Final = base64.b64decode(
@@ -200,17 +200,7 @@ def _join(tiles: tf.Tensor, size: tf.Tensor, settings: ImageConfig) -> tf.Tensor
     origins = tf.reshape(origins, [-1, 1, 1, 2]) * strides
     offsets = tf.stack(tf.meshgrid(tf.range(settings.height), tf.range(settings.width), indexing="ij"), axis=-1)
     indices = origins + offsets
-    weights = tf.broadcast_to(_window(settings), tf.shape(tiles)[:-1])[..., tf.newaxis]
+    weights = tf.broadcast_to(blending_window(settings.height, settings.width), tf.shape(tiles)[:-1])[..., tf.newaxis]
     canvas = tf.concat([covered, [tf.shape(tiles)[-1] + 1]], axis=0)
     summed = tf.scatter_nd(indices, tf.concat([tiles * weights, weights], axis=-1), canvas)
     return (summed[..., :-1] / summed[..., -1:])[: size[0], : size[1]]
-
-
-def _window(settings: ImageConfig) -> tf.Tensor:
-    """Weights float32 `[height, width]`: a pyramid that falls to its least, never to 0, at the border."""
-
-    def ramp(length: int) -> tf.Tensor:
-        distance = [min(i + 1, length - i) for i in range(length)]
-        return tf.constant(distance, tf.float32) / math.ceil(length / 2)
-
-    return ramp(settings.height)[:, tf.newaxis] * ramp(settings.width)[tf.newaxis, :]
