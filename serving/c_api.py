@@ -20,10 +20,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from ctypes import POINTER, c_char_p, c_int, c_int64, c_size_t, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+if TYPE_CHECKING:
+    from google.protobuf import descriptor_pb2
 
 _LIBRARY_NAME = "libtensorflow_cc.so.2"
 _STRING = 7  # TF_STRING in tensorflow/c/tf_datatype.h, whose numbers are those of tensorflow.DataType
@@ -297,6 +299,9 @@ def _meta_graph_class() -> type[Any]:
     Field numbers are those of tensorflow/core/protobuf/meta_graph.proto. A pool of its own keeps it clear of
     tensorflow's descriptors.
     """
+    # A client that only borrows the table of types does not wait for these.
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
     file = descriptor_pb2.FileDescriptorProto(name="serving/c_api.proto", package="serving", syntax="proto3")
     tensor_info = file.message_type.add(name="TensorInfo")
     field = descriptor_pb2.FieldDescriptorProto
@@ -314,6 +319,8 @@ def _meta_graph_class() -> type[Any]:
 
 def _add_map(message: descriptor_pb2.DescriptorProto, name: str, number: int, value: str) -> None:
     """Add `map<string, value> name = number`, which protobuf spells as a repeated entry message."""
+    from google.protobuf import descriptor_pb2
+
     field = descriptor_pb2.FieldDescriptorProto
     entry_name = "".join(word.title() for word in name.split("_")) + "Entry"
     entry = message.nested_type.add(name=entry_name)
