@@ -28,8 +28,9 @@ lint: setup ## Style, types, layers, and that lock and requirements agree
 	$(UV) lock --check
 	$(UV) export $(EXPORT) | diff - requirements.txt
 
-bench: setup ## Ingest at 4,000 and 16,000 images: scaling, memory, throughput
+bench: setup ## Ingest at 4,000 and 16,000 images: scaling, memory, throughput; serving against the bare model
 	$(RUN)python -m benchmarks.ingest
+	$(RUN)python -m benchmarks.serving
 
 setup: .venv/.done
 
