@@ -15,6 +15,7 @@ from tfx.types import Artifact, artifact_utils, component_spec, standard_artifac
 from tfx.types.standard_component_specs import MODEL_KEY, PUSHED_MODEL_KEY
 
 from components import gate
+from components.mirror import mirror_version
 from components.pushes import PUSHED_COMPARABLE, PUSHED_MODEL_ID, PUSHED_SHA256
 from pipeline.config import GateSettings
 from serving.versions import content_hash, push_version, pushed_hash, rolled_back
@@ -38,10 +39,13 @@ class Executor(executor.Executor):
             return
         provenance = {
             "run": self._context.pipeline_run_id if self._context else None,
+            "mirror": exec_properties["mirror"],
             "pushed": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             **_origin(input_dict, GateSettings.model_validate_json(exec_properties["settings"])),
         }
         target = push_version(model, directory, provenance, exec_properties["keep_versions"])
+        if exec_properties["mirror"]:
+            mirror_version(target, exec_properties["mirror"], exec_properties["keep_versions"])
         self._MarkPushed(pushed, pushed_destination=str(target), pushed_version=target.name)
         pushed.set_int_custom_property(PUSHED_MODEL_ID, artifact_utils.get_single_instance(input_dict[MODEL_KEY]).id)
         pushed.set_string_custom_property(PUSHED_COMPARABLE, exec_properties["comparable"])
@@ -61,6 +65,7 @@ class AtomicPusherSpec(component_spec.ComponentSpec):
         "comparable": component_spec.ExecutionParameter(type=str),
         "settings": component_spec.ExecutionParameter(type=str),
         "keep_versions": component_spec.ExecutionParameter(type=int),
+        "mirror": component_spec.ExecutionParameter(type=str),
         "code": component_spec.ExecutionParameter(type=str),
     }
     INPUTS = {

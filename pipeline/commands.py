@@ -153,6 +153,10 @@ def run_rollback(root: Path, to: int | None, keep: int) -> None:
     with locked(root), captured_output(NO_LOG) as console:
         done = roll_back(serving, keep, to)
         record_rollbacks(root / "metadata.db", rolled_back(serving))
+        if done.mirror:
+            from components.mirror import mirror_version  # it imports TFX
+
+            mirror_version(done.version, done.mirror, keep)
         console.print(
             f"version {done.restored} is served again as version {done.version.name}; version {done.withdrawn} is "
             "rolled back: no run pushes that model again or compares with it"

@@ -166,6 +166,7 @@ class ServingConfig(Section):
     infra_validator: Literal["none", "local_docker", "kubernetes"] = Field(
         default="none", description="Also TFX's InfraValidator, which starts TF Serving itself."
     )
+    mirror: str = Field(default="", description="URL of a remote store that gets a copy of each pushed version.")
     image: str = Field(default="tensorflow/serving:2.21.0", description="TF Serving, for InfraValidator.")
 
 

@@ -165,6 +165,7 @@ def create_pipeline(
         comparable=_comparable(config),
         settings=settings.model_dump_json(),
         keep_versions=config.serving.keep_versions,
+        mirror=config.serving.mirror,
         code=fingerprint([pusher.__name__]),
     ).with_id("Pusher")
     reporter = report.Reporter(

@@ -25,11 +25,15 @@ _DELETED: Final = ".deleted"
 
 @dataclass(frozen=True)
 class Rollback:
-    """What a rollback did: `withdrawn` was the newest version, `restored` is served again as `version`."""
+    """What a rollback did: `withdrawn` was the newest version, `restored` is served again as `version`.
+
+    `mirror` is the URL of the store that got a copy of it when it was pushed, or "".
+    """
 
     withdrawn: int
     restored: int
     version: Path
+    mirror: str
 
 
 def versions(directory: Path) -> list[int]:
@@ -92,7 +96,7 @@ def roll_back(directory: Path, keep: int, to: int | None = None) -> Rollback:
         state["rolled_back"] = {k: v for k, v in state["rolled_back"].items() if k != digest} | {withdrawn: newest}
     origin = _provenance(source)
     version = push_version(source, directory, {**origin, "restored": restored, "withdrawn": newest}, keep)
-    return Rollback(newest, restored, version)
+    return Rollback(newest, restored, version, origin.get("mirror", ""))
 
 
 def rolled_back(directory: Path) -> dict[str, int]:
