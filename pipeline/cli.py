@@ -74,7 +74,7 @@ def run(config: str, data: Path, root: Path, overrides: tuple[str, ...], beam_ar
 
 @cli.command()
 @click.argument("model", metavar="MODEL_DIR_or_URL")
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE_or_DIR...")
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE_OR_DIR...")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for masks, overlays, areas.csv.")
 @click.option("--config", metavar="C", help="Classes and colours; needed for a URL.")
 @click.option("--tiled", is_flag=True, help="Cuts large images into overlapping tiles of the model's size.")

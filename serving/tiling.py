@@ -29,16 +29,17 @@ def predict_tiled(
       model: its `probabilities` signature is called.
       rgb: uint8 `[h, w, 3]`, of any size; what is smaller than a tile is mirrored at its border.
       tile: the model's height and width.
-      overlap: pixels that neighbours share, at least; by default three eighths of the tile's smaller side. Measured
-        on steel surfaces with a model that feels a tile's border in its middle: with a quarter, answers near the
-        tiles' borders differ from the whole image's 11 times as often as elsewhere, with three eighths 1.4 times.
+      overlap: pixels that neighbours share, at least; by default half of the tile's smaller side. Measured on steel
+        surfaces with a model that feels a tile's border in its middle: with a quarter, answers within 8 pixels of tiles'
+        borders differ from the whole image's 11 times as often as elsewhere, with three eighths 1.4 times, with half
+        no more often.
 
     Raises:
       ValueError: the overlap is negative or more than half a tile.
       ServingError: the model gave no answer.
     """
     started = time.perf_counter()
-    overlap = 3 * min(tile) // 8 if overlap is None else overlap
+    overlap = min(tile) // 2 if overlap is None else overlap
     if not 0 <= 2 * overlap <= min(tile):
         raise ValueError(
             f"an overlap of {overlap} pixels, expected from 0 to half of the tile's side, {min(tile) // 2}"
