@@ -28,8 +28,9 @@ from serving.wire import as_strings
 
 SERVING_FILE: Final = "serving.json"
 # The names by which TFX's own InfraValidator blesses; its Pusher reads the property.
+INFRA_BLESSED: Final = "INFRA_BLESSED"
 _BLESSED: Final = "blessed"
-_FILES: Final = {True: "INFRA_BLESSED", False: "INFRA_NOT_BLESSED"}
+_FILES: Final = {True: INFRA_BLESSED, False: "INFRA_NOT_BLESSED"}
 NOT_CHECKED: Final = "the gate refused the model, so it was not checked for serving"
 
 

@@ -18,7 +18,7 @@ from tfx.utils import path_utils
 
 from components.pushes import record_rollbacks
 from components.report import METRICS_FILE
-from components.serving_validator import SERVING_FILE
+from components.serving_validator import INFRA_BLESSED, SERVING_FILE
 from pipeline import dag
 from pipeline.beam import LOCAL_BEAM_ARGS
 from pipeline.config import Config
@@ -98,8 +98,14 @@ def _is_accepted(results: dict[str, NodeResult]) -> bool:
 
 
 def _serving_findings(results: dict[str, NodeResult]) -> dict[str, Any]:
+    """Our validator's, and the refusal of TFX's own where it is configured."""
     folder = Path(results["ServingValidator"].outputs["blessing"])
-    return json.loads((folder / SERVING_FILE).read_text(encoding="utf-8"))
+    findings = json.loads((folder / SERVING_FILE).read_text(encoding="utf-8"))
+    server = results.get("InfraValidator")
+    if server is not None and not (Path(server.outputs["blessing"]) / INFRA_BLESSED).exists():
+        problem = "TF Serving did not serve it: see InfraValidator in the log"
+        findings |= {"blessed": False, "problems": [*findings["problems"], problem]}
+    return findings
 
 
 def _model_hash(results: dict[str, NodeResult]) -> str:

@@ -30,9 +30,9 @@ def predict_tiled(
       rgb: uint8 `[h, w, 3]`, of any size; what is smaller than a tile is mirrored at its border.
       tile: the model's height and width.
       overlap: pixels that neighbours share, at least; by default half of the tile's smaller side. Measured on steel
-        surfaces with a model that feels a tile's border in its middle: with a quarter, answers within 8 pixels of tiles'
-        borders differ from the whole image's 11 times as often as elsewhere, with three eighths 1.4 times, with half
-        no more often.
+        surfaces with a model that feels a tile's border in its middle: with a quarter, answers within 8 pixels of
+        tiles' borders differ from the whole image's 11 times as often as elsewhere, with three eighths 1.4 times, with
+        half no more often.
 
     Raises:
       ValueError: the overlap is negative or more than half a tile.

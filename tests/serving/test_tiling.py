@@ -60,7 +60,7 @@ def test_tiles_begin_evenly_and_end_with_the_image() -> None:
 @pytest.mark.parametrize("overlap", [-1, 33])
 def test_an_overlap_that_cannot_be_is_refused(overlap: int) -> None:
     model: Any = Answering(by_color)
-    with pytest.raises(ValueError, match="expected from 0 to half of a tile's side, 32"):
+    with pytest.raises(ValueError, match="expected from 0 to half of the tile's side, 32"):
         predict_tiled(model, np.zeros((100, 100, 3), np.uint8), (TILE, TILE), overlap)
 
 
