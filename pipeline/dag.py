@@ -20,6 +20,7 @@ from components import (
     report,
     segmentation_metrics,
     serving_validator,
+    warm_start,
 )
 from dataset.manifest import MANIFEST, newest_spans
 from pipeline import features
@@ -117,14 +118,21 @@ def create_pipeline(
     )
     # Nothing is learnt from records that were not found good.
     transform.add_upstream_node(validator)
+    transformed = transform.outputs["transformed_examples"]
+    base_model = _warm_start(config, transformed) if config.train.warm_start else None
     trainer = tfx.components.Trainer(
-        examples=transform.outputs["transformed_examples"],
+        examples=transformed,
+        base_model=base_model.outputs["model"] if base_model else None,
         transform_graph=transform.outputs["transform_graph"],
         schema=schema.outputs["schema"],
         run_fn=RUN_FN,
         train_args=tfx.proto.TrainArgs(splits=[features.SPLIT_TRAIN]),
         eval_args=tfx.proto.EvalArgs(splits=[features.SPLIT_EVAL]),
-        custom_config=_custom_config(part_of(config, TrainerConfig).model_dump_json(), RUN_FN, fingerprint),
+        custom_config={
+            **_custom_config(part_of(config, TrainerConfig).model_dump_json(), RUN_FN, fingerprint),
+            # Each run has a folder of its own; what a killed training resumes from must outlive it.
+            "checkpoints": f"{paths.root}/checkpoints",
+        },
     )
     resolver = tfx.dsl.Resolver(
         strategy_class=baseline.LatestPushedModel,
@@ -188,6 +196,7 @@ def create_pipeline(
             drift_reporter,
             validator,
             transform,
+            *([base_model] if base_model else []),
             trainer,
             resolver,
             evaluator,
@@ -223,6 +232,16 @@ def _infra_validators(
     )
     validator.add_upstream_node(after)
     return [validator]
+
+
+def _warm_start(config: Config, examples: tfx.types.BaseChannel) -> tfx.dsl.Resolver:
+    return tfx.dsl.Resolver(
+        strategy_class=warm_start.WarmStartModel,
+        config={"comparable": _comparable(config)},
+        examples=examples,
+        model=tfx.dsl.Channel(type=standard_artifacts.Model),
+        pushed_model=tfx.dsl.Channel(type=standard_artifacts.PushedModel),
+    ).with_id("WarmStartResolver")
 
 
 def _custom_config(config: str, function: str, fingerprint: Callable[[Sequence[str]], str]) -> dict[str, str]:

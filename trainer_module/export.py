@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
@@ -22,6 +23,11 @@ from trainer_module.signatures import ServingSignatures, check_graph
 from trainer_module.warmup import write_batching, write_warmup
 from transform_module import images
 from transform_module.preprocessing import decode_pair
+
+
+def exported_weights(directory: str) -> list[np.ndarray]:
+    """The values of an export's variables, in the order of `model.variables`."""
+    return [variable.numpy() for variable in tf.saved_model.load(directory).exported_variables]
 
 
 class SegmentationModule(tf.Module):
