@@ -8,9 +8,9 @@ import pytest
 
 from dataset.synthetic import generate_surface
 from pipeline import scores
-from pipeline.config import ModelConfig
+from pipeline.config import ModelConfig, TrainConfig
 from serving.tiling import _starts, predict_tiled
-from trainer_module.losses import LOSSES
+from trainer_module.losses import make_loss
 from trainer_module.model import build_model
 
 TILE = 64
@@ -82,7 +82,7 @@ def trained() -> keras.Model:
     images, class_ids = surfaces(range(24))
     model = build_model(TILE, TILE, 4, LAYERS, seed=0)
     rate = keras.optimizers.schedules.CosineDecay(1e-2, 24 * 20)
-    model.compile(keras.optimizers.Adam(rate), LOSSES["cross_entropy_dice"])
+    model.compile(keras.optimizers.Adam(rate), make_loss(TrainConfig(loss="cross_entropy_dice"), ()))
     model.fit(cut(images), cut(class_ids), batch_size=16, epochs=20, verbose=0)
     return model
 
