@@ -10,7 +10,7 @@ export PYTHONHASHSEED := 0
 
 IMAGES ?= $(error name a folder of images and masks: make $(MAKECMDGOALS) IMAGES=DIR)
 
-.PHONY: demo test test-all lint bench recipes ablation setup requirements clean
+.PHONY: demo test test-all lint bench recipes ablation setup requirements protos clean
 .DEFAULT_GOAL := demo
 
 demo: setup ## The whole pipeline on generated steel surfaces
@@ -34,6 +34,7 @@ bench: setup ## Speed, memory and scaling as ratios, each against a baseline in 
 	$(RUN)python -m benchmarks.ingest
 	$(RUN)python -m benchmarks.gate
 	$(RUN)python -m benchmarks.training
+	$(RUN)python -m benchmarks.serving
 
 recipes ablation: setup ## Needs IMAGES=DIR, such as NEU-Seg; goes on where it was stopped
 	$(RUN)python -m benchmarks.recipes $@ --images $(IMAGES)
@@ -55,6 +56,10 @@ EXPORT := --quiet --frozen --no-header --no-emit-project --no-default-groups --e
 requirements: $(UV) ## For those without uv: pip install --no-deps -r requirements.txt
 	$(UV) lock
 	$(UV) export $(EXPORT) > requirements.txt
+
+protos: $(UV) ## Generates serving/protos/predict_pb2.py, for protobuf 6.31 and newer
+	$(UV) run --no-project --isolated --python $(PYTHON) --with grpcio-tools==1.76.0 \
+	  python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. serving/protos/predict.proto
 
 clean: ## Removes the environment, not the runs
 	rm -rf .venv .uv

@@ -1,30 +1,27 @@
 """Which model a candidate is compared with.
 
 TFX's own latest-blessed resolver gives the candidate itself on the second run, so that Evaluator and Pusher run again
-and the same model is pushed twice. This one gives the newest model that was really pushed, never the candidate, and
-never one with other classes.
+and the same model is pushed twice. This one gives the newest model that was really pushed, never the candidate, never
+one that was rolled back, and never one with other classes.
 """
 
 import logging
-from typing import Any, Final
+from typing import Any
 
 import ml_metadata as mlmd
 from tfx.dsl.components.common import resolver
 from tfx.dsl.io import fileio
 from tfx.types import Artifact
 
-# Custom properties that components/pusher.py leaves on PushedModel.
-PUSHED: Final = "pushed"
-PUSHED_MODEL_ID: Final = "pushed_model_id"
-PUSHED_COMPARABLE: Final = "pushed_comparable"
-# Also a key of provenance.json: why a person had a model pushed that the gate refused.
-ACCEPTED_REFUSED: Final = "accepted_refused"
+from components.pushes import PUSHED, PUSHED_COMPARABLE, PUSHED_MODEL_ID, ROLLED_BACK
 
 logger = logging.getLogger("flexunet.baseline")
 
 
 class LatestPushedModel(resolver.ResolverStrategy):
     """Inputs: `model` (all models), `pushed_model` (all pushes), `candidate`. Resolves `model` to none or one.
+
+    A push that was rolled back does not count, whatever its number was.
 
     `comparable` is a hash of what two models must share to be measured on the same records.
     """
@@ -47,6 +44,7 @@ class LatestPushedModel(resolver.ResolverStrategy):
     def _pushed_model_id(self, push: Artifact) -> int | None:
         if (
             push.get_int_custom_property(PUSHED) != 1
+            or push.get_int_custom_property(ROLLED_BACK) == 1
             or push.get_string_custom_property(PUSHED_COMPARABLE) != self._comparable
         ):
             return None

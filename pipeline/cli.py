@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pipeline.errors import ModelRefused, NodeFailed, UserError
+from pipeline.errors import ModelRefused, NodeFailed, ServingRefused, UserError
 
 
 def _not_blank(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
@@ -18,6 +18,7 @@ def _not_blank(context: click.Context, parameter: click.Parameter, value: str | 
 
 _CONFIG = click.option("--config", required=True, metavar="C", help="TOML file, or the name of a preset.")
 _SET = click.option("--set", "overrides", multiple=True, metavar="A.B=V", help="Overrides a key of the config.")
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _ROOT = click.option("--root", required=True, type=click.Path(path_type=Path), help="Folder of the runs.")
 
 
@@ -108,17 +109,61 @@ def evaluate(
 
 
 @cli.command()
-@click.argument("model", type=click.Path(path_type=Path), metavar="MODEL_DIR")
+@click.argument("model", metavar="MODEL_DIR_or_URL")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE_OR_DIR...")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for masks and overlays.")
-def predict(model: Path, images: tuple[Path, ...], out: Path) -> None:
-    """Writes a coloured mask and an overlay for each image.
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for masks, overlays, areas.csv.")
+@click.option("--config", metavar="C", help="Classes and colours; needed for a URL.")
+@click.option("--tiled", is_flag=True, help="Cuts large images into overlapping tiles of the model's size.")
+@click.option("--concurrency", default=4, show_default=True, type=click.IntRange(1, 64), help="Images under way.")
+@click.option(
+    "--deadline", default=60.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Seconds."
+)
+@click.option("--model-name", default="flexunet", show_default=True, help="The server's name of the model.")
+@click.option("--version", type=click.IntRange(min=1), metavar="N", help="The server's version; else the newest.")
+@click.option("--ca", "certificate_authority", type=_FILE, help="PEM file, for grpcs and https; else the system's.")
+@click.option("--cert", "certificate", type=_FILE, help="PEM file of this client's certificate.")
+@click.option("--key", type=_FILE, help="PEM file of its key.")
+def predict(model: str, images: tuple[Path, ...], out: Path, **options: Any) -> None:
+    """Writes a coloured mask, an overlay and areas for each image; asks a model folder, or a server by its URL.
 
-    Example: flexunet predict runs/mine/serving_model/1 photos --out predictions
+    Examples: flexunet predict runs/mine/serving_model photos --out predictions;
+    flexunet predict grpc://localhost:8500 photos --out predictions --config mine.toml
     """
     from pipeline.commands import run_predict
 
-    run_predict(model, images, out)
+    run_predict(model, images, out, **options)
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path), metavar="MODEL_DIR")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--grpc-port", default=8500, show_default=True, type=click.IntRange(0, 65535), help="0: a free one.")
+@click.option("--rest-port", default=8501, show_default=True, type=click.IntRange(0, 65535), help="0: a free one.")
+@click.option("--docker", is_flag=True, help="Prints the command that starts TF Serving itself instead.")
+def serve(model: Path, host: str, grpc_port: int, rest_port: int, docker: bool) -> None:
+    """Serves a model folder as TF Serving does, for development only.
+
+    Example: flexunet serve runs/mine/serving_model
+    """
+    from pipeline.commands import run_serve
+
+    run_serve(model, host, grpc_port, rest_port, docker)
+
+
+@cli.command()
+@_ROOT
+@click.option(
+    "--to", type=click.IntRange(min=1), metavar="N", help="The version to restore, instead of the one before."
+)
+@click.option("--keep", default=5, show_default=True, type=click.IntRange(min=2), help="Newest versions that stay.")
+def rollback(root: Path, to: int | None, keep: int) -> None:
+    """Serves an earlier model again, under a higher version number.
+
+    Example: flexunet rollback --root runs/mine
+    """
+    from pipeline.commands import run_rollback
+
+    run_rollback(root, to, keep)
 
 
 @cli.command()
@@ -164,6 +209,8 @@ def _exit_code(command: Callable[[], Any]) -> int:
         return _fail(str(error), 2)
     except NodeFailed as error:
         return _fail(str(error), 3)
+    except ServingRefused as error:
+        return _fail(str(error), 4)
     except OSError as error:
         return _fail(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
     except ModuleNotFoundError as error:

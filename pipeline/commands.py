@@ -3,12 +3,14 @@
 import datetime
 import json
 import os
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -24,7 +26,7 @@ from rich.text import Text
 
 from pipeline.config import Config, load_config
 from pipeline.console import captured_output
-from pipeline.errors import ModelRefused, NodeFailed, UserError
+from pipeline.errors import ModelRefused, NodeFailed, ServingRefused, UserError
 from pipeline.lock import locked
 
 if TYPE_CHECKING:
@@ -107,18 +109,89 @@ def run_evaluate(
         raise ModelRefused(f"the gate refuses the model: {_failures(metrics)}")
 
 
-def run_predict(model: Path, images: Sequence[Path], out: Path) -> None:
+def run_predict(
+    target: str, images: Sequence[Path], out: Path, config: str | None, tiled: bool, concurrency: int, **options: Any
+) -> None:
     """`flexunet predict`."""
-    from serving.predict import LocalModel, image_files, model_directory, predict_files
+    from serving.predict import Job, image_files, predict_files
+    from serving.transport import Options, connect
 
-    files, directory = image_files(images, out), model_directory(model)
-    with captured_output(NO_LOG) as console:
-        loaded = LocalModel(directory)
+    files, shown = image_files(images, out), _shown_config(target, config)
+    seconds: list[float] = []
+    with captured_output(NO_LOG) as console, connect(target, Options(**options)) as model:
         with _bars(console) as progress:
-            failures = predict_files(loaded, files, out, progress("predicting", len(files)))
-        console.print(f"{len(files) - len(failures)} of {len(files)} images: masks, overlays and areas.csv in {out}")
+            advance = progress("predicting", len(files))
+
+            def step(taken: float | None) -> None:
+                seconds.extend([] if taken is None else [taken])
+                advance(f"predicting, {_quantiles(seconds)}")
+
+            failures = predict_files(Job(model, shown, tiled, concurrency), files, out, step)
+        console.print(
+            f"{len(files) - len(failures)} of {len(files)} images: masks, overlays and areas.csv in {out}; "
+            f"{_quantiles(seconds)}"
+        )
     if failures:
         raise UserError("\n".join(f"{f.image}: no prediction ({f.reason})" for f in failures))
+
+
+def run_serve(directory: Path, host: str, grpc_port: int, rest_port: int, docker: bool) -> None:
+    """`flexunet serve`."""
+    from serving.docker import docker_command
+    from serving.exported import model_directory
+
+    if docker:
+        click.echo(docker_command(model_directory(directory), grpc_port, rest_port))
+        return
+    from serving.server import Server
+    from serving.wire import MODEL_NAME
+
+    with captured_output(NO_LOG) as console, Server(directory, host, grpc_port, rest_port) as server:
+        console.print(f"grpc://{host}:{server.grpc_port}  http://{host}:{server.rest_port}/v1/models/{MODEL_NAME}")
+        console.print("a development server, not TF Serving: it does not batch, reload or limit; Ctrl-C stops it")
+        threading.Event().wait()
+
+
+def _shown_config(target: str, config: str | None) -> Any:
+    """Classes and colours: a folder tells them, a server does not."""
+    from serving.exported import exported_config, model_directory
+
+    if config is not None:
+        return load_config(config)
+    if "://" in target:
+        raise UserError(f"{target}: a server does not tell classes and colours; add --config, that of the training")
+    return exported_config(model_directory(Path(target)))
+
+
+def _quantiles(seconds: Sequence[float]) -> str:
+    import numpy as np
+
+    if not seconds:
+        return "no answer yet"
+    half, most = np.quantile(seconds, (0.5, 0.95)) * 1000
+    return f"p50 {half:.0f} ms, p95 {most:.0f} ms"
+
+
+def run_rollback(root: Path, to: int | None, keep: int) -> None:
+    """`flexunet rollback`."""
+    from components.pushes import record_rollbacks
+    from serving.versions import roll_back, rolled_back
+
+    serving = root / "serving_model"
+    if not serving.is_dir():
+        raise UserError(f"{serving}: no such folder, expected the --root of a run that pushed a model")
+    with locked(root), captured_output(NO_LOG) as console:
+        done = roll_back(serving, keep, to)
+        record_rollbacks(root / "metadata.db", rolled_back(serving))
+        if done.mirror:
+            from components.mirror import mirror_version  # it imports TFX
+
+            mirror_version(done.version, done.mirror, keep)
+        console.print(
+            f"version {done.restored} is served again as version {done.version.name}; version {done.withdrawn} is "
+            "rolled back: no run pushes that model again or compares with it"
+        )
+        console.print(f"to bring it back: flexunet rollback --root {root} --to {done.withdrawn}")
 
 
 def run_inspect(config: str, overrides: Sequence[str], batch: int | None, diagram: Path | None) -> None:
@@ -262,7 +335,7 @@ def _run(
     details = json.loads((root / "report" / DETAILS_FILE).read_text(encoding="utf-8"))
     _print_scores(metrics, details, console)
     _print_checks(metrics, details, console)
-    _print_verdict(metrics, root, console)
+    _print_verdict(metrics, root, console, accept_refused)
 
 
 def _print_node(result: "NodeResult", console: Console) -> None:
@@ -295,13 +368,23 @@ def _print_checks(metrics: dict[str, Any], details: dict[str, Any], console: Con
         console.print(f"worst images: {worst}")
 
 
-def _print_verdict(metrics: dict[str, Any], root: Path, console: Console) -> None:
+def _print_verdict(metrics: dict[str, Any], root: Path, console: Console, accepted_refused: str) -> None:
+    from pipeline import local
+
     console.print(f"report: {root / 'report'}")
-    version = metrics["pushed_version"]
-    if not metrics["blessed"] and version is None:
+    if not metrics["blessed"] and not accepted_refused:
         raise ModelRefused(f"the gate refused the model, nothing was pushed: {_failures(metrics)}")
+    verdict = local.serving_verdict(root)
+    if not verdict["blessed"]:
+        problems = "; ".join(verdict["problems"])
+        raise ServingRefused(f"the serving validator refused the model, nothing was pushed: {problems}")
+    if verdict["rolled_back"] is not None:
+        version = verdict["rolled_back"]
+        console.print(f"accepted, but this very model was rolled back as version {version}: not pushed again")
+        console.print(f"to bring it back: flexunet rollback --root {root} --to {version}")
+        return
     how = "accepted" if metrics["blessed"] else "REFUSED by the gate and pushed all the same"
-    console.print(f"{how}; the model is version {version}: {root / 'serving_model'}")
+    console.print(f"{how}; the model is version {metrics['pushed_version']}: {root / 'serving_model'}")
 
 
 def _failures(metrics: dict[str, Any]) -> str:
@@ -318,13 +401,16 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def _bars(console: Console) -> Iterator[Callable[[str, int], Callable[[], None]]]:
-    """Progress bars with rate and time left; nothing where the output is no terminal."""
+def _bars(console: Console) -> Iterator[Callable[[str, int], Callable[..., None]]]:
+    """Progress bars with rate and time left; nothing where the output is no terminal.
+
+    What starts a bar gives the function that moves it one step and may change its words.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
 
-        def start(what: str, steps: int) -> Callable[[], None]:
+        def start(what: str, steps: int) -> Callable[..., None]:
             task = progress.add_task(what, total=steps)
-            return lambda: progress.advance(task)
+            return lambda now=what: progress.update(task, advance=1, description=now)
 
         yield start

@@ -267,6 +267,25 @@ class GateConfig(Section):
         return self
 
 
+class ServingConfig(Section):
+    """How a model is checked before it is pushed, and how many versions stay. Bounds that are unset only report."""
+
+    keep_versions: int = Field(
+        default=5, ge=2, description="Newest versions that stay; a rollback needs an earlier one."
+    )
+    test_images: int = Field(default=8, ge=1, le=1000, description="Served and evaluated, and their counts compared.")
+    max_latency_seconds: float | None = Field(
+        default=None, gt=0, description="Median for one image of the model's size."
+    )
+    max_memory_megabytes: float | None = Field(default=None, gt=0, description="Peak above the loaded model, idle.")
+    timeout_seconds: float = Field(default=600, gt=0, description="A model that takes longer to check is refused.")
+    infra_validator: Literal["none", "local_docker", "kubernetes"] = Field(
+        default="none", description="Also TFX's InfraValidator, which starts TF Serving itself."
+    )
+    mirror: str = Field(default="", description="URL of a remote store that gets a copy of each pushed version.")
+    image: str = Field(default="tensorflow/serving:2.21.0", description="TF Serving, for InfraValidator.")
+
+
 class SchemaConfig(Section):
     """The sections that the records' schema is made of."""
 
@@ -295,10 +314,18 @@ class GateSettings(Section):
     gate: GateConfig
 
 
+class ServingSettings(Section):
+    """The sections that the serving validator reads."""
+
+    records: RecordsConfig
+    serving: ServingConfig
+
+
 class Config(TrainerConfig):
     """Everything. `[[classes]]` is required; every other section has defaults."""
 
     dataset: DatasetConfig = Field(default_factory=DatasetConfig)
+    serving: ServingConfig = Field(default_factory=ServingConfig)
     gate: GateConfig = Field(default_factory=GateConfig)
 
     @field_validator("classes")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ml_metadata.proto import metadata_store_pb2
 from tfx import v1 as tfx
+from tfx.dsl.components.base import base_node
 from tfx.types import standard_artifacts
 
 from components import (
@@ -18,11 +19,21 @@ from components import (
     record_schema,
     report,
     segmentation_metrics,
+    serving_validator,
     warm_start,
 )
 from dataset.manifest import MANIFEST, newest_spans
 from pipeline import features
-from pipeline.config import Config, GateSettings, SchemaConfig, TrainerConfig, TransformConfig, part_of
+from pipeline.config import (
+    Config,
+    GateSettings,
+    SchemaConfig,
+    ServingConfig,
+    ServingSettings,
+    TrainerConfig,
+    TransformConfig,
+    part_of,
+)
 from pipeline.evaluation import make_eval_config
 from pipeline.fingerprint import code_fingerprint
 
@@ -141,11 +152,31 @@ def create_pipeline(
         baseline_model=resolver.outputs["model"],
         eval_config=make_eval_config(settings, fingerprint([segmentation_metrics.__name__])),
     )
-    push = pusher.AtomicPusher(
+    serving = serving_validator.ServingValidator(
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
+        examples=examples.outputs["examples"],
+        settings=part_of(config, ServingSettings).model_dump_json(),
+        # The second module is what the node runs in a process of its own.
+        code=fingerprint([serving_validator.__name__, "serving.validate"]),
+        accepted_refused=accepted_refused,
+    )
+    servers = _infra_validators(config.serving, trainer.outputs["model"], examples.outputs["examples"], serving)
+    push = pusher.AtomicPusher(
+        channels={
+            "model": trainer.outputs["model"],
+            "model_blessing": evaluator.outputs["blessing"],
+            "infra_blessing": serving.outputs["blessing"],
+            "evaluation": evaluator.outputs["evaluation"],
+            "examples": examples.outputs["examples"],
+            "baseline_model": resolver.outputs["model"],
+            **({"server_blessing": servers[0].outputs["blessing"]} if servers else {}),
+        },
         directory=paths.serving,
         comparable=_comparable(config),
+        settings=settings.model_dump_json(),
+        keep_versions=config.serving.keep_versions,
+        mirror=config.serving.mirror,
         code=fingerprint([pusher.__name__]),
         accepted_refused=accepted_refused,
     ).with_id("Pusher")
@@ -174,6 +205,8 @@ def create_pipeline(
             trainer,
             resolver,
             evaluator,
+            serving,
+            *servers,
             push,
             reporter,
         ],
@@ -181,6 +214,29 @@ def create_pipeline(
         metadata_connection_config=metadata_connection,
         beam_pipeline_args=list(beam_args),
     )
+
+
+def _infra_validators(
+    settings: ServingConfig, model: tfx.types.BaseChannel, examples: tfx.types.BaseChannel, after: base_node.BaseNode
+) -> list[base_node.BaseNode]:
+    """TFX's own, where Docker or Kubernetes exists: it starts TF Serving on the model and sends it test records."""
+    if settings.infra_validator == "none":
+        return []
+    platform = {
+        "local_docker": {"local_docker": tfx.proto.LocalDockerConfig()},
+        "kubernetes": {"kubernetes": tfx.proto.KubernetesConfig()},
+    }[settings.infra_validator]
+    image, _, tag = settings.image.partition(":")
+    serving = tfx.proto.TensorFlowServing(image_name=image, tags=[tag])
+    request = tfx.proto.TensorFlowServingRequestSpec(signature_names=[features.SIGNATURE_EXAMPLES])
+    validator = tfx.components.InfraValidator(
+        model=model,
+        examples=examples,
+        serving_spec=tfx.proto.ServingSpec(tensorflow_serving=serving, **platform),
+        request_spec=tfx.proto.RequestSpec(tensorflow_serving=request, split_name=features.SPLIT_TEST),
+    )
+    validator.add_upstream_node(after)
+    return [validator]
 
 
 def _warm_start(config: Config, examples: tfx.types.BaseChannel) -> tfx.dsl.Resolver:

@@ -19,6 +19,10 @@ class ModelRefused(Exception):
     """The gate refused the model. Exit code 2."""
 
 
+class ServingRefused(Exception):
+    """The serving validator refused the model. Exit code 4."""
+
+
 def last_line(error: BaseException) -> str:
     """What went wrong, from messages that Beam and TensorFlow fill with tracebacks and whole records."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -33,10 +33,22 @@ IGNORE_ID: Final = 255
 
 SIGNATURE_SERVING: Final = "serving_default"
 SIGNATURE_EVALUATE: Final = "evaluate"
+# As serving_default, for REST: TF Serving writes as base64 only outputs whose names end in `_bytes`.
+SIGNATURE_REST: Final = "serving_rest"
+SIGNATURE_EXAMPLES: Final = "serving_examples"
+SIGNATURE_PIXELS: Final = "pixels"
+SIGNATURE_PROBABILITIES: Final = "probabilities"
 INPUT_IMAGE_BYTES: Final = "image_bytes"
 INPUT_EXAMPLES: Final = "examples"
+INPUT_PIXELS: Final = "pixels"
 OUTPUT_MASK_PNG: Final = "mask_png"
+OUTPUT_MASK_PNG_REST: Final = "mask_png_bytes"
 OUTPUT_CLASS_FRACTIONS: Final = "class_fractions"
+OUTPUT_CONFIDENCE: Final = "confidence"
+OUTPUT_VALID: Final = "valid"
+OUTPUT_ERROR: Final = "error"
+OUTPUT_CLASS_IDS: Final = "class_ids"
+OUTPUT_PROBABILITIES: Final = "probabilities"
 OUTPUT_COUNTS: Final = "counts"
 OUTPUT_MODEL_SIZE_COUNTS: Final = "model_size_counts"
 OUTPUT_PROBABILITY_SUMS: Final = "probability_sums"
@@ -53,6 +65,9 @@ ASSETS_EXTRA: Final = "assets.extra"
 EXPORTED_CONFIG: Final = "config.json"
 EXPORTED_TRAINING: Final = "training.json"
 EXPORTED_PROVENANCE: Final = "provenance.json"
+# Where TF Serving looks for them: warm-up in assets.extra, batching in the version's own folder.
+EXPORTED_WARMUP: Final = "tf_serving_warmup_requests"
+EXPORTED_BATCHING: Final = "batching_params.pbtxt"
 
 # What a training leaves beside its model, for TensorBoard and the report.
 TRAINING_HISTORY: Final = "history.csv"

@@ -17,12 +17,14 @@ from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.utils import path_utils
 
-from components import pusher
+from components.pushes import record_rollbacks
 from components.report import DETAILS_FILE, METRICS_FILE, TRAINING_FOLDER
+from components.serving_validator import INFRA_BLESSED, SERVING_FILE
 from pipeline import dag
 from pipeline.beam import LOCAL_BEAM_ARGS
 from pipeline.config import Config
 from pipeline.errors import NodeFailed, last_line
+from serving.versions import content_hash, pushed_hash, rolled_back, versions
 
 _STATE = metadata_store_pb2.Execution
 
@@ -59,6 +61,7 @@ def run(
         config, paths, connection, [*LOCAL_BEAM_ARGS, *beam_args], accepted_refused=accepted_refused
     )
     ir = compiler.Compiler().compile(pipeline)
+    record_rollbacks(Path(paths.metadata), rolled_back(Path(paths.serving)))
     run_id = datetime.datetime.now().isoformat()
     runtime_parameter_utils.substitute_runtime_parameter(ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
     results: dict[str, NodeResult] = {}
@@ -68,17 +71,52 @@ def run(
             node.execution_options.caching_options.enable_cache = False
         results[name] = _run_node(ir, node)
         on_node(results[name])
-    return _publish_report(results["Reporter"], root, run_id)
+    return _publish_report(results, root, run_id, accepted_refused)
+
+
+def serving_verdict(root: Path) -> dict[str, Any]:
+    """What the serving validator found in the last run: `{blessed, problems, rolled_back, ...measurements}`.
+
+    `rolled_back` is the version under which this very model was rolled back, or None.
+    """
+    return json.loads((root / "report" / SERVING_FILE).read_text(encoding="utf-8"))
 
 
 def _must_push(results: dict[str, NodeResult], serving: Path, accepted_refused: str) -> bool:
-    """Whether an accepted model is not what is served, though it was pushed once: versions go on and get deleted."""
-    blessing, model = Path(results["Evaluator"].outputs["blessing"]), results["Trainer"].outputs["model"]
-    if not accepted_refused and not (blessing / BLESSED_FILE_NAME).exists():
+    """Whether an accepted model is not what is served, though it was pushed once: versions go on and get deleted.
+
+    A model that was rolled back is not pushed again by a run: `flexunet rollback --to` brings it back.
+    """
+    if not _is_accepted(results, accepted_refused):
         return False
-    served = pusher.versions(serving)
-    wanted = pusher.content_hash(Path(path_utils.serving_model_path(model)))
-    return not served or pusher.pushed_hash(serving / str(served[-1])) != wanted
+    wanted = _model_hash(results)
+    return wanted not in rolled_back(serving) and _served_hash(serving) != wanted
+
+
+def _is_accepted(results: dict[str, NodeResult], accepted_refused: str) -> bool:
+    blessing = Path(results["Evaluator"].outputs["blessing"])
+    by_gate = bool(accepted_refused) or (blessing / BLESSED_FILE_NAME).exists()
+    return by_gate and _serving_findings(results)["blessed"]
+
+
+def _serving_findings(results: dict[str, NodeResult]) -> dict[str, Any]:
+    """Our validator's, and the refusal of TFX's own where it is configured."""
+    folder = Path(results["ServingValidator"].outputs["blessing"])
+    findings = json.loads((folder / SERVING_FILE).read_text(encoding="utf-8"))
+    server = results.get("InfraValidator")
+    if server is not None and not (Path(server.outputs["blessing"]) / INFRA_BLESSED).exists():
+        problem = "TF Serving did not serve it: see InfraValidator in the log"
+        findings |= {"blessed": False, "problems": [*findings["problems"], problem]}
+    return findings
+
+
+def _model_hash(results: dict[str, NodeResult]) -> str:
+    return content_hash(Path(path_utils.serving_model_path(results["Trainer"].outputs["model"])))
+
+
+def _served_hash(serving: Path) -> str | None:
+    served = versions(serving)
+    return pushed_hash(serving / str(served[-1])) if served else None
 
 
 def _run_node(ir: Any, node: Any) -> NodeResult:
@@ -115,14 +153,23 @@ def _final_state(store: Any, execution_id: int | None) -> tuple[int, dict[str, s
     return execution.last_known_state, {event.path.steps[0].key: uris[event.artifact_id] for event in events}
 
 
-def _publish_report(result: NodeResult, root: Path, run_id: str) -> dict[str, Any]:
+def _publish_report(
+    results: dict[str, NodeResult], root: Path, run_id: str, accepted_refused: str
+) -> dict[str, Any]:
     """`root/report` shows the last run, also when the report itself came from the cache."""
-    source, target = Path(result.outputs["report"]), root / "report"
+    source, target = Path(results["Reporter"].outputs["report"]), root / "report"
     metrics = {**json.loads((source / METRICS_FILE).read_text(encoding="utf-8")), "run_id": run_id}
+    serving = root / "serving_model"
+    # A report from the cache tells the number of an earlier push; versions go on.
+    is_served = _is_accepted(results, accepted_refused) and _served_hash(serving) == _model_hash(results)
+    metrics["pushed_version"] = versions(serving)[-1] if is_served else None
+    withdrawn = rolled_back(serving).get(_model_hash(results))
     target.mkdir(exist_ok=True)
     _replace(target / DETAILS_FILE, (source / DETAILS_FILE).read_text(encoding="utf-8"))
     shutil.rmtree(target / TRAINING_FOLDER, ignore_errors=True)
     shutil.copytree(source / TRAINING_FOLDER, target / TRAINING_FOLDER)
+    findings = {**_serving_findings(results), "rolled_back": withdrawn}
+    _replace(target / SERVING_FILE, json.dumps(findings, indent=2) + "\n")
     _replace(target / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")
     return metrics
 

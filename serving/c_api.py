@@ -20,15 +20,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from ctypes import POINTER, c_char_p, c_int, c_int64, c_size_t, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+if TYPE_CHECKING:
+    from google.protobuf import descriptor_pb2
 
 _LIBRARY_NAME = "libtensorflow_cc.so.2"
 _STRING = 7  # TF_STRING in tensorflow/c/tf_datatype.h, whose numbers are those of tensorflow.DataType
 _STRING_STRUCT_BYTES = 24  # sizeof(TF_TString)
-_DTYPES: dict[int, np.dtype[Any]] = {
+DTYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype(np.float32),
     2: np.dtype(np.float64),
     3: np.dtype(np.int32),
@@ -37,7 +39,7 @@ _DTYPES: dict[int, np.dtype[Any]] = {
     9: np.dtype(np.int64),
     10: np.dtype(np.bool_),
 }
-_DTYPE_NUMBERS = {dtype: number for number, dtype in _DTYPES.items()}
+DTYPE_NUMBERS = {dtype: number for number, dtype in DTYPES.items()}
 
 
 class _Output(ctypes.Structure):
@@ -283,12 +285,12 @@ def _read_signatures(meta_graph: bytes) -> dict[str, Signature]:
 
 def _read_tensor_infos(signature: str, infos: Mapping[str, Any]) -> dict[str, TensorInfo]:
     for name, info in infos.items():
-        if info.dtype not in _DTYPES:
-            known = ", ".join(f"{number} {_label(dtype)}" for number, dtype in _DTYPES.items())
+        if info.dtype not in DTYPES:
+            known = ", ".join(f"{number} {_label(dtype)}" for number, dtype in DTYPES.items())
             raise SavedModelError(
                 f"signature {signature!r}: tensor {name!r} has DataType {info.dtype}, which is none of: {known}"
             )
-    return {name: TensorInfo(infos[name].name, _DTYPES[infos[name].dtype]) for name in sorted(infos)}
+    return {name: TensorInfo(infos[name].name, DTYPES[infos[name].dtype]) for name in sorted(infos)}
 
 
 @functools.cache
@@ -298,6 +300,9 @@ def _meta_graph_class() -> type[Any]:
     Field numbers are those of tensorflow/core/protobuf/meta_graph.proto. A pool of its own keeps it clear of
     tensorflow's descriptors.
     """
+    # A client that only borrows the table of types does not wait for these.
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
     file = descriptor_pb2.FileDescriptorProto(name="serving/c_api.proto", package="serving", syntax="proto3")
     tensor_info = file.message_type.add(name="TensorInfo")
     field = descriptor_pb2.FieldDescriptorProto
@@ -315,6 +320,8 @@ def _meta_graph_class() -> type[Any]:
 
 def _add_map(message: descriptor_pb2.DescriptorProto, name: str, number: int, value: str) -> None:
     """Add `map<string, value> name = number`, which protobuf spells as a repeated entry message."""
+    from google.protobuf import descriptor_pb2
+
     field = descriptor_pb2.FieldDescriptorProto
     entry_name = "".join(word.title() for word in name.split("_")) + "Entry"
     entry = message.nested_type.add(name=entry_name)
@@ -374,7 +381,7 @@ def _new_tensor(library: ctypes.CDLL, array: np.ndarray) -> int:
     is_string = array.dtype == object
     size = array.size * (_STRING_STRUCT_BYTES if is_string else array.itemsize)
     dimensions = (c_int64 * array.ndim)(*array.shape)
-    tensor = library.TF_AllocateTensor(_DTYPE_NUMBERS[array.dtype], dimensions, array.ndim, size)
+    tensor = library.TF_AllocateTensor(DTYPE_NUMBERS[array.dtype], dimensions, array.ndim, size)
     data = library.TF_TensorData(tensor)
     if is_string:
         for index, item in enumerate(array.flat):
@@ -388,7 +395,7 @@ def _new_tensor(library: ctypes.CDLL, array: np.ndarray) -> int:
 
 def _read_tensor(library: ctypes.CDLL, tensor: int) -> np.ndarray:
     """Copy a TF_Tensor into an array that owns its memory."""
-    array = np.empty(_shape(library, tensor), _DTYPES[library.TF_TensorType(tensor)])
+    array = np.empty(_shape(library, tensor), DTYPES[library.TF_TensorType(tensor)])
     data = library.TF_TensorData(tensor)
     if array.dtype == object:
         for index in range(array.size):

@@ -1,7 +1,6 @@
-"""Predictions of a model folder on image files: coloured masks, overlays and a table of areas."""
+"""Predictions on image files: coloured masks, overlays and a table of areas and regions."""
 
 import csv
-import io
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,14 +10,17 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import ValidationError
 
 from pipeline import features
-from pipeline.config import TrainerConfig
+from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.palette import as_rgb, rgb_from_class_ids
+from serving.client import Model, Prediction, in_order, predict_image
+from serving.exported import ServedConfig
+from serving.tiling import predict_tiled
 
 AREAS_FILE: Final = "areas.csv"
+_COLUMNS: Final = ("image", "class", "pixels", "share", "regions", "boxes")
 _OVERLAY_OPACITY: Final = 0.5
 _SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 
@@ -31,54 +33,36 @@ class Failure:
     reason: str
 
 
-class LocalModel:
-    """A SavedModel of this project in the current process; needs TensorFlow."""
+@dataclass(frozen=True)
+class Job:
+    """A model, what its classes look like, and how it is asked.
 
-    def __init__(self, directory: Path) -> None:
-        import tensorflow as tf  # the rest of this module must work without TensorFlow
-
-        self._directory = model_directory(directory)
-        self.config = exported_config(self._directory)
-        try:
-            self._model = tf.saved_model.load(str(self._directory))
-            self._predict = self._model.signatures[features.SIGNATURE_SERVING]
-        # TensorFlow raises many kinds for a damaged export.
-        except Exception as error:
-            raise UserError(f"{self._directory}: cannot be loaded ({_first_line(error)}): export it again") from error
-        self._constant = tf.constant
-
-    def class_ids(self, encoded: bytes) -> NDArray[np.uint8]:
-        """Encoded image -> class ids uint8 `[h, w]` at the image's own size."""
-        outputs: dict[str, Any] = self._predict(image_bytes=self._constant([encoded]))
-        mask_png = outputs[features.OUTPUT_MASK_PNG].numpy()[0]
-        return np.asarray(Image.open(io.BytesIO(mask_png)))
-
-
-def model_directory(directory: Path) -> Path:
-    """The SavedModel itself: `directory`, or its newest numeric version.
-
-    Raises:
-      UserError: neither holds a SavedModel.
+    Attributes:
+      tiled: images larger than the model are cut by this client, keeping their scale.
+      concurrency: images under way at once.
     """
-    if (directory / "saved_model.pb").is_file():
-        return directory
-    numbers = [int(p.name) for p in directory.glob("*/") if p.name.isdigit()] if directory.is_dir() else []
-    if not numbers:
-        raise UserError(f"{directory}: no model here, expected a SavedModel, such as DIR/serving_model/1 of a run")
-    return directory / str(max(numbers))
 
+    model: Model
+    config: ServedConfig | Config
+    tiled: bool = False
+    concurrency: int = 4
 
-def exported_config(directory: Path) -> TrainerConfig:
-    """Classes, colours and sizes that the model was trained with."""
-    path = directory / features.ASSETS_EXTRA / features.EXPORTED_CONFIG
-    if not path.is_file():
-        raise UserError(f"{path}: missing, expected a model exported by this project")
-    try:
-        return TrainerConfig.model_validate_json(path.read_text(encoding="utf-8"))
-    except ValidationError as error:
-        raise UserError(
-            f"{path}: not of this version ({error.error_count()} mistakes): export the model anew"
-        ) from None
+    def predict(self, image: Path) -> Prediction:
+        """Raises OSError or UserError where there is no answer."""
+        size = self.config.image
+        if not self.tiled:
+            prediction = predict_image(self.model, image.read_bytes())
+        else:
+            with Image.open(image) as opened:
+                prediction = predict_tiled(self.model, np.asarray(as_rgb(opened)), (size.height, size.width))
+        if prediction.error:
+            raise UserError(prediction.error)
+        if len(prediction.class_fractions) != len(self.config.classes):
+            raise UserError(
+                f"the model has {len(prediction.class_fractions)} classes, the config {len(self.config.classes)}: "
+                "give the config that it was trained with"
+            )
+        return prediction
 
 
 def image_files(paths: Sequence[Path], out: Path) -> list[Path]:
@@ -98,24 +82,29 @@ def image_files(paths: Sequence[Path], out: Path) -> list[Path]:
 
 
 def predict_files(
-    model: LocalModel, images: Sequence[Path], out: Path, step: Callable[[], None] = lambda: None
+    job: Job, images: Sequence[Path], out: Path, step: Callable[[float | None], None] = lambda seconds: None
 ) -> list[Failure]:
-    """Writes `STEM_mask.png`, `STEM_overlay.png` for each image and `areas.csv`; returns what failed."""
+    """Writes `STEM_mask.png`, `STEM_overlay.png` for each image and `areas.csv`; returns what failed.
+
+    `step` is called after each image with the seconds that its answer took, None if there was none.
+    """
     out.mkdir(parents=True, exist_ok=True)
     failures: list[Failure] = []
+    answers = in_order(job.predict, images, job.concurrency)
     with (out / AREAS_FILE).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["image", "class", "pixels", "share"])
-        for image, stem in zip(images, _output_stems(images), strict=True):
+        writer.writerow(_COLUMNS)
+        for image, stem, answer in zip(images, _output_stems(images), answers, strict=True):
             try:
-                class_ids = model.class_ids(image.read_bytes())
-                _write_pictures(image, class_ids, out / stem, model.config)
-            # TensorFlow raises many kinds for a broken image; each is named, none stops the others.
+                prediction = answer.result()
+                _write_pictures(image, prediction.class_ids, out / stem, job.config)
+            # Pillow raises many kinds for an image that only TensorFlow can read; each is named, none stops the others.
             except Exception as error:  # noqa: BLE001
                 failures.append(Failure(image, _first_line(error)))
+                step(None)
             else:
-                writer.writerows(_areas(image, class_ids, model.config))
-            step()
+                writer.writerows(_areas(image, prediction.class_ids, job.config))
+                step(prediction.seconds)
     return failures
 
 
@@ -124,6 +113,15 @@ def overlay(image: Image.Image, mask_rgb: NDArray[np.uint8], class_ids: NDArray[
     base = np.asarray(as_rgb(image), np.float32)
     opacity = np.where(class_ids == features.BACKGROUND_ID, 0.0, _OVERLAY_OPACITY)[..., np.newaxis]
     return Image.fromarray((base * (1 - opacity) + mask_rgb * opacity).round().astype(np.uint8))
+
+
+def regions(class_ids: NDArray[np.uint8], class_id: int) -> list[tuple[int, int, int, int]]:
+    """Left, top, width and height of each connected region of a class; pixels that touch at a corner are connected."""
+    from scipy import ndimage  # a third of a second that nobody waits for who only wants masks
+
+    labelled: Any = ndimage.label(class_ids == class_id, structure=np.ones((3, 3), bool))
+    found: Any = ndimage.find_objects(labelled[0])
+    return [(x.start, y.start, x.stop - x.start, y.stop - y.start) for y, x in found]
 
 
 def _output_stems(images: Sequence[Path]) -> Iterator[str]:
@@ -138,17 +136,26 @@ def _output_stems(images: Sequence[Path]) -> Iterator[str]:
         yield stem
 
 
-def _write_pictures(image: Path, class_ids: NDArray[np.uint8], target: Path, config: TrainerConfig) -> None:
+def _write_pictures(image: Path, class_ids: NDArray[np.uint8], target: Path, config: ServedConfig | Config) -> None:
     mask_rgb = rgb_from_class_ids(class_ids, config.classes, config.records.ignore_color)
-    tinted = overlay(Image.open(image), mask_rgb, class_ids)
+    with Image.open(image) as opened:
+        tinted = overlay(opened, mask_rgb, class_ids)
     Image.fromarray(mask_rgb).save(target.with_name(f"{target.name}_mask.png"))
     tinted.save(target.with_name(f"{target.name}_overlay.png"))
 
 
-def _areas(image: Path, class_ids: NDArray[np.uint8], config: TrainerConfig) -> Iterator[tuple[str, str, int, str]]:
+def _areas(
+    image: Path, class_ids: NDArray[np.uint8], config: ServedConfig | Config
+) -> Iterator[tuple[str, str, int, str, int | str, str]]:
+    """A row for each class; the background's regions say nothing and are left empty."""
     pixels = np.bincount(class_ids.ravel(), minlength=len(config.classes))
-    for segmentation_class, count in zip(config.classes, pixels, strict=False):
-        yield str(image), segmentation_class.name, int(count), f"{count / class_ids.size:.6f}"
+    for class_id, (segmentation_class, count) in enumerate(zip(config.classes, pixels, strict=False)):
+        row = (str(image), segmentation_class.name, int(count), f"{count / class_ids.size:.6f}")
+        if class_id == features.BACKGROUND_ID:
+            yield (*row, "", "")
+        else:
+            boxes = regions(class_ids, class_id)
+            yield (*row, len(boxes), "; ".join(" ".join(map(str, box)) for box in boxes))
 
 
 def _first_line(error: Exception) -> str:

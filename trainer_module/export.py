@@ -5,23 +5,25 @@ it, gives an export that Python loads and TF Serving's session loader cannot run
 """
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from pipeline import features
 from pipeline.config import TrainerConfig
+from trainer_module.batching import in_chunks, map_rows
 from trainer_module.losses import cross_entropy
 from trainer_module.metrics import calibration_bins, count_matrix
+from trainer_module.signatures import CHUNK as _CHUNK
+from trainer_module.signatures import ServingSignatures, check_graph
+from trainer_module.warmup import write_batching, write_warmup
 from transform_module import images
 from transform_module.preprocessing import decode_pair
 
-# Images, or tiles, that go through the model together; the Evaluator hands over up to 1,000 records at a time.
-_CHUNK = 16
 # Of `_measure`: counts, counts at the model's size, probability sums, calibration, and two masks.
 _MEASURED = (tf.float64, tf.float64, tf.float64, tf.float64, tf.string, tf.string)
 
@@ -41,19 +43,6 @@ class SegmentationModule(tf.Module):
         # An image may be cut into a thousand tiles.
         self._images_at_once = 1 if config.image.fit == "tile" else _CHUNK
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.INPUT_IMAGE_BYTES)])
-    def serve(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Encoded images, string `[N]` -> mask PNG of class ids at each image's own size, string `[N]`, and the share
-        of pixels of each class, float32 `[N, C]`.
-        """
-
-        def predict(encoded: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            tiles, sizes = _map(lambda one: self._fit(images.decode_image(one)), encoded, self._tiles_spec())
-            return _map(self._mask, (self._probabilities(tiles), sizes), (tf.string, tf.float32))
-
-        masks, fractions = _in_chunks(predict, image_bytes, (tf.string, tf.float32), self._images_at_once)
-        return {features.OUTPUT_MASK_PNG: masks, features.OUTPUT_CLASS_FRACTIONS: fractions}
-
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.INPUT_EXAMPLES)])
     def evaluate(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         """Serialized records, string `[N]` -> for each image, at its own size: counts float64 `[N, C, C]` (rows truth),
@@ -70,11 +59,11 @@ class SegmentationModule(tf.Module):
 
         def predict(columns: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
             spec = (*self._tiles_spec(), tf.RaggedTensorSpec([None, None], tf.uint8, ragged_rank=1))
-            tiles, sizes, class_ids = _map(self._decode_labelled, columns, spec)
-            return _map(self._measure, (self._probabilities(tiles), sizes, class_ids), _MEASURED)
+            tiles, sizes, class_ids = map_rows(self._decode_labelled, columns, spec)
+            return map_rows(self._measure, (self._probabilities(tiles), sizes, class_ids), _MEASURED)
 
         columns = (rows[records.image], rows[records.mask], rows[records.id])
-        counts, model_size, sums, bins, truth, predicted = _in_chunks(predict, columns, _MEASURED, self._images_at_once)
+        counts, model_size, sums, bins, truth, predicted = in_chunks(predict, columns, _MEASURED, self._images_at_once)
         return {
             features.OUTPUT_COUNTS: counts,
             features.OUTPUT_MODEL_SIZE_COUNTS: model_size,
@@ -99,20 +88,15 @@ class SegmentationModule(tf.Module):
 
     def _probabilities(self, tiles: tf.RaggedTensor) -> tf.RaggedTensor:
         """uint8 `[N, (tiles), height, width, 3]` -> float32 `[N, (tiles), height, width, C]`."""
-        [flat] = _in_chunks(self._predict_tiles, tiles.values, (tf.float32,), _CHUNK)
+        [flat] = in_chunks(lambda part: (self.predict_tiles(part),), tiles.values, (tf.float32,), _CHUNK)
         return tiles.with_values(tf.ensure_shape(flat, self._model.output_shape))
 
-    def _predict_tiles(self, tiles: tf.Tensor) -> tuple[tf.Tensor]:
-        return (self._model(tiles, training=False),)
+    def predict_tiles(self, tiles: tf.Tensor) -> tf.Tensor:
+        """uint8 `[N, height, width, 3]` -> class probabilities float32 `[N, height, width, C]`."""
+        return self._model(tiles, training=False)
 
     def _own_size(self, row: tuple[tf.Tensor, ...]) -> tf.Tensor:
         return images.unfit_probabilities(row[0], row[1], self._config.image)
-
-    def _mask(self, row: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
-        class_ids = tf.argmax(self._own_size(row), axis=-1, output_type=tf.int32)
-        num_classes = len(self._config.classes)
-        pixels = tf.cast(tf.math.bincount(tf.reshape(class_ids, [-1]), minlength=num_classes), tf.float32)
-        return _id_png(class_ids), pixels[:num_classes] / tf.reduce_sum(pixels)
 
     def _measure(self, row: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
         probabilities, class_ids = self._own_size(row), row[2].to_tensor()
@@ -143,35 +127,20 @@ def _id_png(class_ids: tf.Tensor) -> tf.Tensor:
     return tf.io.encode_png(tf.cast(class_ids, tf.uint8)[..., tf.newaxis])
 
 
-def _map(function: Callable[..., Any], elements: Any, signature: Any) -> Any:
-    # One at a time: what stands at an image's own size can take a gigabyte.
-    return tf.map_fn(function, elements, fn_output_signature=signature, parallel_iterations=1)
-
-
-def _in_chunks(
-    function: Callable[..., tuple[tf.Tensor, ...]], elements: Any, dtypes: tuple[tf.DType, ...], size: int
-) -> tuple[tf.Tensor, ...]:
-    """Applies `function` to slices of at most `size` rows, one after the other, so that memory stays bounded."""
-    rows = tf.shape(tf.nest.flatten(elements)[0])[0]
-    with tf.control_dependencies([tf.debugging.assert_positive(rows, "the batch is empty, expected at least one row")]):
-        chunks = -(-rows // size)
-
-    def body(index: tf.Tensor, arrays: tuple[tf.TensorArray, ...]) -> tuple[tf.Tensor, tuple[tf.TensorArray, ...]]:
-        part = tf.nest.map_structure(lambda t: t[index * size : (index + 1) * size], elements)
-        results = function(part)
-        return index + 1, tuple(array.write(index, r) for array, r in zip(arrays, results, strict=True))
-
-    empty = tuple(tf.TensorArray(dtype, chunks, infer_shape=False) for dtype in dtypes)
-    _, filled = tf.while_loop(lambda index, _: index < chunks, body, (tf.constant(0), empty), parallel_iterations=1)
-    return tuple(array.concat() for array in filled)
-
-
 def export_model(model: keras.Model, config: TrainerConfig, training: dict[str, float], directory: Path) -> None:
-    """Writes the SavedModel and, in `assets.extra`, the configuration and facts of the training."""
+    """Writes the SavedModel and, in `assets.extra`, the configuration, facts of the training and warm-up requests.
+
+    Raises:
+      ValueError: the graph holds an op that TF Serving cannot run, or that touches files.
+    """
     module = SegmentationModule(model, config)
-    signatures = {features.SIGNATURE_SERVING: module.serve, features.SIGNATURE_EVALUATE: module.evaluate}
+    served = ServingSignatures(module.predict_tiles, config)
+    signatures = {**served.by_name(), features.SIGNATURE_EVALUATE: module.evaluate}
     tf.saved_model.save(module, str(directory), signatures=signatures)
+    check_graph(saved_model_pb2.SavedModel.FromString((directory / "saved_model.pb").read_bytes()))
     extra = directory / features.ASSETS_EXTRA
     extra.mkdir(exist_ok=True)
     (extra / features.EXPORTED_CONFIG).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (extra / features.EXPORTED_TRAINING).write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
+    write_warmup(directory, config)
+    write_batching(directory)

@@ -4,19 +4,76 @@
 An image becomes `[tiles, height, width, ...]`: one tile for `fit = stretch | pad`, several for `fit = tile`.
 """
 
-import math
-from typing import Any
+import base64
+import functools
+from typing import Any, Final
 
 import tensorflow as tf
 
 from pipeline.config import ImageConfig
 from pipeline.features import IGNORE_ID
+from transform_module.headers import Headers, read_headers
+from transform_module.tiles import blending_window
+
+# Decoded in the place of an image that is refused; nobody sees it.
+_PLACEHOLDER: Final = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR42mNgYGAAAAAEAAHI6uv5AAAAAElFTkSuQmCC"
+)
+# Images in decoding at once: of those that are accepted, each may take 150 MB.
+_DECODED_AT_ONCE: Final = 2
+_ALL_CLASSES_PIXELS: Final = 4_000_000
 
 
 def decode_image(encoded: tf.Tensor) -> tf.Tensor:
     """PNG, JPEG, BMP, GIF or WebP bytes, scalar -> RGB uint8 `[h, w, 3]`; grey, alpha and 16 bit are converted."""
     image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
     return tf.ensure_shape(image, [None, None, 3])
+
+
+def decode_rows(encoded: tf.Tensor, settings: ImageConfig) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Decodes and fits each image by itself: one that is broken does no harm to the others of its batch.
+
+    Format and size are read from the header before anything is decoded.
+
+    Args:
+      encoded: string `[N]`; N is 1 for `fit = tile`, where each image may give another number of tiles.
+      settings: sizes, and `max_pixels`.
+
+    Returns:
+      Tiles uint8 `[N, tiles, height, width, 3]`, the images' own sizes int32 `[N, 2]`, and why an image was refused,
+      string `[N]`: "" if it was not; tiles and size of a refused image are a placeholder's.
+    """
+    headers = read_headers(encoded, settings.max_pixels)
+    problem = _refuse_slivers(headers, settings) if settings.fit == "tile" else headers.problem
+    good = problem == ""
+
+    def decode(one: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        image = decode_image(one)
+        return fit_image(image, settings), _size(image), tf.constant(True)
+
+    def decode_or_skip(one: tf.Tensor) -> Any:
+        # tf.data's ignore_errors is the only try/except that a graph has.
+        attempt = tf.data.Dataset.from_tensors(one).map(decode).ignore_errors(log_warning=False)
+        return attempt.concatenate(_nothing(settings)).take(1).get_single_element()
+
+    rows = tf.data.Dataset.from_tensor_slices(tf.where(good, encoded, _PLACEHOLDER))
+    rows = rows.map(decode_or_skip, num_parallel_calls=_DECODED_AT_ONCE, deterministic=True)
+    tiles, sizes, decoded = rows.batch(tf.shape(encoded, tf.int64)[0]).get_single_element()
+    problem = tf.where(good & tf.logical_not(decoded), "damaged or truncated: it cannot be decoded", problem)
+    return tf.ensure_shape(tiles, [None, None, settings.height, settings.width, 3]), sizes, problem
+
+
+def _refuse_slivers(headers: Headers, settings: ImageConfig) -> tf.Tensor:
+    """A row of pixels is padded to a whole row of tiles: 50,000,000x1 would fill 25 GB."""
+    covered = tf.maximum(headers.height, settings.height) * tf.maximum(headers.width, settings.width)
+    words = f"too long and thin: padded to whole tiles it has more than {settings.max_pixels} pixels (image.max_pixels)"
+    return tf.where((headers.problem == "") & (covered > settings.max_pixels), words, headers.problem)
+
+
+def _nothing(settings: ImageConfig) -> tf.data.Dataset:
+    """What stands for an image that could not be decoded."""
+    tile = tf.zeros([1, settings.height, settings.width, 3], tf.uint8)
+    return tf.data.Dataset.from_tensors((tile, tf.constant([1, 1]), tf.constant(False)))
 
 
 def fit_image(image: tf.Tensor, settings: ImageConfig) -> tf.Tensor:
@@ -43,6 +100,52 @@ def unfit_probabilities(probabilities: tf.Tensor, size: tf.Tensor, settings: Ima
         return _join(probabilities, size, settings)
     inner = _inner_size(size, settings)
     return tf.image.resize(probabilities[0, : inner[0], : inner[1]], size)
+
+
+def class_ids_and_confidence(
+    probabilities: tf.Tensor, size: tf.Tensor, settings: ImageConfig
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The classes of `unfit_probabilities`, uint8 `[h, w]`, and the mean over the pixels of their probability.
+
+    All classes of 50 million pixels would take a gigabyte: above `_ALL_CLASSES_PIXELS` class follows class.
+    """
+    if settings.fit == "tile":
+        return _choose_of_all(_join(probabilities, size, settings))
+    inner = _inner_size(size, settings)
+    filled = probabilities[0, : inner[0], : inner[1]]
+    return tf.cond(
+        tf.reduce_prod(tf.cast(size, tf.int64)) <= _ALL_CLASSES_PIXELS,
+        lambda: _choose_of_all(tf.image.resize(filled, size)),
+        lambda: _choose_one_by_one(filled, size),
+    )
+
+
+def _choose_of_all(probabilities: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """argmax over `[h, w, C]`, in half the time of tf.argmax over so few classes."""
+    by_class = tf.unstack(probabilities, axis=-1)
+    best = functools.reduce(tf.maximum, by_class)
+    # The classes before the first that is best: of equals the first, as argmax has it.
+    class_ids = tf.zeros_like(best, tf.uint8)
+    for one in reversed(by_class[:-1]):
+        class_ids = tf.cast(one < best, tf.uint8) * (class_ids + 1)
+    return class_ids, tf.reduce_mean(best)
+
+
+def _choose_one_by_one(probabilities: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """As `_choose_of_all` after resizing to `size`, in 9 bytes a pixel for any number of classes."""
+    by_class = tf.transpose(probabilities, [2, 0, 1])[..., tf.newaxis]
+
+    def one(class_id: tf.Tensor) -> tf.Tensor:
+        return tf.image.resize(by_class[class_id], size)[..., 0]
+
+    def better(class_id: tf.Tensor, ids: tf.Tensor, best: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        this = one(class_id)
+        return class_id + 1, tf.where(this > best, tf.cast(class_id, tf.uint8), ids), tf.maximum(this, best)
+
+    start = (tf.constant(1), tf.zeros(size, tf.uint8), one(tf.constant(0)))
+    classes = tf.shape(by_class)[0]
+    _, class_ids, best = tf.while_loop(lambda i, *_: i < classes, better, start, parallel_iterations=1)
+    return class_ids, tf.reduce_mean(best)
 
 
 def _size(image: tf.Tensor) -> tf.Tensor:
@@ -97,17 +200,7 @@ def _join(tiles: tf.Tensor, size: tf.Tensor, settings: ImageConfig) -> tf.Tensor
     origins = tf.reshape(origins, [-1, 1, 1, 2]) * strides
     offsets = tf.stack(tf.meshgrid(tf.range(settings.height), tf.range(settings.width), indexing="ij"), axis=-1)
     indices = origins + offsets
-    weights = tf.broadcast_to(_window(settings), tf.shape(tiles)[:-1])[..., tf.newaxis]
+    weights = tf.broadcast_to(blending_window(settings.height, settings.width), tf.shape(tiles)[:-1])[..., tf.newaxis]
     canvas = tf.concat([covered, [tf.shape(tiles)[-1] + 1]], axis=0)
     summed = tf.scatter_nd(indices, tf.concat([tiles * weights, weights], axis=-1), canvas)
     return (summed[..., :-1] / summed[..., -1:])[: size[0], : size[1]]
-
-
-def _window(settings: ImageConfig) -> tf.Tensor:
-    """Weights float32 `[height, width]`: a pyramid that falls to its least, never to 0, at the border."""
-
-    def ramp(length: int) -> tf.Tensor:
-        distance = [min(i + 1, length - i) for i in range(length)]
-        return tf.constant(distance, tf.float32) / math.ceil(length / 2)
-
-    return ramp(settings.height)[:, tf.newaxis] * ramp(settings.width)[tf.newaxis, :]

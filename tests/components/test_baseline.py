@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from tfx.types import standard_artifacts
 
-from components.baseline import PUSHED, PUSHED_COMPARABLE, PUSHED_MODEL_ID, LatestPushedModel
+from components.baseline import LatestPushedModel
+from components.pushes import PUSHED, PUSHED_COMPARABLE, PUSHED_MODEL_ID, ROLLED_BACK
 
 OURS, OTHERS = "classes-a", "classes-b"
 
@@ -17,9 +18,10 @@ def artifact(kind: Any, artifact_id: int) -> Any:
     return result
 
 
-def push(artifact_id: int, model_id: int, classes: str = OURS, pushed: int = 1) -> Any:
+def push(artifact_id: int, model_id: int, classes: str = OURS, pushed: int = 1, rolled_back: int = 0) -> Any:
     result = artifact(standard_artifacts.PushedModel, artifact_id)
     result.set_int_custom_property(PUSHED, pushed)
+    result.set_int_custom_property(ROLLED_BACK, rolled_back)
     if pushed:
         result.set_int_custom_property(PUSHED_MODEL_ID, model_id)
         result.set_string_custom_property(PUSHED_COMPARABLE, classes)
@@ -55,8 +57,13 @@ def resolve(folder: Path, candidate: int, pushes: list[Any], gone: int | None = 
         (3, [push(10, 1), push(11, 2, pushed=0)], [1]),
         (3, [push(10, 1), push(11, 2, classes=OTHERS)], [1]),
         (3, [push(10, 2), push(11, 1)], [1]),
+        (3, [push(10, 1), push(11, 2, rolled_back=1)], [1]),
+        (3, [push(10, 1, rolled_back=1)], []),
     ],
-    ids=["none", "one", "newest", "never-itself", "before-itself", "refused", "not-comparable", "order-of-pushes"],
+    ids=[
+        *("none", "one", "newest", "never-itself", "before-itself", "refused", "not-comparable", "order-of-pushes"),
+        *("rolled-back", "all-rolled-back"),
+    ],
 )
 def test_the_newest_pushed_model(tmp_path: Path, candidate: int, pushes: list[Any], expected: list[int]) -> None:
     assert resolve(tmp_path, candidate, pushes) == expected

@@ -17,8 +17,9 @@ from dataset.ingest import ingest
 from pipeline import cli, local
 from pipeline.config import Config, load_config
 from pipeline.errors import NodeFailed
+from serving.versions import versions
 
-AFTER_GATE = {"Evaluator", "Pusher", "Reporter"}
+AFTER_GATE = {"Evaluator", "ServingValidator", "Pusher", "Reporter"}
 AFTER_TRAINER = AFTER_GATE | {"Trainer"}
 # A resolver has no cache: it looks anew each time.
 RESOLVERS = {"BaselineResolver", "PreviousSpanResolver"}
@@ -46,7 +47,7 @@ class Story:
 
     @property
     def versions(self) -> list[str]:
-        return sorted(p.name for p in (self.root / "serving_model").iterdir())
+        return [str(number) for number in versions(self.root / "serving_model")]
 
 
 @pytest.fixture(scope="module")
@@ -254,8 +255,68 @@ def test_a_deleted_version_is_pushed_again(story: Story, make_config: Any) -> No
     shutil.rmtree(story.root / "serving_model" / "2")
     metrics = story.run(make_config(train={"epochs": 8}))
     assert story.ran == {"Pusher", "Reporter"}
-    assert metrics["pushed_version"] == 2
-    assert story.versions == ["1", "2"]
+    # A server may still hold the deleted version 2, so that its number is not given again.
+    assert metrics["pushed_version"] == 3
+    assert story.versions == ["1", "3"]
+
+
+def test_a_version_says_where_it_comes_from(story: Story) -> None:
+    path = story.root / "serving_model" / "3" / "assets.extra" / "provenance.json"
+    provenance = json.loads(path.read_text())
+    assert provenance["version"] == 3 and provenance["run"] == story.metrics["run_id"]
+    assert provenance["scores"]["foreground_dice"] == story.metrics["foreground_dice"]
+    assert provenance["gate"] == story.metrics["gate"]
+    assert Path(provenance["baseline"]).is_dir() and Path(provenance["model_uri"]).is_dir()
+    assert "num_files:" in provenance["data"]["fingerprint"]
+
+
+def test_what_the_serving_validator_measured_is_in_the_report(story: Story) -> None:
+    found = json.loads((story.root / "report" / "serving.json").read_text())
+    assert found["blessed"] and found["problems"] == [] and found["rolled_back"] is None
+    assert found["latency_seconds"]["p50"] > 0
+
+
+def test_a_model_that_serves_too_slowly_exits_with_4_also_from_the_cache(
+    story: Story, config_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        assert exit_code(arguments(story, config_file, "--set", "serving.max_latency_seconds=1e-9")) == 4
+        printed = capfd.readouterr()
+        assert "error: the serving validator refused the model, nothing was pushed: one image takes" in printed.err
+    assert "ServingValidator  cached" in printed.out
+    assert json.loads((story.root / "report" / "metrics.json").read_text())["pushed_version"] is None
+    assert story.versions == ["1", "3"]
+
+
+def test_a_rollback_serves_the_first_model_again_and_no_run_brings_the_second_back(
+    story: Story, config_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(["rollback", "--root", str(story.root)]) == 0
+    assert "version 1 is served again as version 4; version 3 is rolled back" in capfd.readouterr().out
+    assert exit_code(arguments(story, config_file)) == 0
+    printed = capfd.readouterr().out
+    assert "accepted, but this very model was rolled back as version 3: not pushed again" in printed
+    assert json.loads((story.root / "report" / "metrics.json").read_text())["pushed_version"] is None
+    assert story.versions == ["1", "3", "4"]
+
+
+def test_after_a_rollback_the_baseline_is_the_model_that_is_served(story: Story, make_config: Any) -> None:
+    first = json.loads((story.root / "serving_model" / "1" / "assets.extra" / "provenance.json").read_text())
+    metrics = story.run(make_config(train={"epochs": 7}, gate={"max_regression": 1.0}))
+    assert metrics["baseline"]["model"] == first["model_uri"]
+    assert metrics["pushed_version"] == 5
+
+
+def test_what_was_rolled_back_comes_back_on_request(story: Story, config_file: Path, make_config: Any) -> None:
+    assert exit_code(["rollback", "--root", str(story.root), "--to", "3"]) == 0
+    assert story.run(make_config(train={"epochs": 8}))["pushed_version"] == 6
+    assert story.versions == ["1", "3", "4", "5", "6"]
+
+
+def test_a_rollback_while_a_run_goes_on_is_refused(story: Story, capfd: pytest.CaptureFixture[str]) -> None:
+    with filelock.FileLock(story.root / ".lock"):
+        assert exit_code(["rollback", "--root", str(story.root)]) == 1
+    assert "another run is using this folder" in capfd.readouterr().err
 
 
 def test_a_failing_node_exits_with_3_and_names_the_log(
@@ -295,7 +356,7 @@ def test_a_second_run_on_the_same_root_is_refused(
 
 
 def test_a_failed_run_leaves_the_root_usable(story: Story, make_config: Any) -> None:
-    assert story.run(make_config(train={"epochs": 8}))["pushed_version"] == 2
+    assert story.run(make_config(train={"epochs": 8}))["pushed_version"] == 6
     assert story.ran == set()
 
 
@@ -326,13 +387,13 @@ def test_predict_writes_masks_overlays_and_areas(
 ) -> None:
     images = story.data.parent / "source" / "images"
     out = tmp_path / "predictions"
-    assert exit_code(["predict", str(story.root / "serving_model" / "2"), str(images), "--out", str(out)]) == 0
+    assert exit_code(["predict", str(story.root / "serving_model" / "6"), str(images), "--out", str(out)]) == 0
     assert len(list(out.glob("*_mask.png"))) == len(list(out.glob("*_overlay.png"))) == 60
     predicted = np.asarray(Image.open(out / "003_mask.png"))
     truth = np.asarray(Image.open(story.data.parent / "source" / "masks" / "003.png"))
     assert (predicted == truth).all(-1).mean() > 0.8
     rows = (out / "areas.csv").read_text().splitlines()
-    assert rows[0] == "image,class,pixels,share"
+    assert rows[0] == "image,class,pixels,share,regions,boxes"
     assert len(rows) == 1 + 4 * 60
 
 

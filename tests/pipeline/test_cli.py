@@ -13,7 +13,7 @@ import click
 import pytest
 
 from pipeline import cli
-from pipeline.errors import ModelRefused, NodeFailed, UserError
+from pipeline.errors import ModelRefused, NodeFailed, ServingRefused, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -82,6 +82,11 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[s
         ("ingest photos out --config demo --splits x", "'keep', 'regroup'"),
         ("predict model --out o", "Missing argument 'IMAGE_OR_DIR...'"),
         ("predict model image.png", "Missing option '--out'"),
+        ("predict model image.png --out o --concurrency 0", "'--concurrency': 0"),
+        ("serve", "Missing argument 'MODEL_DIR'"),
+        ("serve m --grpc-port 70000", "'--grpc-port': 70000"),
+        ("rollback", "Missing option '--root'"),
+        ("rollback --root r --to 0", "'--to': 0"),
         ("demo extra", "unexpected extra argument (extra)"),
         ("evaluate model data", "Missing option '--config'"),
         ("evaluate model --config demo", "Missing argument 'DATA'"),
@@ -109,6 +114,8 @@ def test_usage_errors(tmp_path: Path, arguments: str, words: str):
         ("ingest photos out --config demo", "photos: no such folder"),
         ("predict model image.png --out o", "image.png: no image here"),
         ("evaluate model d --config demo", "not readable, expected the output of `flexunet ingest`: run it first"),
+        ("serve nowhere", "nowhere: no model here"),
+        ("rollback --root r", "r/serving_model: no such folder, expected the --root of a run"),
     ],
 )
 def test_mistakes_in_config_and_paths(tmp_path: Path, arguments: str, words: str):
@@ -198,6 +205,7 @@ def test_version(tmp_path: Path):
         (UserError("a.png: no mask\nb.png: no mask"), 1, "error: a.png: no mask\nerror: b.png: no mask\n"),
         (click.UsageError("two\nlines"), 1, "error: two lines: see flexunet --help\n"),
         (ModelRefused("Dice 0.1, expected 0.5"), 2, "error: Dice 0.1, expected 0.5\n"),
+        (ServingRefused("it is too slow"), 4, "error: it is too slow\n"),
         (NodeFailed("Trainer failed\nfull log: x.log"), 3, "error: Trainer failed\nerror: full log: x.log\n"),
     ],
 )

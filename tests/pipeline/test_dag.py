@@ -25,6 +25,7 @@ NODES = [
     "Trainer",
     "BaselineResolver",
     "Evaluator",
+    "ServingValidator",
     "Pusher",
     "Reporter",
 ]
@@ -35,6 +36,7 @@ ENTRY_MODULES = {
     "Transform": "transform_module.preprocessing",
     "Trainer": "trainer_module.trainer",
     "Evaluator": "components.segmentation_metrics",
+    "ServingValidator": "serving.validate",
     "Pusher": "components.pusher",
     "RecordGen": "components.record_gen",
     "Reporter": "components.report",
@@ -73,7 +75,8 @@ def test_the_nodes_and_their_order(make_config: Any) -> None:
     assert upstream["MaskValidator"] == {"RecordGen", "ExampleValidator"}
     # It reads nothing of the validator's, and yet waits for its verdict.
     assert "MaskValidator" in upstream["Transform"]
-    assert upstream["Pusher"] >= {"Trainer", "Evaluator"}
+    assert upstream["ServingValidator"] == {"Trainer", "Evaluator", "RecordGen"}
+    assert upstream["Pusher"] >= {"Trainer", "Evaluator", "ServingValidator"}
     assert upstream["Reporter"] >= {"Evaluator", "Pusher"}
     assert upstream["BaselineResolver"] == {"Trainer"}
 
@@ -90,19 +93,24 @@ def test_a_warm_start_has_a_resolver_before_the_trainer(make_config: Any) -> Non
     ("sections", "expected"),
     [
         ({}, set()),
-        ({"gate": {"min_foreground_dice": 0.6}}, {"Evaluator", "Reporter"}),
-        ({"gate": {"max_regression": 0.1}}, {"Evaluator", "Reporter"}),
+        ({"gate": {"min_foreground_dice": 0.6}}, {"Evaluator", "Pusher", "Reporter"}),
+        ({"gate": {"max_regression": 0.1}}, {"Evaluator", "Pusher", "Reporter"}),
+        ({"serving": {"keep_versions": 3}}, {"ServingValidator", "Pusher"}),
+        ({"serving": {"max_latency_seconds": 2}}, {"ServingValidator"}),
         ({"train": {"epochs": 9}}, {"Trainer"}),
         ({"model": {"base_filters": 4}}, {"Trainer"}),
         ({"augment": {"zoom": 0.2}}, {"Trainer"}),
         ({"image": {"fit": "pad"}}, {"MaskValidator", "Transform", "Trainer"}),
         (
             {"records": {"group": "image/other"}},
-            {"RecordSchema", "MaskValidator", "Transform", "Trainer", "BaselineResolver", "Pusher"},
+            {"RecordSchema", "MaskValidator", "Transform", "Trainer", "BaselineResolver", "ServingValidator", "Pusher"},
         ),
         ({"dataset": {"seed": 1}}, set()),
     ],
-    ids=["nothing", "gate", "regression", "epochs", "model", "augment", "fit", "records", "dataset"],
+    ids=[
+        *("nothing", "gate", "regression", "versions", "latency", "epochs", "model", "augment"),
+        *("fit", "records", "dataset"),
+    ],
 )
 def test_a_section_reaches_only_the_nodes_that_read_it(
     make_config: Any, sections: dict[str, Any], expected: set[str]
@@ -151,3 +159,12 @@ def test_the_test_split_is_measured_and_never_transformed(make_config: Any) -> N
     parameters = {n.pipeline_node.node_info.id: str(n.pipeline_node.parameters) for n in ir.nodes}
     assert '[\\"test\\"]' in parameters["Evaluator"]
     assert "test" not in parameters["Transform"].partition("splits_config")[2].partition("}")[0]
+
+
+def test_tfx_own_infra_validator_is_an_option_and_the_pusher_waits_for_both(make_config: Any) -> None:
+    ir = compiled(make_config(serving={"infra_validator": "local_docker", "image": "tensorflow/serving:2.21.0"}))
+    nodes = {n.pipeline_node.node_info.id: n.pipeline_node for n in ir.nodes}
+    assert {"ServingValidator", "InfraValidator"} <= set(nodes["Pusher"].upstream_nodes)
+    assert "ServingValidator" in nodes["InfraValidator"].upstream_nodes
+    parameters = str(nodes["InfraValidator"].parameters)
+    assert "serving_examples" in parameters and "2.21.0" in parameters and "local_docker" in parameters

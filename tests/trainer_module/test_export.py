@@ -1,8 +1,10 @@
 """The export, as Python loads it and as TF Serving's session loader runs it."""
 
+import functools
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,11 +16,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow_serving.apis import prediction_log_pb2
 
 from pipeline.config import Config, TrainerConfig, part_of
 from serving.c_api import load_arrays, save_arrays
+from serving.wire import read_warmup
 from trainer_module.export import export_model
 from trainer_module.model import build_model
+from trainer_module.signatures import check_graph
 
 ROOT = Path(__file__).parents[2]
 SIZES = [(32, 32), (50, 41), (7, 90)]
@@ -65,15 +70,21 @@ def exported(request: Any, make_config: Any, tmp_path_factory: pytest.TempPathFa
     return directory, config
 
 
-def in_python(directory: Path, signature: str, **inputs: list[bytes]) -> dict[str, np.ndarray]:
-    function: Callable[..., Any] = tf.saved_model.load(str(directory)).signatures[signature]
+@functools.cache
+def loaded(directory: Path) -> Any:
+    return tf.saved_model.load(str(directory))
+
+
+def in_python(directory: Path, signature: str, **inputs: Any) -> dict[str, np.ndarray]:
+    function: Callable[..., Any] = loaded(directory).signatures[signature]
     return {k: v.numpy() for k, v in function(**{k: tf.constant(v) for k, v in inputs.items()}).items()}
 
 
-def in_session(tmp_path: Path, directory: Path, signature: str, **inputs: list[bytes]) -> dict[str, np.ndarray]:
+def in_session(tmp_path: Path, directory: Path, signature: str, **inputs: Any) -> dict[str, np.ndarray]:
     """Through TensorFlow's C API, in a process that never imports the tensorflow package."""
     files = tmp_path / "inputs.npz", tmp_path / "outputs.npz"
-    save_arrays(files[0], {name: np.array(values, object) for name, values in inputs.items()})
+    arrays = {n: v if isinstance(v, np.ndarray) else np.array(v, object) for n, v in inputs.items()}
+    save_arrays(files[0], arrays)
     command = [sys.executable, "-m", "serving.c_api", str(directory), signature, *map(str, files)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
@@ -148,15 +159,17 @@ def test_more_images_than_a_chunk_give_what_each_gives_alone(exported: tuple[Pat
     np.testing.assert_array_equal(many["counts"][1::3], np.repeat(alone["counts"], 13, axis=0))
 
 
-@pytest.mark.parametrize("signature", ["serving_default", "evaluate"])
+SIGNATURES = ["serving_default", "serving_rest", "serving_examples", "pixels", "probabilities", "evaluate"]
+
+
+@pytest.mark.parametrize("signature", SIGNATURES)
 def test_the_session_loader_of_tf_serving_gives_what_python_gives(
     exported: tuple[Path, Config], signature: str, tmp_path: Path
 ) -> None:
     directory, config = exported
-    rows = {
-        "serving_default": {"image_bytes": [png(p) for p in pictures()]},
-        "evaluate": {"examples": records(config)},
-    }[signature]
+    images, examples = {"image_bytes": [png(p) for p in pictures()]}, {"examples": records(config)}
+    pixels = {"pixels": np.stack([pictures()[1]] * 3)}
+    rows: Any = dict(zip(SIGNATURES, [images, images, examples, pixels, pixels, examples], strict=True))[signature]
     python, session = in_python(directory, signature, **rows), in_session(tmp_path, directory, signature, **rows)
     assert sorted(session) == sorted(python)
     for name, expected in python.items():
@@ -175,6 +188,101 @@ def test_the_graph_neither_calls_python_nor_touches_files(exported: tuple[Path, 
     assert {"DecodeImage", "Conv2D"} <= set(serving)
 
 
+@pytest.mark.parametrize(
+    ("reader", "op"),
+    [
+        (lambda: tf.py_function(lambda: tf.constant(1.0), [], tf.float32), "EagerPyFunc"),
+        (lambda: tf.strings.to_number(tf.io.read_file("/nowhere")), "ReadFile"),
+    ],
+    ids=["python", "file"],
+)
+def test_a_graph_with_python_or_files_is_refused(reader: Callable[[], Any], op: str, tmp_path: Path) -> None:
+    module = tf.Module()
+    module.call = tf.function(reader, input_signature=[])
+    tf.saved_model.save(module, str(tmp_path / "export"), signatures={"serving_default": module.call})
+    proto = saved_model_pb2.SavedModel.FromString((tmp_path / "export" / "saved_model.pb").read_bytes())
+    with pytest.raises(ValueError, match=f"the export holds {op}, expected a graph"):
+        check_graph(proto)
+
+
+def test_every_served_signature_is_warmed_up_and_its_requests_succeed(exported: tuple[Path, Config]) -> None:
+    directory, _ = exported
+    warmed: dict[str, list[int]] = {}
+    for signature, inputs in read_warmup(directory):
+        [rows] = {len(array) for array in inputs.values()}
+        outputs = in_python(directory, signature, **{k: v if v.dtype != object else list(v) for k, v in inputs.items()})
+        assert {len(array) for array in outputs.values()} == {rows}
+        assert outputs.get("valid", np.array(True)).all()
+        warmed.setdefault(signature, []).append(rows)
+    assert warmed == {signature: [1, 16] for signature in SIGNATURES if signature != "evaluate"}
+    written = list(tf.data.TFRecordDataset(str(directory / "assets.extra" / "tf_serving_warmup_requests")))
+    logs = [prediction_log_pb2.PredictionLog.FromString(record.numpy()) for record in written]
+    assert [log.predict_log.request.model_spec.signature_name for log in logs][:5] == SIGNATURES[:5]
+
+
+def test_batching_parameters_are_those_that_tf_serving_reads(exported: tuple[Path, Config]) -> None:
+    text = (exported[0] / "batching_params.pbtxt").read_text()
+    fields = dict(re.findall(r"^(\w+) \{ value: (\d+) \}$", text, re.MULTILINE))
+    assert fields == {
+        "max_batch_size": "16",
+        "batch_timeout_micros": "2000",
+        "max_enqueued_batches": "64",
+        "num_batch_threads": "2",
+    }
+
+
+def test_pixels_and_probabilities_agree_with_encoded_images(exported: tuple[Path, Config]) -> None:
+    directory = exported[0]
+    for picture in pictures():
+        served = in_python(directory, "serving_default", image_bytes=[png(picture)])
+        expected = np.asarray(Image.open(io.BytesIO(served["mask_png"][0])))
+        class_ids = in_python(directory, "pixels", pixels=picture[None])["class_ids"]
+        probabilities = in_python(directory, "probabilities", pixels=picture[None])["probabilities"]
+        assert class_ids.dtype == np.uint8 and probabilities.dtype == np.float32
+        np.testing.assert_array_equal(class_ids[0], expected)
+        np.testing.assert_array_equal(probabilities[0].argmax(-1), expected)
+        assert served["confidence"][0] == pytest.approx(probabilities[0].max(-1).mean(), rel=1e-4)
+
+
+def test_records_are_served_like_their_images_with_or_without_a_mask(exported: tuple[Path, Config]) -> None:
+    directory, config = exported
+    expected = in_python(directory, "serving_default", image_bytes=[png(p) for p in pictures()])
+    for examples in (records(config), [tf.train.Example.FromString(r) for r in records(config)]):
+        bare = []
+        for example in examples:
+            if not isinstance(example, bytes):
+                del example.features.feature["mask/encoded"]
+            bare.append(example if isinstance(example, bytes) else example.SerializeToString())
+        served = in_python(directory, "serving_examples", examples=bare)
+        assert list(served["mask_png"]) == list(expected["mask_png"])
+
+
+def test_records_that_are_broken_are_rows_that_say_so(exported: tuple[Path, Config]) -> None:
+    directory, config = exported
+    good = records(config)[0]
+    served = in_python(directory, "serving_examples", examples=[b"\xff\xff", good, b""])
+    assert list(served["valid"]) == [False, True, False]
+    assert list(served["error"]) == [b"no bytes", b"", b"no bytes"]
+
+
+def test_pixels_of_no_size_or_too_many_are_refused(exported: tuple[Path, Config]) -> None:
+    function = loaded(exported[0]).signatures["pixels"]
+    for shape in ((1, 0, 5, 3), (1, 7072, 7072, 3)):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="from 1 to 50000000 pixels"):
+            function(pixels=tf.zeros(shape, tf.uint8))
+
+
+def test_a_model_that_gives_no_number_answers_that_it_does(make_config: Any, color_reader: Any, tmp_path: Path) -> None:
+    config = make_config()
+    model = color_reader()
+    model.layers[-2].set_weights([w * np.nan for w in model.layers[-2].get_weights()])
+    export_model(model, part_of(config, TrainerConfig), {}, tmp_path / "export")
+    outputs = in_python(tmp_path / "export", "serving_default", image_bytes=[png(pictures()[0])])
+    assert not outputs["valid"][0]
+    assert outputs["error"][0] == b"the model gave no number"
+    assert outputs["class_fractions"].tolist() == [[0, 0, 0, 0]]
+
+
 def test_the_export_carries_its_configuration(exported: tuple[Path, Config]) -> None:
     directory, config = exported
     saved = TrainerConfig.model_validate_json((directory / "assets.extra" / "config.json").read_text())
@@ -183,7 +291,7 @@ def test_the_export_carries_its_configuration(exported: tuple[Path, Config]) -> 
 
 
 def test_an_empty_batch_is_a_clear_error(exported: tuple[Path, Config]) -> None:
-    function = tf.saved_model.load(str(exported[0])).signatures["serving_default"]
+    function = loaded(exported[0]).signatures["serving_default"]
     with pytest.raises(tf.errors.InvalidArgumentError, match="batch is empty"):
         function(image_bytes=tf.constant([], tf.string))
 

@@ -1,0 +1,132 @@
+"""Serving against the bare model in the same process, and what importing the client costs.
+
+    make bench                                  1.96 million parameters at 128x128, about a minute on 2 cores
+    .venv/bin/python -m benchmarks.serving --rounds 3
+
+`serving_default` decodes a PNG of 256x256, brings it to 128x128, runs the model, brings the scores back to 256x256 and
+encodes a mask; the bare model gets pixels of 128x128. Both take turns, a few calls each, so that what else the machine
+does hits both; medians are compared.
+"""
+
+import argparse
+import io
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+SIDE: Final = 128
+IMAGE_SIDE: Final = 256
+BATCH: Final = 16
+SEED: Final = 137
+COLORS: Final = [(0, 0, 0), (0, 0, 255), (0, 255, 0), (255, 0, 0)]
+_CALLS_A_TURN: Final = 4
+# Of issue 6.
+LATENCY_RATIO_AT_MOST: Final = 1.5
+THROUGHPUT_AT_LEAST: Final = 0.8
+IMPORT_SECONDS_AT_MOST: Final = 0.5
+IMPORT_MEGABYTES_AT_MOST: Final = 100
+
+
+def main() -> None:
+    """Measures and prints; a missed bound is no error."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15, help="Turns of each kind.")
+    rounds = parser.parse_args().rounds
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    bare, served = _subjects()
+    table = Table("measured", "bare model", "serving_default", "ratio", "bound", box=None)
+    for rows, words, bound in ((1, "latency", LATENCY_RATIO_AT_MOST), (BATCH, "throughput", THROUGHPUT_AT_LEAST)):
+        seconds = _take_turns([lambda n=rows: bare(n), lambda n=rows: served(n)], rounds)
+        ratio = seconds[1] / seconds[0] if words == "latency" else seconds[0] / seconds[1]
+        good = ratio <= bound if words == "latency" else ratio >= bound
+        cells = [f"{rows / s:.0f} images/s" if words == "throughput" else f"{s * 1000:.1f} ms" for s in seconds]
+        limit = f"at {'most' if words == 'latency' else 'least'} {bound}"
+        table.add_row(f"{words}, batch of {rows}", *cells, f"{ratio:.2f}", f"{limit}: {'met' if good else 'MISSED'}")
+    console = Console(highlight=False)
+    console.print(table)
+    seconds, megabytes = _import_cost()
+    met = seconds <= IMPORT_SECONDS_AT_MOST and megabytes <= IMPORT_MEGABYTES_AT_MOST
+    console.print(
+        f"importing the client: {seconds:.2f} s and {megabytes:.0f} MB, at most {IMPORT_SECONDS_AT_MOST} s and "
+        f"{IMPORT_MEGABYTES_AT_MOST} MB: {'met' if met else 'MISSED'}"
+    )
+
+
+def _subjects() -> tuple[Callable[[int], Any], Callable[[int], Any]]:
+    """The bare model and the served signature, as functions of the number of rows."""
+    import tensorflow as tf
+
+    from pipeline.config import TrainerConfig, config_from, part_of
+    from serving.c_api import SavedModel
+    from serving.wire import as_strings
+    from trainer_module.export import export_model
+    from trainer_module.model import build_model
+
+    classes = [{"name": f"class {index}", "color": color} for index, color in enumerate(COLORS)]
+    image, layers = {"height": SIDE, "width": SIDE}, {"num_layers": 5, "base_filters": 16, "base_kernel": 5}
+    config = part_of(config_from({"classes": classes, "image": image, "model": layers}, "benchmark"), TrainerConfig)
+    model = build_model(SIDE, SIDE, len(COLORS), config.model, seed=SEED)
+    directory = Path(tempfile.mkdtemp()) / "export"
+    export_model(model, config, {"parameters": model.count_params()}, directory)
+    session, encoded = SavedModel(directory), as_strings(_pngs())
+    pixels = tf.random.uniform([BATCH, SIDE, SIDE, 3], maxval=256, dtype=tf.int32, seed=SEED)
+    pixels = tf.cast(pixels, tf.uint8)
+    signature = [tf.TensorSpec([None, SIDE, SIDE, 3], tf.uint8)]
+    bare = tf.function(lambda rows: model(rows, training=False), input_signature=signature)
+    return (
+        lambda rows: bare(pixels[:rows]).numpy(),
+        lambda rows: session.run("serving_default", {"image_bytes": encoded[:rows]}),
+    )
+
+
+def _pngs() -> list[bytes]:
+    """Steel surfaces, as the demo has them."""
+    from dataset.synthetic import write_surfaces
+
+    with tempfile.TemporaryDirectory() as directory:
+        write_surfaces(Path(directory), BATCH, IMAGE_SIDE, COLORS, SEED)
+        files = sorted((Path(directory) / "images").glob("*.png"))
+        buffers = [io.BytesIO() for _ in files]
+        for file, buffer in zip(files, buffers, strict=True):
+            Image.open(file).convert("RGB").save(buffer, "PNG")
+    return [buffer.getvalue() for buffer in buffers]
+
+
+def _take_turns(calls: list[Callable[[], Any]], rounds: int) -> list[float]:
+    """The median seconds of each call. The first of a turn finds the caches full of the other's data: not counted."""
+    taken: list[list[float]] = [[] for _ in calls]
+    for _ in range(rounds):
+        for seconds, call in zip(taken, calls, strict=True):
+            call()
+            for _ in range(_CALLS_A_TURN):
+                started = time.perf_counter()
+                call()
+                seconds.append(time.perf_counter() - started)
+    return [statistics.median(seconds) for seconds in taken]
+
+
+def _import_cost() -> tuple[float, float]:
+    """Median seconds and megabytes of a process that imports the client and both of its interfaces."""
+    code = (
+        "import time; t = time.perf_counter(); import serving.client, serving.grpc_model, serving.rest_model; "
+        "s = time.perf_counter() - t; from serving.memory import resident_megabytes as m; print(s, m('VmHWM'))"
+    )
+    command = [sys.executable, "-c", code]
+    runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(5)]  # noqa: S603
+    seconds, megabytes = np.median([[float(word) for word in run.stdout.split()] for run in runs], axis=0)
+    return seconds, megabytes
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""This process's memory, as Linux counts it."""
+
+import re
+from pathlib import Path
+from typing import Final
+
+_STATUS: Final = Path("/proc/self/status")
+_CLEAR: Final = Path("/proc/self/clear_refs")
+_RESET_PEAK: Final = "5"
+
+
+def resident_megabytes(field: str = "VmRSS") -> float:
+    """Resident memory now (`VmRSS`) or at its peak (`VmHWM`), in MiB."""
+    found = re.search(rf"^{field}:\s+(\d+) kB$", _STATUS.read_text(encoding="ascii"), re.MULTILINE)
+    if found is None:
+        raise OSError(f"{_STATUS} has no {field}, expected Linux's")
+    return int(found[1]) / 1024
+
+
+class PeakMemory:
+    """Starts anew to watch the peak: what is idle is what is resident now."""
+
+    def __init__(self) -> None:
+        _CLEAR.write_text(_RESET_PEAK, encoding="ascii")
+        self._idle = resident_megabytes()
+
+    def megabytes_above_idle(self) -> float:
+        """The peak since this watch began."""
+        return resident_megabytes("VmHWM") - self._idle

@@ -1,0 +1,393 @@
+"""The client against the development server over real sockets, against servers that misbehave, and without one."""
+
+import base64
+import datetime
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import urllib3
+from PIL import Image
+
+from pipeline.errors import UserError
+from serving.client import Options, ServingError, connect, predict_image, predict_images
+from serving.protos import predict_pb2 as pb
+from serving.server import Server
+from serving.wire import MODEL_STATUS, PREDICT, as_strings, predict_request
+
+ROOT = Path(__file__).parents[2]
+INTERFACES = ["grpc", "http", "folder"]
+
+
+@pytest.fixture(scope="module")
+def server(color_export: Path) -> Iterator[Server]:
+    with Server(color_export, grpc_port=0, rest_port=0) as running:
+        yield running
+
+
+@pytest.fixture(params=INTERFACES)
+def target(request: Any, server: Server, color_export: Path) -> str:
+    return {
+        "grpc": f"grpc://127.0.0.1:{server.grpc_port}",
+        "http": f"http://127.0.0.1:{server.rest_port}",
+        "folder": str(color_export.parent),
+    }[request.param]
+
+
+def test_an_image_gets_its_mask(target: str, good_image: Any) -> None:
+    with connect(target) as model:
+        prediction = predict_image(model, good_image[0])
+    np.testing.assert_array_equal(prediction.class_ids, good_image[1])
+    assert prediction.valid and prediction.error == ""
+    np.testing.assert_allclose(prediction.class_fractions, np.bincount(good_image[1].ravel()) / good_image[1].size)
+    assert 0.9 < prediction.confidence <= 1 and prediction.seconds > 0
+
+
+def test_hostile_images_are_answers_with_a_reason(
+    target: str, hostile_images: dict[str, bytes], odd_images: dict[str, bytes]
+) -> None:
+    with connect(target) as model:
+        answers = list(predict_images(model, [*hostile_images.values(), *odd_images.values()]))
+    for name, answer in zip([*hostile_images, *odd_images], answers, strict=True):
+        assert answer.valid == (name in odd_images), (name, answer.error)
+        assert (answer.class_ids.size > 0) == answer.valid
+
+
+def test_many_images_come_back_in_order(target: str, odd_images: dict[str, bytes]) -> None:
+    images = list(odd_images.values()) * 3
+    with connect(target) as model:
+        alone = [predict_image(model, image).class_ids for image in odd_images.values()]
+        together = [answer.class_ids for answer in predict_images(model, iter(images), concurrency=8)]
+    for one, expected in zip(together, alone * 3, strict=True):
+        np.testing.assert_array_equal(one, expected)
+
+
+@pytest.mark.parametrize("signature", ["pixels", "probabilities"])
+def test_pixels_are_the_same_over_every_interface(
+    target: str, signature: str, color_export: Path, good_image: Any
+) -> None:
+    pixels = np.asarray(Image.open(io.BytesIO(good_image[0])))[None]
+    with connect(target) as model, connect(str(color_export)) as local:
+        [(name, found)] = model.run(signature, {"pixels": pixels}).items()
+        expected = local.run(signature, {"pixels": pixels})[name]
+    assert found.dtype == expected.dtype
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_only_the_wanted_outputs_come(target: str, good_image: Any) -> None:
+    with connect(target) as model:
+        found = model.run("serving_default", {"image_bytes": as_strings([good_image[0]])}, ["confidence", "valid"])
+    assert sorted(found) == ["confidence", "valid"]
+
+
+@pytest.mark.parametrize(
+    ("signature", "inputs", "words"),
+    [
+        ("nothing", {"image_bytes": as_strings([b""])}, "nothing"),
+        ("serving_default", {"image_bytes": as_strings([])}, "batch is empty"),
+        ("pixels", {"pixels": np.zeros((2, 2), np.uint8)}, "[Ss]hape"),
+        ("pixels", {"pixels": np.zeros((1, 0, 2, 3), np.uint8)}, "pixels|[Ss]hape"),
+    ],
+    ids=["signature", "empty-batch", "rank", "no-pixels"],
+)
+def test_a_wrong_request_is_an_error_and_the_next_one_is_answered(
+    target: str, signature: str, inputs: dict[str, np.ndarray], words: str, good_image: Any
+) -> None:
+    with connect(target) as model:
+        with pytest.raises(ServingError, match=words) as raised:
+            model.run(signature, inputs)
+        assert "\n" not in str(raised.value)
+        assert predict_image(model, good_image[0]).valid
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_an_unknown_model_or_version_is_named(server: Server, scheme: str, good_image: Any) -> None:
+    url = f"{scheme}://127.0.0.1:{server.grpc_port if scheme == 'grpc' else server.rest_port}"
+    for options in (Options(model_name="other"), Options(version=9)):
+        with connect(url, options) as model, pytest.raises(ServingError, match=r"NOT_FOUND|HTTP 404"):
+            predict_image(model, good_image[0])
+    with connect(url, Options(version=1)) as model:
+        assert predict_image(model, good_image[0]).valid
+
+
+@pytest.mark.parametrize("target", ["ftp://host:1", "grpc://host", "http://", "/nowhere"])
+def test_a_target_that_is_none_is_the_users_mistake(target: str) -> None:
+    with pytest.raises(UserError, match="expected"):
+        connect(target)
+
+
+def test_a_server_that_is_not_there_is_named_within_the_deadline() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    for scheme in ("grpc", "http"):
+        started = time.monotonic()
+        words = f"127.0.0.1:{port}"
+        with connect(f"{scheme}://{words}", Options(deadline=3)) as model, pytest.raises(ServingError, match=words):
+            predict_image(model, b"")
+        assert time.monotonic() - started < 5
+
+
+def test_messages_beyond_the_limit_are_refused_before_they_are_sent(server: Server) -> None:
+    for url in (f"grpc://127.0.0.1:{server.grpc_port}", f"http://127.0.0.1:{server.rest_port}"):
+        with connect(url, Options(max_message_bytes=1000)) as model, pytest.raises(ServingError, match="at most 1000"):
+            predict_image(model, b"x" * 2000)
+
+
+def test_an_answer_beyond_the_limit_is_an_error(server: Server) -> None:
+    pixels = {"pixels": np.zeros((1, 48, 48, 3), np.uint8)}
+    for url in (f"grpc://127.0.0.1:{server.grpc_port}", f"http://127.0.0.1:{server.rest_port}"):
+        options, words = Options(max_message_bytes=30_000, attempts=1), r"RESOURCE_EXHAUSTED|more than 30000 bytes"
+        with connect(url, options) as model, pytest.raises(ServingError, match=words):
+            model.run("probabilities", pixels)
+
+
+class Moody:
+    """A server that fails some times before it answers, over both interfaces."""
+
+    def __init__(self, code: grpc.StatusCode, status: int, failures: int, pause: float = 0) -> None:
+        self.code, self.status, self.failures, self.pause, self.calls = code, status, failures, pause, 0
+
+    def fails(self) -> bool:
+        self.calls += 1
+        time.sleep(self.pause)
+        return self.calls <= self.failures
+
+    def predict(self, request: pb.PredictRequest, context: Any) -> pb.PredictResponse:
+        if self.fails():
+            context.abort(self.code, "in a mood")
+        return pb.PredictResponse(outputs=dict(request.inputs))
+
+    @contextmanager
+    def grpc(self) -> Iterator[str]:
+        handler = grpc.unary_unary_rpc_method_handler(
+            self.predict, pb.PredictRequest.FromString, pb.PredictResponse.SerializeToString
+        )
+        limits = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        server = grpc.server(ThreadPoolExecutor(2), options=limits)
+        service, _, method = PREDICT[1:].partition("/")
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        yield f"grpc://127.0.0.1:{port}"
+        server.stop(None)
+
+    @contextmanager
+    def http(self) -> Iterator[str]:
+        moody = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                failed = moody.fails()
+                answer = (
+                    {"error": "in a mood"} if failed else {"outputs": {"pixels": body["inputs"]["pixels"], "x": []}}
+                )
+                content = json.dumps(answer).encode()
+                self.send_response(moody.status if failed else 200)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+                pass
+
+        server = HTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("interface", ["grpc", "http"])
+@pytest.mark.parametrize(
+    ("code", "status", "failures", "calls"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, 503, 2, 3),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, 429, 2, 3),
+        (grpc.StatusCode.UNAVAILABLE, 503, 9, 4),
+        (grpc.StatusCode.INVALID_ARGUMENT, 400, 9, 1),
+        (grpc.StatusCode.INTERNAL, 500, 9, 1),
+    ],
+    ids=["unavailable", "exhausted", "always-unavailable", "invalid", "internal"],
+)
+def test_only_a_server_that_is_not_ready_is_asked_again(
+    interface: str, code: grpc.StatusCode, status: int, failures: int, calls: int
+) -> None:
+    moody = Moody(code, status, failures)
+    # Larger than gRPC's own buffer for retries, 256 KB.
+    pixels = {"pixels": np.zeros((1, 400, 400, 3), np.uint8)}
+    with getattr(moody, interface)() as url, connect(url, Options(attempts=4)) as model:
+        if failures < 4:
+            assert model.run("pixels", pixels)["pixels"].shape == (1, 400, 400, 3)
+        else:
+            with pytest.raises(ServingError, match="in a mood"):
+                model.run("pixels", pixels)
+    assert moody.calls == calls
+
+
+@pytest.mark.parametrize("interface", ["grpc", "http"])
+def test_a_slow_server_is_given_up_at_the_deadline(interface: str) -> None:
+    moody = Moody(grpc.StatusCode.OK, 200, 0, pause=1.5)
+    pixels, words = {"pixels": np.zeros((1, 2, 2, 3), np.uint8)}, r"no answer within 0\.3 s"
+    with getattr(moody, interface)() as url, connect(url, Options(deadline=0.3)) as model:  # noqa: SIM117
+        with pytest.raises(ServingError, match=words):
+            model.run("pixels", pixels)
+    assert moody.calls == 1
+
+
+def test_no_more_requests_than_allowed_are_under_way() -> None:
+    lock, under_way, most = threading.Lock(), [0], [0]
+
+    class Slow:
+        def run(self, *_: Any) -> dict[str, np.ndarray]:
+            with lock:
+                under_way[0] += 1
+                most[0] = max(most[0], under_way[0])
+            time.sleep(0.01)
+            with lock:
+                under_way[0] -= 1
+            return {
+                "mask_png": as_strings([b""]),
+                "class_fractions": np.zeros((1, 2), np.float32),
+                "confidence": np.zeros(1, np.float32),
+                "valid": np.zeros(1, bool),
+                "error": as_strings([b"no"]),
+            }
+
+    slow: Any = Slow()
+    assert len(list(predict_images(slow, (b"" for _ in range(40)), concurrency=3))) == 40
+    assert most[0] == 3
+
+
+def certificates(folder: Path) -> tuple[Path, Path]:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    formats = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, *formats))
+    return folder / "cert.pem", folder / "key.pem"
+
+
+def test_tls_needs_the_authority_that_signed(tmp_path: Path) -> None:
+    certificate, key = certificates(tmp_path)
+    moody = Moody(grpc.StatusCode.OK, 200, 0)
+    handler = grpc.unary_unary_rpc_method_handler(
+        moody.predict, pb.PredictRequest.FromString, pb.PredictResponse.SerializeToString
+    )
+    server = grpc.server(ThreadPoolExecutor(2))
+    service, _, method = PREDICT[1:].partition("/")
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+    pair = grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
+    port = server.add_secure_port("localhost:0", pair)
+    server.start()
+    pixels = {"pixels": np.zeros((1, 2, 2, 3), np.uint8)}
+    with connect(f"grpcs://localhost:{port}", Options(certificate_authority=certificate)) as model:
+        assert model.run("pixels", pixels)["pixels"].shape == (1, 2, 2, 3)
+    with connect(f"grpcs://localhost:{port}", Options(deadline=3, attempts=1)) as model, pytest.raises(ServingError):
+        model.run("pixels", pixels)
+    server.stop(None)
+    with pytest.raises(UserError, match="expected a PEM file"):
+        connect(f"grpcs://localhost:{port}", Options(certificate_authority=tmp_path / "missing.pem"))
+
+
+def test_rest_speaks_tf_servings_rows_and_status(server: Server, good_image: Any) -> None:
+    url = f"http://127.0.0.1:{server.rest_port}/v1/models/flexunet"
+    assert urllib3.request("GET", url).json() == {"model_version_status": [{"version": "1", "state": "AVAILABLE"}]}
+    row = {"b64": base64.b64encode(good_image[0]).decode()}
+    for instances in ([row, row], [{"image_bytes": row}] * 2):
+        body = {"signature_name": "serving_rest", "instances": instances}
+        answer = urllib3.request("POST", f"{url}:predict", json=body).json()
+        first, second = answer["predictions"]
+        assert first == second and first["valid"] is True
+        mask = np.asarray(Image.open(io.BytesIO(base64.b64decode(first["mask_png_bytes"]["b64"]))))
+        np.testing.assert_array_equal(mask, good_image[1])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/", b"", 404),
+        ("GET", "/v1/models/other", b"", 404),
+        ("POST", "/v1/models/flexunet", b"{}", 404),
+        ("POST", "/v1/models/flexunet:predict", b"", 400),
+        ("POST", "/v1/models/flexunet:predict", b"{", 400),
+        ("POST", "/v1/models/flexunet:predict", b"[]", 400),
+        ("POST", "/v1/models/flexunet:predict", b"{}", 400),
+        ("POST", "/v1/models/flexunet:predict", b'{"inputs": {"image_bytes": [3]}}', 400),
+        ("POST", "/v1/models/flexunet:predict", b'{"instances": []}', 400),
+        ("POST", "/v1/models/flexunet:predict", b'{"instances": [{"b64": "%"}]}', 400),
+        ("POST", "/v1/models/flexunet:predict", b'{"signature_name": "pixels", "inputs": "many"}', 400),
+    ],
+)
+def test_bad_rest_requests_are_errors_in_json(server: Server, method: str, path: str, body: bytes, status: int) -> None:
+    response = urllib3.request(method, f"http://127.0.0.1:{server.rest_port}{path}", body=body or None)
+    assert response.status == status
+    assert len(response.json()["error"]) > 3
+
+
+def test_grpc_tells_the_models_status_and_a_raw_request_gets_the_version(server: Server, good_image: Any) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        status: Any = channel.unary_unary(
+            MODEL_STATUS, pb.GetModelStatusRequest.SerializeToString, pb.GetModelStatusResponse.FromString
+        )
+        [version] = status(pb.GetModelStatusRequest(model_spec={"name": "flexunet"})).model_version_status
+        assert (version.version, version.state) == (1, 30)
+        predict: Any = channel.unary_unary(PREDICT, pb.PredictRequest.SerializeToString, pb.PredictResponse.FromString)
+        response = predict(predict_request("", {"image_bytes": as_strings([good_image[0]])}))
+        assert response.model_spec.version.value == 1
+        assert response.model_spec.signature_name == "serving_default"
+
+
+def test_a_taken_port_is_the_users_mistake(server: Server, color_export: Path) -> None:
+    with pytest.raises(UserError, match="--grpc-port"):
+        Server(color_export, grpc_port=server.grpc_port, rest_port=0)
+    with pytest.raises(UserError, match="--rest-port"):
+        Server(color_export, grpc_port=0, rest_port=server.rest_port)
+
+
+def test_the_client_is_light() -> None:
+    """Under 0.5 s and 100 MB; seconds of the processor, since others use this machine too."""
+    code = (
+        "import time, sys; t = time.process_time(); import serving.client, serving.grpc_model, "
+        "serving.rest_model; s = time.process_time() - t; "
+        "heavy = [m for m in sys.modules if m.split('.')[0] in ('tensorflow', 'tfx', 'scipy', 'keras')]; "
+        "from serving.memory import resident_megabytes; print(s, resident_megabytes('VmHWM'), len(heavy))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    runs = [
+        subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        for _ in range(5)
+    ]
+    figures = np.array([[float(word) for word in run.stdout.split()] for run in runs])
+    seconds, megabytes, heavy = figures.min(axis=0)
+    assert heavy == 0
+    assert megabytes < 100
+    assert seconds < 0.5

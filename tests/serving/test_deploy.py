@@ -1,0 +1,120 @@
+"""The manifests: valid for Kubernetes, and as locked down as they say."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import tensorflow as tf
+import yaml
+
+from pipeline.config import ServingConfig
+
+DEPLOY = Path(__file__).parents[2] / "serving" / "deploy"
+KUBERNETES = "1.32"
+
+
+def base() -> list[dict[str, Any]]:
+    listed = yaml.safe_load((DEPLOY / "base" / "kustomization.yaml").read_text())["resources"]
+    return [document for name in listed for document in yaml.safe_load_all((DEPLOY / "base" / name).read_text())]
+
+
+def rendered(overlay: str) -> list[dict[str, Any]]:
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl renders the overlays")
+    command = ["kubectl", "kustomize", str(DEPLOY / "overlays" / overlay)]
+    return list(yaml.safe_load_all(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+
+
+def of_kind(documents: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    [found] = [document for document in documents if document["kind"] == kind]
+    return found
+
+
+@pytest.fixture(params=["base", "cpu", "gpu"])
+def documents(request: Any) -> list[dict[str, Any]]:
+    return base() if request.param == "base" else rendered(request.param)
+
+
+def test_every_document_is_valid(documents: list[dict[str, Any]]) -> None:
+    kinds = {document["kind"] for document in documents}
+    assert kinds >= {
+        *("Namespace", "ServiceAccount", "PersistentVolumeClaim", "Deployment", "Service"),
+        *("PodDisruptionBudget", "NetworkPolicy"),
+    }
+    for document in documents:
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+
+
+def test_the_pod_has_no_rights_that_it_does_not_need(documents: list[dict[str, Any]]) -> None:
+    pod = of_kind(documents, "Deployment")["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"] is True and pod["securityContext"]["runAsUser"] > 0
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    assert of_kind(documents, "ServiceAccount")["automountServiceAccountToken"] is False
+    context = container["securityContext"]
+    assert context["readOnlyRootFilesystem"] is True and context["allowPrivilegeEscalation"] is False
+    assert context["capabilities"] == {"drop": ["ALL"]}
+    for name in ("hostNetwork", "hostPID", "hostIPC"):
+        assert name not in pod
+    labels = of_kind(documents, "Namespace")["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_models_are_mounted_read_only(documents: list[dict[str, Any]]) -> None:
+    pod = of_kind(documents, "Deployment")["spec"]["template"]["spec"]
+    [mount] = [m for m in pod["containers"][0]["volumeMounts"] if m["name"] == "models"]
+    [volume] = [v for v in pod["volumes"] if v["name"] == "models"]
+    assert mount["readOnly"] is True and volume["persistentVolumeClaim"]["readOnly"] is True
+    writable = {m["name"] for m in pod["containers"][0]["volumeMounts"] if not m.get("readOnly")}
+    assert writable == {"tmp"}
+
+
+def test_the_server_is_the_tensorflow_that_exported(documents: list[dict[str, Any]]) -> None:
+    [container] = of_kind(documents, "Deployment")["spec"]["template"]["spec"]["containers"]
+    image, _, tag = container["image"].partition(":")
+    assert image == "tensorflow/serving"
+    assert tag.removesuffix("-gpu") == tf.__version__ == ServingConfig().image.rpartition(":")[2]
+
+
+def test_probes_ask_for_a_version_that_is_ready_and_stopping_is_graceful(documents: list[dict[str, Any]]) -> None:
+    pod = of_kind(documents, "Deployment")["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    paths = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "readiness", "liveness")}
+    assert paths["startup"] == paths["readiness"] == "/v1/models/flexunet/metadata"
+    assert paths["liveness"] == "/monitoring/prometheus/metrics"
+    pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert 0 < pause < pod["terminationGracePeriodSeconds"]
+
+
+def test_only_named_callers_reach_the_port_that_reloads_the_configuration(documents: list[dict[str, Any]]) -> None:
+    policy = of_kind(documents, "NetworkPolicy")["spec"]
+    assert set(policy["policyTypes"]) == {"Ingress", "Egress"} and not policy.get("egress")
+    callers = {rule["ports"][0]["port"]: rule["from"] for rule in policy["ingress"]}
+    assert callers["grpc"] == [{"podSelector": {"matchLabels": {"flexunet.dev/serving-client": "grpc"}}}]
+    assert set(callers) == {"grpc", "rest"}
+
+
+def test_one_of_two_servers_stays_when_a_node_is_drained(documents: list[dict[str, Any]]) -> None:
+    assert of_kind(documents, "Deployment")["spec"]["replicas"] == 2
+    assert of_kind(documents, "PodDisruptionBudget")["spec"]["minAvailable"] == 1
+
+
+def test_the_overlays_differ_in_what_they_ask_for() -> None:
+    cpu, gpu = (
+        of_kind(rendered(name), "Deployment")["spec"]["template"]["spec"]["containers"][0] for name in ("cpu", "gpu")
+    )
+    assert "nvidia.com/gpu" not in cpu["resources"]["limits"] and cpu["image"].endswith(":2.21.0")
+    assert gpu["resources"]["limits"]["nvidia.com/gpu"] == "1" and gpu["image"].endswith("-gpu")
+    assert all("memory" in container["resources"]["limits"] for container in (cpu, gpu))
+
+
+def test_the_policy_and_the_budget_select_the_server(documents: list[dict[str, Any]]) -> None:
+    labels = {"app.kubernetes.io/name": "flexunet-serving"}
+    assert of_kind(documents, "NetworkPolicy")["spec"]["podSelector"] == {"matchLabels": labels}
+    assert of_kind(documents, "PodDisruptionBudget")["spec"]["selector"] == {"matchLabels": labels}
+    assert of_kind(documents, "Service")["spec"]["selector"] == labels
+    assert labels.items() <= of_kind(documents, "Deployment")["spec"]["template"]["metadata"]["labels"].items()

@@ -1,0 +1,112 @@
+"""Hostile images against the export in TF Serving's session: no crash, right batch-mates, bounded memory, a reason."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving.c_api import SavedModel, save_arrays
+from serving.wire import as_strings
+
+ROOT = Path(__file__).parents[2]
+
+# Sends each image between two good ones and prints, for each, valid, error, whether the good ones were right, and at
+# last the peak memory above idle.
+PROBE = """
+import json, sys
+from pathlib import Path
+import numpy as np
+from serving.c_api import SavedModel, load_arrays
+from serving.memory import PeakMemory
+from serving.wire import as_strings
+
+arrays = load_arrays(Path(sys.argv[2]))
+good, images = arrays["good"][0], arrays["images"]
+with SavedModel(Path(sys.argv[1])) as model:
+    expected = model.run("serving_default", {"image_bytes": as_strings([good])})["mask_png"][0]
+    peak, rows = PeakMemory(), []
+    for image in images:
+        outputs = model.run("serving_default", {"image_bytes": as_strings([good, image, good])})
+        mates = all(outputs["mask_png"][i] == expected and outputs["valid"][i] for i in (0, 2))
+        rows.append([bool(outputs["valid"][1]), outputs["error"][1].decode(), mates, len(outputs["mask_png"][1])])
+    print(json.dumps({"rows": rows, "megabytes": peak.megabytes_above_idle()}))
+"""
+
+
+def probe(directory: Path, good: bytes, images: list[bytes], folder: Path) -> dict[str, Any]:
+    save_arrays(folder / "inputs.npz", {"good": as_strings([good]), "images": as_strings(images)})
+    command = [sys.executable, "-c", PROBE, str(directory), str(folder / "inputs.npz")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad", "tile"])
+def test_hostile_images_get_a_reason_and_their_batch_mates_an_answer(
+    fit: str, make_color_export: Any, hostile_images: Any, odd_images: Any, good_image: Any, tmp_path: Path
+) -> None:
+    directory = make_color_export(fit=fit, tile_overlap=8)
+    assert len(hostile_images) >= 30
+    names = [*hostile_images, *odd_images]
+    found = probe(directory, good_image[0], [*hostile_images.values(), *odd_images.values()], tmp_path)
+    for name, (valid, error, mates_are_right, mask_bytes) in zip(names, found["rows"], strict=True):
+        assert mates_are_right, name
+        assert valid == (name in odd_images), (name, error)
+        assert (len(error) > 5) != valid and "\n" not in error, (name, error)
+        assert (mask_bytes > 0) == valid, name
+    assert found["megabytes"] <= 400
+
+
+def test_the_reason_says_what_is_wrong(color_export: Path, hostile_images: Any) -> None:
+    reasons = {
+        "PNG of 13000x13000": "13000x13000 pixels, at most 50000000 are accepted (image.max_pixels)",
+        "BMP that says 30000x30000": "30000x30000 pixels, at most 50000000 are accepted (image.max_pixels)",
+        "JPEG that says 65535x65535": "65535x65535 pixels, at most 50000000 are accepted (image.max_pixels)",
+        "still GIF": "not a PNG, JPEG, BMP or WebP file, by its first bytes",
+        "animated WEBP": "an animated WebP, expected a single image",
+        "JPEG of nothing but fillers": "damaged or truncated: its header says no size",
+        "JPEG cut at 160": "damaged or truncated: its header says no size",
+        "random bytes behind a PNG header": "damaged or truncated: it cannot be decoded",
+        "empty": "no bytes",
+    }
+    with SavedModel(color_export) as model:
+        images = as_strings([hostile_images[name] for name in reasons])
+        outputs = model.run("serving_default", {"image_bytes": images})
+    assert dict(zip(reasons, (e.decode() for e in outputs["error"]), strict=True)) == reasons
+
+
+def test_unusual_images_get_the_answer_of_usual_ones(color_export: Path, odd_images: Any, good_image: Any) -> None:
+    same = ["CMYK JPEG", "PNG with alpha", "palette PNG", "lossless WebP", "WebP with alpha", "JPEG", "BMP"]
+    with SavedModel(color_export) as model:
+        outputs = model.run("serving_default", {"image_bytes": as_strings([odd_images[name] for name in same])})
+    for name, mask in zip(same, outputs["mask_png"], strict=True):
+        class_ids = np.asarray(Image.open(io.BytesIO(mask)))
+        assert (class_ids == good_image[1]).mean() > 0.9, name
+
+
+def test_a_large_image_within_the_limit_takes_bounded_memory(
+    color_export: Path, good_image: Any, tmp_path: Path, make_bomb: Any
+) -> None:
+    """7,000x7,000 pixels: all classes at its size would take 784 MB."""
+    found = probe(color_export, good_image[0], [make_bomb(7000, 7000)], tmp_path)
+    [(valid, error, mates_are_right, _)] = found["rows"]
+    assert valid and mates_are_right, error
+    assert found["megabytes"] <= 800
+
+
+def test_a_row_of_pixels_is_not_padded_to_gigabytes_of_tiles(
+    make_color_export: Any, good_image: Any, tmp_path: Path, make_bomb: Any
+) -> None:
+    found = probe(make_color_export(fit="tile", tile_overlap=8), good_image[0], [make_bomb(40_000_000, 1)], tmp_path)
+    [(valid, error, mates_are_right, _)] = found["rows"]
+    assert not valid and mates_are_right
+    assert error.startswith("too long and thin")
+    assert found["megabytes"] <= 400

@@ -1,0 +1,145 @@
+"""Files in, pictures and areas out; by folder and by URL, whole and in tiles."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline import cli
+from serving.predict import regions
+from serving.server import Server
+
+
+@pytest.fixture(scope="module")
+def server(color_export: Path) -> Iterator[Server]:
+    with Server(color_export, grpc_port=0, rest_port=0) as running:
+        yield running
+
+
+@pytest.fixture
+def photos(tmp_path: Path, good_image: Any) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "good.png").write_bytes(good_image[0])
+    picture = Image.open(folder / "good.png")
+    picture.resize((200, 150), Image.Resampling.NEAREST).save(folder / "large.png")
+    return folder
+
+
+@pytest.fixture
+def config(tmp_path: Path, make_config: Any) -> Path:
+    lines = []
+    for segmentation_class in make_config().classes:
+        lines += ["[[classes]]", f'name = "{segmentation_class.name}"', f"color = {list(segmentation_class.color)}"]
+    path = tmp_path / "mine.toml"
+    path.write_text("\n".join([*lines, "[image]", "height = 48", "width = 48"]) + "\n")
+    return path
+
+
+def exit_code(*arguments: Any) -> int:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([str(argument) for argument in arguments])
+    return int(ended.value.code or 0)
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with (out / "areas.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("interface", ["folder", "grpc", "http"])
+def test_every_interface_gives_the_same_files(
+    interface: str, server: Server, color_export: Path, photos: Path, config: Path, tmp_path: Path, capfd: Any
+) -> None:
+    target = {
+        "folder": [color_export],
+        "grpc": [f"grpc://127.0.0.1:{server.grpc_port}", "--config", config],
+        "http": [f"http://127.0.0.1:{server.rest_port}", "--config", config],
+    }[interface]
+    out = tmp_path / "out"
+    assert exit_code("predict", target[0], photos, "--out", out, *target[1:]) == 0
+    assert sorted(p.name for p in out.iterdir()) == [
+        *("areas.csv", "good_mask.png", "good_overlay.png", "large_mask.png", "large_overlay.png"),
+    ]
+    printed = capfd.readouterr().out
+    assert "2 of 2 images" in printed and "p50" in printed and "p95" in printed
+    found = {(Path(row["image"]).stem, row["class"]): row for row in rows(out)}
+    assert found["good", "inclusion"] == {
+        "image": str(photos / "good.png"),
+        "class": "inclusion",
+        "pixels": "156",
+        "share": "0.067708",
+        "regions": "1",
+        "boxes": "4 8 26 6",
+    }
+    assert found["good", "background"]["regions"] == "" and found["good", "background"]["boxes"] == ""
+
+
+def test_tiles_keep_the_scale_and_give_what_the_colors_say(color_export: Path, photos: Path, tmp_path: Path) -> None:
+    assert exit_code("predict", color_export, photos / "large.png", "--out", tmp_path / "out", "--tiled") == 0
+    mask, picture = (np.asarray(Image.open(p)) for p in (tmp_path / "out" / "large_mask.png", photos / "large.png"))
+    np.testing.assert_array_equal(mask, picture)
+
+
+def test_every_file_without_an_answer_is_named_with_its_reason(
+    color_export: Path, photos: Path, tmp_path: Path, hostile_images: Any, capfd: Any
+) -> None:
+    for name in ("still GIF", "empty", "PNG of 13000x13000"):
+        (photos / f"{name}.png").write_bytes(hostile_images[name])
+    out = tmp_path / "out"
+    assert exit_code("predict", color_export, photos, "--out", out) == 1
+    lines = capfd.readouterr().err.splitlines()
+    assert [line.partition("photos/")[2] for line in lines] == [
+        "PNG of 13000x13000.png: no prediction (13000x13000 pixels, at most 50000000 are accepted (image.max_pixels))",
+        "empty.png: no prediction (no bytes)",
+        "still GIF.png: no prediction (not a PNG, JPEG, BMP or WebP file, by its first bytes)",
+    ]
+    assert (out / "good_mask.png").is_file() and not (out / "empty_mask.png").exists()
+    assert len(rows(out)) == 2 * 4
+
+
+def test_a_url_needs_the_config_and_it_must_be_the_models(
+    server: Server, photos: Path, tmp_path: Path, config: Path, capfd: Any
+) -> None:
+    url = f"grpc://127.0.0.1:{server.grpc_port}"
+    assert exit_code("predict", url, photos, "--out", tmp_path / "out") == 1
+    assert "a server does not tell classes and colours; add --config" in capfd.readouterr().err
+    text = config.read_text()
+    config.write_text(text[: text.index('[[classes]]\nname = "scratches"')] + text[text.index("[image]") :])
+    assert exit_code("predict", url, photos, "--out", tmp_path / "out", "--config", config) == 1
+    assert "the model has 4 classes, the config 3" in capfd.readouterr().err
+
+
+def test_a_server_that_is_away_is_named_for_every_file(photos: Path, config: Path, tmp_path: Path, capfd: Any) -> None:
+    arguments = ["predict", "http://127.0.0.1:9", photos, "--out", tmp_path / "out", "--config", config]
+    assert exit_code(*arguments, "--deadline", "1") == 1
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 2 and all("http://127.0.0.1:9/v1/models/flexunet:predict" in line for line in lines)
+
+
+def test_regions_touch_at_corners_and_have_boxes() -> None:
+    class_ids = np.zeros((6, 8), np.uint8)
+    class_ids[0, 0] = class_ids[1, 1] = 1
+    class_ids[3:5, 4:8] = 1
+    class_ids[5, 0] = 2
+    assert regions(class_ids, 1) == [(0, 0, 2, 2), (4, 3, 4, 2)]
+    assert regions(class_ids, 2) == [(0, 5, 1, 1)]
+    assert regions(class_ids, 3) == []
+
+
+def test_docker_mounts_the_folder_of_versions_read_only(color_export: Path, capfd: Any) -> None:
+    assert exit_code("serve", color_export.parent, "--docker") == 0
+    command = capfd.readouterr().out
+    assert f"type=bind,source={color_export.parent},target=/models/flexunet,readonly tensorflow" not in command
+    assert f"source={color_export.parent},target=/models/flexunet,readonly" in command
+    assert "tensorflow/serving:2.21.0" in command and "--cap-drop=ALL" in command
+    assert "--enable_per_model_batching_parameters=true" in command
+
+
+def test_serving_no_model_is_the_users_mistake(tmp_path: Path, capfd: Any) -> None:
+    assert exit_code("serve", tmp_path) == 1
+    assert "no model here" in capfd.readouterr().err

@@ -1,0 +1,183 @@
+"""The served signatures: from encoded images, records or pixels to masks. `evaluate` is in trainer_module/export.py.
+
+TF Serving batches the requests of many callers, and one failing row fails its batch: so a row never fails, it says
+`valid = false` and why. Every output's first dimension is the batch.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from pipeline import features
+from pipeline.config import TrainerConfig
+from trainer_module.batching import in_chunks, map_rows
+from transform_module import images
+
+# Images, or tiles, that go through the model together.
+CHUNK = 16
+# Masks are mostly flat: level 1 takes a fifth of the default's time for a few percent more bytes.
+_PNG_COMPRESSION = 1
+# Two images at once where that costs no more than a hundred megabytes.
+_PARALLEL_PIXELS = 4_000_000
+
+_ROW_TYPES = (tf.string, tf.float32, tf.float32, tf.string)
+
+
+class ServingSignatures:
+    """Signatures over `predict`, uint8 `[N, height, width, 3]` -> probabilities float32 `[N, height, width, C]`."""
+
+    def __init__(self, predict: Callable[[tf.Tensor], tf.Tensor], config: TrainerConfig) -> None:
+        self._predict, self._image, self._records = predict, config.image, config.records
+        self._num_classes = len(config.classes)
+        # An image may be cut into a thousand tiles.
+        self._images_at_once = 1 if config.image.fit == "tile" else CHUNK
+
+    def by_name(self) -> dict[str, Callable[..., dict[str, tf.Tensor]]]:
+        """The signatures by the names that callers use."""
+        return {
+            features.SIGNATURE_SERVING: self.serve,
+            features.SIGNATURE_REST: self.serve_rest,
+            features.SIGNATURE_EXAMPLES: self.serve_examples,
+            features.SIGNATURE_PIXELS: self.pixels,
+            features.SIGNATURE_PROBABILITIES: self.probabilities,
+        }
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.INPUT_IMAGE_BYTES)])
+    def serve(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """PNG, JPEG, BMP or WebP images of any size, string `[N]` -> for each image: `mask_png`, string, its class ids
+        at its own size as a grey PNG; `class_fractions`, float32 `[N, C]`, the share of its pixels of each class;
+        `confidence`, float32, the mean over its pixels of the probability of the class chosen there; `valid`, bool;
+        `error`, string, "" or why there is no answer: then the mask is "" and the numbers are 0.
+        """
+        image_bytes = tf.ensure_shape(image_bytes, [None])
+        masks, fractions, confidence, error = in_chunks(
+            self._answer_images, image_bytes, _ROW_TYPES, self._images_at_once
+        )
+        return {
+            features.OUTPUT_MASK_PNG: masks,
+            features.OUTPUT_CLASS_FRACTIONS: tf.ensure_shape(fractions, [None, self._num_classes]),
+            features.OUTPUT_CONFIDENCE: confidence,
+            features.OUTPUT_VALID: error == "",
+            features.OUTPUT_ERROR: error,
+        }
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.INPUT_IMAGE_BYTES)])
+    def serve_rest(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """As `serve`, with the mask under a name that TF Serving's REST interface writes as base64."""
+        outputs = self.serve(image_bytes)
+        return {features.OUTPUT_MASK_PNG_REST: outputs.pop(features.OUTPUT_MASK_PNG), **outputs}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.INPUT_EXAMPLES)])
+    def serve_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        """As `serve`, from serialized records, for InfraValidator and BulkInferrer; no mask is needed in them."""
+        key = self._records.image
+
+        def image_of(example: tf.Tensor) -> tf.Tensor:
+            return tf.io.parse_single_example(example, {key: tf.io.FixedLenFeature([], tf.string, "")})[key]
+
+        def image_or_nothing(example: tf.Tensor) -> tf.Tensor:
+            attempt = tf.data.Dataset.from_tensors(example).map(image_of).ignore_errors(log_warning=False)
+            return attempt.concatenate(tf.data.Dataset.from_tensors("")).take(1).get_single_element()
+
+        return self.serve(map_rows(image_or_nothing, tf.ensure_shape(examples, [None]), tf.string))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name=features.INPUT_PIXELS)])
+    def pixels(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        """RGB of one size, uint8 `[N, H, W, 3]` -> `class_ids`, uint8 `[N, H, W]`."""
+
+        def answer(row: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+            return images.class_ids_and_confidence(row, size, self._image)[0]
+
+        return {features.OUTPUT_CLASS_IDS: self._answer_pixels(answer, pixels, tf.uint8)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name=features.INPUT_PIXELS)])
+    def probabilities(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        """RGB of one size, uint8 `[N, H, W, 3]` -> `probabilities`, float32 `[N, H, W, C]`."""
+
+        def answer(row: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+            return images.unfit_probabilities(row, size, self._image)
+
+        return {features.OUTPUT_PROBABILITIES: self._answer_pixels(answer, pixels, tf.float32)}
+
+    def _answer_pixels(
+        self, answer: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], pixels: tf.Tensor, dtype: tf.DType
+    ) -> tf.Tensor:
+        # Without this a tensor of another rank would end the whole process inside a kernel.
+        pixels = tf.ensure_shape(pixels, [None, None, None, 3])
+        size = tf.shape(pixels)[1:3]
+        area = tf.reduce_prod(tf.cast(size, tf.int64))
+        limit = self._image.max_pixels
+        words = f"each image must have from 1 to {limit} pixels (image.max_pixels)"
+        with tf.control_dependencies([tf.debugging.Assert((area > 0) & (area <= limit), [words, tf.shape(pixels)])]):
+            pixels = tf.identity(pixels)
+
+        def predict(part: tf.Tensor) -> tuple[tf.Tensor]:
+            spec = tf.TensorSpec([None, self._image.height, self._image.width, 3], tf.uint8)
+            tiles = map_rows(lambda image: images.fit_image(image, self._image), part, spec)
+            return (map_rows(lambda row: answer(row, size), self._predict_rows(tiles), dtype),)
+
+        [answers] = in_chunks(predict, pixels, (dtype,), self._images_at_once)
+        return answers
+
+    def _answer_images(self, encoded: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        tiles, sizes, problem = images.decode_rows(encoded, self._image)
+        probabilities = self._predict_rows(tiles)
+        # argmax over NaN gives a plausible mask.
+        finite = tf.reduce_all(tf.math.is_finite(probabilities), axis=[1, 2, 3, 4])
+        problem = tf.where((problem == "") & tf.logical_not(finite), "the model gave no number", problem)
+        small = tf.reduce_max(tf.reduce_prod(tf.cast(sizes, tf.int64), axis=1)) <= _PARALLEL_PIXELS
+        rows = (probabilities, sizes, problem)
+        masks, fractions, confidence = tf.cond(small, lambda: self._masks(rows, 2), lambda: self._masks(rows, 1))
+        return masks, fractions, confidence, problem
+
+    def _masks(self, rows: tuple[tf.Tensor, ...], at_once: int) -> tuple[tf.Tensor, ...]:
+        return tf.map_fn(self._mask_or_nothing, rows, parallel_iterations=at_once, fn_output_signature=_ROW_TYPES[:3])
+
+    def _mask_or_nothing(self, row: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
+        probabilities, size, problem = row
+        nothing = (tf.constant(b""), tf.zeros([self._num_classes]), tf.constant(0.0))
+        return tf.cond(problem == "", lambda: self._mask(probabilities, size), lambda: nothing)
+
+    def _mask(self, probabilities: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        class_ids, confidence = images.class_ids_and_confidence(probabilities, size, self._image)
+        pixels = [tf.reduce_sum(tf.cast(class_ids == class_id, tf.int32)) for class_id in range(self._num_classes)]
+        fractions = tf.cast(tf.stack(pixels), tf.float32) / tf.cast(tf.reduce_prod(size), tf.float32)
+        return tf.io.encode_png(class_ids[..., tf.newaxis], _PNG_COMPRESSION), fractions, confidence
+
+    def _predict_rows(self, tiles: tf.Tensor) -> tf.Tensor:
+        """uint8 `[N, tiles, height, width, 3]` -> float32 `[N, tiles, height, width, C]`."""
+        height, width = self._image.height, self._image.width
+        flat = tf.reshape(tiles, [-1, height, width, 3])
+        [predicted] = in_chunks(lambda part: (self._predict(part),), flat, (tf.float32,), CHUNK)
+        return tf.reshape(predicted, [tf.shape(tiles)[0], -1, height, width, self._num_classes])
+
+
+def check_graph(saved_model: Any) -> None:
+    """Raises ValueError for an op that needs Python or files: TF Serving has neither.
+
+    Args:
+      saved_model: the SavedModel proto. Saving and restoring variables are the loader's own ops and are let be.
+    """
+    graph = saved_model.meta_graphs[0].graph_def
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    found = sorted({node.op for node in nodes if _is_forbidden(node.op)})
+    if found:
+        raise ValueError(
+            f"the export holds {', '.join(found)}, expected a graph that neither calls Python nor touches files: "
+            "replace it by TensorFlow ops"
+        )
+
+
+def _is_forbidden(op: str) -> bool:
+    files = (
+        "ReadFile",
+        "WriteFile",
+        "MatchingFiles",
+        "TextLine",
+        "TFRecord",
+        "FixedLengthRecord",
+        "Snapshot",
+        "SaveDataset",
+    )
+    return "PyFunc" in op or any(name in op for name in files) or op in {"LoadDataset", "Print", "PrintV2"}

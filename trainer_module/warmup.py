@@ -1,0 +1,78 @@
+"""What TF Serving reads beside a graph: requests that it replays before it calls a version ready, and batching."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from pipeline import features
+from pipeline.config import TrainerConfig
+from serving.protos import predict_pb2 as pb
+from serving.wire import as_strings, predict_request
+
+# The first request of a size compiles kernels; later ones of another size are as fast as ever.
+_BATCH_SIZES = (1, 16)
+# A model for images of 8192x8192 would have gigabytes of warm-up.
+_MAX_BYTES = 16 * 2**20
+# One batch at a time: a batch already uses every core. A full queue answers UNAVAILABLE, and clients come again.
+_BATCHING = """\
+# For --enable_batching --enable_per_model_batching_parameters. Requests of `pixels` and `probabilities` are joined only
+# if they have one image size: a server whose callers send several sizes must run without batching.
+max_batch_size {{ value: {batch} }}
+batch_timeout_micros {{ value: 2000 }}
+max_enqueued_batches {{ value: 64 }}
+num_batch_threads {{ value: 2 }}
+"""
+
+
+def write_warmup(directory: Path, config: TrainerConfig) -> None:
+    """Writes requests for every served signature to `assets.extra/tf_serving_warmup_requests`.
+
+    A record that fails makes TF Serving refuse the version: the export's tests and the serving validator replay them.
+    """
+    path = directory / features.ASSETS_EXTRA / features.EXPORTED_WARMUP
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for signature, inputs in _requests(config):
+            request = predict_request(signature, inputs)
+            writer.write(pb.PredictionLog(predict_log=pb.PredictLog(request=request)).SerializeToString())
+
+
+def write_batching(directory: Path) -> None:
+    """Writes `batching_params.pbtxt`, where TF Serving looks for a model's own batching parameters."""
+    (directory / features.EXPORTED_BATCHING).write_text(_BATCHING.format(batch=_BATCH_SIZES[-1]), encoding="utf-8")
+
+
+def _requests(config: TrainerConfig) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    pixels = _picture(config.image.height, config.image.width)
+    encoded = [_encode(pixels, kind) for kind in ("PNG", "JPEG", "BMP", "WEBP")]
+    for count in (count for count in _BATCH_SIZES if count == 1 or count * pixels.nbytes <= _MAX_BYTES):
+        pictures = as_strings([encoded[index % len(encoded)] for index in range(count)])
+        records = as_strings([_record(picture, config) for picture in pictures])
+        stacked = np.repeat(pixels[np.newaxis], count, axis=0)
+        yield features.SIGNATURE_SERVING, {features.INPUT_IMAGE_BYTES: pictures}
+        yield features.SIGNATURE_REST, {features.INPUT_IMAGE_BYTES: pictures}
+        yield features.SIGNATURE_EXAMPLES, {features.INPUT_EXAMPLES: records}
+        yield features.SIGNATURE_PIXELS, {features.INPUT_PIXELS: stacked}
+        yield features.SIGNATURE_PROBABILITIES, {features.INPUT_PIXELS: stacked}
+
+
+def _picture(height: int, width: int) -> np.ndarray:
+    """Noise over a slope: what a flat image would let a decoder skip."""
+    noise = np.random.default_rng(0).integers(0, 64, (height, width, 3))
+    slope = np.linspace(0, 191, width)[np.newaxis, :, np.newaxis]
+    return (noise + slope).astype(np.uint8)
+
+
+def _encode(pixels: np.ndarray, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def _record(picture: bytes, config: TrainerConfig) -> bytes:
+    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[picture]))
+    example = tf.train.Example(features=tf.train.Features(feature={config.records.image: feature}))
+    return example.SerializeToString()
