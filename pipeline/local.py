@@ -153,9 +153,7 @@ def _final_state(store: Any, execution_id: int | None) -> tuple[int, dict[str, s
     return execution.last_known_state, {event.path.steps[0].key: uris[event.artifact_id] for event in events}
 
 
-def _publish_report(
-    results: dict[str, NodeResult], root: Path, run_id: str, accepted_refused: str
-) -> dict[str, Any]:
+def _publish_report(results: dict[str, NodeResult], root: Path, run_id: str, accepted_refused: str) -> dict[str, Any]:
     """`root/report` shows the last run, also when the report itself came from the cache."""
     source, target = Path(results["Reporter"].outputs["report"]), root / "report"
     metrics = {**json.loads((source / METRICS_FILE).read_text(encoding="utf-8")), "run_id": run_id}

@@ -1,4 +1,4 @@
-"""Whose refusal keeps a model from being pushed; what is pushed, and how, is in tests/serving/test_versions.py and e2e."""
+"""Whose refusal keeps a model from being pushed; how it is pushed is in tests/serving/test_versions.py and e2e."""
 
 from pathlib import Path
 from typing import Any
