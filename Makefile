@@ -8,7 +8,9 @@ RUN := .venv/bin/
 export UV_PYTHON_DOWNLOADS := never
 export PYTHONHASHSEED := 0
 
-.PHONY: demo test test-all lint bench setup requirements clean
+IMAGES ?= $(error name a folder of images and masks: make $(MAKECMDGOALS) IMAGES=DIR)
+
+.PHONY: demo test test-all lint bench recipes ablation setup requirements clean
 .DEFAULT_GOAL := demo
 
 demo: setup ## The whole pipeline on generated steel surfaces
@@ -28,9 +30,13 @@ lint: setup ## Style, types, layers, and that lock and requirements agree
 	$(UV) lock --check
 	$(UV) export $(EXPORT) | diff - requirements.txt
 
-bench: setup ## Scaling, memory and throughput of ingest and of the gate; coverage of its intervals
+bench: setup ## Speed, memory and scaling as ratios, each against a baseline in the same run; coverage of the intervals
 	$(RUN)python -m benchmarks.ingest
+	$(RUN)python -m benchmarks.training
 	$(RUN)python -m benchmarks.gate
+
+recipes ablation: setup ## Needs IMAGES=DIR, such as NEU-Seg; goes on where it was stopped
+	$(RUN)python -m benchmarks.recipes $@ --images $(IMAGES)
 
 setup: .venv/.done
 

@@ -122,6 +122,23 @@ def predict(model: Path, images: tuple[Path, ...], out: Path) -> None:
 
 
 @cli.command()
+@_CONFIG
+@_SET
+@click.option(
+    "--batch", type=click.IntRange(min=1), help="Images of the step whose memory is told.  [train.batch_size]"
+)
+@click.option("--diagram", type=click.Path(path_type=Path), metavar="FILE", help="Draws the levels: PNG, SVG or PDF.")
+def inspect(config: str, overrides: tuple[str, ...], batch: int | None, diagram: Path | None) -> None:
+    """Tells layers, parameters, memory and multiply-accumulates of the model of a config.
+
+    Example: flexunet inspect --config synthetic-neu-seg --diagram model.svg
+    """
+    from pipeline.commands import run_inspect
+
+    run_inspect(config, overrides, batch, diagram)
+
+
+@cli.command()
 def doctor() -> None:
     """Checks this machine: versions, missing parts, memory, disk, GPU, and says what to do about each."""
     from pipeline.commands import run_doctor

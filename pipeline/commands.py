@@ -121,6 +121,34 @@ def run_predict(model: Path, images: Sequence[Path], out: Path) -> None:
         raise UserError("\n".join(f"{f.image}: no prediction ({f.reason})" for f in failures))
 
 
+def run_inspect(config: str, overrides: Sequence[str], batch: int | None, diagram: Path | None) -> None:
+    """`flexunet inspect`."""
+    loaded = load_config(config, overrides)
+    with captured_output(NO_LOG) as console:
+        from trainer_module.model import build_model
+        from trainer_module.summary import activation_bytes, draw_diagram, layer_costs
+
+        model = build_model(
+            loaded.image.height, loaded.image.width, len(loaded.classes), loaded.model, loaded.train.seed
+        )
+        costs, images = layer_costs(model), batch or loaded.train.batch_size
+        table = Table("layer", "kind", "output", "parameters", "million MAC", box=None)
+        for cost in costs:
+            shape = "x".join(map(str, cost.output_shape))
+            table.add_row(
+                cost.name, cost.kind, shape, f"{cost.parameters:,}", f"{cost.multiply_accumulates / 1e6:,.1f}"
+            )
+        console.print(table)
+        console.print(
+            f"{model.count_params():,} parameters, "
+            f"{sum(cost.multiply_accumulates for cost in costs) / 1e9:.2f} GMAC an image, "
+            f"{activation_bytes(costs, images) / 2**20:,.0f} MiB of activations for a training step of {images} images"
+        )
+        if diagram is not None:
+            draw_diagram(loaded, diagram)
+            console.print(f"diagram: {diagram}")
+
+
 def run_doctor() -> None:
     """`flexunet doctor`."""
     from pipeline.doctor import check_machine

@@ -114,21 +114,71 @@ class ModelConfig(Section):
     dropout: float = Field(default=0.03, ge=0, lt=1, description="Level i drops dropout * i.")
     dropout_seed: int | None = Field(default=None, ge=0, description="Unset: drawn from train.seed.")
     normalization: Literal["none", "batch", "group"] = "none"
-    activation: Literal["relu", "mish", "elu", "gelu", "leaky_relu", "selu", "silu", "swish", "tanh"] = "relu"
+    activation: Literal[
+        "relu",
+        "mish",
+        "celu",
+        "elu",
+        "gelu",
+        "hard_silu",
+        "hard_swish",
+        "leaky_relu",
+        "relu6",
+        "selu",
+        "silu",
+        "softplus",
+        "softsign",
+        "swish",
+        "tanh",
+    ] = "relu"
     head: Literal["softmax", "sigmoid"] = Field(
         default="softmax",
         description="sigmoid: one output channel, for exactly two classes; everything after it sees two.",
     )
 
 
+class AugmentConfig(Section):
+    """Random changes of training images, drawn anew each epoch; image and mask move together.
+
+    0, false and an empty list turn a change off. Flips and symmetries are drawn evenly; each of the others is applied
+    with `probability`.
+    """
+
+    horizontal_flip: bool = False
+    vertical_flip: bool = False
+    symmetries: bool = Field(
+        default=False, description="One of the eight symmetries of the square; where height is not width, of the four."
+    )
+    probability: Share = Field(default=0.5, description="Of each of the changes below.")
+    rotations: tuple[Annotated[float, Field(ge=-180, le=180)], ...] = Field(
+        default=(), description="Degrees, of which one is drawn."
+    )
+    shrink: float = Field(default=0, ge=0, lt=1, description="By at most this share of the size.")
+    zoom: float = Field(default=0, ge=0, le=4, description="Into a random part, by at most this share of the size.")
+    shear: float = Field(default=0, ge=0, le=60, description="Degrees, at most.")
+    elastic: float = Field(default=0, ge=0, le=0.2, description="Displacement, share of the size, at most.")
+    distortion: float = Field(default=0, ge=0, le=0.2, description="Of rows and columns, share of the size, at most.")
+    barrel: float = Field(default=0, ge=0, le=0.5, description="Strength of barrel (or pincushion) at the corners.")
+    sharpen: float = Field(default=0, ge=0, le=4, description="Weight of the unsharp mask, at most.")
+    brighten: float = Field(default=0, ge=0, le=255, description="Grey levels added or taken, at most.")
+    contrast: float = Field(default=0, ge=0, lt=1, description="Share by which contrast grows or falls, at most.")
+    noise: float = Field(default=0, ge=0, le=128, description="Standard deviation in grey levels, at most.")
+
+
 class TrainConfig(Section):
     """The recipe."""
 
     epochs: int = Field(default=100, ge=1)
-    batch_size: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=8, ge=1, description="Images (or tiles) of one step, over all GPUs together.")
+    optimizer: Literal["adam", "adamw"] = "adam"
+    weight_decay: float = Field(default=0.0, ge=0, le=1, description="Decoupled; only for optimizer = 'adamw'.")
     learning_rate: float = Field(default=1e-3, gt=0)
     clipvalue: float | None = Field(default=None, gt=0, description="Each gradient element is clipped to this size.")
-    loss: Literal["cross_entropy", "cross_entropy_dice"] = "cross_entropy"
+    loss: Literal["cross_entropy", "cross_entropy_dice", "focal", "focal_dice"] = "cross_entropy"
+    focal_gamma: float = Field(default=2.0, ge=0, le=10, description="Only for the focal losses.")
+    class_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="Weight of a class in cross-entropy and focal loss, by name; 1 if not named."
+    )
     schedule: Literal["constant", "cosine", "plateau"] = "plateau"
     warmup_epochs: float = Field(default=0, ge=0, description="Epochs of linear warm-up; only for schedule = 'cosine'.")
     plateau_factor: float = Field(default=0.4, gt=0, lt=1)
@@ -137,10 +187,30 @@ class TrainConfig(Section):
     monitor: Literal["loss", "foreground_dice"] = Field(
         default="foreground_dice", description="Measured on `eval`; keeps the best weights and steers early stopping."
     )
-    flips: bool = Field(default=False, description="Random horizontal and vertical flips of image and mask together.")
+    ema_decay: float | None = Field(
+        default=None, gt=0, lt=1, description="The weights measured and kept are an average over steps with this decay."
+    )
+    warm_start: bool = Field(
+        default=False, description="Starts from the weights of the newest model that was pushed from other data."
+    )
     cache_megabytes: int = Field(default=2048, ge=0, description="Decoded images are kept in memory while they fit.")
+    disk_cache_megabytes: int = Field(
+        default=0, ge=0, description="What does not fit into memory is kept on disk while it fits here."
+    )
     max_seconds: float | None = Field(
-        default=None, gt=0, description="Training stops after the epoch that passes this."
+        default=None,
+        gt=0,
+        description="Training stops after the epoch that passes this; a cosine ends here if it comes before `epochs`.",
+    )
+    preview_images: int = Field(
+        default=6, ge=0, le=64, description="Images of `eval` whose predicted masks are drawn after each epoch."
+    )
+    precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = Field(
+        default="auto", description="auto: float32 on CPUs, mixed on GPUs (bfloat16 from compute capability 8 on)."
+    )
+    jit_compile: Literal["auto", "on", "off"] = Field(default="auto", description="XLA; auto: on GPUs only.")
+    deterministic: Literal["auto", "on", "off"] = Field(
+        default="auto", description="Bit for bit the same weights each time; auto: on CPUs only."
     )
     seed: int = Field(default=137, ge=0)
 
@@ -212,6 +282,7 @@ class TrainerConfig(TransformConfig):
     """The sections that Trainer reads."""
 
     model: ModelConfig = Field(default_factory=ModelConfig)
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
 
 
@@ -244,6 +315,7 @@ class Config(TrainerConfig):
             self._check_head,
             self._check_dropout,
             self._check_warmup,
+            self._check_weights,
             self._check_ignore_color,
             self._check_gate_classes,
         )
@@ -281,6 +353,17 @@ class Config(TrainerConfig):
         warmup, epochs = self.train.warmup_epochs, self.train.epochs
         if warmup >= epochs:
             yield f"train.warmup_epochs is {warmup:g}, expected less than train.epochs, {epochs}"
+
+    def _check_weights(self) -> Iterator[str]:
+        names = [c.name for c in self.classes]
+        for name in self.train.class_weights:
+            if name not in names:
+                yield f"train.class_weights names {name!r}, expected a class: {', '.join(names)}"
+        if self.train.weight_decay and self.train.optimizer != "adamw":
+            yield (
+                f"train.weight_decay is {self.train.weight_decay:g} with optimizer = {self.train.optimizer!r}, "
+                "expected 0; use optimizer = 'adamw'"
+            )
 
     def _check_ignore_color(self) -> Iterator[str]:
         for segmentation_class in self.classes:

@@ -45,15 +45,21 @@ def captured_output(log_file: Path) -> Iterator[Console]:
                 os.close(saved)
 
 
+def terminal() -> Console | None:
+    """The console inside `captured_output`, if it is a terminal: for the bars of code that TFX calls."""
+    handlers = [h for h in logging.getLogger(LOGGER_NAME).handlers if isinstance(h, _ConsoleHandler)]
+    return next((handler.console for handler in handlers if handler.console.is_terminal), None)
+
+
 class _ConsoleHandler(logging.Handler):
     """Prints records as plain lines; rich's own handler wraps them to the width of the terminal."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
-        self._console = console
+        self.console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._console.print(self.format(record), soft_wrap=True)
+        self.console.print(self.format(record), soft_wrap=True)
 
 
 def _flush() -> None:

@@ -9,7 +9,17 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx import v1 as tfx
 from tfx.types import standard_artifacts
 
-from components import baseline, drift, mask_validator, pusher, record_gen, record_schema, report, segmentation_metrics
+from components import (
+    baseline,
+    drift,
+    mask_validator,
+    pusher,
+    record_gen,
+    record_schema,
+    report,
+    segmentation_metrics,
+    warm_start,
+)
 from dataset.manifest import MANIFEST, newest_spans
 from pipeline import features
 from pipeline.config import Config, GateSettings, SchemaConfig, TrainerConfig, TransformConfig, part_of
@@ -99,14 +109,21 @@ def create_pipeline(
     )
     # Nothing is learnt from records that were not found good.
     transform.add_upstream_node(validator)
+    transformed = transform.outputs["transformed_examples"]
+    base_model = _warm_start(config, transformed) if config.train.warm_start else None
     trainer = tfx.components.Trainer(
-        examples=transform.outputs["transformed_examples"],
+        examples=transformed,
+        base_model=base_model.outputs["model"] if base_model else None,
         transform_graph=transform.outputs["transform_graph"],
         schema=schema.outputs["schema"],
         run_fn=RUN_FN,
         train_args=tfx.proto.TrainArgs(splits=[features.SPLIT_TRAIN]),
         eval_args=tfx.proto.EvalArgs(splits=[features.SPLIT_EVAL]),
-        custom_config=_custom_config(part_of(config, TrainerConfig).model_dump_json(), RUN_FN, fingerprint),
+        custom_config={
+            **_custom_config(part_of(config, TrainerConfig).model_dump_json(), RUN_FN, fingerprint),
+            # Each run has a folder of its own; what a killed training resumes from must outlive it.
+            "checkpoints": f"{paths.root}/checkpoints",
+        },
     )
     resolver = tfx.dsl.Resolver(
         strategy_class=baseline.LatestPushedModel,
@@ -152,6 +169,7 @@ def create_pipeline(
             drift_reporter,
             validator,
             transform,
+            *([base_model] if base_model else []),
             trainer,
             resolver,
             evaluator,
@@ -162,6 +180,16 @@ def create_pipeline(
         metadata_connection_config=metadata_connection,
         beam_pipeline_args=list(beam_args),
     )
+
+
+def _warm_start(config: Config, examples: tfx.types.BaseChannel) -> tfx.dsl.Resolver:
+    return tfx.dsl.Resolver(
+        strategy_class=warm_start.WarmStartModel,
+        config={"comparable": _comparable(config)},
+        examples=examples,
+        model=tfx.dsl.Channel(type=standard_artifacts.Model),
+        pushed_model=tfx.dsl.Channel(type=standard_artifacts.PushedModel),
+    ).with_id("WarmStartResolver")
 
 
 def _custom_config(config: str, function: str, fingerprint: Callable[[Sequence[str]], str]) -> dict[str, str]:

@@ -100,3 +100,29 @@ def write_solid_pairs() -> Callable[..., None]:
                 Image.fromarray(colors[class_ids]).save(directory / folder / f"{index:03d}.png")
 
     return write
+
+
+@pytest.fixture(scope="session")
+def write_tiles() -> Callable[..., None]:
+    """Writes what Transform gives: tiles of noise with three coloured squares, and their class ids."""
+
+    def write(path: Path, count: int, size: int = 32, seed: int = 0) -> None:
+        import tensorflow as tf
+
+        generator = np.random.default_rng(seed)
+        colors = np.array([c["color"] for c in CLASSES], np.uint8)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
+            for _ in range(count):
+                class_ids = np.zeros((1, size, size), np.uint8)
+                for class_id in (1, 2, 3):
+                    row, column = generator.integers(0, size - 10, 2)
+                    class_ids[0, row : row + 10, column : column + 10] = class_id
+                noise = generator.integers(0, 80, (1, size, size, 1))
+                image = (colors[class_ids] * 0.6 + noise).astype(np.uint8)
+                example = tf.train.Example()
+                for key, value in (("image", image), ("class_ids", class_ids)):
+                    example.features.feature[key].bytes_list.value.append(tf.io.serialize_tensor(value).numpy())
+                writer.write(example.SerializeToString())
+
+    return write

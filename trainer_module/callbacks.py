@@ -1,15 +1,22 @@
-"""What happens between epochs."""
+"""What happens between steps and epochs."""
 
 import csv
 import logging
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipeline.config import TrainConfig
+from pipeline.console import terminal
+from trainer_module.clock import Clock
+from trainer_module.optimization import CosineSchedule
+
+HISTORY_FILE = "history.csv"
 
 logger = logging.getLogger("flexunet.train")
 
@@ -19,17 +26,17 @@ class ProgressLine(keras.callbacks.Callback):
 
     def __init__(self, epochs: int, images_per_epoch: int) -> None:
         super().__init__()
-        self._epochs, self._images = epochs, images_per_epoch
-
-    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        self._started = time.monotonic()
+        self._epochs, self._images, self._first = epochs, images_per_epoch, None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._epoch_started = time.monotonic()
+        if self._first is None:
+            self._first, self._started = epoch, self._epoch_started
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         now, logs = time.monotonic(), logs or {}
-        left = (now - self._started) / (epoch + 1) * (self._epochs - epoch - 1)
+        done = epoch + 1 - (self._first or 0)
+        left = (now - self._started) / done * (self._epochs - epoch - 1)
         logger.info(
             "epoch %d/%d  loss %.4f  eval loss %.4f  eval foreground Dice %.4f  %.0f images/s  %.0f s left",
             epoch + 1,
@@ -42,16 +49,44 @@ class ProgressLine(keras.callbacks.Callback):
         )
 
 
+class ProgressBar(keras.callbacks.Callback):
+    """A bar over all steps, on a terminal: epoch, loss, foreground Dice, images per second, time left."""
+
+    def __init__(self, epochs: int, images_per_epoch: int, steps_per_epoch: int, console: Any) -> None:
+        super().__init__()
+        self._epochs, self._steps, self._batch = epochs, steps_per_epoch, images_per_epoch / steps_per_epoch
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=console, transient=True)
+        self._task = self._bar.add_task("training", total=epochs * steps_per_epoch)
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        self._bar.start()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._epoch = epoch
+        self._bar.update(self._task, completed=epoch * self._steps)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        loss, dice = (float((logs or {}).get(name, math.nan)) for name in ("loss", "foreground_dice"))
+        speed = (self._bar.tasks[0].speed or 0.0) * self._batch
+        what = f"epoch {self._epoch + 1}/{self._epochs}  loss {loss:.4f}  Dice {dice:.4f}  {speed:.0f} images/s"
+        self._bar.update(self._task, advance=1, description=what)
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        self._bar.stop()
+
+
 class History(keras.callbacks.Callback):
     """history.csv, one row an epoch, written as it goes (Keras' CSVLogger buffers until training ends)."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self._path = path
+        self.path = path
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        row: dict[str, float] = {"epoch": epoch + 1, **(logs or {})}
-        with self._path.open("a", newline="", encoding="utf-8") as file:
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        row: dict[str, float] = {"epoch": epoch + 1, "learning_rate": rate, **(logs or {})}
+        with self.path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(row))
             if file.tell() == 0:
                 writer.writeheader()
@@ -61,38 +96,71 @@ class History(keras.callbacks.Callback):
 class TimeLimit(keras.callbacks.Callback):
     """Stops after the epoch in which `seconds` have passed."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, clock: Clock) -> None:
         super().__init__()
-        self._seconds = seconds
-
-    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        self._deadline = time.monotonic() + self._seconds
+        self._limit, self._clock = seconds, clock
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        if time.monotonic() > self._deadline:
-            logger.info("stopped after epoch %d: train.max_seconds is %g", epoch + 1, self._seconds)
+        if self._clock.seconds > self._limit:
+            logger.info("stopped after epoch %d: train.max_seconds is %g", epoch + 1, self._limit)
             self.model.stop_training = True
 
 
-def training_callbacks(config: TrainConfig, log_directory: Path, images_per_epoch: int) -> list[Any]:
-    """Early stopping with the best weights, plateau, TensorBoard, CSV history and a line per epoch."""
+class StopOnNan(keras.callbacks.Callback):
+    """Stops at a loss that is no finite number and says so; what was best before is kept."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        if not math.isfinite((logs or {}).get("loss", 0.0)) and not self.model.stop_training:
+            logger.warning(
+                "the loss is not finite in step %d of epoch %d: training stops with the best weights before; "
+                "lower train.learning_rate or set train.clipvalue",
+                batch + 1,
+                self._epoch + 1,
+            )
+            self.model.stop_training = True
+
+
+def training_callbacks(
+    config: TrainConfig, log_directory: Path, images_per_epoch: int, steps_per_epoch: int, clock: Clock
+) -> list[Any]:
+    """Averaged weights, early stopping with the best ones, schedule, TensorBoard, CSV history, bar and lines.
+
+    Those before the others bring the weights into the model that the others measure.
+    """
     monitor, mode = ("val_loss", "min") if config.monitor == "loss" else ("val_foreground_dice", "max")
     log_directory.mkdir(parents=True, exist_ok=True)
     callbacks: list[Any] = [
-        keras.callbacks.TerminateOnNaN(),
+        StopOnNan(),
         keras.callbacks.EarlyStopping(
             monitor, patience=config.early_stopping_patience, mode=mode, restore_best_weights=True
         ),
-        History(log_directory / "history.csv"),
+        History(log_directory / HISTORY_FILE),
         keras.callbacks.TensorBoard(str(log_directory), write_graph=False),
         ProgressLine(config.epochs, images_per_epoch),
     ]
+    if config.ema_decay is not None:
+        callbacks.insert(0, keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
     if config.schedule == "plateau":
         callbacks.append(
             keras.callbacks.ReduceLROnPlateau(
                 monitor, factor=config.plateau_factor, patience=config.plateau_patience, mode=mode
             )
         )
+    if config.schedule == "cosine":
+        callbacks.append(CosineSchedule(config, steps_per_epoch, clock))
     if config.max_seconds is not None:
-        callbacks.append(TimeLimit(config.max_seconds))
+        callbacks.append(TimeLimit(config.max_seconds, clock))
+    console = terminal()
+    if console is not None:
+        callbacks.append(ProgressBar(config.epochs, images_per_epoch, steps_per_epoch, console))
     return callbacks
+
+
+def close_bars(callbacks: Sequence[Any]) -> None:
+    """Keras ends no callback of a training that raises: the terminal's cursor would stay hidden."""
+    for callback in callbacks:
+        if isinstance(callback, ProgressBar):
+            callback.on_train_end()

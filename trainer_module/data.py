@@ -1,18 +1,26 @@
 """Batches for training, streamed from Transform's records."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
 
 import tensorflow as tf
 
 from pipeline import features
 from pipeline.config import TrainerConfig
+from trainer_module.augment import make_augment
 
-_SHUFFLE_TILES = 1024
-_SHUFFLE_BYTES = 256 * 2**20
-_FEATURES = {
+_SHUFFLE_TILES: Final = 1024
+_SHUFFLE_BYTES: Final = 256 * 2**20
+_MEBIBYTE: Final = 2**20
+_FEATURES: Final = {
     features.TRANSFORMED_IMAGE: tf.io.FixedLenFeature([], tf.string),
     features.TRANSFORMED_CLASS_IDS: tf.io.FixedLenFeature([], tf.string),
 }
+
+# Where decoded tiles are kept between epochs: in memory (""), in files that begin with a path, or nowhere (None). The
+# first two are what tf.data.Dataset.cache takes.
+Cache = str | None
 
 
 def tiles_dataset(files: Sequence[str], config: TrainerConfig) -> tf.data.Dataset:
@@ -34,44 +42,52 @@ def count_tiles(files: Sequence[str], config: TrainerConfig) -> int:
     return int(tiles_dataset(files, config).reduce(tf.constant(0, tf.int64), lambda n, _: n + 1))
 
 
-def fits_in_memory(tiles: int, config: TrainerConfig) -> bool:
-    """Whether that many decoded tiles fit into `train.cache_megabytes`."""
-    return tiles * _tile_bytes(config) <= config.train.cache_megabytes * 2**20
+def choose_cache(tiles: int, config: TrainerConfig, directory: Path) -> Cache:
+    """Memory while `tiles` fit into `train.cache_megabytes`, then files in `directory`, then nowhere."""
+    mebibytes = tiles * _tile_bytes(config) / _MEBIBYTE
+    if mebibytes <= config.train.cache_megabytes:
+        return ""
+    return str(directory / "tiles") if mebibytes <= config.train.disk_cache_megabytes else None
 
 
-def training_batches(files: Sequence[str], tiles: int, config: TrainerConfig, cache: bool) -> tf.data.Dataset:
-    """Endless shuffled batches: uint8 `[N, height, width, 3]` and uint8 `[N, height, width]`; N is always batch_size.
+def training_batches(
+    files: Sequence[str], tiles: int, config: TrainerConfig, cache: Cache, first_epoch: int = 0
+) -> tf.data.Dataset:
+    """Endless shuffled, augmented batches: uint8 `[N, height, width, 3]` and `[N, height, width]`, N = batch_size.
 
-    The order differs from epoch to epoch and repeats for a seed.
+    Order and changes of epoch e follow from `train.seed` and e alone, so that training can go on from `first_epoch` as
+    if it had never stopped. What does not fill a batch is left out of an epoch, other tiles each time.
     """
-    seed = config.train.seed
-    dataset = tiles_dataset(files, config)
-    dataset = dataset.cache() if cache else dataset
-    buffer = max(config.train.batch_size, min(_SHUFFLE_TILES, tiles, _SHUFFLE_BYTES // _tile_bytes(config)))
-    # Shuffled before it repeats, so that every pass over the data holds every image.
-    dataset = dataset.shuffle(buffer, seed=seed, reshuffle_each_iteration=True).repeat()
-    if config.train.flips:
-        seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2, drop_remainder=True)
-        dataset = tf.data.Dataset.zip(dataset, seeds).map(random_flips, num_parallel_calls=tf.data.AUTOTUNE)
-    return dataset.batch(config.train.batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    seed, size = config.train.seed, config.train.batch_size
+    dataset = _cached(tiles_dataset(files, config), cache, "train")
+    buffer = max(size, min(_SHUFFLE_TILES, tiles, _SHUFFLE_BYTES // _tile_bytes(config)))
+
+    def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        # Of this function's graph alone: a shuffle draws from it too, and with 0 takes no tensor for a seed.
+        tf.random.set_seed(1)
+        shuffled = dataset.shuffle(buffer, seed=seed + epoch).take(tiles // size * size)
+        seeds = tf.data.Dataset.counter().map(lambda index: tf.stack([seed + epoch, index]))
+        return tf.data.Dataset.zip(shuffled, seeds)
+
+    batches = tf.data.Dataset.counter(first_epoch).flat_map(one_epoch)
+    augment = make_augment(config.augment, config.image.height, config.image.width)
+    if augment is None:
+        batches = batches.map(lambda pair, _: pair)
+    else:
+        batches = batches.map(lambda pair, seed: augment(pair[0], pair[1], seed), num_parallel_calls=tf.data.AUTOTUNE)
+    return batches.batch(size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 
-def evaluation_batches(files: Sequence[str], tiles: int, config: TrainerConfig, cache: bool) -> tf.data.Dataset:
+def evaluation_batches(files: Sequence[str], tiles: int, config: TrainerConfig, cache: Cache) -> tf.data.Dataset:
     """Every tile once, in order; the last batch may be smaller."""
-    dataset = tiles_dataset(files, config)
-    dataset = dataset.cache() if cache else dataset
+    dataset = _cached(tiles_dataset(files, config), cache, "eval")
     # Keras takes the end of a dataset of unknown length for an accident and warns.
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(tiles))
     return dataset.batch(config.train.batch_size).prefetch(tf.data.AUTOTUNE)
 
 
-def random_flips(pair: tuple[tf.Tensor, tf.Tensor], seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Flips image and class ids together; `seed` is int64 `[2]`."""
-    image, class_ids = pair
-    ids = class_ids[..., tf.newaxis]
-    for flip, salt in ((tf.image.stateless_random_flip_left_right, 0), (tf.image.stateless_random_flip_up_down, 1)):
-        image, ids = flip(image, seed + salt), flip(ids, seed + salt)
-    return image, ids[..., 0]
+def _cached(dataset: tf.data.Dataset, cache: Cache, split: str) -> tf.data.Dataset:
+    return dataset if cache is None else dataset.cache(f"{cache}-{split}" if cache else "")
 
 
 def _tile_bytes(config: TrainerConfig) -> int:

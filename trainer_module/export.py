@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from pipeline import features
@@ -23,6 +24,11 @@ from transform_module.preprocessing import decode_pair
 _CHUNK = 16
 # Of `_measure`: counts, counts at the model's size, probability sums, calibration, and two masks.
 _MEASURED = (tf.float64, tf.float64, tf.float64, tf.float64, tf.string, tf.string)
+
+
+def exported_weights(directory: str) -> list[np.ndarray]:
+    """The values of an export's variables, in the order of `model.variables`."""
+    return [variable.numpy() for variable in tf.saved_model.load(directory).exported_variables]
 
 
 class SegmentationModule(tf.Module):

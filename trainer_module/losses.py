@@ -3,15 +3,65 @@
 Each gives one value per image, float32 `[N]`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import tensorflow as tf
 
+from pipeline.config import SegmentationClass, TrainConfig
 from pipeline.features import IGNORE_ID
+
+Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 # Keras clips probabilities at its epsilon, 1e-7, before the logarithm; so do we, so that the seed's numbers compare.
 _EPSILON: Final = 1e-7
+
+
+def make_loss(config: TrainConfig, classes: Sequence[SegmentationClass]) -> Loss:
+    """The loss that `train.loss` names, with the weights and the focus that the configuration gives."""
+    weights = [config.class_weights.get(c.name, 1.0) for c in classes] if config.class_weights else None
+    gamma = config.focal_gamma if config.loss.startswith("focal") else 0.0
+
+    def loss(class_ids: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
+        result = focal(class_ids, probabilities, gamma, weights)
+        # The sum trains rare classes by Dice and keeps the calibration of cross-entropy; nnU-Net, Isensee et al. 2021.
+        return result + foreground_dice_loss(class_ids, probabilities) if config.loss.endswith("dice") else result
+
+    return loss
+
+
+def cross_entropy(class_ids: tf.Tensor, probabilities: tf.Tensor, weights: Sequence[float] | None = None) -> tf.Tensor:
+    """Mean categorical cross-entropy over the labelled pixels of each image, weighted by true class if asked."""
+    return focal(class_ids, probabilities, 0.0, weights)
+
+
+def focal(
+    class_ids: tf.Tensor, probabilities: tf.Tensor, gamma: float, weights: Sequence[float] | None = None
+) -> tf.Tensor:
+    """Cross-entropy that looks away from what is sure already, (1 - p)**gamma; Lin et al. 2017, arXiv:1708.02002."""
+    truth = _one_hot(class_ids, probabilities.shape[-1])
+    probability = tf.clip_by_value(tf.reduce_sum(truth * probabilities, axis=-1), _EPSILON, 1.0)
+    each = -tf.math.log(probability)
+    if gamma:
+        each *= (1 - probability) ** gamma
+    labelled = tf.cast(tf.not_equal(tf.cast(class_ids, tf.int32), IGNORE_ID), tf.float32)
+    weight = labelled if weights is None else tf.reduce_sum(truth * tf.constant(weights, tf.float32), axis=-1)
+    return tf.math.divide_no_nan(tf.reduce_sum(each * weight, axis=[1, 2]), tf.reduce_sum(weight, axis=[1, 2]))
+
+
+def foreground_dice_loss(class_ids: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
+    """1 - soft Dice, mean of the defect classes, pooled over the batch; Milletari et al. 2016, arXiv:1606.04797.
+
+    Pooled, since most images hold only some of the classes, and Dice of a class that is absent says nothing; over the
+    batches of all replicas, so that several devices train what one would.
+    """
+    truth = _one_hot(class_ids, probabilities.shape[-1])
+    labelled = tf.reduce_sum(truth, axis=-1, keepdims=True)
+    overlap = tf.reduce_sum(truth * probabilities, axis=[0, 1, 2])
+    total = tf.reduce_sum((truth + probabilities) * labelled, axis=[0, 1, 2])
+    overlap, total = _over_replicas(overlap), _over_replicas(total)
+    loss = 1 - tf.reduce_mean((2 * overlap[1:] + 1) / (total[1:] + 1))
+    return tf.fill(tf.shape(class_ids)[:1], loss)
 
 
 def _one_hot(class_ids: tf.Tensor, num_classes: int) -> tf.Tensor:
@@ -19,36 +69,8 @@ def _one_hot(class_ids: tf.Tensor, num_classes: int) -> tf.Tensor:
     return tf.one_hot(tf.cast(class_ids, tf.int32), num_classes)
 
 
-def cross_entropy(class_ids: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
-    """Mean categorical cross-entropy over the labelled pixels of each image."""
-    truth = _one_hot(class_ids, probabilities.shape[-1])
-    true_probability = tf.reduce_sum(truth * probabilities, axis=-1)
-    labelled = tf.cast(tf.not_equal(tf.cast(class_ids, tf.int32), IGNORE_ID), tf.float32)
-    negative_log = -tf.math.log(tf.clip_by_value(true_probability, _EPSILON, 1.0))
-    return tf.math.divide_no_nan(
-        tf.reduce_sum(negative_log * labelled, axis=[1, 2]), tf.reduce_sum(labelled, axis=[1, 2])
-    )
-
-
-def foreground_dice_loss(class_ids: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
-    """1 - soft Dice, mean of the defect classes, pooled over the batch; Milletari et al. 2016, arXiv:1606.04797.
-
-    Pooled, since most images hold only some of the classes, and Dice of a class that is absent says nothing.
-    """
-    truth = _one_hot(class_ids, probabilities.shape[-1])
-    labelled = tf.reduce_sum(truth, axis=-1, keepdims=True)
-    overlap = tf.reduce_sum(truth * probabilities, axis=[0, 1, 2])
-    total = tf.reduce_sum((truth + probabilities) * labelled, axis=[0, 1, 2])
-    loss = 1 - tf.reduce_mean((2 * overlap[1:] + 1) / (total[1:] + 1))
-    return tf.fill(tf.shape(class_ids)[:1], loss)
-
-
-def cross_entropy_dice(class_ids: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
-    """Cross-entropy for calibration plus foreground Dice for rare classes; Isensee et al. 2021, nnU-Net."""
-    return cross_entropy(class_ids, probabilities) + foreground_dice_loss(class_ids, probabilities)
-
-
-LOSSES: Final[dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]]] = {
-    "cross_entropy": cross_entropy,
-    "cross_entropy_dice": cross_entropy_dice,
-}
+def _over_replicas(value: tf.Tensor) -> tf.Tensor:
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return value
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)

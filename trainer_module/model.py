@@ -10,6 +10,7 @@ import zlib
 from dataclasses import dataclass
 
 import keras
+import tensorflow as tf
 
 from pipeline.config import ModelConfig
 
@@ -81,7 +82,9 @@ def _convolution(x: keras.KerasTensor, level: Level, name: str, config: ModelCon
         name=name,
     )(x)
     if config.normalization == "batch":
-        return keras.layers.BatchNormalization(name=f"{name}_norm")(x)
+        # Over all replicas: the share of a batch that one GPU holds may be a single image.
+        synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
+        return keras.layers.BatchNormalization(synchronized=synchronized, name=f"{name}_norm")(x)
     if config.normalization == "group":
         groups = math.gcd(level.filters, max(1, level.filters // _CHANNELS_PER_GROUP))
         return keras.layers.GroupNormalization(groups, name=f"{name}_norm")(x)

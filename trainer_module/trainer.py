@@ -1,8 +1,8 @@
 """Trainer's `run_fn`: records in, the best model out as a SavedModel."""
 
 import logging
-import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,40 +11,121 @@ import numpy as np
 import tensorflow as tf
 from tfx import v1 as tfx
 
-from pipeline.config import TrainConfig, TrainerConfig
-from trainer_module import data
-from trainer_module.callbacks import training_callbacks
-from trainer_module.export import export_model
-from trainer_module.losses import LOSSES
+from pipeline.config import TrainerConfig
+from trainer_module import data, devices, previews
+from trainer_module.callbacks import close_bars, training_callbacks
+from trainer_module.checkpoint import Checkpoint, checkpoint_key
+from trainer_module.clock import Clock
+from trainer_module.export import export_model, exported_weights
+from trainer_module.losses import make_loss
 from trainer_module.metrics import ForegroundDice
 from trainer_module.model import build_model
+from trainer_module.optimization import make_optimizer
 
 logger = logging.getLogger("flexunet.train")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one training reads and writes; file patterns point at Transform's records.
+
+    Attributes:
+      train_patterns: what is learnt from.
+      eval_patterns: what steers.
+      log_directory: for TensorBoard, history.csv and pictures.
+      checkpoints: folder that outlives a killed process.
+      code: fingerprint of the code, part of the key of a checkpoint.
+      base_model: a SavedModel of this project to begin with, or "".
+      callbacks: more of Keras' callbacks, after ours.
+    """
+
+    train_patterns: Sequence[str]
+    eval_patterns: Sequence[str]
+    log_directory: Path
+    checkpoints: Path
+    code: str = ""
+    base_model: str = ""
+    callbacks: Sequence[keras.callbacks.Callback] = ()
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model in float32 on the default device, with its best weights."""
+
+    model: keras.Model
+    epochs: int
+    seconds: float
+    checkpoint: Checkpoint
 
 
 def run_fn(fn_args: tfx.components.FnArgs) -> None:
     """Trains FlexUNet on `train`, steered by `eval`, and exports it.
 
     Raises:
-      ValueError: too few images for one batch, or training gave weights that are not finite.
+      ValueError: too few images for one batch, a base model of other layers, or weights that are not finite.
     """
-    config = TrainerConfig.model_validate_json(fn_args.custom_config["config"])
-    _make_reproducible(config.train.seed)
-    started = time.monotonic()
-    model, history = train(fn_args.train_files, fn_args.eval_files, config, Path(fn_args.model_run_dir))
+    custom = fn_args.custom_config
+    config = TrainerConfig.model_validate_json(custom["config"])
+    job = Job(
+        fn_args.train_files,
+        fn_args.eval_files,
+        Path(fn_args.model_run_dir),
+        Path(custom["checkpoints"]),
+        custom["code"],
+        fn_args.base_model or "",
+    )
+    trained = train(job, config)
     facts = {
-        "parameters": model.count_params(),
-        "epochs": len(history.epoch),
-        "train_seconds": round(time.monotonic() - started, 1),
+        "parameters": trained.model.count_params(),
+        "epochs": trained.epochs,
+        "train_seconds": round(trained.seconds, 1),
     }
-    export_model(model, config, facts, Path(fn_args.serving_model_dir))
+    export_model(trained.model, config, facts, Path(fn_args.serving_model_dir))
+    trained.checkpoint.discard()
 
 
-def train(
-    train_patterns: Sequence[str], eval_patterns: Sequence[str], config: TrainerConfig, log_directory: Path
-) -> tuple[keras.Model, Any]:
-    """Fits one model; file patterns point at Transform's records. Returns the model with its best weights."""
-    train_files, eval_files = _expand(train_patterns), _expand(eval_patterns)
+def train(job: Job, config: TrainerConfig) -> Trained:
+    """Fits one model, or goes on with one whose training was killed."""
+    devices.make_reproducible(config.train)
+    strategy = devices.make_strategy(devices.gpu_names())
+    splits = _open_splits(job, config)
+    _warn_of_clipping(config, strategy)
+    with strategy.scope(), devices.precision(devices.dtype_policy(config.train)):
+        model = compiled_model(config)
+    _begin_with(model, job.base_model)
+    logger.info(
+        "%s parameters, %d training and %d eval tiles",
+        f"{model.count_params():,}",
+        splits.train_tiles,
+        splits.eval_tiles,
+    )
+    clock = Clock()
+    callbacks = training_callbacks(
+        config.train, job.log_directory, splits.steps * config.train.batch_size, splits.steps, clock
+    )
+    if config.train.preview_images:
+        callbacks.append(previews.Previews(splits.eval_files, config, job.log_directory))
+    previews.draw_augmented(splits.train_files, config, job.log_directory)
+    files = [*splits.train_files, *splits.eval_files]
+    key = checkpoint_key([config.model_dump_json(), job.code, job.base_model], files)
+    checkpoint = Checkpoint(job.checkpoints, key, callbacks, clock)
+    epochs = _fit(model, splits, job, config, [*callbacks, *job.callbacks, checkpoint], checkpoint.first_epoch)
+    return Trained(_plain_model(model, config), epochs, clock.seconds, checkpoint)
+
+
+@dataclass(frozen=True)
+class _Splits:
+    """Files and tiles of `train` and `eval`, and the steps of an epoch."""
+
+    train_files: list[str]
+    eval_files: list[str]
+    train_tiles: int
+    eval_tiles: int
+    steps: int
+
+
+def _open_splits(job: Job, config: TrainerConfig) -> _Splits:
+    train_files, eval_files = _expand(job.train_patterns), _expand(job.eval_patterns)
     train_tiles, eval_tiles = data.count_tiles(train_files, config), data.count_tiles(eval_files, config)
     steps = train_tiles // config.train.batch_size
     if steps == 0 or eval_tiles == 0:
@@ -52,59 +133,83 @@ def train(
             f"{train_tiles} training and {eval_tiles} eval tiles, expected at least train.batch_size "
             f"({config.train.batch_size}) and 1: add images or lower train.batch_size"
         )
-    model = _compiled_model(config, steps)
-    logger.info("%s parameters, %d training and %d eval tiles", f"{model.count_params():,}", train_tiles, eval_tiles)
-    cache = data.fits_in_memory(train_tiles + eval_tiles, config)
-    history = model.fit(
-        data.training_batches(train_files, train_tiles, config, cache),
-        validation_data=data.evaluation_batches(eval_files, eval_tiles, config, cache),
-        epochs=config.train.epochs,
-        steps_per_epoch=steps,
-        shuffle=False,
-        callbacks=training_callbacks(config.train, log_directory, steps * config.train.batch_size),
-        verbose=0,
-    )
-    _check_finite(model)
-    return model, history
+    return _Splits(train_files, eval_files, train_tiles, eval_tiles, steps)
 
 
-def _compiled_model(config: TrainerConfig, steps_per_epoch: int) -> keras.Model:
+def _fit(
+    model: keras.Model, splits: _Splits, job: Job, config: TrainerConfig, callbacks: Sequence[Any], first_epoch: int
+) -> int:
+    """Returns how many epochs the model has been trained for, those before a kill included."""
+    cache = data.choose_cache(splits.train_tiles + splits.eval_tiles, config, job.log_directory)
+    try:
+        history = model.fit(
+            data.training_batches(splits.train_files, splits.train_tiles, config, cache, first_epoch),
+            validation_data=data.evaluation_batches(splits.eval_files, splits.eval_tiles, config, cache),
+            initial_epoch=first_epoch,
+            epochs=config.train.epochs,
+            steps_per_epoch=splits.steps,
+            shuffle=False,
+            callbacks=list(callbacks),
+            verbose=0,
+        )
+    finally:
+        close_bars(callbacks)
+        if cache:
+            _remove(cache)
+    return history.epoch[-1] + 1
+
+
+def compiled_model(config: TrainerConfig) -> keras.Model:
+    """FlexUNet with its loss, its optimizer and the metric that steers training."""
     num_classes = len(config.classes)
     model = build_model(config.image.height, config.image.width, num_classes, config.model, config.train.seed)
-    optimizer = keras.optimizers.Adam(_learning_rate(config.train, steps_per_epoch), clipvalue=config.train.clipvalue)
-    # XLA halves the speed on CPUs and helps on GPUs; Keras' own "auto" turns it on everywhere.
-    jit_compile = bool(tf.config.list_physical_devices("GPU"))
-    model.compile(optimizer, LOSSES[config.train.loss], metrics=[ForegroundDice(num_classes)], jit_compile=jit_compile)
+    model.compile(
+        make_optimizer(config.train),
+        make_loss(config.train, config.classes),
+        metrics=[ForegroundDice(num_classes)],
+        # Keras' own "auto" turns XLA on everywhere.
+        jit_compile=devices.on_gpu_unless_set(config.train.jit_compile),
+    )
     return model
 
 
-def _learning_rate(config: TrainConfig, steps_per_epoch: int) -> Any:
-    if config.schedule != "cosine":
-        return config.learning_rate
-    warmup = round(config.warmup_epochs * steps_per_epoch)
-    return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if warmup else config.learning_rate,
-        warmup_target=config.learning_rate if warmup else None,
-        warmup_steps=warmup,
-        decay_steps=max(1, config.epochs * steps_per_epoch - warmup),
-    )
+def _warn_of_clipping(config: TrainerConfig, strategy: tf.distribute.Strategy) -> None:
+    if config.train.clipvalue is not None and strategy.num_replicas_in_sync > 1:
+        logger.warning("train.clipvalue clips the gradients of each GPU before they are added, not their sum")
 
 
-def _make_reproducible(seed: int) -> None:
-    keras.utils.set_random_seed(seed)
-    # On GPUs determinism costs speed, and some ops have no deterministic kernel.
-    if not tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.enable_op_determinism()
+def _begin_with(model: keras.Model, base_model: str) -> None:
+    """Assigns the weights of an export of this project."""
+    if not base_model:
+        return
+    weights = exported_weights(base_model)
+    if [w.shape for w in weights] != [tuple(v.shape) for v in model.variables]:
+        raise ValueError(
+            f"train.warm_start: {base_model} has other layers than [model] asks for; set train.warm_start = false"
+        )
+    for variable, weight in zip(model.variables, weights, strict=True):
+        variable.assign(weight)
+    logger.info("training begins with the weights of %s", base_model)
+
+
+def _plain_model(trained: keras.Model, config: TrainerConfig) -> keras.Model:
+    """The same weights in float32 layers on the default device: an export must run anywhere."""
+    broken = [v.path for v in trained.variables if not np.all(np.isfinite(np.asarray(v.value)))]
+    if broken:
+        raise ValueError(
+            f"training diverged: {len(broken)} weights are not finite, the first is {broken[0]}; "
+            "lower train.learning_rate or set train.clipvalue"
+        )
+    num_classes = len(config.classes)
+    model = build_model(config.image.height, config.image.width, num_classes, config.model, config.train.seed)
+    model.set_weights(trained.get_weights())
+    return model
 
 
 def _expand(patterns: Sequence[str]) -> list[str]:
     return sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
 
 
-def _check_finite(model: keras.Model) -> None:
-    broken = [variable.path for variable in model.variables if not np.all(np.isfinite(np.asarray(variable.value)))]
-    if broken:
-        raise ValueError(
-            f"training diverged: {len(broken)} weights are not finite, the first is {broken[0]}; "
-            "lower train.learning_rate or set train.clipvalue"
-        )
+def _remove(cache: str) -> None:
+    for path in tf.io.gfile.glob(f"{cache}-*"):
+        tf.io.gfile.remove(path)

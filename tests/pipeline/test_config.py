@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.config import (
+    AugmentConfig,
     Config,
     ConfigError,
     GateSettings,
@@ -68,6 +69,13 @@ def toml_file(tmp_path: Path) -> Path:
         ({"classes": [CLASSES[0], CLASSES[1], {"name": "rust", "color": [9, 9, 9]}]}, ["classes", "name 'rust'"]),
         ({"classes": [CLASSES[0], {"name": "rust", "color": [0, 0, 0]}]}, ["classes", "color (0, 0, 0)"]),
         ({"model": {"head": "sigmoid"}}, ["model.head is 'sigmoid' with 3 classes", "exactly 2"]),
+        ({"train": {"weight_decay": 0.1}}, ["train.weight_decay is 0.1", "'adam'", "use optimizer = 'adamw'"]),
+        (
+            {"train": {"class_weights": {"dent": 2.0}}},
+            ["train.class_weights", "'dent'", "background, rust, deep crack"],
+        ),
+        ({"augment": {"rotations": [10.0, 200.0]}}, ["augment.rotations.1: got 200.0", "less than or equal to 180"]),
+        ({"augment": {"shrink": 1.0}}, ["augment.shrink: got 1.0", "less than 1"]),
         ({"records": {"ignore_color": [0, 0, 255]}}, ["records.ignore_color [0, 0, 255]", "'rust'"]),
         ({"dataset": {"train": 0.8, "eval": 0.15, "test": 0.15}}, ["dataset", "is 1.1", "expected 1"]),
         ({"dataset": {"train": 0.7}}, ["dataset", "is 0.9", "expected 1"]),
@@ -130,7 +138,7 @@ def test_bounds_are_inclusive(sections: dict[str, Any]):
         ({"trainn": {}}, "trainn", "did you mean train?"),
         ({"zzz": 1}, "zzz", "expected one of classes, records, image, "),
         ({"train": {"epochz": 3}}, "train.epochz", "did you mean epochs?"),
-        ({"train": {"zzz": 3}}, "train.zzz", "expected one of epochs, batch_size, learning_rate, "),
+        ({"train": {"zzz": 3}}, "train.zzz", "expected one of epochs, batch_size, optimizer, "),
         ({"image": {"hight": 64}}, "image.hight", "did you mean height?"),
         ({"image": {"zzz": 64}}, "image.zzz", "expected one of height, width, fit, "),
         ({"gate": {"min_class_dise": {}}}, "gate.min_class_dise", "did you mean min_class_dice?"),
@@ -173,8 +181,8 @@ def test_a_wrong_value_is_one_line_with_key_got_and_expected(sections: dict[str,
         ("train", "epochs", True),
         ("train", "epochs", "12"),
         ("train", "learning_rate", "1e-3"),
-        ("train", "flips", "yes"),
-        ("train", "flips", 1),
+        ("augment", "symmetries", "yes"),
+        ("augment", "symmetries", 1),
         ("gate", "min_foreground_dice", True),
     ],
 )
@@ -260,7 +268,7 @@ def test_not_utf8_is_an_error_with_the_file(toml_file: Path):
         ("train.epochs=20", "train", "epochs", 20),
         ("train.epochs = 20", "train", "epochs", 20),
         ("train.learning_rate=6e-5", "train", "learning_rate", 6e-5),
-        ("train.flips=true", "train", "flips", True),
+        ("augment.symmetries=true", "augment", "symmetries", True),
         ("image.fit=pad", "image", "fit", "pad"),
         ('image.fit="pad"', "image", "fit", "pad"),
         ("image.fit='pad'", "image", "fit", "pad"),
@@ -388,15 +396,26 @@ def test_the_seed_number_for_number():
         "plateau_patience": 4,
         "early_stopping_patience": 10,
         "monitor": "loss",
-        "flips": False,
+        "optimizer": "adam",
+        "class_weights": {},
+        "ema_decay": None,
+        "warm_start": False,
     }
     assert config.train.model_dump(include=set(seed)) == seed
+    assert config.augment == AugmentConfig()
 
 
 def test_part_of_has_only_the_sections_it_declares():
     config = make({"train": {"epochs": 7}, "gate": {"min_foreground_dice": 0.9}})
     assert list(part_of(config, TransformConfig).model_dump()) == ["classes", "records", "image"]
-    assert list(part_of(config, TrainerConfig).model_dump()) == ["classes", "records", "image", "model", "train"]
+    assert list(part_of(config, TrainerConfig).model_dump()) == [
+        "classes",
+        "records",
+        "image",
+        "model",
+        "augment",
+        "train",
+    ]
     assert list(part_of(config, GateSettings).model_dump()) == ["classes", "gate"]
     assert part_of(config, TrainerConfig).train.epochs == 7
     assert part_of(config, GateSettings).gate.min_foreground_dice == 0.9
@@ -408,6 +427,7 @@ def test_part_of_has_only_the_sections_it_declares():
         ({"gate": {"min_foreground_dice": 0.9}}, ["GateSettings"]),
         ({"train": {"epochs": 7}}, ["TrainerConfig"]),
         ({"model": {"dropout": 0.1}}, ["TrainerConfig"]),
+        ({"augment": {"zoom": 0.1}}, ["TrainerConfig"]),
         ({"dataset": {"seed": 1}}, []),
         ({"image": {"height": 64}}, ["TransformConfig", "TrainerConfig"]),
         ({"classes": TWO_CLASSES}, ["TransformConfig", "TrainerConfig", "GateSettings"]),

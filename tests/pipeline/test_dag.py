@@ -78,6 +78,14 @@ def test_the_nodes_and_their_order(make_config: Any) -> None:
     assert upstream["BaselineResolver"] == {"Trainer"}
 
 
+def test_a_warm_start_has_a_resolver_before_the_trainer(make_config: Any) -> None:
+    ir = compiled(make_config(train={"warm_start": True}))
+    upstream = {node.pipeline_node.node_info.id: set(node.pipeline_node.upstream_nodes) for node in ir.nodes}
+    assert set(upstream) == {*NODES, "WarmStartResolver"}
+    assert upstream["WarmStartResolver"] == {"Transform"}
+    assert "WarmStartResolver" in upstream["Trainer"]
+
+
 @pytest.mark.parametrize(
     ("sections", "expected"),
     [
@@ -86,6 +94,7 @@ def test_the_nodes_and_their_order(make_config: Any) -> None:
         ({"gate": {"max_regression": 0.1}}, {"Evaluator", "Reporter"}),
         ({"train": {"epochs": 9}}, {"Trainer"}),
         ({"model": {"base_filters": 4}}, {"Trainer"}),
+        ({"augment": {"zoom": 0.2}}, {"Trainer"}),
         ({"image": {"fit": "pad"}}, {"MaskValidator", "Transform", "Trainer"}),
         (
             {"records": {"group": "image/other"}},
@@ -93,7 +102,7 @@ def test_the_nodes_and_their_order(make_config: Any) -> None:
         ),
         ({"dataset": {"seed": 1}}, set()),
     ],
-    ids=["nothing", "gate", "regression", "epochs", "model", "fit", "records", "dataset"],
+    ids=["nothing", "gate", "regression", "epochs", "model", "augment", "fit", "records", "dataset"],
 )
 def test_a_section_reaches_only_the_nodes_that_read_it(
     make_config: Any, sections: dict[str, Any], expected: set[str]

@@ -1,26 +1,35 @@
 """What happens between epochs, on a real fit."""
 
 import csv
+import io
+import re
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
+import pytest
+from rich.console import Console
 
 from pipeline.config import TrainConfig
-from trainer_module.callbacks import training_callbacks
+from trainer_module.callbacks import ProgressBar, ProgressLine, training_callbacks
+from trainer_module.clock import Clock
+from trainer_module.optimization import make_optimizer
 
 
-def fit(config: TrainConfig, directory: Path, labels: float = 0.0) -> tuple[keras.Model, keras.callbacks.History]:
+def fit(
+    config: TrainConfig, directory: Path, labels: float = 0.0, optimizer: Any = None, eval_labels: float = 1e9
+) -> tuple[keras.Model, keras.callbacks.History]:
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-    model.compile(keras.optimizers.SGD(config.learning_rate), "mse")
+    model.compile(optimizer or keras.optimizers.SGD(config.learning_rate), "mse")
     x = np.ones((4, 1), np.float32)
     history = model.fit(
         x,
         x * labels,
-        validation_data=(x, x * 1e9),
+        validation_data=(x, x * eval_labels),
         epochs=config.epochs,
         verbose=0,
-        callbacks=training_callbacks(config, directory, images_per_epoch=4),
+        callbacks=training_callbacks(config, directory, images_per_epoch=4, steps_per_epoch=1, clock=Clock()),
     )
     return model, history
 
@@ -53,6 +62,47 @@ def test_a_time_limit_stops_after_the_epoch(tmp_path: Path) -> None:
     assert len(history.epoch) == 1
 
 
-def test_nan_stops_training(tmp_path: Path) -> None:
+def test_nan_stops_training_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING", logger="flexunet")
     _, history = fit(TrainConfig(epochs=5, learning_rate=1e-3, monitor="loss"), tmp_path, labels=float("nan"))
     assert len(history.epoch) == 1
+    [record] = caplog.records
+    assert "not finite in step 1 of epoch 1" in record.message and "lower train.learning_rate" in record.message
+
+
+def test_the_weights_that_are_kept_are_the_average(tmp_path: Path) -> None:
+    def weight(steps: int, ema_decay: float | None) -> float:
+        config = TrainConfig(epochs=steps, learning_rate=0.1, schedule="constant", ema_decay=ema_decay, monitor="loss")
+        keras.utils.set_random_seed(1)
+        optimizer = make_optimizer(config)
+        model, _ = fit(config, tmp_path / f"{steps}-{ema_decay}", 5.0, optimizer, eval_labels=5.0)
+        return float(model.get_weights()[0][0, 0])
+
+    plain = [weight(steps, None) for steps in (1, 2)]
+    start = (weight(1, 0.9) - 0.1 * plain[0]) / 0.9
+    # The average begins with the first weights and takes a tenth of each step's.
+    first = 0.9 * start + 0.1 * plain[0]
+    assert weight(2, 0.9) == pytest.approx(0.9 * first + 0.1 * plain[1], abs=1e-5)
+    assert weight(2, 0.9) != pytest.approx(plain[1], abs=1e-2)
+
+
+def test_the_bar_tells_epoch_loss_dice_speed_and_time_left() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=150)
+    bar = ProgressBar(epochs=3, images_per_epoch=40, steps_per_epoch=10, console=console)
+    bar.on_train_begin()
+    bar.on_epoch_begin(1)
+    for step in range(4):
+        bar.on_train_batch_end(step, {"loss": 0.5, "foreground_dice": 0.25})
+    bar._bar.refresh()
+    bar.on_train_end()
+    printed = console.file.getvalue()
+    assert re.search(r"epoch 2/3  loss 0.5000  Dice 0.2500  \d+ images/s", printed)
+    assert "14/30" in printed and re.search(r"\d:\d\d:\d\d", printed)
+
+
+def test_a_bar_is_drawn_on_a_terminal_only(tmp_path: Path) -> None:
+    config = TrainConfig(epochs=1)
+    kinds = {
+        type(c) for c in training_callbacks(config, tmp_path, images_per_epoch=4, steps_per_epoch=1, clock=Clock())
+    }
+    assert ProgressBar not in kinds and ProgressLine in kinds

@@ -4,12 +4,20 @@ import keras
 import numpy as np
 import pytest
 
+from pipeline.config import SegmentationClass, TrainConfig
 from pipeline.features import IGNORE_ID
-from trainer_module.losses import LOSSES, cross_entropy, foreground_dice_loss
+from trainer_module.losses import cross_entropy, focal, foreground_dice_loss, make_loss
 
 TRUTH = np.zeros((2, 8, 8), np.uint8)
 TRUTH[:, 2:5, 2:5] = 1
 TRUTH[1, 6:, :] = 2
+
+
+CLASSES = [SegmentationClass(name=name, color=(i, 0, 0)) for i, name in enumerate(("background", "dent", "rust"))]
+LOSSES = {
+    name: make_loss(TrainConfig(loss=name), CLASSES)
+    for name in ("cross_entropy", "cross_entropy_dice", "focal", "focal_dice")
+}
 
 
 def confident(class_ids: np.ndarray, certainty: float = 0.9) -> np.ndarray:
@@ -61,3 +69,27 @@ def test_ignored_pixels_do_not_count(name: str) -> None:
 def test_an_image_without_labels_loses_nothing() -> None:
     nothing = np.full((1, 8, 8), IGNORE_ID, np.uint8)
     np.testing.assert_array_equal(cross_entropy(nothing, confident(TRUTH[:1])), [0])
+
+
+def test_focal_without_focus_is_cross_entropy_and_with_it_looks_away_from_what_is_sure() -> None:
+    np.testing.assert_allclose(focal(TRUTH, confident(TRUTH, 0.7), 0.0), cross_entropy(TRUTH, confident(TRUTH, 0.7)))
+    # (1 - p)**gamma of the cross-entropy, since every pixel has the same p here.
+    for certainty in (0.6, 0.9):
+        expected = (1 - certainty) ** 2 * cross_entropy(TRUTH, confident(TRUTH, certainty)).numpy()
+        np.testing.assert_allclose(focal(TRUTH, confident(TRUTH, certainty), 2.0), expected, rtol=1e-4)
+
+
+def test_class_weights_are_a_weighted_mean_over_pixels() -> None:
+    config = TrainConfig(class_weights={"dent": 10.0})
+    probabilities = confident(TRUTH, 0.9)
+    probabilities[:, 3, 3] = [0.5, 0.4, 0.1]
+    each = -np.log(np.take_along_axis(probabilities, TRUTH[..., np.newaxis].astype(int), axis=-1)[..., 0])
+    weights = np.where(TRUTH == 1, 10.0, 1.0)
+    expected = (each * weights).sum((1, 2)) / weights.sum((1, 2))
+    np.testing.assert_allclose(make_loss(config, CLASSES)(TRUTH, probabilities), expected, rtol=1e-5)
+
+
+def test_the_sum_is_the_sum_of_its_parts() -> None:
+    probabilities = confident(TRUTH, 0.8)
+    expected = cross_entropy(TRUTH, probabilities) + foreground_dice_loss(TRUTH, probabilities)
+    np.testing.assert_allclose(LOSSES["cross_entropy_dice"](TRUTH, probabilities), expected, rtol=1e-6)

@@ -1,5 +1,7 @@
 """FlexUNet, layer for layer as the seed's description has it."""
 
+from typing import get_args
+
 import keras
 import numpy as np
 import pytest
@@ -13,7 +15,8 @@ def build(config: ModelConfig, size: int = 32, classes: int = 4) -> keras.Model:
 
 
 def parameters(config: ModelConfig, classes: int) -> int:
-    """An independent count: weights and biases of every convolution, four numbers a channel for batch norm."""
+    """An independent count: weights and biases of every convolution, four numbers a channel for batch norm and two for
+    group norm."""
     filters = [config.base_filters * 2**i for i in range(config.num_layers)]
     kernels = [max(3, config.base_kernel - 2 * i) for i in range(config.num_layers)]
     total, channels = 0, 3
@@ -21,7 +24,7 @@ def parameters(config: ModelConfig, classes: int) -> int:
     def double(channels_in: int, level: int) -> int:
         width, area = filters[level], kernels[level] ** 2
         count = area * channels_in * width + width + area * width * width + width
-        return count + (8 * width if config.normalization == "batch" else 0)
+        return count + {"batch": 8, "group": 4, "none": 0}[config.normalization] * width
 
     for level in range(config.num_layers):
         total += double(channels, level)
@@ -50,10 +53,80 @@ def test_the_smaller_model_has_1_958_308_parameters() -> None:
         ModelConfig(num_layers=3, base_filters=6, base_kernel=7, dilation=2),
         ModelConfig(num_layers=4, base_filters=8, base_kernel=9, normalization="batch"),
         ModelConfig(num_layers=3, base_filters=5, base_kernel=4, activation="mish"),
+        ModelConfig(num_layers=5, base_filters=8, base_kernel=5, normalization="group"),
     ],
 )
 def test_parameter_counts_follow_the_formula(config: ModelConfig) -> None:
     assert build(config).count_params() == parameters(config, classes=4)
+
+
+def test_one_channel_for_two_classes_has_the_formulas_parameters() -> None:
+    config = ModelConfig(num_layers=3, base_filters=4, head="sigmoid")
+    assert build(config, classes=2).count_params() == parameters(config, classes=2)
+
+
+# Written from the description of the seed's model: 3 levels, base_filters 4, base_kernel 7, dilation 3, dropout 0.1,
+# batch normalization. Kind, filters, kernel, dilation, dropout rate.
+TABLE = [
+    ("Rescaling", None, None, None, None),
+    *[("Conv2D", 4, 7, 3, None), ("BatchNormalization", None, None, None, None), ("Dropout", None, None, None, 0.0)],
+    *[("Conv2D", 4, 7, 3, None), ("BatchNormalization", None, None, None, None)],
+    ("MaxPooling2D", None, 2, None, None),
+    *[("Conv2D", 8, 5, 2, None), ("BatchNormalization", None, None, None, None), ("Dropout", None, None, None, 0.1)],
+    *[("Conv2D", 8, 5, 2, None), ("BatchNormalization", None, None, None, None)],
+    ("MaxPooling2D", None, 2, None, None),
+    *[("Conv2D", 16, 3, 1, None), ("BatchNormalization", None, None, None, None), ("Dropout", None, None, None, 0.2)],
+    *[("Conv2D", 16, 3, 1, None), ("BatchNormalization", None, None, None, None)],
+    *[("Conv2DTranspose", 8, 2, 1, None), ("Concatenate", None, None, None, None)],
+    *[("Conv2D", 8, 5, 2, None), ("BatchNormalization", None, None, None, None), ("Dropout", None, None, None, 0.1)],
+    *[("Conv2D", 8, 5, 2, None), ("BatchNormalization", None, None, None, None)],
+    *[("Conv2DTranspose", 4, 2, 1, None), ("Concatenate", None, None, None, None)],
+    *[("Conv2D", 4, 7, 3, None), ("BatchNormalization", None, None, None, None), ("Dropout", None, None, None, 0.0)],
+    *[("Conv2D", 4, 7, 3, None), ("BatchNormalization", None, None, None, None)],
+    *[("Conv2D", 3, 1, 1, None), ("Activation", None, None, None, None)],
+]
+
+
+def test_the_model_is_the_seeds_layer_for_layer() -> None:
+    config = ModelConfig(
+        num_layers=3, base_filters=4, base_kernel=7, dilation=3, dropout=0.1, normalization="batch", activation="mish"
+    )
+    layers = build(config, classes=3).layers[1:]
+    found = [
+        (
+            type(layer).__name__,
+            getattr(layer, "filters", None),
+            getattr(layer, "kernel_size", getattr(layer, "pool_size", (None,)))[0],
+            getattr(layer, "dilation_rate", (None,))[0],
+            pytest.approx(layer.rate) if isinstance(layer, keras.layers.Dropout) else None,
+        )
+        for layer in layers
+    ]
+    assert found == TABLE
+    convolutions = [layer for layer in layers if type(layer) is keras.layers.Conv2D]
+    assert {layer.activation.__name__ for layer in convolutions[:-1]} == {"mish"}
+    assert {type(layer.kernel_initializer).__name__ for layer in convolutions[:-1]} == {"HeNormal"}
+    assert {layer.padding for layer in convolutions[:-1]} == {"same"}
+
+
+@pytest.mark.parametrize("name", get_args(ModelConfig.model_fields["activation"].annotation))
+def test_every_activation_is_keras_own_of_that_name(name: str) -> None:
+    layer = build(ModelConfig(num_layers=2, base_filters=2, activation=name), 8).get_layer("encoder0_a")
+    assert layer.activation is keras.activations.get(name)
+
+
+def test_layers_drop_other_places_than_each_other_and_a_seed_of_their_own_repeats() -> None:
+    def dropped(train_seed: int, **settings: int) -> dict[str, bytes]:
+        config = ModelConfig(num_layers=3, base_filters=4, dropout=0.3, **settings)
+        model = build_model(16, 16, 4, config, train_seed)
+        ones = np.ones((1, 8, 8, 8), np.float32)
+        names = ("encoder1_dropout", "decoder1_dropout")
+        return {name: np.asarray(model.get_layer(name)(ones, training=True)).tobytes() for name in names}
+
+    first = dropped(0)
+    assert first["encoder1_dropout"] != first["decoder1_dropout"]
+    assert first == dropped(0) and first != dropped(1)
+    assert dropped(0, dropout_seed=5) == dropped(1, dropout_seed=5)
 
 
 def test_levels_shrink_kernels_and_dilations_and_grow_dropout() -> None:

@@ -1,0 +1,198 @@
+"""Training images per second of our Trainer, beside a bare Keras loop and the seed's way of training.
+
+    make bench                                   the 1.96 M-parameter model at 128x128, about 5 minutes on 2 cores
+    .venv/bin/python -m benchmarks.training --steps 6
+
+Each subject is a process of its own. They take turns, several rounds, and the median of the ratios of each round is
+what counts: a machine that slows down meanwhile slows all of them.
+
+- ours: `trainer.train` on records as Transform writes them, early stopping, metric, TensorBoard and determinism
+  included; pictures off, augmentation off, or that of the preset neu-seg.
+- bare: `train_on_batch` on one batch that is in memory already, the same loss, optimizer and model; nothing else.
+- seed: one thread, batch 2, the whole data as one-hot float arrays in memory, as the original trains.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.config import TrainerConfig, load_config, part_of
+
+SIZE: Final = 128
+BATCH: Final = 8
+# What the ratios have to reach.
+TO_BARE: Final = 0.95
+TO_SEED: Final = 1.6
+
+
+def main() -> None:
+    """Measures and prints; a missed bound is no error."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=16, help="Steps of 8 images that are timed in each round.")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--measure", choices=sorted(_SUBJECTS), help=argparse.SUPPRESS)
+    parser.add_argument("--tiles", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        print(json.dumps(_SUBJECTS[arguments.measure](arguments.tiles, arguments.steps)))
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with tempfile.TemporaryDirectory() as directory:
+        tiles = Path(directory)
+        _write_tiles(tiles, arguments.steps * BATCH)
+        rounds = [
+            {name: _in_a_process(name, tiles, arguments.steps) for name in _SUBJECTS} for _ in range(arguments.rounds)
+        ]
+    Console(width=100).print(_table(rounds))
+
+
+def config_for(augmented: bool, steps: int) -> TrainerConfig:
+    """The 1.96 M-parameter model, three epochs of `steps` steps; the first warms up."""
+    overrides = [
+        *(f"image.{side}={SIZE}" for side in ("height", "width")),
+        *("model.base_filters=16", "model.normalization=none", f"train.batch_size={BATCH}", "train.epochs=3"),
+        *("train.preview_images=0", "train.schedule=constant"),
+    ]
+    config = part_of(load_config("neu-seg", overrides), TrainerConfig)
+    return config if augmented else config.model_copy(update={"augment": type(config.augment)()})
+
+
+def ours(tiles: Path, steps: int, augmented: bool = False) -> float:
+    """Images per second of the steps of epochs 2 and 3; evaluation between epochs is not training."""
+    from trainer_module import trainer
+
+    clock = _epoch_clock()
+    patterns = [[str(tiles / f"{split}.gz")] for split in ("train", "eval")]
+    job = trainer.Job(*patterns, tiles / "logs", tiles / "checkpoints", callbacks=[clock])
+    trainer.train(job, config_for(augmented, steps)).checkpoint.discard()
+    return 2 * steps * BATCH / sum(clock.seconds[1:])
+
+
+def bare(tiles: Path, steps: int) -> float:
+    """Images per second of `train_on_batch` on the first batch of the same data."""
+    from trainer_module import data, trainer
+
+    config = config_for(False, steps)
+    model = trainer.compiled_model(config)
+    model.compile(model.optimizer, model.loss, jit_compile=False)
+    images, class_ids = next(iter(data.training_batches([str(tiles / "train.gz")], steps * BATCH, config, "")))
+    return BATCH / _seconds_a_step(lambda: model.train_on_batch(images, class_ids), steps)
+
+
+def seed(tiles: Path, steps: int) -> float:
+    """Images per second of `fit` as the seed calls it: one thread, batch 2, one-hot arrays in memory."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    from trainer_module import data, trainer
+
+    config = config_for(False, steps)
+    pairs = list(data.tiles_dataset([str(tiles / "train.gz")], config).take(2 * steps).as_numpy_iterator())
+    images = np.stack([image for image, _ in pairs])
+    one_hot = np.eye(len(config.classes), dtype=np.float32)[np.stack([ids for _, ids in pairs])]
+    model = trainer.compiled_model(config)
+    model.compile(keras.optimizers.Adam(6e-5, clipvalue=0.5), "categorical_crossentropy", jit_compile=False)
+    clock = _epoch_clock()
+    model.fit(images, one_hot, batch_size=2, epochs=3, verbose=0, callbacks=[clock])
+    return 2 * 2 * steps / sum(clock.seconds[1:])
+
+
+def _epoch_clock() -> Any:
+    import keras
+
+    class EpochClock(keras.callbacks.Callback):
+        """Seconds from the first to the last step of each epoch."""
+
+        seconds: list[float] = []
+
+        def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+            self._started = time.perf_counter()
+
+        def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+            self._ended = time.perf_counter()
+
+        def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+            self.seconds.append(self._ended - self._started)
+
+        def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+            if len(self.seconds) == epoch:
+                self.seconds.append(self._ended - self._started)
+
+    return EpochClock()
+
+
+def _seconds_a_step(step: Callable[[], Any], steps: int) -> float:
+    for _ in range(3):
+        step()
+    started = time.perf_counter()
+    for _ in range(steps):
+        step()
+    return (time.perf_counter() - started) / steps
+
+
+_SUBJECTS: Final[dict[str, Callable[[Path, int], float]]] = {
+    "ours": ours,
+    "ours, augmented": lambda tiles, steps: ours(tiles, steps, augmented=True),
+    "bare": bare,
+    "seed": seed,
+}
+
+
+def _in_a_process(name: str, tiles: Path, steps: int) -> float:
+    command = [sys.executable, "-m", "benchmarks.training", "--measure", name]
+    command += ["--tiles", str(tiles), "--steps", str(steps)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)  # noqa: S603
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _write_tiles(directory: Path, count: int) -> None:
+    """Generated surfaces as Transform's records."""
+    import numpy as np
+    import tensorflow as tf
+
+    from dataset.synthetic import generate_surface
+    from pipeline import features
+
+    for split, first, images in (("train", 0, count), ("eval", count, BATCH)):
+        with tf.io.TFRecordWriter(str(directory / f"{split}.gz"), "GZIP") as writer:
+            for index in range(first, first + images):
+                image, class_ids = generate_surface(137, index, SIZE)
+                example = tf.train.Example()
+                values = {features.TRANSFORMED_IMAGE: image, features.TRANSFORMED_CLASS_IDS: class_ids}
+                for key, value in values.items():
+                    serialized = tf.io.serialize_tensor(np.asarray(value)[np.newaxis]).numpy()
+                    example.features.feature[key].bytes_list.value.append(serialized)
+                writer.write(example.SerializeToString())
+
+
+def _table(rounds: list[dict[str, float]]) -> Table:
+    def ratio(name: str, other: str) -> float:
+        return statistics.median(r[name] / r[other] for r in rounds)
+
+    table = Table("", "images/s", "to bare", "to the seed's", "", title="training, median of rounds", box=None)
+    for name in _SUBJECTS:
+        speed = statistics.median(r[name] for r in rounds)
+        verdict = ""
+        if name == "ours":
+            good = ratio(name, "bare") >= TO_BARE and ratio(name, "seed") >= TO_SEED
+            verdict = f"at least {TO_BARE} and {TO_SEED}: {'ok' if good else 'missed'}"
+        table.add_row(name, f"{speed:.1f}", f"{ratio(name, 'bare'):.2f}", f"{ratio(name, 'seed'):.2f}", verdict)
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Training across runs: on after a kill, and from the weights of the model that was pushed from other data."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dataset.ingest import ingest
+from pipeline import local
+from pipeline.config import Config
+
+RESOLVERS = {"BaselineResolver", "PreviousSpanResolver", "WarmStartResolver"}
+# A process of its own, which can be killed.
+SCRIPT = """
+import sys
+from pathlib import Path
+from pipeline import local
+from pipeline.config import Config
+
+local.run(Config.model_validate_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
+"""
+
+
+def ran(config: Config, data: Path, root: Path) -> tuple[set[str], dict[str, Any]]:
+    results: list[local.NodeResult] = []
+    metrics = local.run(config, data, root, on_node=results.append)
+    return {result.node for result in results if not result.cached} - RESOLVERS, metrics
+
+
+def test_a_killed_run_goes_on_with_its_training_and_a_warm_start_with_the_pushed_model(
+    tmp_path: Path, make_config: Any, write_colorful_pairs: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="flexunet.train")
+    config = make_config(train={"epochs": 12, "warm_start": True})
+    source, data, root = tmp_path / "source", tmp_path / "data", tmp_path / "root"
+    write_colorful_pairs(source, 60)
+    ingest(source, data, config)
+
+    arguments = [config.model_dump_json(), str(data), str(root)]
+    started = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, *arguments], env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    )
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and not any(
+        len(path.read_text().splitlines()) > 3 for path in root.glob("Trainer/model_run/*/history.csv")
+    ):
+        time.sleep(0.02)
+    started.send_signal(signal.SIGKILL)
+    started.wait()
+    assert len(list((root / "checkpoints").glob("*.npz"))) == 1
+
+    nodes, metrics = ran(config, data, root)
+    assert "Trainer" in nodes and metrics["pushed_version"] == 1
+    assert "training goes on with epoch" in caplog.text
+    assert "training begins with the weights" not in caplog.text
+    assert list((root / "checkpoints").iterdir()) == []
+    # The whole training counts, not what was left of it.
+    facts = json.loads((root / "serving_model" / "1" / "assets.extra" / "training.json").read_text())
+    assert facts["epochs"] == 12
+
+    # Unchanged, it does not begin with itself.
+    assert ran(config, data, root)[0] == set()
+
+    write_colorful_pairs(source, 70)
+    ingest(source, data, config)
+    nodes, _ = ran(config, data, root)
+    assert "Trainer" in nodes
+    assert "training begins with the weights of" in caplog.text
+    assert ran(config, data, root)[0] == set()

@@ -1,0 +1,68 @@
+"""Optimizers, and the learning rate as a function of what is done of the work."""
+
+import keras
+import numpy as np
+import pytest
+
+from pipeline.config import TrainConfig
+from trainer_module.clock import Clock
+from trainer_module.optimization import CosineSchedule, cosine, make_optimizer
+
+
+def test_half_a_cosine_after_a_warm_up() -> None:
+    assert [cosine(p, 100, 0) for p in (0, 0.5, 1, 2)] == pytest.approx([1, 0.5, 0, 0])
+    assert cosine(1 / 3, 100, 0) == pytest.approx(0.75)
+    assert [cosine(0, step, 4) for step in range(6)] == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
+
+
+class Rates(keras.callbacks.Callback):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rates: list[float] = []
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self.rates.append(float(self.model.optimizer.learning_rate.value))
+
+
+def rates(config: TrainConfig, clock: Clock) -> list[float]:
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(make_optimizer(config), "mse")
+    seen = Rates()
+    x = np.ones((4, 1), np.float32)
+    model.fit(x, x, batch_size=2, epochs=config.epochs, verbose=0, callbacks=[CosineSchedule(config, 2, clock), seen])
+    return seen.rates
+
+
+def test_the_schedule_ends_with_the_epochs() -> None:
+    config = TrainConfig(epochs=4, learning_rate=1.0, schedule="cosine", warmup_epochs=1)
+    expected = [0.5 * 1, 0.5 * (1 + np.cos(np.pi / 8)), *(0.5 * (1 + np.cos(np.pi * step / 8)) for step in range(2, 8))]
+    assert rates(config, Clock()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_schedule_ends_with_the_seconds_if_they_end_first() -> None:
+    clock = Clock()
+    clock.start(spent=75.0)
+    config = TrainConfig(epochs=1000, learning_rate=1.0, schedule="cosine", max_seconds=100.0)
+    found = rates(config.model_copy(update={"epochs": 1}), clock)
+    assert found[0] == pytest.approx(0.5 * (1 + np.cos(0.75 * np.pi)), abs=0.02)
+
+
+def test_adamw_decays_kernels_and_neither_offsets_nor_scales() -> None:
+    config = TrainConfig(optimizer="adamw", weight_decay=0.1, learning_rate=0.1)
+    model = keras.Sequential([keras.Input((4, 4, 2)), keras.layers.Conv2D(3, 1, bias_initializer="ones")])
+    model.add(keras.layers.GroupNormalization(1))
+    model.compile(make_optimizer(config), "mse")
+    before = [np.asarray(v) for v in model.trainable_variables]
+    optimizer = model.optimizer
+    optimizer.apply([keras.ops.zeros_like(v) for v in model.trainable_variables], model.trainable_variables)
+    after = [np.asarray(v) for v in model.trainable_variables]
+    np.testing.assert_allclose(after[0], before[0] * (1 - 0.1 * 0.1), rtol=1e-5)
+    for old, new in zip(before[1:], after[1:], strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_adam_is_the_seeds() -> None:
+    optimizer = make_optimizer(TrainConfig(learning_rate=6e-5, clipvalue=0.5))
+    assert type(optimizer) is keras.optimizers.Adam
+    assert (optimizer.clipvalue, optimizer.use_ema, optimizer.weight_decay) == (0.5, False, None)
+    assert float(optimizer.learning_rate) == pytest.approx(6e-5)

@@ -1,0 +1,239 @@
+"""One training: the same again, on after a kill, from a base model, in bounded memory."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from pipeline.config import TrainerConfig, part_of
+from trainer_module.checkpoint import checkpoint_key
+from trainer_module.export import export_model
+from trainer_module.trainer import Job, Trained, train
+
+ROOT = Path(__file__).parents[2]
+
+RECIPE = {
+    "model": {"normalization": "batch", "dropout": 0.1},
+    "augment": {"symmetries": True, "zoom": 0.3, "noise": 10.0},
+    "train": {
+        "epochs": 4,
+        "batch_size": 4,
+        "optimizer": "adamw",
+        "weight_decay": 0.01,
+        "learning_rate": 0.01,
+        "schedule": "plateau",
+        "plateau_patience": 0,
+        "ema_decay": 0.8,
+        "preview_images": 2,
+        "loss": "cross_entropy_dice",
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def tiles(tmp_path_factory: pytest.TempPathFactory, write_tiles: Any) -> Path:
+    folder = tmp_path_factory.mktemp("tiles")
+    write_tiles(folder / "train.gz", 22)
+    write_tiles(folder / "eval.gz", 6, seed=1)
+    return folder
+
+
+@pytest.fixture
+def run(tiles: Path, tmp_path: Path, make_config: Any) -> Callable[..., Trained]:
+    def run(name: str, base_model: str = "", **sections: Any) -> Trained:
+        merged = {key: {**value, **sections.get(key, {})} for key, value in RECIPE.items()}
+        config = part_of(make_config(**merged), TrainerConfig)
+        patterns = [str(tiles / "train*.gz")], [str(tiles / "eval*.gz")]
+        return train(Job(*patterns, tmp_path / name, tmp_path / "checkpoints", "code", base_model), config)
+
+    return run
+
+
+def weights(trained: Trained) -> list[bytes]:
+    return [np.asarray(w).tobytes() for w in trained.model.get_weights()]
+
+
+def test_the_same_again_gives_the_same_bits_and_another_seed_others(run: Callable[..., Trained]) -> None:
+    first = run("first")
+    assert first.epochs == 4
+    first.checkpoint.discard()
+    assert weights(run("second")) == weights(first)
+    assert weights(run("third", train={"seed": 1})) != weights(first)
+
+
+def test_pictures_of_training_are_left(run: Callable[..., Trained], tmp_path: Path) -> None:
+    run("pictures")
+    previews = tmp_path / "pictures" / "previews"
+    assert sorted(p.name for p in previews.glob("*.png")) == [
+        *[f"epoch-000{epoch}.png" for epoch in (1, 2, 3, 4)],
+        "images.png",
+        "truth.png",
+    ]
+    colors = {tuple(color) for color in np.asarray(Image.open(previews / "epoch-0004.png")).reshape(-1, 3)}
+    assert Image.open(previews / "epoch-0004.png").size == (64, 32)
+    assert colors <= {(0, 0, 0), (0, 0, 255), (0, 255, 0), (255, 0, 0)}
+    augmented = Image.open(tmp_path / "pictures" / "augmented.png")
+    assert augmented.size == (6 * 32, 4 * 2 * 32)
+    tags = {
+        value.tag
+        for file in previews.glob("events*")
+        for event in tf.compat.v1.train.summary_iterator(str(file))
+        for value in event.summary.value
+    }
+    assert tags == {"images", "truth", "epoch", "augmented"}
+
+
+def test_mixed_precision_trains_and_what_is_exported_is_float32(run: Callable[..., Trained]) -> None:
+    trained = run("mixed", train={"precision": "mixed_bfloat16", "deterministic": "off"})
+    assert {layer.compute_dtype for layer in trained.model.layers} == {"float32"}
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_a_warm_start_begins_with_the_base_models_weights(
+    run: Callable[..., Trained], tmp_path: Path, make_config: Any
+) -> None:
+    base = run("base")
+    config = part_of(make_config(model=RECIPE["model"]), TrainerConfig)
+    export_model(base.model, config, {}, tmp_path / "export")
+    # A rate of almost 0 and an average that forgets nothing: what comes out is what went in.
+    still = {"learning_rate": 1e-12, "epochs": 1, "ema_decay": None, "weight_decay": 0.0, "optimizer": "adam"}
+    begun = run("warm", str(tmp_path / "export"), train=still)
+    for variable, expected in zip(begun.model.trainable_variables, base.model.trainable_variables, strict=True):
+        np.testing.assert_allclose(variable, expected, atol=1e-6)
+    with pytest.raises(
+        ValueError, match=r"train.warm_start: .*export has other layers .* set train.warm_start = false"
+    ):
+        run("other", str(tmp_path / "export"), model={"base_filters": 4}, train=still)
+
+
+def test_a_training_that_diverges_is_an_error_in_plain_words(run: Callable[..., Trained]) -> None:
+    diverging = {"learning_rate": 1e30, "ema_decay": None, "loss": "cross_entropy"}
+    with pytest.raises(ValueError, match=r"training diverged: \d+ weights are not finite.*lower train.learning_rate"):
+        run("diverged", train=diverging, model={"normalization": "none"})
+
+
+def test_too_few_images_are_named(run: Callable[..., Trained]) -> None:
+    with pytest.raises(ValueError, match=r"22 training and 6 eval tiles, expected at least train.batch_size \(23\)"):
+        run("few", train={"batch_size": 23})
+
+
+# A process of its own, which can be killed; prints a hash of the weights.
+SCRIPT = """
+import hashlib, json, logging, resource, sys
+from pathlib import Path
+import numpy as np
+from pipeline.config import TrainerConfig
+from trainer_module.trainer import Job, train
+
+logging.basicConfig(level=logging.INFO)
+config, tiles, logs, checkpoints, code = sys.argv[1:]
+job = Job([f"{tiles}/train.gz"], [f"{tiles}/eval.gz"], Path(logs), Path(checkpoints), code)
+trained = train(job, TrainerConfig.model_validate_json(config))
+digest = hashlib.sha256(b"".join(np.asarray(w).tobytes() for w in trained.model.get_weights())).hexdigest()
+print(json.dumps({"weights": digest, "mebibytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+"""
+
+
+def process(config: TrainerConfig, tiles: Path, logs: Path, checkpoints: Path, code: str = "code") -> Any:
+    arguments = [config.model_dump_json(), str(tiles), str(logs), str(checkpoints), code]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def result(started: Any) -> tuple[dict[str, Any], str]:
+    output, errors = started.communicate(timeout=600)
+    assert started.returncode == 0, errors
+    return json.loads(output.splitlines()[-1]), errors
+
+
+def test_killed_in_the_middle_it_goes_on_as_if_it_had_not_been(
+    run: Callable[..., Trained], tiles: Path, tmp_path: Path, make_config: Any
+) -> None:
+    """Bit for bit: optimizer, plateau, averaged weights, dropout, order and changes of the images."""
+    config = part_of(make_config(**RECIPE), TrainerConfig)
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    (checkpoints / "stale.npz").write_bytes(b"of an earlier configuration")
+    started = process(config, tiles, tmp_path / "killed", checkpoints)
+    history, deadline = tmp_path / "killed" / "history.csv", time.monotonic() + 300
+    while not (history.is_file() and len(history.read_text().splitlines()) >= 3) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    started.send_signal(signal.SIGKILL)
+    started.wait()
+    [left] = [path for path in checkpoints.iterdir() if path.suffix == ".npz"]
+
+    # In this process, which trained other models before.
+    key = checkpoint_key([config.model_dump_json(), "code", ""], [str(tiles / "train.gz"), str(tiles / "eval.gz")])
+    assert left.stem == key
+    resumed = run("resumed")
+    assert resumed.checkpoint.first_epoch in (1, 2, 3)
+    resumed.checkpoint.discard()
+    assert list(checkpoints.iterdir()) == []
+    rows = (tmp_path / "resumed" / "history.csv").read_text().splitlines()
+    undisturbed = run("undisturbed")
+    assert undisturbed.checkpoint.first_epoch == 0
+    assert weights(resumed) == weights(undisturbed)
+    assert rows == (tmp_path / "undisturbed" / "history.csv").read_text().splitlines()
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_resumed(
+    run: Callable[..., Trained], tiles: Path, tmp_path: Path, make_config: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = part_of(make_config(**RECIPE), TrainerConfig)
+    key = checkpoint_key([config.model_dump_json(), "code", ""], [str(tiles / "train.gz"), str(tiles / "eval.gz")])
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / f"{key}.npz").write_bytes(b"half a")
+    assert run("anew", train={"epochs": 4}).checkpoint.first_epoch == 0
+    assert "training begins anew" in caplog.text
+
+
+def test_configuration_code_and_data_each_have_a_checkpoint_of_their_own(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.write_bytes(b"1234")
+    first = checkpoint_key(["config", "code"], [str(data)])
+    assert first == checkpoint_key(["config", "code"], [str(data)])
+    assert first != checkpoint_key(["config", "edited"], [str(data)])
+    assert first != checkpoint_key(["changed", "code"], [str(data)])
+    os.utime(data, ns=(1, 1))
+    assert first != checkpoint_key(["config", "code"], [str(data)])
+
+
+def test_memory_stays_flat_without_cache_and_in_its_limit_with_one(
+    tmp_path: Path, write_tiles: Any, make_config: Any
+) -> None:
+    """500 and 5,000 tiles of 64x64, 8 and 80 MB decoded."""
+
+    def peak(count: int, cache_megabytes: int) -> float:
+        config = make_config(
+            image={"height": 64, "width": 64},
+            model={"base_filters": 1},
+            train={"epochs": 2, "batch_size": 50, "cache_megabytes": cache_megabytes, "preview_images": 0},
+        )
+        logs = tmp_path / f"{count}-{cache_megabytes}"
+        started = process(part_of(config, TrainerConfig), tmp_path / str(count), logs, logs / "checkpoints")
+        return result(started)[0]["mebibytes"]
+
+    for count in (500, 5000):
+        write_tiles(tmp_path / str(count) / "train.gz", count, size=64)
+        write_tiles(tmp_path / str(count) / "eval.gz", 10, size=64)
+    few, many, cached = peak(500, 0), peak(5000, 0), peak(5000, 100)
+    assert many < 1.2 * few
+    assert cached < many + 100
