@@ -60,7 +60,7 @@ def fingerprints(folder: Path) -> dict[str, str]:
         ("transform_module/images.py", {PREPROCESSING, TRAINER}),
         ("transform_module/__init__.py", {PREPROCESSING, TRAINER}),
         ("transform_module/preprocessing.py", {PREPROCESSING, TRAINER}),
-        ("pipeline/config.py", {PREPROCESSING, TRAINER}),
+        ("pipeline/config.py", {PREPROCESSING, TRAINER, METRICS}),
         ("pipeline/features.py", {PREPROCESSING, TRAINER, METRICS}),
         ("pipeline/scores.py", {TRAINER, METRICS}),
         ("components/segmentation_metrics.py", {METRICS}),
