@@ -12,7 +12,7 @@ from tfx.types import Artifact, artifact, artifact_utils, component_spec, standa
 from tfx.utils import path_utils
 
 from components import gate
-from components.baseline import ACCEPTED_REFUSED
+from components.pushes import ACCEPTED_REFUSED
 from pipeline.config import GateSettings
 from pipeline.features import (
     ASSETS_EXTRA,

@@ -91,7 +91,7 @@ def run_evaluate(
     model: Path, data: Path, config: str, overrides: Sequence[str], baseline: Path | None, out: Path | None
 ) -> None:
     """`flexunet evaluate`."""
-    from serving.predict import model_directory
+    from serving.exported import model_directory
 
     loaded = load_config(config, overrides)
     warning = _check_data(data, loaded, training=False)

@@ -18,7 +18,7 @@ from pipeline.beam import LOCAL_BEAM_ARGS
 from pipeline.config import Config, GateSettings, part_of
 from pipeline.errors import NodeFailed, UserError, last_line
 from pipeline.evaluation import make_eval_config
-from serving.predict import exported_config
+from serving.exported import exported_json
 
 
 def measure(
@@ -84,9 +84,9 @@ def evaluate(models: Sequence[Path], splits: Sequence[Path], config: Config, dir
 
 
 def _checked(model: Path, config: Config) -> Path:
-    exported = exported_config(model)
+    exported, wanted = exported_json(model), config.model_dump(mode="json")
     for key in ("classes", "records"):
-        if getattr(exported, key) != getattr(config, key):
+        if exported.get(key) != wanted[key]:
             raise UserError(f"{model}: its {key} are not those of the config, expected the same: name its own config")
     saved = saved_model_pb2.SavedModel.FromString((model / "saved_model.pb").read_bytes())
     outputs = saved.meta_graphs[0].signature_def[features.SIGNATURE_EVALUATE].outputs

@@ -1,7 +1,8 @@
 """What a model folder says about itself: classes, colours and sizes, for those who show its answers."""
 
+import json
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -55,12 +56,30 @@ def exported_config(directory: Path) -> ServedConfig:
     Raises:
       UserError: not a model of this project.
     """
-    path = directory / features.ASSETS_EXTRA / features.EXPORTED_CONFIG
-    if not path.is_file():
-        raise UserError(f"{path}: missing, expected a model exported by this project")
+    path = _config_file(directory)
     try:
         return ServedConfig.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
         raise UserError(
             f"{path}: not of this version ({error.error_count()} mistakes): export the model anew"
         ) from None
+
+
+def exported_json(directory: Path) -> dict[str, Any]:
+    """All that was written of the configuration, by the project's version that exported the model.
+
+    Raises:
+      UserError: not a model of this project.
+    """
+    path = _config_file(directory)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}): export the model anew") from None
+
+
+def _config_file(directory: Path) -> Path:
+    path = directory / features.ASSETS_EXTRA / features.EXPORTED_CONFIG
+    if not path.is_file():
+        raise UserError(f"{path}: missing, expected a model exported by this project")
+    return path

@@ -134,11 +134,11 @@ def test_a_model_whose_evaluate_gives_something_else_is_no_baseline(
     assert changed(before, compiled(make_config())) == {"BaselineResolver", "Pusher"}
 
 
-def test_a_reason_to_push_a_refused_model_reaches_only_the_pusher(make_config: Any) -> None:
+def test_a_reason_to_push_a_refused_model_reaches_only_what_the_gate_would_stop(make_config: Any) -> None:
     connection = metadata.sqlite_metadata_connection_config("/nowhere/metadata.db")
     paths = dag.Paths("/data", "/root")
     pipeline = dag.create_pipeline(make_config(), paths, connection, [], unchanged, accepted_refused="it is needed")
-    assert changed(compiled(make_config()), compiler.Compiler().compile(pipeline)) == {"Pusher"}
+    assert changed(compiled(make_config()), compiler.Compiler().compile(pipeline)) == {"ServingValidator", "Pusher"}
 
 
 def test_the_mask_validator_expects_what_the_manifest_says(make_config: Any, tmp_path: Path) -> None:
