@@ -81,11 +81,13 @@ def ours(tiles: Path, steps: int, augmented: bool = False) -> float:
 
 def bare(tiles: Path, steps: int) -> float:
     """Images per second of `train_on_batch` on the first batch of the same data."""
-    from trainer_module import data, trainer
+    from trainer_module import data
+    from trainer_module.losses import make_loss
+    from trainer_module.optimization import make_optimizer
 
     config = config_for(False, steps)
-    model = trainer.compiled_model(config)
-    model.compile(model.optimizer, model.loss, jit_compile=False)
+    model = _model(config)
+    model.compile(make_optimizer(config.train), make_loss(config.train, config.classes), jit_compile=False)
     images, class_ids = next(iter(data.training_batches([str(tiles / "train.gz")], steps * BATCH, config, "")))
     return BATCH / _seconds_a_step(lambda: model.train_on_batch(images, class_ids), steps)
 
@@ -98,17 +100,23 @@ def seed(tiles: Path, steps: int) -> float:
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    from trainer_module import data, trainer
+    from trainer_module import data
 
     config = config_for(False, steps)
     pairs = list(data.tiles_dataset([str(tiles / "train.gz")], config).take(2 * steps).as_numpy_iterator())
     images = np.stack([image for image, _ in pairs])
     one_hot = np.eye(len(config.classes), dtype=np.float32)[np.stack([ids for _, ids in pairs])]
-    model = trainer.compiled_model(config)
+    model = _model(config)
     model.compile(keras.optimizers.Adam(6e-5, clipvalue=0.5), "categorical_crossentropy", jit_compile=False)
     clock = _epoch_clock()
     model.fit(images, one_hot, batch_size=2, epochs=3, verbose=0, callbacks=[clock])
     return 2 * 2 * steps / sum(clock.seconds[1:])
+
+
+def _model(config: TrainerConfig) -> Any:
+    from trainer_module.model import build_model
+
+    return build_model(SIZE, SIZE, len(config.classes), config.model, config.train.seed)
 
 
 def _epoch_clock() -> Any:
