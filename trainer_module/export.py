@@ -19,7 +19,7 @@ from trainer_module.batching import in_chunks, map_rows
 from trainer_module.losses import cross_entropy
 from trainer_module.metrics import calibration_bins, count_matrix
 from trainer_module.signatures import CHUNK as _CHUNK
-from trainer_module.signatures import ServingSignatures, check_graph
+from trainer_module.signatures import ServingSignatures, check_graph, id_png
 from trainer_module.warmup import write_batching, write_warmup
 from transform_module import images
 from transform_module.preprocessing import decode_pair
@@ -111,7 +111,11 @@ class SegmentationModule(tf.Module):
         # A model that gives NaN has an argmax all the same: its counts must not look like an answer.
         finite = tf.reduce_all(tf.math.is_finite(probabilities))
         undefined = tf.constant(float("nan"), tf.float64)
-        return (*(tf.where(finite, number, undefined) for number in numbers), _id_png(class_ids), _id_png(predicted))
+        return (
+            *(tf.where(finite, number, undefined) for number in numbers),
+            id_png(class_ids),
+            id_png(tf.cast(predicted, tf.uint8)),
+        )
 
     def _counts(self, class_ids: tf.Tensor, predicted: tf.Tensor) -> tf.Tensor:
         return tf.cast(count_matrix(class_ids, predicted, len(self._config.classes)), tf.float64)
@@ -121,10 +125,6 @@ class SegmentationModule(tf.Module):
         log_loss = cross_entropy(class_ids[tf.newaxis], probabilities[tf.newaxis])[0]
         of_truth = tf.cast(tf.reduce_sum(truth * probabilities), tf.float64)
         return tf.stack([labelled, of_truth, tf.cast(log_loss, tf.float64) * labelled])
-
-
-def _id_png(class_ids: tf.Tensor) -> tf.Tensor:
-    return tf.io.encode_png(tf.cast(class_ids, tf.uint8)[..., tf.newaxis])
 
 
 def export_model(model: keras.Model, config: TrainerConfig, training: dict[str, float], directory: Path) -> None:

@@ -143,7 +143,7 @@ class ServingSignatures:
         class_ids, confidence = images.class_ids_and_confidence(probabilities, size, self._image)
         pixels = [tf.reduce_sum(tf.cast(class_ids == class_id, tf.int32)) for class_id in range(self._num_classes)]
         fractions = tf.cast(tf.stack(pixels), tf.float32) / tf.cast(tf.reduce_prod(size), tf.float32)
-        return tf.io.encode_png(class_ids[..., tf.newaxis], _PNG_COMPRESSION), fractions, confidence
+        return id_png(class_ids), fractions, confidence
 
     def _predict_rows(self, tiles: tf.Tensor) -> tf.Tensor:
         """uint8 `[N, tiles, height, width, 3]` -> float32 `[N, tiles, height, width, C]`."""
@@ -151,6 +151,11 @@ class ServingSignatures:
         flat = tf.reshape(tiles, [-1, height, width, 3])
         [predicted] = in_chunks(lambda part: (self._predict(part),), flat, (tf.float32,), CHUNK)
         return tf.reshape(predicted, [tf.shape(tiles)[0], -1, height, width, self._num_classes])
+
+
+def id_png(class_ids: tf.Tensor) -> tf.Tensor:
+    """Class ids uint8 `[h, w]` -> a grey PNG, string scalar."""
+    return tf.io.encode_png(class_ids[..., tf.newaxis], _PNG_COMPRESSION)
 
 
 def check_graph(saved_model: Any) -> None:
