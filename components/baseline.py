@@ -13,7 +13,7 @@ from tfx.dsl.components.common import resolver
 from tfx.dsl.io import fileio
 from tfx.types import Artifact
 
-from components.pushes import PUSHED, PUSHED_COMPARABLE, PUSHED_MODEL_ID, ROLLED_BACK
+from components.pushes import PUSHED, PUSHED_COMPARABLE, PUSHED_MODEL_ID, RESTORED_AT, ROLLED_BACK
 
 logger = logging.getLogger("flexunet.baseline")
 
@@ -21,7 +21,7 @@ logger = logging.getLogger("flexunet.baseline")
 class LatestPushedModel(resolver.ResolverStrategy):
     """Inputs: `model` (all models), `pushed_model` (all pushes), `candidate`. Resolves `model` to none or one.
 
-    A push that was rolled back does not count, whatever its number was.
+    A push that was rolled back does not count, and one that a rollback restored is as new as that.
 
     `comparable` is a hash of what two models must share to be measured on the same records.
     """
@@ -35,7 +35,7 @@ class LatestPushedModel(resolver.ResolverStrategy):
         del store
         candidates = {artifact.id for artifact in input_dict["candidate"]}
         models = {artifact.id: artifact for artifact in input_dict["model"] if artifact.id not in candidates}
-        pushes = sorted(input_dict["pushed_model"], key=lambda push: push.id, reverse=True)
+        pushes = sorted(input_dict["pushed_model"], key=_last_pushed, reverse=True)
         pushed_ids = [self._pushed_model_id(push) for push in pushes]
         baseline = next((models[model_id] for model_id in pushed_ids if is_there(models.get(model_id))), None)
         result: dict[str, list[Any]] = {key: [] for key in input_dict}
@@ -49,6 +49,12 @@ class LatestPushedModel(resolver.ResolverStrategy):
         ):
             return None
         return push.get_int_custom_property(PUSHED_MODEL_ID)
+
+
+def _last_pushed(push: Artifact) -> tuple[int, int]:
+    """When it was pushed, or restored by a rollback, in milliseconds since 1970."""
+    restored = push.get_int_custom_property(RESTORED_AT) or 0
+    return max(push.mlmd_artifact.create_time_since_epoch, restored), push.id
 
 
 def is_there(model: Artifact | None) -> bool:

@@ -1,39 +1,84 @@
 """Copies of pushed versions in a remote store, through TFX's file systems: gs://, s3://, hdfs:// and their plug-ins.
 
-The local folder stays what knows the versions; the store is its copy under the same numbers. Object stores have no
+The local folder stays what knows the versions; the store is its copy under the same numbers, which begin above those
+that the store holds already. Object stores have no
 rename, so a reader may see a version in part. `saved_model.pb` goes last and, when an old version goes, first: a server
 cannot load a version without it, and tries again. A copy that was killed is finished by the next push.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from tfx.dsl.io import fileio
 
+from pipeline.errors import UserError, last_line
+
 _GRAPH: Final = "saved_model.pb"
 
 
-def mirror_version(version: Path, store: str, keep: int) -> str:
-    """Copies a version's folder to `store/<number>` unless it is there, keeps the newest `keep`; returns its URL."""
+def mirror_version(version: Path, store: str, keep: int | None) -> str:
+    """Copies a version's folder to `store/<number>` unless it is there, keeps the newest `keep`; returns its URL.
+
+    Raises:
+      UserError: the store cannot be used, or holds a higher number, which a server would take for the newest.
+    """
     target = f"{store.rstrip('/')}/{version.name}"
-    if not fileio.exists(f"{target}/{_GRAPH}"):
-        files = sorted(path for path in version.rglob("*") if path.is_file())
-        for path in sorted(files, key=lambda path: path == version / _GRAPH):
-            copied = f"{target}/{path.relative_to(version)}"
-            fileio.makedirs(copied.rpartition("/")[0])
-            fileio.copy(str(path), copied, overwrite=True)
-    for number in mirrored_versions(store)[:-keep]:
-        _remove(f"{store.rstrip('/')}/{number}")
+    newest = newest_mirrored(store)
+    if newest > int(version.name):
+        raise UserError(
+            f"{store}: holds version {newest}, expected none above {version.name}, the newest of {version.parent}: "
+            "another folder is mirrored there; name another store in serving.mirror"
+        )
+    with _one_line(store):
+        if not fileio.exists(f"{target}/{_GRAPH}"):
+            _copy(version, target)
+        for number in mirrored_versions(store)[: -keep if keep else 0]:
+            _remove(f"{store.rstrip('/')}/{number}")
     return target
 
 
+def newest_mirrored(store: str) -> int:
+    """The highest number in the store; 0 if it is empty, or if there is no store.
+
+    Raises:
+      UserError: the store cannot be used.
+    """
+    return max(mirrored_versions(store), default=0) if store else 0
+
+
 def mirrored_versions(store: str) -> list[int]:
-    """The numbers of the versions in the store, ascending."""
-    if not fileio.exists(store):
-        return []
-    # Object stores give the names of folders with a slash.
-    names = [str(name).rstrip("/") for name in fileio.listdir(store)]
+    """The numbers of the versions in the store, ascending.
+
+    Raises:
+      UserError: the store cannot be used.
+    """
+    with _one_line(store):
+        # Object stores give the names of folders with a slash.
+        names = [str(name).rstrip("/") for name in fileio.listdir(store)] if fileio.exists(store) else []
     return sorted(int(name) for name in names if name.isdigit())
+
+
+@contextmanager
+def _one_line(store: str) -> Iterator[None]:
+    """Each file system has errors of its own."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{store}: {last_line(error)}: expected a store that can be listed and written from here (serving.mirror)"
+        ) from error
+
+
+def _copy(version: Path, target: str) -> None:
+    files = sorted(path for path in version.rglob("*") if path.is_file())
+    for path in sorted(files, key=lambda path: path == version / _GRAPH):
+        copied = f"{target}/{path.relative_to(version)}"
+        fileio.makedirs(copied.rpartition("/")[0])
+        fileio.copy(str(path), copied, overwrite=True)
 
 
 def _remove(target: str) -> None:

@@ -15,10 +15,18 @@ from tfx.types import Artifact, artifact_utils, component_spec, standard_artifac
 from tfx.types.standard_component_specs import MODEL_KEY, PUSHED_MODEL_KEY
 
 from components import gate
-from components.mirror import mirror_version
+from components.mirror import mirror_version, newest_mirrored
 from components.pushes import ACCEPTED_REFUSED, PUSHED_COMPARABLE, PUSHED_MODEL_ID, PUSHED_SHA256
 from pipeline.config import GateSettings
-from serving.versions import content_hash, push_version, pushed_hash, rolled_back
+from serving.versions import (
+    Keeping,
+    content_hash,
+    push_version,
+    pushed_hash,
+    read_provenance,
+    rolled_back,
+    versions,
+)
 
 # FileBasedExampleGen's driver leaves it: the number, bytes and times of the record files.
 _FINGERPRINT = "input_fingerprint"
@@ -44,14 +52,16 @@ class Executor(executor.Executor):
             return
         provenance = {
             "run": self._context.pipeline_run_id if self._context else None,
-            "mirror": exec_properties["mirror"],
             "pushed": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             **({ACCEPTED_REFUSED: reason} if reason else {}),
             **_origin(input_dict, GateSettings.model_validate_json(exec_properties["settings"])),
         }
-        target = push_version(model, directory, provenance, exec_properties["keep_versions"])
-        if exec_properties["mirror"]:
-            mirror_version(target, exec_properties["mirror"], exec_properties["keep_versions"])
+        keeping = Keeping(exec_properties["keep_versions"], exec_properties["mirror"])
+        # Asked first: a store that cannot be used must not leave a version that only this folder has.
+        above, again = newest_mirrored(keeping.mirror), bool(reason) and _accepted_for(directory) != reason
+        target = push_version(model, directory, provenance, keeping, above, again)
+        if keeping.mirror:
+            mirror_version(target, keeping.mirror, keeping.versions)
         self._MarkPushed(pushed, pushed_destination=str(target), pushed_version=target.name)
         pushed.set_int_custom_property(PUSHED_MODEL_ID, artifact_utils.get_single_instance(input_dict[MODEL_KEY]).id)
         pushed.set_string_custom_property(PUSHED_COMPARABLE, exec_properties["comparable"])
@@ -101,6 +111,13 @@ class AtomicPusher(base_component.BaseComponent):
     def __init__(self, channels: dict[str, tfx.types.BaseChannel], **parameters: Any) -> None:
         pushed_model = tfx.dsl.Channel(type=standard_artifacts.PushedModel)
         super().__init__(spec=AtomicPusherSpec(**channels, **parameters, pushed_model=pushed_model))
+
+
+def _accepted_for(directory: Path) -> str | None:
+    """Why the newest version was pushed against the gate, if it was: a reason belongs into a version's provenance."""
+    return next(
+        (read_provenance(directory / str(newest)).get(ACCEPTED_REFUSED) for newest in versions(directory)[-1:]), None
+    )
 
 
 def _was_rolled_back(model: Path, directory: Path) -> bool:

@@ -1,47 +1,67 @@
 """What ML Metadata knows of a push, without TFX: `flexunet rollback` need not wait for its import."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 
-# Custom properties of PushedModel artifacts. The first is TFX's own; a rollback leaves ROLLED_BACK.
+from serving.versions import restored_at, rolled_back, version_hash, versions
+
+# Custom properties of PushedModel artifacts. The first is TFX's own; a rollback leaves ROLLED_BACK on what it withdrew
+# and RESTORED_AT, in milliseconds since 1970 as ML Metadata's own times, on what it restored.
 PUSHED: Final = "pushed"
 PUSHED_MODEL_ID: Final = "pushed_model_id"
 PUSHED_COMPARABLE: Final = "pushed_comparable"
 PUSHED_SHA256: Final = "pushed_sha256"
 ROLLED_BACK: Final = "rolled_back"
+RESTORED_AT: Final = "restored_at"
 # Also a key of provenance.json: why a person had a model pushed that the gate refused.
 ACCEPTED_REFUSED: Final = "accepted_refused"
 
 _PUSHED_MODEL: Final = "PushedModel"
 
 
-def record_rollbacks(database: Path, hashes: Collection[str]) -> None:
-    """Marks which pushes hold a model that is rolled back, and clears the mark of the others.
+def record_rollbacks(connection: metadata_store_pb2.ConnectionConfig, serving: Path) -> None:
+    """Marks which pushes hold a model that is rolled back, and which one a rollback made the newest again.
 
-    The folder of the versions is what knows (serving/versions.py); this is its copy for the resolver and for lineage.
-    The caller holds the lock of the database's folder.
+    The folder of the versions, `serving`, is what knows (serving/versions.py); this is its copy for the resolver and
+    for lineage. The caller holds the lock of the run's folder.
     """
-    if not database.is_file():
+    if connection.HasField("sqlite") and not Path(connection.sqlite.filename_uri).is_file():
         return
-    connection = metadata_store_pb2.ConnectionConfig()
-    connection.sqlite.filename_uri = str(database)
     store = mlmd.MetadataStore(connection)
     if _PUSHED_MODEL not in {kind.name for kind in store.get_artifact_types()}:
         return
-    changed = [push for push in store.get_artifacts_by_type(_PUSHED_MODEL) if _mark(push, hashes)]
+    withdrawn, restored = rolled_back(serving), _restored(serving)
+    changed = [push for push in store.get_artifacts_by_type(_PUSHED_MODEL) if _mark(push, withdrawn, restored)]
     if changed:
         store.put_artifacts(changed)
 
 
-def _mark(push: Any, hashes: Collection[str]) -> bool:
-    """Whether the mark had to change."""
+def sqlite_connection(database: Path) -> metadata_store_pb2.ConnectionConfig:
+    """Of the file that a run on one machine keeps its metadata in."""
+    connection = metadata_store_pb2.ConnectionConfig()
+    connection.sqlite.filename_uri = str(database)
+    return connection
+
+
+def _restored(serving: Path) -> dict[str, int]:
+    """The model that the newest version holds and when it was restored, if a rollback made that version."""
+    for newest in versions(serving)[-1:]:
+        moment = restored_at(serving / str(newest))
+        if moment is not None:
+            return {version_hash(serving / str(newest)): int(moment.timestamp() * 1000)}
+    return {}
+
+
+def _mark(push: Any, withdrawn: Collection[str], restored: Mapping[str, int]) -> bool:
+    """Whether the marks had to change."""
     properties = push.custom_properties
-    is_rolled_back = PUSHED_SHA256 in properties and properties[PUSHED_SHA256].string_value in hashes
-    was = ROLLED_BACK in properties and properties[ROLLED_BACK].int_value == 1
-    if is_rolled_back != was:
-        properties[ROLLED_BACK].int_value = int(is_rolled_back)
-    return is_rolled_back != was
+    digest = properties[PUSHED_SHA256].string_value if PUSHED_SHA256 in properties else None
+    wanted = {ROLLED_BACK: int(digest in withdrawn), **({RESTORED_AT: restored[digest]} if digest in restored else {})}
+    changed = {k: v for k, v in wanted.items() if v != (properties[k].int_value if k in properties else 0)}
+    for key, value in changed.items():
+        properties[key].int_value = value
+    return bool(changed)

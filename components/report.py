@@ -14,6 +14,7 @@ from tfx.utils import path_utils
 from components import gate
 from components.pushes import ACCEPTED_REFUSED
 from pipeline.config import GateSettings
+from pipeline.errors import UserError, last_line
 from pipeline.features import (
     ASSETS_EXTRA,
     EXPORTED_TRAINING,
@@ -58,8 +59,7 @@ def make_metrics(
     evaluation: gate.Evaluation, settings: GateSettings, model: Path, baseline: str | None
 ) -> dict[str, Any]:
     """`metrics.json` of a model, a SavedModel's folder, that was measured and not pushed."""
-    path = model / ASSETS_EXTRA / EXPORTED_TRAINING
-    facts = json.loads(path.read_text(encoding="utf-8"))
+    facts = _training_facts(model / ASSETS_EXTRA / EXPORTED_TRAINING)
     return {
         "format": FORMAT,
         "run_id": None,
@@ -70,6 +70,14 @@ def make_metrics(
         "parameters": facts.get("parameters"),
         "train_seconds": facts.get("train_seconds"),
     }
+
+
+def _training_facts(path: Path) -> dict[str, Any]:
+    """Nothing for a model that was trained elsewhere: what is not known is null in `metrics.json`."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: not what this project wrote ({last_line(error)}): copy the model again") from None
 
 
 def write_report(directory: Path, metrics: dict[str, Any], evaluation: gate.Evaluation, settings: GateSettings) -> None:

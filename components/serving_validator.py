@@ -105,7 +105,12 @@ def check_export(model: Path, records: list[bytes], settings: ServingSettings) -
         inputs, result = Path(folder) / "inputs.npz", Path(folder) / "result.json"
         save_arrays(inputs, _arrays(records, settings))
         command = [sys.executable, "-m", "serving.validate", str(model), str(inputs), str(result)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            # This process may hold all of the GPU's memory.
+            "CUDA_VISIBLE_DEVICES": "-1",
+        }
         limit = settings.serving.timeout_seconds
         try:
             done = subprocess.run(  # noqa: S603  our own module

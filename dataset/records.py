@@ -6,9 +6,11 @@ file system that all of them mount.
 """
 
 import hashlib
+import os
 import pickle
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,9 +31,10 @@ from pipeline import features
 from pipeline.beam import LOCAL_BEAM_ARGS
 from pipeline.config import Config
 
-# Small enough that readers can share a split, large enough that headers do not matter. Counted in bytes of the user's
-# files: a shard of images that must be written anew (CMYK or turned JPEGs, WebP) can become several times larger.
-SHARD_BYTES: Final = 128 * 2**20
+# Small enough that readers and writers can share a split, large enough that headers do not matter: two cores write 250 MB
+# in files of 32 MB in 0.7 of the time of files of 128 MB. Counted in bytes of the user's files: a shard of images that
+# must be written anew (CMYK or turned JPEGs, WebP) can become several times larger.
+SHARD_BYTES: Final = 32 * 2**20
 _NONE: Final = np.empty((0, 0), np.float16)
 
 
@@ -151,8 +154,27 @@ def _run(shards: Sequence[Shard], config: Config, watch: str, beam_args: Sequenc
             # As bytes: Beam would pickle every entry again at each step, for twice the time of writing it.
             | "Shards" >> beam.Create([pickle.dumps(shard) for shard in shards])
             | "OneToAWorker" >> beam.Reshuffle()
-            | "Write" >> beam.Map(_write_watched, config, watch)
+            | "Write" >> beam.ParDo(_WriteShards(config, watch))
         )
+
+
+class _WriteShards(beam.DoFn):
+    """Writes as many shards at once as there are cores: compressing takes most of the time and needs no lock."""
+
+    def __init__(self, config: Config, watch: str) -> None:
+        self._config, self._watch = config, watch
+
+    def start_bundle(self) -> None:
+        self._pool = ThreadPoolExecutor(os.cpu_count())
+        self._pending: list[Future[None]] = []
+
+    def process(self, pickled_shard: bytes) -> None:
+        self._pending.append(self._pool.submit(_write_watched, pickled_shard, self._config, self._watch))
+
+    def finish_bundle(self) -> None:
+        with self._pool:
+            for written in self._pending:
+                written.result()
 
 
 def _require_all(shards: Sequence[Shard]) -> None:

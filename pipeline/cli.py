@@ -155,8 +155,8 @@ def serve(model: Path, host: str, grpc_port: int, rest_port: int, docker: bool) 
 @click.option(
     "--to", type=click.IntRange(min=1), metavar="N", help="The version to restore, instead of the one before."
 )
-@click.option("--keep", default=5, show_default=True, type=click.IntRange(min=2), help="Newest versions that stay.")
-def rollback(root: Path, to: int | None, keep: int) -> None:
+@click.option("--keep", type=click.IntRange(min=2), help="Newest versions that stay.  [default: as at the last push]")
+def rollback(root: Path, to: int | None, keep: int | None) -> None:
     """Serves an earlier model again, under a higher version number.
 
     Example: flexunet rollback --root runs/mine

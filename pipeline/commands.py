@@ -172,26 +172,46 @@ def _quantiles(seconds: Sequence[float]) -> str:
     return f"p50 {half:.0f} ms, p95 {most:.0f} ms"
 
 
-def run_rollback(root: Path, to: int | None, keep: int) -> None:
+def run_rollback(root: Path, to: int | None, keep: int | None) -> None:
     """`flexunet rollback`."""
-    from components.pushes import record_rollbacks
-    from serving.versions import roll_back, rolled_back
+    from components.pushes import record_rollbacks, sqlite_connection
+    from serving.versions import finish_rollback, keeping, roll_back
 
     serving = root / "serving_model"
     if not serving.is_dir():
         raise UserError(f"{serving}: no such folder, expected the --root of a run that pushed a model")
     with locked(root), captured_output(NO_LOG) as console:
-        done = roll_back(serving, keep, to)
-        record_rollbacks(root / "metadata.db", rolled_back(serving))
-        if done.mirror:
-            from components.mirror import mirror_version  # it imports TFX
-
-            mirror_version(done.version, done.mirror, keep)
+        mirror = keeping(serving).mirror
+        above = _newest_mirrored(mirror)
+        done = roll_back(serving, to, keep, above)
+        record_rollbacks(sqlite_connection(root / "metadata.db"), serving)
+        if mirror:
+            _mirror(done.version, mirror, keep or keeping(serving).versions)
+        finish_rollback(serving)
         console.print(
             f"version {done.restored} is served again as version {done.version.name}; version {done.withdrawn} is "
             "rolled back: no run pushes that model again or compares with it"
         )
         console.print(f"to bring it back: flexunet rollback --root {root} --to {done.withdrawn}")
+
+
+def _newest_mirrored(store: str) -> int:
+    if not store:
+        return 0
+    from components.mirror import newest_mirrored  # it imports TFX
+
+    return newest_mirrored(store)
+
+
+def _mirror(version: Path, store: str, keep: int | None) -> None:
+    from components.mirror import mirror_version
+
+    try:
+        mirror_version(version, store, keep)
+    except UserError as error:
+        raise UserError(
+            f"{error}; version {version.name} is served from {version.parent} already, the same command again copies it"
+        ) from error
 
 
 def run_inspect(config: str, overrides: Sequence[str], batch: int | None, diagram: Path | None) -> None:

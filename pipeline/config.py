@@ -73,6 +73,15 @@ class ImageConfig(Section):
     max_pixels: int = Field(default=50_000_000, ge=64, description="Larger images are refused before they are decoded.")
 
     @model_validator(mode="after")
+    def _accepts_images_of_its_own_size(self) -> Self:
+        if self.height * self.width > self.max_pixels:
+            raise ValueError(
+                f"max_pixels is {self.max_pixels}, expected at least height * width, {self.height * self.width}: "
+                "the export would refuse images of the model's size"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _overlap_is_less_than_half_a_tile(self) -> Self:
         if self.fit == "tile" and 2 * self.tile_overlap > min(self.height, self.width):
             raise ValueError(
@@ -283,7 +292,16 @@ class ServingConfig(Section):
         default="none", description="Also TFX's InfraValidator, which starts TF Serving itself."
     )
     mirror: str = Field(default="", description="URL of a remote store that gets a copy of each pushed version.")
-    image: str = Field(default="tensorflow/serving:2.21.0", description="TF Serving, for InfraValidator.")
+    image: str = Field(default="tensorflow/serving:2.21.0", description="TF Serving, as NAME:TAG, for InfraValidator.")
+
+    @field_validator("image")
+    @classmethod
+    def _is_a_name_with_a_tag(cls, image: str) -> str:
+        # InfraValidator takes both apart and knows no digests. A registry may have a port.
+        name, _, tag = image.rpartition(":")
+        if not name or not tag or "/" in tag or "@" in image:
+            raise ValueError(f"got {image!r}, expected NAME:TAG, such as tensorflow/serving:2.21.0")
+        return image
 
 
 class SchemaConfig(Section):

@@ -226,7 +226,7 @@ def _infra_validators(
         "local_docker": {"local_docker": tfx.proto.LocalDockerConfig()},
         "kubernetes": {"kubernetes": tfx.proto.KubernetesConfig()},
     }[settings.infra_validator]
-    image, _, tag = settings.image.partition(":")
+    image, _, tag = settings.image.rpartition(":")
     serving = tfx.proto.TensorFlowServing(image_name=image, tags=[tag])
     request = tfx.proto.TensorFlowServingRequestSpec(signature_names=[features.SIGNATURE_EXAMPLES])
     validator = tfx.components.InfraValidator(

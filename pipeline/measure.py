@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 from tfx.components.evaluator import executor
 from tfx.dsl.components.base import base_beam_executor
@@ -18,7 +19,7 @@ from pipeline.beam import LOCAL_BEAM_ARGS
 from pipeline.config import Config, GateSettings, part_of
 from pipeline.errors import NodeFailed, UserError, last_line
 from pipeline.evaluation import make_eval_config
-from serving.exported import exported_json
+from serving.exported import exported_config
 
 
 def measure(
@@ -84,15 +85,24 @@ def evaluate(models: Sequence[Path], splits: Sequence[Path], config: Config, dir
 
 
 def _checked(model: Path, config: Config) -> Path:
-    exported, wanted = exported_json(model), config.model_dump(mode="json")
-    for key in ("classes", "records"):
-        if exported.get(key) != wanted[key]:
+    ours = config.model_dump(include={"classes", "records"})
+    theirs = exported_config(model).model_dump(include={*ours})
+    for key, value in ours.items():
+        if theirs[key] != value:
             raise UserError(f"{model}: its {key} are not those of the config, expected the same: name its own config")
-    saved = saved_model_pb2.SavedModel.FromString((model / "saved_model.pb").read_bytes())
-    outputs = saved.meta_graphs[0].signature_def[features.SIGNATURE_EVALUATE].outputs
-    if features.OUTPUT_TRUTH_PNG not in outputs:
+    if features.OUTPUT_TRUTH_PNG not in _evaluate_outputs(model / "saved_model.pb"):
         raise UserError(f"{model}: of an earlier version, expected one whose `evaluate` gives masks: train it again")
     return model
+
+
+def _evaluate_outputs(graph: Path) -> set[str]:
+    try:
+        saved = saved_model_pb2.SavedModel.FromString(graph.read_bytes())
+    except DecodeError:
+        raise UserError(
+            f"{graph}: not a whole SavedModel, expected one that this project exported: copy it again"
+        ) from None
+    return {name for meta in saved.meta_graphs for name in meta.signature_def[features.SIGNATURE_EVALUATE].outputs}
 
 
 def _examples(split: Path, directory: Path) -> Any:

@@ -1,35 +1,36 @@
 """What a model folder says about itself: classes, colours and sizes, for those who show its answers."""
 
-import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from pipeline import features
 from pipeline.config import ImageConfig, RecordsConfig, SegmentationClass
-from pipeline.errors import UserError
+from pipeline.errors import UserError, last_line
 
 # A newer version's export has settings that this one does not know, and they do not matter here.
-_LENIENT: Final = ConfigDict(frozen=True, extra="ignore")
+LENIENT: Final = ConfigDict(frozen=True, extra="ignore")
+
+Part = TypeVar("Part", bound=BaseModel)
 
 
 class ServedRecords(RecordsConfig):
     """The colour of unlabelled pixels, and the records' keys."""
 
-    model_config = _LENIENT
+    model_config = LENIENT
 
 
 class ServedImage(ImageConfig):
     """The size that the model sees, and how an image is brought to it."""
 
-    model_config = _LENIENT
+    model_config = LENIENT
 
 
 class ServedConfig(BaseModel):
     """The part of a configuration that callers of a model need."""
 
-    model_config = _LENIENT
+    model_config = LENIENT
 
     classes: tuple[SegmentationClass, ...]
     records: ServedRecords = ServedRecords()
@@ -56,30 +57,15 @@ def exported_config(directory: Path) -> ServedConfig:
     Raises:
       UserError: not a model of this project.
     """
-    path = _config_file(directory)
-    try:
-        return ServedConfig.model_validate_json(path.read_text(encoding="utf-8"))
-    except ValidationError as error:
-        raise UserError(
-            f"{path}: not of this version ({error.error_count()} mistakes): export the model anew"
-        ) from None
+    return exported_part(directory, ServedConfig)
 
 
-def exported_json(directory: Path) -> dict[str, Any]:
-    """All that was written of the configuration, by the project's version that exported the model.
-
-    Raises:
-      UserError: not a model of this project.
-    """
-    path = _config_file(directory)
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}): export the model anew") from None
-
-
-def _config_file(directory: Path) -> Path:
+def exported_part(directory: Path, part: type[Part]) -> Part:
+    """As `exported_config`, for callers that need other sections."""
     path = directory / features.ASSETS_EXTRA / features.EXPORTED_CONFIG
     if not path.is_file():
         raise UserError(f"{path}: missing, expected a model exported by this project")
-    return path
+    try:
+        return part.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not of this version ({last_line(error)}): export the model anew") from None

@@ -1,10 +1,12 @@
 """The folder that TF Serving polls: numeric versions that appear by one rename, go by one, and never come twice.
 
 A version is written aside under a name that is no number, flushed to disk and renamed, so that a server sees all of it
-or nothing, whenever the writer is killed. `.pushes.json` beside the versions remembers the highest number ever given,
-which a server may still hold in memory after its folder is gone, and the models that were rolled back.
+or nothing, whenever the writer is killed. `.pushes.json` beside the versions remembers what a folder cannot tell: the
+highest number ever given, which a server may still hold in memory after its folder is gone, the models that were rolled
+back, a rollback that was not finished, and how many versions stay and which store mirrors them, by the last push.
 """
 
+import datetime
 import hashlib
 import json
 import os
@@ -18,6 +20,9 @@ from typing import Any, Final
 from pipeline.errors import UserError
 from pipeline.features import ASSETS_EXTRA, EXPORTED_PROVENANCE
 
+# A key of provenance.json: when a rollback made the version of an earlier one.
+RESTORED_AT: Final = "restored_at"
+
 _STATE: Final = ".pushes.json"
 _INCOMPLETE: Final = ".incomplete"
 _DELETED: Final = ".deleted"
@@ -25,15 +30,19 @@ _DELETED: Final = ".deleted"
 
 @dataclass(frozen=True)
 class Rollback:
-    """What a rollback did: `withdrawn` was the newest version, `restored` is served again as `version`.
-
-    `mirror` is the URL of the store that got a copy of it when it was pushed, or "".
-    """
+    """What a rollback did: `withdrawn` was the newest version, `restored` is served again as `version`."""
 
     withdrawn: int
     restored: int
     version: Path
-    mirror: str
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """How many of the newest versions stay, None for all, and the URL of the store that mirrors them, or ""."""
+
+    versions: int | None = None
+    mirror: str = ""
 
 
 def versions(directory: Path) -> list[int]:
@@ -43,43 +52,42 @@ def versions(directory: Path) -> list[int]:
     return sorted(int(child.name) for child in directory.iterdir() if child.name.isdigit())
 
 
-def push_version(model: Path, directory: Path, provenance: dict[str, Any], keep: int) -> Path:
-    """Copies `model` to a new version of `directory`, the highest number ever, and keeps the newest `keep`.
+def push_version(
+    model: Path, directory: Path, provenance: dict[str, Any], keeping: Keeping, above: int = 0, again: bool = False
+) -> Path:
+    """Copies `model` to a new version of `directory`, the highest number ever, and keeps the newest few.
 
-    Pushing what the newest version already holds changes nothing.
+    Args:
+      model: a SavedModel's folder.
+      directory: the folder of the versions.
+      provenance: what `provenance.json` says of the version's origin.
+      keeping: remembered for rollbacks.
+      above: numbers up to this one were given elsewhere, by another folder that the same store mirrors.
+      again: pushes also what the newest version already holds; else that changes nothing.
 
     Returns:
       The version's folder.
     """
-    existing = versions(directory)
-    digest = content_hash(model)
-    if existing and pushed_hash(directory / str(existing[-1])) == digest:
-        return directory / str(existing[-1])
     directory.mkdir(parents=True, exist_ok=True)
-    _clear_leftovers(directory)
-    target = directory / str(_next_number(directory))
-    aside = directory / f".{target.name}{_INCOMPLETE}"
-    shutil.copytree(model, aside)
-    extra = aside / ASSETS_EXTRA
-    extra.mkdir(exist_ok=True)
-    words = json.dumps({**provenance, "version": int(target.name), "sha256": digest}, indent=2)
-    (extra / EXPORTED_PROVENANCE).write_text(words + "\n", encoding="utf-8")
-    _flush(aside)
-    aside.rename(target)
-    _flush_path(directory)
-    _prune(directory, keep)
-    return target
+    with _state(directory) as state:
+        state |= {"keep": keeping.versions, "mirror": keeping.mirror, "unfinished": None}
+    existing = versions(directory)
+    if not again and existing and pushed_hash(directory / str(existing[-1])) == content_hash(model):
+        return directory / str(existing[-1])
+    return _push(model, directory, provenance, keeping.versions, above)
 
 
-def roll_back(directory: Path, keep: int, to: int | None = None) -> Rollback:
+def roll_back(directory: Path, to: int | None = None, keep: int | None = None, above: int = 0) -> Rollback:
     """Pushes an earlier version's model again under a new number, and marks the newest one's as rolled back.
 
-    Killed in between, the same call again does the rest.
+    Whatever kills it or what the caller does next, the same call again does the rest and no more, until
+    `finish_rollback` or another push.
 
     Args:
       directory: the folder of the versions.
-      keep: how many versions stay.
       to: the version to restore; by default the newest that holds another model, one not rolled back itself.
+      keep: how many versions stay; by default as many as at the last push.
+      above: as for `push_version`.
 
     Raises:
       UserError: no such version, or none to go back to.
@@ -87,16 +95,28 @@ def roll_back(directory: Path, keep: int, to: int | None = None) -> Rollback:
     existing = versions(directory)
     if not existing:
         raise UserError(f"{directory}: no version here, expected the folder that a run pushed to")
-    newest = existing[-1]
-    withdrawn = version_hash(directory / str(newest))
-    restored = _earlier(directory, existing, withdrawn) if to is None else _named(directory, existing, withdrawn, to)
-    source = directory / str(restored)
-    digest = version_hash(source)
+    withdrawn, restored = _unfinished(directory, to) or _planned(directory, existing, to)
+    if existing[-1] > withdrawn:
+        return Rollback(withdrawn, restored, directory / str(existing[-1]))
+    source, gone = directory / str(restored), version_hash(directory / str(withdrawn))
     with _state(directory) as state:
-        state["rolled_back"] = {k: v for k, v in state["rolled_back"].items() if k != digest} | {withdrawn: newest}
-    origin = _provenance(source)
-    version = push_version(source, directory, {**origin, "restored": restored, "withdrawn": newest}, keep)
-    return Rollback(newest, restored, version, origin.get("mirror", ""))
+        others = {k: v for k, v in state["rolled_back"].items() if k != version_hash(source)}
+        state |= {"rolled_back": others | {gone: withdrawn}, "unfinished": [withdrawn, restored]}
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    origin = {**read_provenance(source), "restored": restored, "withdrawn": withdrawn, RESTORED_AT: now}
+    return Rollback(withdrawn, restored, _push(source, directory, origin, keep or state["keep"], above))
+
+
+def finish_rollback(directory: Path) -> None:
+    """After whatever else belongs to a rollback was done; the next call of `roll_back` is another one."""
+    with _state(directory) as state:
+        state["unfinished"] = None
+
+
+def keeping(directory: Path) -> Keeping:
+    """As the last push had it."""
+    state = _read_state(directory)
+    return Keeping(state["keep"], state["mirror"])
 
 
 def rolled_back(directory: Path) -> dict[str, int]:
@@ -121,7 +141,7 @@ def content_hash(model: Path) -> str:
 
 def pushed_hash(version: Path) -> str | None:
     """`content_hash` of the model that a version was made from; None for a version that somebody else made."""
-    return _provenance(version).get("sha256")
+    return read_provenance(version).get("sha256")
 
 
 def version_hash(version: Path) -> str:
@@ -129,9 +149,46 @@ def version_hash(version: Path) -> str:
     return pushed_hash(version) or content_hash(version)
 
 
-def _provenance(version: Path) -> dict[str, Any]:
+def restored_at(version: Path) -> datetime.datetime | None:
+    """When a rollback made this version of an earlier one; None for one that a run pushed."""
+    moment = read_provenance(version).get(RESTORED_AT)
+    return datetime.datetime.fromisoformat(moment) if moment else None
+
+
+def read_provenance(version: Path) -> dict[str, Any]:
+    """What the pusher wrote of a version's origin; nothing for a version that somebody else made."""
     path = version / ASSETS_EXTRA / EXPORTED_PROVENANCE
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _push(model: Path, directory: Path, provenance: dict[str, Any], keep: int | None, above: int) -> Path:
+    _clear_leftovers(directory)
+    target = directory / str(_next_number(directory, above))
+    aside = directory / f".{target.name}{_INCOMPLETE}"
+    shutil.copytree(model, aside)
+    extra = aside / ASSETS_EXTRA
+    extra.mkdir(exist_ok=True)
+    words = json.dumps({**provenance, "version": int(target.name), "sha256": content_hash(model)}, indent=2)
+    (extra / EXPORTED_PROVENANCE).write_text(words + "\n", encoding="utf-8")
+    _flush(aside)
+    aside.rename(target)
+    _flush_path(directory)
+    _prune(directory, keep)
+    return target
+
+
+def _unfinished(directory: Path, to: int | None) -> tuple[int, int] | None:
+    """The versions withdrawn and restored by a rollback that was killed, unless another one is asked for."""
+    unfinished = _read_state(directory)["unfinished"]
+    return tuple(unfinished) if unfinished and to in (None, unfinished[1]) else None
+
+
+def _planned(directory: Path, existing: list[int], to: int | None) -> tuple[int, int]:
+    newest = existing[-1]
+    withdrawn = version_hash(directory / str(newest))
+    return newest, _earlier(directory, existing, withdrawn) if to is None else _named(
+        directory, existing, withdrawn, to
+    )
 
 
 def _earlier(directory: Path, existing: list[int], withdrawn: str) -> int:
@@ -153,18 +210,17 @@ def _named(directory: Path, existing: list[int], withdrawn: str, to: int) -> int
     return to
 
 
-def _next_number(directory: Path) -> int:
+def _next_number(directory: Path, above: int) -> int:
     """One more than any number ever given, noted before it is used: killed in between, it is skipped."""
     with _state(directory) as state:
-        state["last_version"] = max(state["last_version"], *versions(directory), 0) + 1
+        state["last_version"] = max(state["last_version"], *versions(directory), above) + 1
         return state["last_version"]
 
 
 def _read_state(directory: Path) -> dict[str, Any]:
     path = directory / _STATE
-    if not path.is_file():
-        return {"last_version": 0, "rolled_back": {}}
-    return json.loads(path.read_text(encoding="utf-8"))
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {"last_version": 0, "rolled_back": {}, "unfinished": None, "keep": None, "mirror": "", **found}
 
 
 @contextmanager
@@ -178,9 +234,9 @@ def _state(directory: Path) -> Iterator[dict[str, Any]]:
     _flush_path(directory)
 
 
-def _prune(directory: Path, keep: int) -> None:
+def _prune(directory: Path, keep: int | None) -> None:
     """Renamed before they are deleted: a server never sees a version with files missing."""
-    for number in versions(directory)[:-keep]:
+    for number in versions(directory)[: -keep if keep else 0]:
         aside = directory / f".{number}{_DELETED}"
         (directory / str(number)).rename(aside)
         shutil.rmtree(aside)

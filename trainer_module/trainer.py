@@ -9,10 +9,11 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from pydantic import BaseModel
 from tfx import v1 as tfx
 
-from pipeline.config import TrainerConfig
-from pipeline.features import ASSETS_EXTRA, EXPORTED_CONFIG
+from pipeline.config import ModelConfig, SegmentationClass, TrainerConfig
+from serving.exported import LENIENT, exported_part
 from trainer_module import data, devices, previews
 from trainer_module.callbacks import close_bars, training_callbacks
 from trainer_module.checkpoint import Checkpoint, checkpoint_key
@@ -188,8 +189,8 @@ def _begin_with(model: keras.Model, config: TrainerConfig, base_model: str) -> N
     """Assigns the weights of an export of this project."""
     if not base_model:
         return
-    theirs = TrainerConfig.model_validate_json((Path(base_model) / ASSETS_EXTRA / EXPORTED_CONFIG).read_text("utf-8"))
-    if _layers(theirs) != _layers(config):
+    theirs = exported_part(Path(base_model), _Base)
+    if _layers(theirs.model, theirs.classes) != _layers(config.model, config.classes):
         raise ValueError(
             f"train.warm_start: {base_model} has other layers than [model] asks for; set train.warm_start = false"
         )
@@ -198,9 +199,22 @@ def _begin_with(model: keras.Model, config: TrainerConfig, base_model: str) -> N
     logger.info("training begins with the weights of %s", base_model)
 
 
-def _layers(config: TrainerConfig) -> dict[str, Any]:
+class _BaseLayers(ModelConfig):
+    model_config = LENIENT
+
+
+class _Base(BaseModel):
+    """What a warm start needs of an export, perhaps one of another version with other settings for all the rest."""
+
+    model_config = LENIENT
+
+    classes: tuple[SegmentationClass, ...]
+    model: _BaseLayers
+
+
+def _layers(model: ModelConfig, classes: Sequence[SegmentationClass]) -> dict[str, Any]:
     """What two models must share to share weights; an image of another size has the same convolutions."""
-    return {**config.model.model_dump(exclude={"dropout", "dropout_seed"}), "classes": len(config.classes)}
+    return {**model.model_dump(exclude={"dropout", "dropout_seed"}), "classes": len(classes)}
 
 
 def _plain_model(trained: keras.Model, config: TrainerConfig) -> keras.Model:

@@ -47,18 +47,22 @@ def decode_rows(encoded: tf.Tensor, settings: ImageConfig) -> tuple[tf.Tensor, t
     problem = _refuse_slivers(headers, settings) if settings.fit == "tile" else headers.problem
     good = problem == ""
 
-    def decode(one: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def decode(index: tf.Tensor, one: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         image = decode_image(one)
-        return fit_image(image, settings), _size(image), tf.constant(True)
+        return index, fit_image(image, settings), _size(image)
 
-    def decode_or_skip(one: tf.Tensor) -> Any:
-        # tf.data's ignore_errors is the only try/except that a graph has.
-        attempt = tf.data.Dataset.from_tensors(one).map(decode).ignore_errors(log_warning=False)
-        return attempt.concatenate(_nothing(settings)).take(1).get_single_element()
-
-    rows = tf.data.Dataset.from_tensor_slices(tf.where(good, encoded, _PLACEHOLDER))
-    rows = rows.map(decode_or_skip, num_parallel_calls=_DECODED_AT_ONCE, deterministic=True)
-    tiles, sizes, decoded = rows.batch(tf.shape(encoded, tf.int64)[0]).get_single_element()
+    count = tf.shape(encoded, tf.int64)[0]
+    rows = tf.data.Dataset.from_tensor_slices((tf.range(count), tf.where(good, encoded, _PLACEHOLDER)))
+    rows = rows.map(decode, num_parallel_calls=_DECODED_AT_ONCE, deterministic=True)
+    # The only try/except that a graph has. One for the batch: a data set for each image takes as long as decoding it.
+    rows = rows.ignore_errors(log_warning=False).concatenate(_nothing(settings)).take(count)
+    found, tiles, sizes = rows.batch(count).get_single_element()
+    # Where each image's tiles are among those that could be decoded; negative for the others.
+    place = tf.math.unsorted_segment_max(tf.range(tf.size(found)), found, count)
+    decoded = place >= 0
+    # If one is missing, the last is `_nothing`.
+    place = tf.where(decoded, place, tf.size(found) - 1)
+    tiles, sizes = tf.gather(tiles, place), tf.gather(sizes, place)
     problem = tf.where(good & tf.logical_not(decoded), "damaged or truncated: it cannot be decoded", problem)
     return tf.ensure_shape(tiles, [None, None, settings.height, settings.width, 3]), sizes, problem
 
@@ -71,9 +75,9 @@ def _refuse_slivers(headers: Headers, settings: ImageConfig) -> tf.Tensor:
 
 
 def _nothing(settings: ImageConfig) -> tf.data.Dataset:
-    """What stands for an image that could not be decoded."""
+    """What stands for images that could not be decoded; of no row, which segments leave out."""
     tile = tf.zeros([1, settings.height, settings.width, 3], tf.uint8)
-    return tf.data.Dataset.from_tensors((tile, tf.constant([1, 1]), tf.constant(False)))
+    return tf.data.Dataset.from_tensors((tf.constant(-1, tf.int64), tile, tf.constant([1, 1])))
 
 
 def fit_image(image: tf.Tensor, settings: ImageConfig) -> tf.Tensor:

@@ -7,7 +7,7 @@ import pytest
 from tfx.types import standard_artifacts
 
 from components.baseline import LatestPushedModel
-from components.pushes import PUSHED, PUSHED_COMPARABLE, PUSHED_MODEL_ID, ROLLED_BACK
+from components.pushes import PUSHED, PUSHED_COMPARABLE, PUSHED_MODEL_ID, RESTORED_AT, ROLLED_BACK
 
 OURS, OTHERS = "classes-a", "classes-b"
 
@@ -18,8 +18,14 @@ def artifact(kind: Any, artifact_id: int) -> Any:
     return result
 
 
-def push(artifact_id: int, model_id: int, classes: str = OURS, pushed: int = 1, rolled_back: int = 0) -> Any:
+def push(
+    artifact_id: int, model_id: int, classes: str = OURS, pushed: int = 1, rolled_back: int = 0, restored: int = 0
+) -> Any:
     result = artifact(standard_artifacts.PushedModel, artifact_id)
+    # Milliseconds.
+    result.mlmd_artifact.create_time_since_epoch = 1000 * artifact_id
+    if restored:
+        result.set_int_custom_property(RESTORED_AT, restored)
     result.set_int_custom_property(PUSHED, pushed)
     result.set_int_custom_property(ROLLED_BACK, rolled_back)
     if pushed:
@@ -59,10 +65,12 @@ def resolve(folder: Path, candidate: int, pushes: list[Any], gone: int | None = 
         (3, [push(10, 2), push(11, 1)], [1]),
         (3, [push(10, 1), push(11, 2, rolled_back=1)], [1]),
         (3, [push(10, 1, rolled_back=1)], []),
+        (3, [push(10, 1, restored=12_000), push(11, 2)], [1]),
+        (3, [push(10, 1, restored=12_000), push(13, 2)], [2]),
     ],
     ids=[
         *("none", "one", "newest", "never-itself", "before-itself", "refused", "not-comparable", "order-of-pushes"),
-        *("rolled-back", "all-rolled-back"),
+        *("rolled-back", "all-rolled-back", "restored-by-a-rollback", "restored-before-the-newest"),
     ],
 )
 def test_the_newest_pushed_model(tmp_path: Path, candidate: int, pushes: list[Any], expected: list[int]) -> None:

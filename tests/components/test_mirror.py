@@ -8,7 +8,8 @@ import pytest
 from tfx.dsl.io import fileio
 
 from components import mirror
-from components.mirror import mirror_version, mirrored_versions
+from components.mirror import mirror_version, mirrored_versions, newest_mirrored
+from pipeline.errors import UserError
 
 
 @pytest.fixture
@@ -61,3 +62,18 @@ def test_the_newest_few_stay(tmp_path: Path, store: str) -> None:
 
 def test_a_store_that_is_not_there_has_no_versions(store: str) -> None:
     assert mirrored_versions(store) == []
+    assert newest_mirrored(store) == newest_mirrored("") == 0
+
+
+def test_a_store_with_higher_numbers_is_another_folders(tmp_path: Path, store: str) -> None:
+    mirror_version(version(tmp_path, 7), store, keep=2)
+    with pytest.raises(UserError, match="holds version 7, expected none above 3") as refused:
+        mirror_version(version(tmp_path, 3), store, keep=2)
+    assert "name another store in serving.mirror" in str(refused.value)
+    assert mirrored_versions(store) == [7] and newest_mirrored(store) == 7
+
+
+def test_a_store_that_cannot_be_used_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^nope://store: .*expected a store that can be listed and written") as refused:
+        mirror_version(version(tmp_path, 1), "nope://store", keep=2)
+    assert len(str(refused.value).splitlines()) == 1

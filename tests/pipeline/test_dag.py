@@ -162,9 +162,12 @@ def test_the_test_split_is_measured_and_never_transformed(make_config: Any) -> N
 
 
 def test_tfx_own_infra_validator_is_an_option_and_the_pusher_waits_for_both(make_config: Any) -> None:
-    ir = compiled(make_config(serving={"infra_validator": "local_docker", "image": "tensorflow/serving:2.21.0"}))
+    image = "registry:5000/tensorflow/serving:2.21.0"
+    ir = compiled(make_config(serving={"infra_validator": "local_docker", "image": image}))
     nodes = {n.pipeline_node.node_info.id: n.pipeline_node for n in ir.nodes}
     assert {"ServingValidator", "InfraValidator"} <= set(nodes["Pusher"].upstream_nodes)
     assert "ServingValidator" in nodes["InfraValidator"].upstream_nodes
     parameters = str(nodes["InfraValidator"].parameters)
-    assert "serving_examples" in parameters and "2.21.0" in parameters and "local_docker" in parameters
+    assert "serving_examples" in parameters and "local_docker" in parameters
+    assert '\\"image_name\\": \\"registry:5000/tensorflow/serving\\"' in parameters
+    assert '\\"tags\\": [\\n      \\"2.21.0\\"' in parameters or '\\"2.21.0\\"' in parameters
