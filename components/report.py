@@ -59,7 +59,7 @@ def make_metrics(
     evaluation: gate.Evaluation, settings: GateSettings, model: Path, baseline: str | None
 ) -> dict[str, Any]:
     """`metrics.json` of a model, a SavedModel's folder, that was measured and not pushed."""
-    facts = _training_facts(model / ASSETS_EXTRA / EXPORTED_TRAINING)
+    facts = training_facts(model)
     return {
         "format": FORMAT,
         "run_id": None,
@@ -72,8 +72,13 @@ def make_metrics(
     }
 
 
-def _training_facts(path: Path) -> dict[str, Any]:
-    """Nothing for a model that was trained elsewhere: what is not known is null in `metrics.json`."""
+def training_facts(model: Path) -> dict[str, Any]:
+    """What the trainer wrote beside a model; nothing for one trained elsewhere: that is null in `metrics.json`.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    path = model / ASSETS_EXTRA / EXPORTED_TRAINING
     try:
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
     except (TypeError, ValueError) as error:

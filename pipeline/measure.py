@@ -92,6 +92,7 @@ def _checked(model: Path, config: Config) -> Path:
             raise UserError(f"{model}: its {key} are not those of the config, expected the same: name its own config")
     if features.OUTPUT_TRUTH_PNG not in _evaluate_outputs(model / "saved_model.pb"):
         raise UserError(f"{model}: of an earlier version, expected one whose `evaluate` gives masks: train it again")
+    report.training_facts(model)
     return model
 
 
