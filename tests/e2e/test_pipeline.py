@@ -254,7 +254,7 @@ def test_evaluate_refuses_a_model_of_other_classes(
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("saved_model.pb", b"\x0a\xff\xff", "damaged, expected a whole SavedModel of this project"),
+        ("saved_model.pb", b"\x0a\xff\xff", "not a whole SavedModel"),
         ("assets.extra/config.json", b"[]", "not of this version"),
         ("assets.extra/training.json", b"[1]", "not what this project wrote"),
     ],
