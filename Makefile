@@ -31,6 +31,7 @@ lint: setup ## Style, types, layers, and that lock and requirements agree
 	$(UV) export $(EXPORT) | diff - requirements.txt
 
 bench: setup ## Speed, memory and scaling as ratios, each against a baseline in the same run
+	$(RUN)python -m benchmarks.cli
 	$(RUN)python -m benchmarks.ingest
 	$(RUN)python -m benchmarks.gate
 	$(RUN)python -m benchmarks.training

@@ -8,7 +8,7 @@ Every picture is built with horizontal rolling, in grey levels around 0; light, 
 Lengths are in pixels of a 128-pixel picture and are multiplied by `unit = size / 128`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +51,14 @@ def generate_surface(seed: int, index: int, size: int) -> tuple[NDArray[np.uint8
     return np.repeat(image[:, :, np.newaxis], 3, axis=2), np.ascontiguousarray(class_ids)
 
 
-def write_surfaces(directory: Path, count: int, size: int, colors: Sequence[tuple[int, int, int]], seed: int) -> None:
+def write_surfaces(
+    directory: Path,
+    count: int,
+    size: int,
+    colors: Sequence[tuple[int, int, int]],
+    seed: int,
+    step: Callable[[], None] = lambda: None,
+) -> None:
     """Writes surfaces 1 to `count` as directory/images/steel-00001.png and directory/masks/steel-00001.png, ...
 
     Args:
@@ -60,6 +67,7 @@ def write_surfaces(directory: Path, count: int, size: int, colors: Sequence[tupl
         size: height and width in pixels.
         colors: the RGB color of each class id, four different ones; masks contain nothing else.
         seed: the same seed gives the same pictures, whatever the count.
+        step: called after each picture.
     """
     palette = _palette(colors)
     names = [f"steel-{index:05d}.png" for index in range(1, count + 1)]
@@ -70,6 +78,7 @@ def write_surfaces(directory: Path, count: int, size: int, colors: Sequence[tupl
         image, class_ids = generate_surface(seed, index, size)
         Image.fromarray(image).save(directory / "images" / name)
         Image.fromarray(palette[class_ids]).save(directory / "masks" / name)
+        step()
 
 
 def _palette(colors: Sequence[tuple[int, int, int]]) -> NDArray[np.uint8]:

@@ -1,13 +1,30 @@
 """The `flexunet` command. Thin: every command imports what it needs when it runs, so that --help takes no time."""
 
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem, get_completion_class
 
-from pipeline.errors import ModelRefused, NodeFailed, ServingRefused, UserError
+from pipeline.command import CommandGroup, json_option
+from pipeline.errors import Interrupted, ModelRefused, NodeFailed, ServingRefused, UserError
+
+
+def _presets(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from pipeline.config import preset_names
+
+    names = [CompletionItem(name) for name in preset_names() if name.startswith(incomplete)]
+    # The shell completes files by itself when it is told their type.
+    return [*names, CompletionItem(incomplete, type="file")]
+
+
+def _keys(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    from pipeline.config import key_names
+
+    return [f"{key}=" for key in key_names() if key.startswith(incomplete)]
 
 
 def _not_blank(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
@@ -16,34 +33,54 @@ def _not_blank(context: click.Context, parameter: click.Parameter, value: str | 
     return value
 
 
-_CONFIG = click.option("--config", required=True, metavar="C", help="TOML file, or the name of a preset.")
-_SET = click.option("--set", "overrides", multiple=True, metavar="A.B=V", help="Overrides a key of the config.")
+_CONFIG = click.option(
+    "--config", required=True, metavar="C", help="TOML file, or the name of a preset.", shell_complete=_presets
+)
+_SET = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="A.B=V",
+    help="Overrides a key of the config; may be given again.",
+    shell_complete=_keys,
+)
+_JSON = json_option
+_RESUMES = "finished nodes stay in the cache, and a training goes on after its last finished epoch"
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _ROOT = click.option("--root", required=True, type=click.Path(path_type=Path), help="Folder of the runs.")
 
 
-@click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=CommandGroup, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="flexunet")
 def cli() -> None:
-    """Image segmentation on TFX: measured honestly, refused if it is bad, served if it is good."""
+    """Image segmentation on TFX: measured honestly, refused if it is bad, served if it is good.
+
+    Examples:
+      flexunet demo
+      flexunet ingest photos records --config mine.toml
+      flexunet run --config mine.toml --data records --root runs/mine
+    """
 
 
-@cli.command()
+@cli.command(interrupted=_RESUMES)
 @click.option(
     "--root", default="runs/demo", type=click.Path(path_type=Path), show_default=True, help="Folder of the run."
 )
 @_SET
+@_JSON
 def demo(root: Path, overrides: tuple[str, ...]) -> None:
     """Runs the whole pipeline on generated steel surfaces.
 
-    Example: flexunet demo --root /tmp/demo
+    Examples:
+      flexunet demo
+      flexunet demo --root /tmp/demo --set train.epochs=5
     """
     from pipeline.commands import run_demo
 
     run_demo(root, overrides)
 
 
-@cli.command()
+@cli.command(interrupted="no version was written in part")
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @_CONFIG
@@ -53,17 +90,21 @@ def demo(root: Path, overrides: tuple[str, ...]) -> None:
 @click.option("--skip-bad", is_flag=True, help="Leaves bad pairs out; they are counted and listed.")
 @click.option("--metadata", type=click.Path(path_type=Path), metavar="CSV", help="Columns for slices; one is `stem`.")
 @click.option("--span", default=1, show_default=True, type=click.IntRange(min=1), help="Adds new data beside the old.")
+@_JSON
 def ingest(source: Path, out: Path, config: str, overrides: tuple[str, ...], **options: Any) -> None:
     """Turns folders of images and masks (SOURCE) into records (OUT).
 
-    Example: flexunet ingest photos records --config mine.toml
+    Examples:
+      flexunet ingest photos records --config mine.toml --check
+      flexunet ingest photos records --config mine.toml
+      flexunet ingest new-photos records --config mine.toml --span 2 --metadata cameras.csv
     """
     from pipeline.commands import run_ingest
 
     run_ingest(source, out, config, overrides, **options)
 
 
-@cli.command()
+@cli.command(interrupted=_RESUMES)
 @_CONFIG
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="OUT of `flexunet ingest`.")
 @_ROOT
@@ -72,6 +113,7 @@ def ingest(source: Path, out: Path, config: str, overrides: tuple[str, ...], **o
 @click.option(
     "--accept-refused", metavar="REASON", callback=_not_blank, help="Pushes the model though the gate refuses it."
 )
+@_JSON
 def run(
     config: str,
     data: Path,
@@ -82,7 +124,10 @@ def run(
 ) -> None:
     """Trains, measures, judges, and pushes the model if it is good enough.
 
-    Example: flexunet run --config mine.toml --data records --root runs/mine --set train.epochs=20
+    Examples:
+      flexunet run --config mine.toml --data records --root runs/mine
+      flexunet run --config mine.toml --data records --root runs/mine --set train.epochs=20 --json
+      flexunet run --config mine.toml --data records --root runs/mine --accept-refused "the line stands still"
     """
     from pipeline.commands import run_pipeline
 
@@ -96,19 +141,22 @@ def run(
 @_SET
 @click.option("--baseline", type=click.Path(path_type=Path), metavar="MODEL_DIR", help="A model to compare with.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for metrics.json and details.json.")
+@_JSON
 def evaluate(
     model: Path, data: Path, config: str, overrides: tuple[str, ...], baseline: Path | None, out: Path | None
 ) -> None:
     """Measures a model on the test split of DATA (OUT of ingest) as the pipeline does; exits with 2 if it is refused.
 
-    Example: flexunet evaluate runs/mine/serving_model records --config mine.toml
+    Examples:
+      flexunet evaluate runs/mine/serving_model records --config mine.toml
+      flexunet evaluate new-model records --config mine.toml --baseline runs/mine/serving_model --json
     """
     from pipeline.commands import run_evaluate
 
     run_evaluate(model, data, config, overrides, baseline, out)
 
 
-@cli.command()
+@cli.command(interrupted="masks that were written stay, areas.csv is not whole")
 @click.argument("model", metavar="MODEL_DIR_or_URL")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE_OR_DIR...")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for masks, overlays, areas.csv.")
@@ -123,18 +171,21 @@ def evaluate(
 @click.option("--ca", "certificate_authority", type=_FILE, help="PEM file, for grpcs and https; else the system's.")
 @click.option("--cert", "certificate", type=_FILE, help="PEM file of this client's certificate.")
 @click.option("--key", type=_FILE, help="PEM file of its key.")
+@_JSON
 def predict(model: str, images: tuple[Path, ...], out: Path, **options: Any) -> None:
     """Writes a coloured mask, an overlay and areas for each image; asks a model folder, or a server by its URL.
 
-    Examples: flexunet predict runs/mine/serving_model photos --out predictions;
-    flexunet predict grpc://localhost:8500 photos --out predictions --config mine.toml
+    Examples:
+      flexunet predict runs/mine/serving_model photos --out predictions
+      flexunet predict grpc://localhost:8500 photos --out predictions --config mine.toml
+      flexunet predict runs/mine/serving_model wide-strip.png --out predictions --tiled
     """
     from pipeline.commands import run_predict
 
     run_predict(model, images, out, **options)
 
 
-@cli.command()
+@cli.command(interrupted="the server has stopped")
 @click.argument("model", type=click.Path(path_type=Path), metavar="MODEL_DIR")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--grpc-port", default=8500, show_default=True, type=click.IntRange(0, 65535), help="0: a free one.")
@@ -143,7 +194,9 @@ def predict(model: str, images: tuple[Path, ...], out: Path, **options: Any) -> 
 def serve(model: Path, host: str, grpc_port: int, rest_port: int, docker: bool) -> None:
     """Serves a model folder as TF Serving does, for development only.
 
-    Example: flexunet serve runs/mine/serving_model
+    Examples:
+      flexunet serve runs/mine/serving_model
+      flexunet serve runs/mine/serving_model --docker
     """
     from pipeline.commands import run_serve
 
@@ -156,10 +209,13 @@ def serve(model: Path, host: str, grpc_port: int, rest_port: int, docker: bool) 
     "--to", type=click.IntRange(min=1), metavar="N", help="The version to restore, instead of the one before."
 )
 @click.option("--keep", type=click.IntRange(min=2), help="Newest versions that stay.  [default: as at the last push]")
+@_JSON
 def rollback(root: Path, to: int | None, keep: int | None) -> None:
     """Serves an earlier model again, under a higher version number.
 
-    Example: flexunet rollback --root runs/mine
+    Examples:
+      flexunet rollback --root runs/mine
+      flexunet rollback --root runs/mine --to 3
     """
     from pipeline.commands import run_rollback
 
@@ -173,10 +229,13 @@ def rollback(root: Path, to: int | None, keep: int | None) -> None:
     "--batch", type=click.IntRange(min=1), help="Images of the step whose memory is told.  [train.batch_size]"
 )
 @click.option("--diagram", type=click.Path(path_type=Path), metavar="FILE", help="Draws the levels: PNG, SVG or PDF.")
+@_JSON
 def inspect(config: str, overrides: tuple[str, ...], batch: int | None, diagram: Path | None) -> None:
     """Tells layers, parameters, memory and multiply-accumulates of the model of a config.
 
-    Example: flexunet inspect --config synthetic-neu-seg --diagram model.svg
+    Examples:
+      flexunet inspect --config neu-seg --set model.base_filters=16
+      flexunet inspect --config synthetic-neu-seg --diagram model.svg
     """
     from pipeline.commands import run_inspect
 
@@ -184,23 +243,45 @@ def inspect(config: str, overrides: tuple[str, ...], batch: int | None, diagram:
 
 
 @cli.command()
+@_JSON
 def doctor() -> None:
-    """Checks this machine: versions, missing parts, memory, disk, GPU, and says what to do about each."""
+    """Checks this machine: versions, missing parts, memory, disk, GPU, and says what to do about each.
+
+    Examples:
+      flexunet doctor
+    """
     from pipeline.commands import run_doctor
 
     run_doctor()
 
 
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Prints the script that lets a shell complete commands, options, presets and keys of the config.
+
+    Examples:
+      eval "$(flexunet completion bash)"
+      flexunet completion fish > ~/.config/fish/completions/flexunet.fish
+    """
+    script = get_completion_class(shell)
+    assert script is not None, "click completes the shells that the argument allows"
+    click.echo(script(cli, {}, "flexunet", "_FLEXUNET_COMPLETE").source())
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: runs a command and exits with the code of the contract."""
-    sys.exit(_exit_code(lambda: cli.main(args=arguments, prog_name="flexunet", standalone_mode=False)))
+    sys.exit(_exit_code(lambda: cli.main(args=arguments, prog_name="flexunet", standalone_mode=False), arguments))
 
 
-def _exit_code(command: Callable[[], Any]) -> int:
+def _exit_code(command: Callable[[], Any], arguments: list[str] | None = None) -> int:
+    again = shlex.join(["flexunet", *(sys.argv[1:] if arguments is None else arguments)])
     try:
         result = command()
+    except Interrupted as stopped:
+        return _fail(f"interrupted; {stopped}; to go on: {again}", 130)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        return _fail("interrupted; the same command again goes on where it can", 130)
+        return _fail(f"interrupted; to go on: {again}", 130)
     except click.ClickException as error:
         return _fail(_one_line(error), 1)
     except UserError as error:
@@ -221,6 +302,10 @@ def _exit_code(command: Callable[[], Any]) -> int:
 
 def _one_line(error: click.ClickException) -> str:
     help_command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "flexunet"
+    if isinstance(error, click.exceptions.NoSuchOption | click.exceptions.NoSuchCommand) and error.possibilities:
+        # click puts its guess into brackets and a sentence of its own.
+        message = f"{error.message.rstrip('.')}; did you mean {' or '.join(error.possibilities)}?"
+        return f"{message} See {help_command} --help"
     return f"{' '.join(error.format_message().split()).rstrip('.')}: see {help_command} --help"
 
 

@@ -2,38 +2,32 @@
 
 import datetime
 import json
-import os
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
 from rich.text import Text
 
 from pipeline.config import Config, load_config
-from pipeline.console import captured_output
+from pipeline.console import NO_LOG, captured_output, print_result
 from pipeline.errors import ModelRefused, NodeFailed, ServingRefused, UserError
 from pipeline.lock import locked
-
-if TYPE_CHECKING:
-    from pipeline.local import NodeResult
-
-# Commands without a run: what libraries print is dropped, exceptions still reach the terminal.
-NO_LOG: Final = Path(os.devnull)
+from pipeline.show import (
+    bars,
+    busy,
+    failures,
+    make_table,
+    print_checks,
+    print_scores,
+    print_warning,
+    quantile_words,
+    quantiles,
+)
 
 DEMO_IMAGES: Final = 480
 DEMO_SIZE: Final = 128
@@ -41,14 +35,15 @@ DEMO_SEED: Final = 137
 
 
 def run_demo(root: Path, overrides: Sequence[str]) -> None:
-    """Generates surfaces, ingests them, runs the pipeline and predicts a few test images."""
+    """`flexunet demo`: generates surfaces, ingests them and runs the pipeline."""
     config = load_config("demo", overrides)
     surfaces, records = root / "data" / "surfaces", root / "data" / "records"
     log = _log_file(root)
     with locked(root), captured_output(log) as console:
         _generate(surfaces, config, console)
         _ingest(surfaces, records, config, console)
-        _run(config, records, root, (), console, log)
+        metrics = _run(config, records, root, (), console, log)
+    _conclude(metrics, root)
 
 
 def run_ingest(
@@ -66,7 +61,8 @@ def run_ingest(
     loaded = load_config(config, overrides)
     options = {"splits": splits, "skip_bad": skip_bad, "check_only": check, "span": span, "metadata": metadata}
     with captured_output(NO_LOG) as console:
-        _ingest(source, out, loaded, console, **options)
+        found = _ingest(source, out, loaded, console, **options)
+    print_result(found)
 
 
 def run_pipeline(
@@ -83,8 +79,9 @@ def run_pipeline(
     log = _log_file(root)
     with locked(root), captured_output(log) as console:
         if warning:
-            console.print(f"warning: {warning}")
-        _run(loaded, data, root, beam_args, console, log, accept_refused)
+            print_warning(warning, console)
+        metrics = _run(loaded, data, root, beam_args, console, log, accept_refused)
+    _conclude(metrics, root, accept_refused)
 
 
 def run_evaluate(
@@ -98,15 +95,17 @@ def run_evaluate(
     directory = model_directory(model)
     compared = model_directory(baseline) if baseline else None
     with captured_output(NO_LOG) as console:
-        from pipeline.measure import measure
-
-        metrics, details = measure(directory, data, loaded, compared, out)
+        with busy(console, "loading TFX"):
+            from pipeline.measure import measure
+        with busy(console, f"measuring {directory}"):
+            metrics, details = measure(directory, data, loaded, compared, out)
         if warning:
-            console.print(f"warning: {warning}")
-        _print_scores(metrics, details, console)
-        _print_checks(metrics, details, console)
+            print_warning(warning, console)
+        print_scores(metrics, details, console)
+        print_checks(metrics, details, console)
+    print_result(metrics)
     if not metrics["blessed"]:
-        raise ModelRefused(f"the gate refuses the model: {_failures(metrics)}")
+        raise ModelRefused(f"the gate refuses the model: {failures(metrics)}")
 
 
 def run_predict(
@@ -119,20 +118,21 @@ def run_predict(
     files, shown = image_files(images, out), _shown_config(target, config)
     seconds: list[float] = []
     with captured_output(NO_LOG) as console, connect(target, Options(**options)) as model:
-        with _bars(console) as progress:
+        with bars(console) as progress:
             advance = progress("predicting", len(files))
 
             def step(taken: float | None) -> None:
                 seconds.extend([] if taken is None else [taken])
-                advance(f"predicting, {_quantiles(seconds)}")
+                advance(f"predicting, {quantile_words(seconds)}")
 
-            failures = predict_files(Job(model, shown, tiled, concurrency), files, out, step)
+            failed = predict_files(Job(model, shown, tiled, concurrency), files, out, step)
+        done = len(files) - len(failed)
         console.print(
-            f"{len(files) - len(failures)} of {len(files)} images: masks, overlays and areas.csv in {out}; "
-            f"{_quantiles(seconds)}"
+            f"{done} of {len(files)} images: masks, overlays and areas.csv in {out}; {quantile_words(seconds)}"
         )
-    if failures:
-        raise UserError("\n".join(f"{f.image}: no prediction ({f.reason})" for f in failures))
+    print_result({"images": done, "out": out, **quantiles(seconds), "failed": [asdict(f) for f in failed]})
+    if failed:
+        raise UserError("\n".join(f"{f.image}: no prediction ({f.reason})" for f in failed))
 
 
 def run_serve(directory: Path, host: str, grpc_port: int, rest_port: int, docker: bool) -> None:
@@ -163,15 +163,6 @@ def _shown_config(target: str, config: str | None) -> Any:
     return exported_config(model_directory(Path(target)))
 
 
-def _quantiles(seconds: Sequence[float]) -> str:
-    import numpy as np
-
-    if not seconds:
-        return "no answer yet"
-    half, most = np.quantile(seconds, (0.5, 0.95)) * 1000
-    return f"p50 {half:.0f} ms, p95 {most:.0f} ms"
-
-
 def run_rollback(root: Path, to: int | None, keep: int | None) -> None:
     """`flexunet rollback`."""
     from components.pushes import record_rollbacks, sqlite_connection
@@ -193,6 +184,7 @@ def run_rollback(root: Path, to: int | None, keep: int | None) -> None:
             "rolled back: no run pushes that model again or compares with it"
         )
         console.print(f"to bring it back: flexunet rollback --root {root} --to {done.withdrawn}")
+    print_result({"version": int(done.version.name), "restored": done.restored, "withdrawn": done.withdrawn})
 
 
 def _newest_mirrored(store: str) -> int:
@@ -218,28 +210,25 @@ def run_inspect(config: str, overrides: Sequence[str], batch: int | None, diagra
     """`flexunet inspect`."""
     loaded = load_config(config, overrides)
     with captured_output(NO_LOG) as console:
-        from trainer_module.model import build_model
-        from trainer_module.summary import activation_bytes, draw_diagram, layer_costs
-
-        model = build_model(
-            loaded.image.height, loaded.image.width, len(loaded.classes), loaded.model, loaded.train.seed
-        )
-        costs, images = layer_costs(model), batch or loaded.train.batch_size
-        table = Table("layer", "kind", "output", "parameters", "million MAC", box=None)
-        for cost in costs:
-            shape = "x".join(map(str, cost.output_shape))
-            table.add_row(
-                cost.name, cost.kind, shape, f"{cost.parameters:,}", f"{cost.multiply_accumulates / 1e6:,.1f}"
-            )
+        with busy(console, "loading TensorFlow"):
+            from trainer_module.summary import draw_diagram, model_cost
+        images = batch or loaded.train.batch_size
+        cost = model_cost(loaded, images)
+        figures = ("parameters", "million MAC")
+        table = make_table(console, "layer", "kind", "output", *figures, numbers=figures)
+        for layer in cost.layers:
+            shape = "x".join(map(str, layer.output_shape))
+            parameters, million = f"{layer.parameters:,}", f"{layer.multiply_accumulates / 1e6:,.1f}"
+            table.add_row(layer.name, layer.kind, shape, parameters, million)
         console.print(table)
         console.print(
-            f"{model.count_params():,} parameters, "
-            f"{sum(cost.multiply_accumulates for cost in costs) / 1e9:.2f} GMAC an image, "
-            f"{activation_bytes(costs, images) / 2**20:,.0f} MiB of activations for a training step of {images} images"
+            f"{cost.parameters:,} parameters, {cost.multiply_accumulates / 1e9:.2f} GMAC an image, "
+            f"{cost.activation_bytes / 2**20:,.0f} MiB of activations for a training step of {images} images"
         )
         if diagram is not None:
             draw_diagram(loaded, diagram)
             console.print(f"diagram: {diagram}")
+    print_result(asdict(cost))
 
 
 def run_doctor() -> None:
@@ -247,11 +236,14 @@ def run_doctor() -> None:
     from pipeline.doctor import check_machine
 
     with captured_output(NO_LOG) as console:
-        findings = check_machine()
-        table = Table("", "what", "found", "what to do", box=None)
+        with busy(console, "looking"):
+            findings = check_machine()
+        table = make_table(console, "", "what", "found", "what to do")
         for finding in findings:
-            table.add_row("ok" if finding.good else "bad", finding.what, finding.found, finding.repair)
+            mark = Text("ok", "green") if finding.good else Text("bad", "bold red")
+            table.add_row(mark, finding.what, finding.found, finding.repair)
         console.print(table)
+    print_result([asdict(finding) for finding in findings])
     bad = [finding for finding in findings if not finding.good]
     if bad:
         raise UserError("\n".join(f"{f.what}: {f.found}: {f.repair}" for f in bad))
@@ -297,15 +289,18 @@ def _generate(surfaces: Path, config: Config, console: Console) -> None:
     if not surfaces.is_dir():
         console.print(f"generating {DEMO_IMAGES} steel surfaces of {DEMO_SIZE}x{DEMO_SIZE} in {surfaces}")
         aside = surfaces.with_name(f".{surfaces.name}.incomplete")
-        write_surfaces(aside, DEMO_IMAGES, DEMO_SIZE, [c.color for c in config.classes], DEMO_SEED)
+        with bars(console) as progress:
+            step = progress("generating", DEMO_IMAGES)
+            write_surfaces(aside, DEMO_IMAGES, DEMO_SIZE, [c.color for c in config.classes], DEMO_SEED, step)
         aside.rename(surfaces)
 
 
-def _ingest(source: Path, out: Path, config: Config, console: Console, **options: Any) -> None:
+def _ingest(source: Path, out: Path, config: Config, console: Console, **options: Any) -> dict[str, Any]:
+    """Returns what the manifest says of the span, and where its version lies; None if nothing was written."""
     from dataset.ingest import ingest
     from dataset.picture import PICTURE
 
-    with _bars(console) as progress:
+    with bars(console) as progress:
         done = ingest(source, out, config, progress=progress, **options)
     manifest = done.manifest
     console.print(f"{done.layout.description}")
@@ -315,22 +310,24 @@ def _ingest(source: Path, out: Path, config: Config, console: Console, **options
         for line in manifest[key]:
             console.print(f"{what}: {line}")
     for pair in manifest["duplicates"]["different_masks"]:
-        console.print(
-            f"warning: {' and '.join(pair['images'])} are one image, their masks agree by {pair['agreement']:.1%}"
+        print_warning(
+            f"{' and '.join(pair['images'])} are one image, their masks agree by {pair['agreement']:.1%}", console
         )
-    table = Table("split", "images", "groups", *(c.name for c in config.classes), box=None)
+    figures = ("images", "groups", *(c.name for c in config.classes))
+    table = make_table(console, "split", *figures, numbers=figures)
     for split, facts in manifest["splits"].items():
         total = sum(facts["pixels"].values()) or 1
         shares = [f"{facts['pixels'][c.name] / total:.2%}" for c in config.classes]
         table.add_row(split, str(facts["images"]), str(facts["groups"]), *shares)
     console.print(table)
     if manifest["leaking_groups"]:
-        console.print(f"warning: {manifest['leaking_groups']} groups are in more than one split: scores will flatter")
+        print_warning(f"{manifest['leaking_groups']} groups are in more than one split: scores will flatter", console)
     if done.version is None:
         console.print("checked; nothing was written")
     else:
         console.print(f"records {'unchanged' if done.unchanged else 'written'}: {done.version}")
         console.print(f"what they look like: {out / PICTURE}")
+    return {**manifest, "path": done.version, "unchanged": done.unchanged}
 
 
 def _run(
@@ -341,96 +338,59 @@ def _run(
     console: Console,
     log: Path,
     accept_refused: str = "",
-) -> None:
-    from components.report import DETAILS_FILE
-    from pipeline import local
-
+) -> dict[str, Any]:
+    """Shows the nodes and what came out; returns what metrics.json holds."""
+    with busy(console, "loading TFX"):
+        from components.report import DETAILS_FILE
+        from pipeline import local
+        from pipeline.board import Board
     try:
-        metrics = local.run(config, data, root, beam_args, lambda result: _print_node(result, console), accept_refused)
+        with Board(console) as board:
+            metrics = local.run(config, data, root, beam_args, board.ended, accept_refused, board.started)
     except Exception as error:
         with log.open("a", encoding="utf-8") as file:
             traceback.print_exc(file=file)
         what = str(error) if isinstance(error, NodeFailed) else f"the run failed: {type(error).__name__}: {error}"
         raise NodeFailed(f"{what}\nfull log: {log}") from error
     details = json.loads((root / "report" / DETAILS_FILE).read_text(encoding="utf-8"))
-    _print_scores(metrics, details, console)
-    _print_checks(metrics, details, console)
+    print_scores(metrics, details, console)
+    print_checks(metrics, details, console)
     _print_verdict(metrics, root, console, accept_refused)
+    return metrics
 
 
-def _print_node(result: "NodeResult", console: Console) -> None:
-    console.print(f"{result.node:<17} {'cached' if result.cached else 'done':<7} {result.seconds:6.1f} s")
-
-
-def _print_scores(metrics: dict[str, Any], details: dict[str, Any], console: Console) -> None:
-    table = Table("class", "Dice", "IoU", "precision", "recall", "pixels", box=None)
-    for name, row in metrics["classes"].items():
-        values = [_four(row[key]) for key in ("dice", "iou", "precision", "recall")]
-        table.add_row(name, *values, "-" if row["pixels"] is None else f"{row['pixels']:,.0f}")
-    console.print(table)
-    ends = metrics["foreground_dice_interval"]
-    interval = f", 95 % interval {_four(ends[0])} to {_four(ends[1])}" if ends else ""
-    console.print(
-        f"foreground Dice {_four(metrics['foreground_dice'])}{interval} on {metrics['examples']} test images "
-        f"(pixel accuracy {_four(metrics['pixel_accuracy'])}, the seed's Dice {_four(metrics['seed_dice'])})"
-    )
-    found, alarms = metrics["defects"]["found_share"], metrics["defects"]["false_alarm_share"]
-    console.print(f"defects found {_four(found)}; false alarms on images without defect {_four(alarms)}")
-    for warning in details["warnings"]:
-        console.print(f"warning: {warning}")
-
-
-def _print_checks(metrics: dict[str, Any], details: dict[str, Any], console: Console) -> None:
-    for check in metrics["gate"]:
-        console.print(f"{'passed' if check['passed'] else 'FAILED'}: {check['words']}")
-    if not metrics["blessed"] and details["images"]["worst"]:
-        worst = ", ".join(f"{image['id']} (Dice {image['dice']:.4f})" for image in details["images"]["worst"])
-        console.print(f"worst images: {worst}")
-
-
-def _print_verdict(metrics: dict[str, Any], root: Path, console: Console, accepted_refused: str) -> None:
-    from pipeline import local
-
+def _print_verdict(metrics: dict[str, Any], root: Path, console: Console, accept_refused: str) -> None:
     console.print(f"report: {root / 'report'}")
-    if not metrics["blessed"] and not accepted_refused:
-        raise ModelRefused(f"the gate refused the model, nothing was pushed: {_failures(metrics)}")
-    verdict = local.serving_verdict(root)
-    if not verdict["blessed"]:
-        problems = "; ".join(verdict["problems"])
-        raise ServingRefused(f"the serving validator refused the model, nothing was pushed: {problems}")
-    if verdict["rolled_back"] is not None:
-        version = verdict["rolled_back"]
-        console.print(f"accepted, but this very model was rolled back as version {version}: not pushed again")
-        console.print(f"to bring it back: flexunet rollback --root {root} --to {version}")
+    rolled_back = _serving_verdict(root)["rolled_back"]
+    if _refusal(metrics, root, accept_refused):
+        return
+    if rolled_back is not None:
+        console.print(f"accepted, but this very model was rolled back as version {rolled_back}: not pushed again")
+        console.print(f"to bring it back: flexunet rollback --root {root} --to {rolled_back}")
         return
     how = "accepted" if metrics["blessed"] else "REFUSED by the gate and pushed all the same"
     console.print(f"{how}; the model is version {metrics['pushed_version']}: {root / 'serving_model'}")
 
 
-def _failures(metrics: dict[str, Any]) -> str:
-    return "; ".join(check["words"] for check in metrics["gate"] if not check["passed"])
+def _conclude(metrics: dict[str, Any], root: Path, accept_refused: str = "") -> None:
+    """Prints the result for scripts; a refusal ends the command after it."""
+    print_result(metrics)
+    refusal = _refusal(metrics, root, accept_refused)
+    if refusal:
+        raise refusal
 
 
-def _four(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def _refusal(metrics: dict[str, Any], root: Path, accept_refused: str) -> ModelRefused | ServingRefused | None:
+    if not metrics["blessed"] and not accept_refused:
+        return ModelRefused(f"the gate refused the model, nothing was pushed: {failures(metrics)}")
+    verdict = _serving_verdict(root)
+    if not verdict["blessed"]:
+        problems = "; ".join(verdict["problems"])
+        return ServingRefused(f"the serving validator refused the model, nothing was pushed: {problems}")
+    return None
 
 
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f}/s" if task.speed else "", style="progress.data.speed")
+def _serving_verdict(root: Path) -> dict[str, Any]:
+    from pipeline import local
 
-
-@contextmanager
-def _bars(console: Console) -> Iterator[Callable[[str, int], Callable[..., None]]]:
-    """Progress bars with rate and time left; nothing where the output is no terminal.
-
-    What starts a bar gives the function that moves it one step and may change its words.
-    """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-
-        def start(what: str, steps: int) -> Callable[..., None]:
-            task = progress.add_task(what, total=steps)
-            return lambda now=what: progress.update(task, advance=1, description=now)
-
-        yield start
+    return local.serving_verdict(root)

@@ -482,7 +482,9 @@ def _find(source: str | Path) -> Path:
     if not path.is_file() and "/" not in str(source) and preset.is_file():
         return preset
     if not path.is_file():
-        raise ConfigError(f"{path}: no such file, expected a TOML file or a preset: {', '.join(preset_names())}")
+        close = difflib.get_close_matches(str(source), preset_names(), n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"{path}: no such file, expected a TOML file or a preset: {', '.join(preset_names())}{hint}")
     return path
 
 
@@ -536,12 +538,27 @@ def _repair(key: str) -> str:
 
 
 def _suggestion(location: tuple[int | str, ...]) -> str:
+    """The closest key of the same section, else of any: a right key is often in the wrong section, or in none."""
     section: Any = Config
     for name in location[:-1]:
         section = SegmentationClass if isinstance(name, int) else _section_type(section, name)
-    choices = list(section.model_fields)
-    close = difflib.get_close_matches(str(location[-1]), choices, n=1)
-    return f"did you mean {close[0]}?" if close else f"expected one of {', '.join(choices)}"
+    choices, wrong = list(section.model_fields), str(location[-1])
+    close = difflib.get_close_matches(wrong, choices, n=1)
+    if not close:
+        names = {key.rpartition(".")[2] for key in key_names()}
+        elsewhere = difflib.get_close_matches(wrong, names, n=1)
+        close = [key for key in key_names() if key.rpartition(".")[2] in elsewhere]
+    return f"did you mean {' or '.join(close)}?" if close else f"expected one of {', '.join(choices)}"
+
+
+def key_names() -> list[str]:
+    """Every `section.key` that `--set` takes."""
+    return [
+        f"{name}.{key}"
+        for name in Config.model_fields
+        if (section := _section_type(Config, name)) is not Config
+        for key in section.model_fields
+    ]
 
 
 def _section_type(section: Any, name: str) -> Any:

@@ -23,6 +23,10 @@ class ServingRefused(Exception):
     """The serving validator refused the model. Exit code 4."""
 
 
+class Interrupted(Exception):
+    """The user stopped a command; says what is left of it. Exit code 130."""
+
+
 def last_line(error: BaseException) -> str:
     """What went wrong, from messages that Beam and TensorFlow fill with tracebacks and whole records."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

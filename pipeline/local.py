@@ -24,9 +24,19 @@ from pipeline import dag
 from pipeline.beam import LOCAL_BEAM_ARGS
 from pipeline.config import Config
 from pipeline.errors import NodeFailed, last_line
+from pipeline.history import node_seconds
 from serving.versions import content_hash, pushed_hash, rolled_back, versions
 
 _STATE = metadata_store_pb2.Execution
+
+
+@dataclass(frozen=True)
+class NodeStart:
+    """A node that begins, those that wait behind it, and how long it took when it last ran in this folder."""
+
+    node: str
+    waiting: tuple[str, ...]
+    last_seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,7 @@ def run(
     beam_args: Sequence[str] = (),
     on_node: Callable[[NodeResult], None] = lambda result: None,
     accepted_refused: str = "",
+    on_start: Callable[[NodeStart], None] = lambda start: None,
 ) -> dict[str, Any]:
     """Runs every node, brings the report to `root/report` and returns its metrics.
 
@@ -65,8 +76,11 @@ def run(
     run_id = datetime.datetime.now().isoformat()
     runtime_parameter_utils.substitute_runtime_parameter(ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
     results: dict[str, NodeResult] = {}
-    for node in (node.pipeline_node for node in ir.nodes):
-        name = node.node_info.id
+    nodes = {node.pipeline_node.node_info.id: node.pipeline_node for node in ir.nodes}
+    last_seconds = node_seconds(connection)
+    for name, node in nodes.items():
+        waiting = tuple(nodes)[len(results) + 1 :]
+        on_start(NodeStart(name, waiting, last_seconds.get(name)))
         if name == "Pusher" and _must_push(results, Path(paths.serving), accepted_refused):
             node.execution_options.caching_options.enable_cache = False
         results[name] = _run_node(ir, node)

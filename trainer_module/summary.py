@@ -10,7 +10,7 @@ import keras
 
 from pipeline.config import TrainerConfig
 from pipeline.errors import UserError
-from trainer_module.model import Level, levels
+from trainer_module.model import Level, build_model, levels
 
 DIAGRAM_SUFFIXES: Final = (".png", ".svg", ".pdf")
 _FLOAT_BYTES: Final = 4
@@ -30,6 +30,25 @@ class LayerCost:
     def outputs(self) -> int:
         """How many numbers the layer gives."""
         return math.prod(self.output_shape)
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """A whole model: multiply-accumulates are for one image, activations for a training step of `batch_size` images."""
+
+    parameters: int
+    multiply_accumulates: int
+    activation_bytes: int
+    batch_size: int
+    layers: tuple[LayerCost, ...]
+
+
+def model_cost(config: TrainerConfig, batch_size: int) -> ModelCost:
+    """What the model of a configuration costs, found by building it."""
+    model = build_model(config.image.height, config.image.width, len(config.classes), config.model, config.train.seed)
+    costs = layer_costs(model)
+    operations = sum(cost.multiply_accumulates for cost in costs)
+    return ModelCost(model.count_params(), operations, activation_bytes(costs, batch_size), batch_size, tuple(costs))
 
 
 def layer_costs(model: keras.Model) -> list[LayerCost]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -13,7 +14,7 @@ import click
 import pytest
 
 from pipeline import cli
-from pipeline.errors import ModelRefused, NodeFailed, ServingRefused, UserError
+from pipeline.errors import Interrupted, ModelRefused, NodeFailed, ServingRefused, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -55,6 +56,13 @@ def write_manifest(data: Path, manifest: Any) -> None:
     (data / "dataset.json").write_text(json.dumps(manifest))
 
 
+def command_of(path: tuple[str, ...]) -> Any:
+    found: Any = cli.cli
+    for name in path:
+        found = found.commands[name]
+    return found
+
+
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     yield path
     for name, command in sorted(group.commands.items()):
@@ -69,6 +77,9 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[s
     [
         ("", "Missing command"),
         ("nope", "No such command 'nope'"),
+        ("runn", "No such command 'runn'; did you mean run?"),
+        ("run --confg demo", "No such option '--confg'; did you mean --config"),
+        ("completion tcsh", "'bash', 'zsh', 'fish'"),
         ("--nope", "No such option"),
         ("run --nope", "No such option '--nope'"),
         ("run --data d --root r", "Missing option '--config'"),
@@ -104,6 +115,10 @@ def test_usage_errors(tmp_path: Path, arguments: str, words: str):
     [
         ("run --config nope --data d --root r", "nope: no such file, expected a TOML file or a preset: demo"),
         ("run --config demo --data d --root r --set train.epochz=3", "unknown key train.epochz; did you mean epochs?"),
+        ("run --config demo --data d --root r --set epochs=3", "unknown key epochs; did you mean train.epochs?"),
+        ("run --config demo --data d --root r --set gate.epochs=3", "unknown key gate.epochs; did you mean train.epoc"),
+        ("run --config demo --data d --root r --set trian.epochs=3", "unknown key trian; did you mean train?"),
+        ("run --config demoo --data d --root r", "did you mean demo?"),
         ("run --config demo --data d --root r --set train.epochs", "expected section.key=value"),
         (
             "run --config demo --data d --root r",
@@ -186,6 +201,63 @@ def test_help_is_complete_and_imports_nothing_heavy(tmp_path: Path, path: tuple[
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("path", commands(cli.cli), ids=lambda path: " ".join(path) or "main")
+def test_help_ends_in_examples_that_the_command_takes(path: tuple[str, ...]):
+    command = command_of(path)
+    assert command.examples
+    for example in command.examples:
+        words = shlex.split(example.removeprefix('eval "$(').removesuffix(')"'), comments=True)
+        assert words[0] == "flexunet" and words[1 : 1 + len(path)] == list(path)
+        if path:
+            options = [word for word in words[1 + len(path) :] if word != ">"]
+            command.make_parser(click.Context(command)).parse_args(options)
+
+
+def test_examples_are_not_wrapped(tmp_path: Path):
+    printed = flexunet(tmp_path, "run", "--help").stdout
+    assert all(f"  {example}\n" in printed for example in command_of(("run",)).examples)
+
+
+@pytest.mark.parametrize("path", commands(cli.cli), ids=lambda path: " ".join(path) or "main")
+def test_every_command_takes_verbose(path: tuple[str, ...]):
+    if path:
+        assert any("-v" in parameter.opts for parameter in command_of(path).params)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(tmp_path: Path, shell: str):
+    done = flexunet(tmp_path, "completion", shell)
+    assert (done.returncode, done.stderr) == (0, "") and "_FLEXUNET_COMPLETE" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [
+        ("flexunet ro", "rollback"),
+        ("flexunet run --accept", "--accept-refused"),
+        ("flexunet run --config syn", "synthetic-neu-seg"),
+        ("flexunet run --set train.ep", "train.epochs="),
+    ],
+)
+def test_completions(tmp_path: Path, line: str, completed: str):
+    """As bash asks for them through the script."""
+    asked = {"_FLEXUNET_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+    command = [sys.executable, "-c", "from pipeline.cli import main; main()"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**ENVIRONMENT, **asked}, capture_output=True, text=True, timeout=60
+    )
+    assert f"plain,{completed}" in done.stdout.splitlines(), done.stderr
+
+
+def test_a_result_for_scripts_is_all_of_stdout(tmp_path: Path, write_colorful_pairs: Any):
+    write_colorful_pairs(tmp_path / "photos", 12)
+    done = flexunet(tmp_path, "ingest", "photos", "records", "--config", "demo", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["path"] == "records/span-1/version-1" and found["splits"]["train"]["images"] >= 9
+    assert "records written" in done.stderr
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["run", "-h"]])
 def test_help_exits_0(tmp_path: Path, arguments: list[str]):
     done = flexunet(tmp_path, *arguments)
@@ -215,6 +287,17 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str], error: Exception, code: 
 
     assert cli._exit_code(command) == code
     assert capsys.readouterr() == ("", printed)
+
+
+def test_interrupted_with_words_of_the_command(capsys: pytest.CaptureFixture[str]):
+    @cli.CommandGroup(name="group").command(interrupted="half is done")
+    def slow() -> None:
+        raise KeyboardInterrupt
+
+    assert cli._exit_code(lambda: slow.main([], standalone_mode=False), ["slow", "--root", "a b"]) == 130
+    assert capsys.readouterr().err == "error: interrupted; half is done; to go on: flexunet slow --root 'a b'\n"
+    with pytest.raises(Interrupted):
+        slow.main([], standalone_mode=False)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), click.exceptions.Abort()])

@@ -115,3 +115,51 @@ for step in range(2):
 """
     assert run(log_file, script).stdout == "line 0\nline 1\n"
     assert log_file.read_text() == "step 0\nstep 1\n"
+
+
+VERBOSE = """
+import click
+from pipeline.command import CommandGroup, json_option
+from pipeline.console import print_result
+
+@click.group(cls=CommandGroup)
+def cli():
+    pass
+
+@cli.command()
+@json_option
+def work():
+    with captured_output(log_file) as console:
+        console.print("a line")
+        os.write(2, b"noise of C\\n")
+        print("noise")
+        logging.getLogger("flexunet.train").info("epoch 1")
+    print_result({"score": 1})
+
+cli.main(["work", *sys.argv[2:]], standalone_mode=False)
+"""
+
+
+def work(log_file: Path, *options: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", HEADER + VERBOSE, str(log_file), *options]
+    return subprocess.run(
+        command, env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=True
+    )
+
+
+def test_verbose_shows_the_whole_log_once(log_file: Path):
+    done = work(log_file, "--verbose")
+    assert sorted(done.stdout.splitlines()) == ["a line", "epoch 1", "noise", "noise of C"]
+    assert sorted(log_file.read_text().splitlines()) == ["epoch 1", "noise", "noise of C"]
+
+
+def test_verbose_shows_what_is_kept_nowhere():
+    assert "noise of C" in work(Path(os.devnull), "-v").stdout
+    assert "noise" not in work(Path(os.devnull)).stdout
+
+
+def test_json_leaves_stdout_to_the_result(log_file: Path):
+    done = work(log_file, "--json")
+    assert done.stdout == '{\n  "score": 1\n}\n'
+    assert done.stderr.splitlines() == ["a line", "epoch 1"]
+    assert work(log_file).stdout.splitlines() == ["a line", "epoch 1"]

@@ -1,0 +1,80 @@
+"""Ctrl-C in a run: it ends at once, says how to go on, and what it says works."""
+
+import json
+import os
+import pty
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dataset.ingest import ingest
+from pipeline import local
+from pipeline.config import load_config
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "TF_CPP_MIN_LOG_LEVEL": "3"}
+SETTINGS = ("image.height=32", "image.width=32", "model.num_layers=2", "train.epochs=40", "train.batch_size=4")
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_does(
+    tmp_path: Path, write_colorful_pairs: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = load_config("demo", SETTINGS)
+    write_colorful_pairs(tmp_path / "photos", 60)
+    ingest(tmp_path / "photos", tmp_path / "records", config)
+    overrides = [word for setting in SETTINGS for word in ("--set", setting)]
+    arguments = ["run", "--config", "demo", "--data", "records", "--root", "root", *overrides]
+
+    terminal, shown = run_until_epoch(3, arguments, tmp_path)
+    [line] = [line for line in shown.splitlines() if line.startswith("error: ")]
+    assert terminal == 130 and "interrupted; finished nodes stay in the cache" in line
+    assert shlex.split(line.partition("to go on: ")[2]) == ["flexunet", *arguments]
+    assert "Trainer           stopped" in shown
+    assert "Evaluator         waiting" in shown and "RecordGen         done" in shown
+    assert len(list((tmp_path / "root" / "checkpoints").glob("*.npz"))) == 1
+
+    caplog.set_level("INFO", logger="flexunet.train")
+    results: list[local.NodeResult] = []
+    starts: list[local.NodeStart] = []
+    root = tmp_path / "root"
+    local.run(config, tmp_path / "records", root, on_node=results.append, on_start=starts.append)
+    assert {result.node for result in results if result.cached} >= {"RecordGen", "Transform"}
+    assert "training goes on with epoch" in caplog.text
+    known = {start.node: start.last_seconds for start in starts}
+    assert (known["Transform"] or 0) > 0 and known["Trainer"] is None
+    assert starts[0].waiting[-1] == "Reporter" and starts[-1].waiting == ()
+    assert json.loads((root / "report" / "metrics.json").read_text())["examples"] == 6
+
+
+def run_until_epoch(epochs: int, arguments: list[str], folder: Path) -> tuple[int, str]:
+    """Sends SIGINT after so many epochs; the exit code and all that a terminal showed."""
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "pipeline.cli", *arguments]
+    started = subprocess.Popen(command, cwd=folder, env={**ENVIRONMENT, "COLUMNS": "300"}, stdout=slave, stderr=slave)
+    os.close(slave)
+    shown, sent, deadline = bytearray(), 0.0, time.monotonic() + 300
+    while time.monotonic() < deadline:
+        try:
+            shown += os.read(master, 65536)
+        # The terminal's other end was closed.
+        except OSError:
+            break
+        histories = folder.glob("root/Trainer/model_run/*/history.csv")
+        if not sent and any(len(path.read_text().splitlines()) > epochs for path in histories):
+            started.send_signal(signal.SIGINT)
+            sent = time.monotonic()
+    os.close(master)
+    code = started.wait(timeout=30)
+    assert sent and time.monotonic() - sent < 30
+    return code, plain(shown.decode(errors="replace"))
+
+
+def plain(shown: str) -> str:
+    """Without the codes that move the cursor and colour."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).replace("\r", "")
