@@ -10,7 +10,7 @@ export PYTHONHASHSEED := 0
 
 IMAGES ?= $(error name a folder of images and masks: make $(MAKECMDGOALS) IMAGES=DIR)
 
-.PHONY: demo test test-all lint bench recipes ablation setup requirements protos clean
+.PHONY: demo test test-all lint docs bench recipes ablation setup requirements protos clean
 .DEFAULT_GOAL := demo
 
 demo: setup ## The whole pipeline on generated steel surfaces
@@ -22,13 +22,19 @@ test: setup ## All tests that need PyPI only; prints the ten slowest
 test-all: setup ## Also tests that need Debian packages or downloads
 	$(RUN)python -m pytest --durations=10
 
-lint: setup ## Style, types, layers, and that lock and requirements agree
+lint: setup ## Style, types, layers, the documentation, and that lock and requirements agree
 	$(RUN)ruff check .
 	$(RUN)ruff format --check .
 	$(RUN)basedpyright
 	$(RUN)lint-imports
 	$(UV) lock --check
 	$(UV) export $(EXPORT) | diff - requirements.txt
+	$(SITE)
+
+docs: setup ## The site in site/; writes anew the pages that repeat the code
+	$(RUN)python -m docs.generate
+	$(SITE)
+	$(RUN)python -m docs.commands
 
 bench: setup ## Speed, memory and scaling as ratios, each against a baseline in the same run
 	$(RUN)python -m benchmarks.cli
@@ -52,6 +58,9 @@ $(UV):
 	@$(PYTHON) -m venv .uv \
 	  || { rm -rf .uv; echo "error: $(PYTHON) has no venv module; on Debian: apt-get install python3-venv"; exit 1; }
 	.uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+# Without the banner of mkdocs-material about its successor, which is no warning about our pages.
+SITE := NO_MKDOCS_2_WARNING=1 $(RUN)mkdocs build --quiet --strict
 
 EXPORT := --quiet --frozen --no-header --no-emit-project --no-default-groups --extra pipeline
 requirements: $(UV) ## For those without uv: pip install --no-deps -r requirements.txt

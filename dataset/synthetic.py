@@ -11,10 +11,13 @@ Lengths are in pixels of a 128-pixel picture and are multiplied by `unit = size 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
+
+from pipeline.config import load_config
 
 BACKGROUND, INCLUSION, PATCHES, SCRATCHES = range(4)
 CLASS_COUNT = 4
@@ -245,3 +248,18 @@ def light_bands(generator: np.random.Generator, size: int) -> Grey:
         width = generator.uniform(8, 18) * size / 128
         bands += _sign(generator) * generator.uniform(8, 20) * np.exp(-(across**2) / (2 * width**2))
     return bands
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--count", default=480, show_default=True, type=click.IntRange(min=1))
+@click.option("--size", default=128, show_default=True, type=click.IntRange(min=SMALLEST_SIZE))
+@click.option("--seed", default=137, show_default=True, type=click.IntRange(min=0))
+def main(directory: Path, count: int, size: int, seed: int) -> None:
+    """Writes DIRECTORY/images and DIRECTORY/masks in the colours of the demo, for those who have no images at hand."""
+    colors = [c.color for c in load_config("demo").classes]
+    write_surfaces(directory, count, size, colors, seed)
+
+
+if __name__ == "__main__":
+    main()

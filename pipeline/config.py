@@ -41,17 +41,21 @@ class Section(BaseModel):
 class SegmentationClass(Section):
     """A class; its id is its position in `[[classes]]`, position 0 is the background."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]*$", max_length=64)
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]*$",
+        max_length=64,
+        description="Letters, digits, spaces, _ and -, at most 64.",
+    )
     color: Color = Field(description="RGB colour of the class in masks, 0 to 255 each.")
 
 
 class RecordsConfig(Section):
     """Feature keys in the records, for records made elsewhere, and the colour of unlabelled pixels."""
 
-    image: str = features.IMAGE_ENCODED
-    mask: str = features.MASK_ENCODED
-    id: str = features.IMAGE_ID
-    group: str = Field(default=features.IMAGE_GROUP, description='"" for records that carry no group.')
+    image: str = Field(default=features.IMAGE_ENCODED, description="Key of the encoded image.")
+    mask: str = Field(default=features.MASK_ENCODED, description="Key of the encoded mask.")
+    id: str = Field(default=features.IMAGE_ID, description="Key of the id.")
+    group: str = Field(default=features.IMAGE_GROUP, description='Key of the group; "" for none.')
     ignore_color: Color | None = Field(
         default=None, description="RGB of unlabelled pixels: out of loss, counts, statistics."
     )
@@ -94,10 +98,10 @@ class ImageConfig(Section):
 class DatasetConfig(Section):
     """How images are dealt to splits, and how many spans of them a run reads."""
 
-    train: Share = 0.8
-    eval: Share = 0.1
-    test: Share = 0.1
-    seed: int = Field(default=137, ge=0)
+    train: Share = Field(default=0.8, description="Share of the images that trains; the three add up to 1.")
+    eval: Share = Field(default=0.1, description="Share that steers training.")
+    test: Share = Field(default=0.1, description="Share that the gate and every headline use.")
+    seed: int = Field(default=137, ge=0, description="Of how groups are dealt to splits.")
     near_duplicate_correlation: Share = Field(default=0.95, description="Images that correlate more share a group.")
     spans: int = Field(default=1, ge=1, description="A run reads the newest spans, so many, together.")
 
@@ -122,7 +126,9 @@ class ModelConfig(Section):
     dilation: int = Field(default=1, ge=1, le=16, description="Dilation of level 0; level i has max(1, dilation - i).")
     dropout: float = Field(default=0.03, ge=0, lt=1, description="Level i drops dropout * i.")
     dropout_seed: int | None = Field(default=None, ge=0, description="Unset: drawn from train.seed.")
-    normalization: Literal["none", "batch", "group"] = "none"
+    normalization: Literal["none", "batch", "group"] = Field(
+        default="none", description="After each convolution of the U; group: 8 channels a group."
+    )
     activation: Literal[
         "relu",
         "mish",
@@ -139,7 +145,7 @@ class ModelConfig(Section):
         "softsign",
         "swish",
         "tanh",
-    ] = "relu"
+    ] = Field(default="relu", description="Of every convolution but the last.")
     head: Literal["softmax", "sigmoid"] = Field(
         default="softmax",
         description="sigmoid: one output channel, for exactly two classes; everything after it sees two.",
@@ -153,8 +159,8 @@ class AugmentConfig(Section):
     with `probability`.
     """
 
-    horizontal_flip: bool = False
-    vertical_flip: bool = False
+    horizontal_flip: bool = Field(default=False, description="Left to right, half of the time.")
+    vertical_flip: bool = Field(default=False, description="Top to bottom, half of the time.")
     symmetries: bool = Field(
         default=False, description="One of the eight symmetries of the square; where height is not width, of the four."
     )
@@ -177,22 +183,26 @@ class AugmentConfig(Section):
 class TrainConfig(Section):
     """The recipe."""
 
-    epochs: int = Field(default=100, ge=1)
+    epochs: int = Field(default=100, ge=1, description="At most; early stopping may end training before.")
     batch_size: int = Field(default=8, ge=1, description="Images (or tiles) of one step, over all GPUs together.")
-    optimizer: Literal["adam", "adamw"] = "adam"
+    optimizer: Literal["adam", "adamw"] = Field(default="adam", description="adamw: with decoupled weight decay.")
     weight_decay: float = Field(default=0.0, ge=0, le=1, description="Decoupled; only for optimizer = 'adamw'.")
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0, description="At its highest.")
     clipvalue: float | None = Field(default=None, gt=0, description="Each gradient element is clipped to this size.")
-    loss: Literal["cross_entropy", "cross_entropy_dice", "focal", "focal_dice"] = "cross_entropy"
+    loss: Literal["cross_entropy", "cross_entropy_dice", "focal", "focal_dice"] = Field(
+        default="cross_entropy", description="..._dice: with the Dice loss of the defect classes added."
+    )
     focal_gamma: float = Field(default=2.0, ge=0, le=10, description="Only for the focal losses.")
     class_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict, description="Weight of a class in cross-entropy and focal loss, by name; 1 if not named."
     )
-    schedule: Literal["constant", "cosine", "plateau"] = "plateau"
+    schedule: Literal["constant", "cosine", "plateau"] = Field(
+        default="plateau", description="Of the learning rate; plateau: lowered when `monitor` no longer improves."
+    )
     warmup_epochs: float = Field(default=0, ge=0, description="Epochs of linear warm-up; only for schedule = 'cosine'.")
-    plateau_factor: float = Field(default=0.4, gt=0, lt=1)
-    plateau_patience: int = Field(default=4, ge=0, description="Epochs.")
-    early_stopping_patience: int = Field(default=10, ge=1, description="Epochs.")
+    plateau_factor: float = Field(default=0.4, gt=0, lt=1, description="What the rate is multiplied by.")
+    plateau_patience: int = Field(default=4, ge=0, description="Epochs without progress before that.")
+    early_stopping_patience: int = Field(default=10, ge=1, description="Epochs without progress before training ends.")
     monitor: Literal["loss", "foreground_dice"] = Field(
         default="foreground_dice", description="Measured on `eval`; keeps the best weights and steers early stopping."
     )
@@ -223,18 +233,18 @@ class TrainConfig(Section):
     deterministic: Literal["auto", "on", "off"] = Field(
         default="auto", description="Bit for bit the same weights each time; auto: on CPUs only."
     )
-    seed: int = Field(default=137, ge=0, lt=2**32)
+    seed: int = Field(default=137, ge=0, lt=2**32, description="Of weights, order of the images, augmentation.")
 
 
 class GateConfig(Section):
     """What a model must reach on `test`: docs/explanation/gate.md. Bounds are inclusive, an undefined score fails."""
 
-    min_foreground_dice: Share = 0.5
+    min_foreground_dice: Share = Field(default=0.5, description="Bound of the mean Dice over the defect classes.")
     bound_on: Literal["lower", "point"] = Field(
         default="lower",
         description="lower: the lower end of foreground Dice's 95 % interval must keep the bound; point: its value.",
     )
-    min_class_dice: dict[str, Share] = Field(default_factory=dict, description="Bound per class name.")
+    min_class_dice: dict[str, Share] = Field(default_factory=dict, description="Bound of a class's Dice, by name.")
     allow_unmeasured: tuple[str, ...] = Field(
         default=(), description="Classes that may have no pixel in `test`; a model is refused for any other."
     )

@@ -1,0 +1,168 @@
+"""Runs the commands of the tutorial and the README as they stand there, in order, in one folder; checks all others."""
+
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import filelock
+import pytest
+
+from docs import commands as documented
+from pipeline import cli
+
+ROOT = documented.ROOT
+TUTORIAL, README = documented.PAGES
+# They import TFX or TensorFlow, which takes longer than what they do: run in this process, where both are there.
+HEAVY = {"run", "evaluate", "inspect", "doctor"}
+PORT = 8500
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "PYTHONPATH": str(ROOT),
+}
+
+
+class Reader:
+    """Types the commands of a page; each only once, however many pages have it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.typed = folder, dict[str, int]()
+        self._servers: list[subprocess.Popen[bytes]] = []
+
+    def follow(self, page: str) -> None:
+        for block in documented.blocks(page):
+            if block.title and not block.not_run:
+                (self.folder / block.title).write_text(block.text)
+        for command in documented.commands(page):
+            if not command.not_run and command.text not in self.typed:
+                self.typed[command.text] = self.type(command.text)
+                assert self.typed[command.text] == command.exit_code, command
+
+    def type(self, text: str) -> int:
+        words = shlex.split(text)
+        if text.endswith("&"):
+            return self._start(text.removesuffix("&"))
+        if words[0] == "flexunet" and words[1] in HEAVY:
+            with pytest.raises(SystemExit) as ended:
+                cli.main(words[1:])
+            return int(ended.value.code or 0)
+        return subprocess.run(["bash", "-c", text], cwd=self.folder, env=ENVIRONMENT, check=False).returncode
+
+    def _start(self, text: str) -> int:
+        self._servers.append(subprocess.Popen(["bash", "-c", f"exec {text}"], cwd=self.folder, env=ENVIRONMENT))
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not answers(PORT):
+            time.sleep(0.1)
+        return 0
+
+    def stop(self) -> None:
+        for server in self._servers:
+            server.send_signal(signal.SIGINT)
+            assert server.wait(timeout=30) == 130
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    # The pages name the default port: two checkouts' tests take turns.
+    with filelock.FileLock("/tmp/flexunet-documentation.lock"):
+        before = Path.cwd()
+        reader = Reader(tmp_path_factory.mktemp("reader"))
+        os.chdir(reader.folder)
+        yield reader
+        reader.stop()
+        os.chdir(before)
+
+
+def test_the_tutorial(reader: Reader, capfd: pytest.CaptureFixture[str]):
+    reader.follow(TUTORIAL)
+    printed = capfd.readouterr()
+    assert "the model is version 1" in printed.out and "the model is version 2" in printed.out
+    assert "version 1 is served again as version 3" in printed.out
+    assert "the gate refused the model" in printed.err
+    assert len(list((reader.folder / "served").glob("*_mask.png"))) == 16
+
+
+def test_the_readme(reader: Reader):
+    reader.follow(README)
+    assert {"flexunet rollback --root runs/mine"} <= set(reader.typed)
+
+
+def test_the_metrics_page_has_every_field(reader: Reader):
+    import json
+
+    page = (ROOT / "docs" / "reference" / "metrics.md").read_text()
+    report = reader.folder / "runs" / "mine" / "report"
+    for name in ("metrics.json", "details.json"):
+        for field in json.loads((report / name).read_text()):
+            assert f"`{field}`" in page, f"{name}: {field}"
+
+
+def test_the_records_page_has_every_signature(reader: Reader):
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    page = (ROOT / "docs" / "reference" / "records.md").read_text()
+    [model] = (reader.folder / "runs" / "mine" / "serving_model").glob("3/saved_model.pb")
+    signatures = saved_model_pb2.SavedModel.FromString(model.read_bytes()).meta_graphs[0].signature_def
+    for name, signature in signatures.items():
+        if not name.startswith("__"):
+            for word in (name, *signature.inputs, *signature.outputs):
+                assert f"`{word}`" in page, f"{name}: {word}"
+
+
+def test_each_mark_gives_a_reason():
+    marked = [block for page in documented.PAGES for block in documented.blocks(page) if block.not_run]
+    assert all(block.language == "sh" and len(block.not_run) > 10 for block in marked)
+
+
+@pytest.mark.parametrize("page", documented.pages())
+def test_commands_of_every_page_are_taken(page: str):
+    """Names of commands and options, required ones too; `make` targets."""
+    for text in written(page):
+        words = shlex.split(text.removesuffix("&"), comments=True)
+        if words[0] == "make":
+            targets = [word for word in words[1:] if "=" not in word]
+            assert all(re.search(rf"^(\S+ )*{target}( \S+)*:", MAKEFILE, re.M) for target in targets), text
+        elif words[0] == "flexunet":
+            parse(cli.cli, words[1:])
+
+
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+
+def written(page: str) -> Iterator[str]:
+    """Lines of blocks that begin with a command, whatever the block is fenced as."""
+    for block in documented.blocks(page):
+        for line in block.text.replace("\\\n", " ").splitlines():
+            if line.strip().startswith(("flexunet ", "make ")) and block.language in ("", "sh"):
+                yield line.partition("    #")[0].strip()
+
+
+def parse(group: Any, words: list[str]) -> None:
+    """Raises click.UsageError for what the command line would refuse."""
+    command, path = group, []
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        name, *words = words
+        if name not in command.commands:
+            raise click.UsageError(f"{name} is no command of {' '.join(path)}")
+        command, path = command.commands[name], [*path, name]
+    words = words[: next((i for i, word in enumerate(words) if word in (">", "|")), len(words))]
+    context = click.Context(command, info_name=" ".join(path))
+    values, _, _ = command.make_parser(context).parse_args(words)
+    if "help" not in values:
+        missing = [p.name for p in command.params if p.required and values.get(str(p.name)) in (None, (), [])]
+        if missing:
+            raise click.UsageError(f"{' '.join(path)}: missing {', '.join(map(str, missing))}")

@@ -1,0 +1,52 @@
+"""Pages that repeat the code are current; what pages name exists."""
+
+import re
+from typing import Any
+
+import pytest
+
+from docs import commands as documented
+from docs import generate, pictures
+from pipeline.config import Config
+
+ROOT = documented.ROOT
+
+
+@pytest.mark.parametrize("name", ["configuration.md", "commands.md"])
+def test_generated_pages_are_current(name: str):
+    committed = (generate.REFERENCE / name).read_text()
+    assert committed == generate.pages()[name], "run `make docs` and commit what it writes"
+
+
+def test_the_picture_of_the_pipeline_is_current():
+    committed = (pictures.IMAGES / "pipeline.svg").read_text()
+    assert committed == pictures.pipeline_svg(), "run `python -m docs.pictures pipeline`"
+
+
+def sections() -> list[tuple[str, Any]]:
+    definitions = Config.model_json_schema()["$defs"]
+    return [(name, section) for name, section in definitions.items() if "properties" in section]
+
+
+@pytest.mark.parametrize(("name", "section"), sections(), ids=lambda value: value if isinstance(value, str) else "")
+def test_every_key_says_what_it_is(name: str, section: dict[str, Any]):
+    assert section["description"]
+    assert [key for key, value in section["properties"].items() if not value.get("description")] == []
+
+
+@pytest.mark.parametrize("page", documented.pages())
+def test_files_that_a_page_names_exist(page: str):
+    """In code, such as `pipeline/config.py`; paths of a user's own folders have other beginnings."""
+    text = (ROOT / page).read_text()
+    packages = "pipeline dataset transform_module trainer_module components serving benchmarks docs tests"
+    folders = "|".join(packages.split())
+    for path in re.findall(rf"`((?:{folders})/[\w./-]+\.(?:py|toml|md|proto))`", text):
+        assert (ROOT / path).is_file(), path
+
+
+@pytest.mark.parametrize("page", documented.pages())
+def test_links_of_a_page_lead_to_files(page: str):
+    """Also from the README, which the site does not hold."""
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.S)
+    for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
