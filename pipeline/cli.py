@@ -1,10 +1,11 @@
 """The `flexunet` command. Thin: every command imports what it needs when it runs, so that --help takes no time."""
 
+import os
 import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 from click.shell_completion import CompletionItem, get_completion_class
@@ -45,6 +46,7 @@ _SET = click.option(
     shell_complete=_keys,
 )
 _JSON = json_option
+_INTERRUPTED: Final = 130
 _RESUMES = "finished nodes stay in the cache, and a training goes on after its last finished epoch"
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _ROOT = click.option("--root", required=True, type=click.Path(path_type=Path), help="Folder of the runs.")
@@ -271,7 +273,13 @@ def completion(shell: str) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: runs a command and exits with the code of the contract."""
-    sys.exit(_exit_code(lambda: cli.main(args=arguments, prog_name="flexunet", standalone_mode=False), arguments))
+    code = _exit_code(lambda: cli.main(args=arguments, prog_name="flexunet", standalone_mode=False), arguments)
+    if code == _INTERRUPTED:
+        # Threads of Beam and TensorFlow would hold the process until they have done what nobody waits for any more.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _exit_code(command: Callable[[], Any], arguments: list[str] | None = None) -> int:
@@ -279,9 +287,9 @@ def _exit_code(command: Callable[[], Any], arguments: list[str] | None = None) -
     try:
         result = command()
     except Interrupted as stopped:
-        return _fail(f"interrupted; {stopped}; to go on: {again}", 130)
+        return _fail(f"interrupted; {stopped}; to go on: {again}", _INTERRUPTED)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        return _fail(f"interrupted; to go on: {again}", 130)
+        return _fail(f"interrupted; to go on: {again}", _INTERRUPTED)
     except click.ClickException as error:
         return _fail(_one_line(error), 1)
     except UserError as error:

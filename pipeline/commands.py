@@ -23,6 +23,7 @@ from pipeline.show import (
     failures,
     make_table,
     print_checks,
+    print_ingested,
     print_scores,
     print_warning,
     quantile_words,
@@ -302,32 +303,10 @@ def _ingest(source: Path, out: Path, config: Config, console: Console, **options
 
     with bars(console) as progress:
         done = ingest(source, out, config, progress=progress, **options)
-    manifest = done.manifest
-    console.print(f"{done.layout.description}")
-    for key, what in (("skipped", "skipped"), ("left_out", "left out")):
-        if manifest[key]:
-            console.print(f"{len(manifest[key])} {what}:")
-        for line in manifest[key]:
-            console.print(f"{what}: {line}")
-    for pair in manifest["duplicates"]["different_masks"]:
-        print_warning(
-            f"{' and '.join(pair['images'])} are one image, their masks agree by {pair['agreement']:.1%}", console
-        )
-    figures = ("images", "groups", *(c.name for c in config.classes))
-    table = make_table(console, "split", *figures, numbers=figures)
-    for split, facts in manifest["splits"].items():
-        total = sum(facts["pixels"].values()) or 1
-        shares = [f"{facts['pixels'][c.name] / total:.2%}" for c in config.classes]
-        table.add_row(split, str(facts["images"]), str(facts["groups"]), *shares)
-    console.print(table)
-    if manifest["leaking_groups"]:
-        print_warning(f"{manifest['leaking_groups']} groups are in more than one split: scores will flatter", console)
-    if done.version is None:
-        console.print("checked; nothing was written")
-    else:
-        console.print(f"records {'unchanged' if done.unchanged else 'written'}: {done.version}")
+    print_ingested(done, [c.name for c in config.classes], console)
+    if done.version is not None:
         console.print(f"what they look like: {out / PICTURE}")
-    return {**manifest, "path": done.version, "unchanged": done.unchanged}
+    return {**done.manifest, "path": done.version, "unchanged": done.unchanged}
 
 
 def _run(
@@ -361,9 +340,9 @@ def _run(
 
 def _print_verdict(metrics: dict[str, Any], root: Path, console: Console, accept_refused: str) -> None:
     console.print(f"report: {root / 'report'}")
-    rolled_back = _serving_verdict(root)["rolled_back"]
     if _refusal(metrics, root, accept_refused):
         return
+    rolled_back = _serving_verdict(root)["rolled_back"]
     if rolled_back is not None:
         console.print(f"accepted, but this very model was rolled back as version {rolled_back}: not pushed again")
         console.print(f"to bring it back: flexunet rollback --root {root} --to {rolled_back}")

@@ -77,6 +77,33 @@ def print_scores(metrics: dict[str, Any], details: dict[str, Any], console: Cons
         print_warning(warning, console)
 
 
+def print_ingested(done: Any, class_names: Sequence[str], console: Console) -> None:
+    """What was found in a source, `dataset.ingest.Ingested`: layout, what was left out, images and pixels by split."""
+    manifest = done.manifest
+    console.print(done.layout.description)
+    for key, what in (("skipped", "skipped"), ("left_out", "left out")):
+        if manifest[key]:
+            console.print(f"{len(manifest[key])} {what}:")
+        for line in manifest[key]:
+            console.print(f"{what}: {line}")
+    for pair in manifest["duplicates"]["different_masks"]:
+        names, agreement = " and ".join(pair["images"]), pair["agreement"]
+        print_warning(f"{names} are one image, their masks agree by {agreement:.1%}", console)
+    figures = ("images", "groups", *class_names)
+    table = make_table(console, "split", *figures, numbers=figures)
+    for split, facts in manifest["splits"].items():
+        total = sum(facts["pixels"].values()) or 1
+        shares = [f"{facts['pixels'][name] / total:.2%}" for name in class_names]
+        table.add_row(split, str(facts["images"]), str(facts["groups"]), *shares)
+    console.print(table)
+    if manifest["leaking_groups"]:
+        print_warning(f"{manifest['leaking_groups']} groups are in more than one split: scores will flatter", console)
+    if done.version is None:
+        console.print("checked; nothing was written")
+    else:
+        console.print(f"records {'unchanged' if done.unchanged else 'written'}: {done.version}")
+
+
 def print_checks(metrics: dict[str, Any], details: dict[str, Any], console: Console) -> None:
     """Each check of the gate in words; of a refused model also the images that it is worst on."""
     for check in metrics["gate"]:
