@@ -4,6 +4,7 @@ python docs/generate.py
 """
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -64,22 +65,46 @@ def configuration() -> Iterator[str]:
         "command. Unknown keys, values out of bounds and keys that contradict each other are refused, one line each; "
         "nothing is evaluated and nothing falls back. Bounds are part of the type below.\n"
     )
-    for name, field in Config.model_fields.items():
+    for name in Config.model_fields:
         properties = schema["properties"][name]
-        reference = properties.get("$ref") or properties["items"]["$ref"]
-        section = schema["$defs"][reference.rpartition("/")[2]]
+        section = _definition(properties, schema)
         yield f"## `[{name}]`\n" if "$ref" in properties else f"## `[[{name}]]`\n"
-        yield f"{_plain(section['description'])} {_readers(name)}\n"
-        yield "| key | type | default | what |\n| --- | --- | --- | --- |"
-        section_type = field.annotation
-        for key, value in section["properties"].items():
-            cells = (f"`{key}`", type_words(value), _default(section_type, key), _plain(value.get("description", "")))
-            yield f"| {' | '.join(cells)} |"
-        yield ""
+        yield f"{_plain(schema['$defs'][section]['description'])} {_readers(name)}\n"
+        yield from _keys(schema["$defs"][section])
+        for nested in _nested(section, schema):
+            yield f"### `{nested}`, in `[{name}]`\n\n{_plain(schema['$defs'][nested]['description'])}\n"
+            yield from _keys(schema["$defs"][nested])
+
+
+def _definition(properties: dict[str, Any], schema: dict[str, Any]) -> str | None:
+    """The name of the section that a key holds, alone, in a list or by name; None for a plain value."""
+    references = re.findall(r'"\$ref": "#/\$defs/(\w+)"', json.dumps(properties))
+    sections = [name for name in references if "properties" in schema["$defs"][name]]
+    return sections[0] if sections else None
+
+
+def _nested(section: str, schema: dict[str, Any]) -> list[str]:
+    """Sections below a section, each once."""
+    found: list[str] = []
+    for value in schema["$defs"][section]["properties"].values():
+        inner = _definition(value, schema)
+        if inner:
+            found += [name for name in (inner, *_nested(inner, schema)) if name not in found]
+    return found
+
+
+def _keys(section: dict[str, Any]) -> Iterator[str]:
+    yield "| key | type | default | what |\n| --- | --- | --- | --- |"
+    for key, value in section["properties"].items():
+        default = "required" if key in section.get("required", ()) else _default(value)
+        yield f"| `{key}` | {type_words(value)} | {default} | {_plain(value.get('description', ''))} |"
+    yield ""
 
 
 def type_words(schema: dict[str, Any]) -> str:
     """A type of JSON schema and its bounds, in words that fit into a cell."""
+    if "$ref" in schema:
+        return f"`{schema['$ref'].rpartition('/')[2]}`"
     if "anyOf" in schema:
         return " or ".join("unset" if part.get("type") == "null" else type_words(part) for part in schema["anyOf"])
     if "enum" in schema:
@@ -89,17 +114,16 @@ def type_words(schema: dict[str, Any]) -> str:
     if schema["type"] == "array":
         return f"list of ({type_words(schema['items'])})"
     if schema["type"] == "object":
-        return f"table of name = ({type_words(schema['additionalProperties'])})"
+        values = schema.get("additionalProperties") or next(iter(schema["patternProperties"].values()))
+        return f"table of name = ({type_words(values)})"
     bounds = [f"{sign} {schema[key]:g}" for key, sign in BOUNDS if key in schema]
     return ", ".join([KINDS[schema["type"]], *bounds])
 
 
-def _default(section_type: Any, key: str) -> str:
-    fields = getattr(section_type, "model_fields", None)
-    if fields is None or fields[key].is_required():
-        return "required"
-    value = fields[key].get_default(call_default_factory=True)
-    return "unset" if value is None else f"`{json.dumps(value)}`"
+def _default(schema: dict[str, Any]) -> str:
+    if "default" in schema:
+        return "unset" if schema["default"] is None else f"`{json.dumps(schema['default'])}`"
+    return "`{}`" if schema.get("type") == "object" else "its own"
 
 
 def _readers(name: str) -> str:

@@ -11,7 +11,8 @@ from rich.text import Text
 from pipeline.console import is_live
 
 if TYPE_CHECKING:
-    from pipeline.local import NodeResult, NodeStart
+    from pipeline.durations import NodeStart
+    from pipeline.local import NodeResult
 
 _STYLES: Final = {"done": "green", "cached": "cyan", "running": "bold", "waiting": "dim"}
 _REFRESHES_PER_SECOND: Final = 4

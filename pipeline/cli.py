@@ -45,7 +45,6 @@ _SET = click.option(
     help="Overrides a key of the config; may be given again.",
     shell_complete=_keys,
 )
-_JSON = json_option
 _INTERRUPTED: Final = 130
 _RESUMES = "finished nodes stay in the cache, and a training goes on after its last finished epoch"
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -69,7 +68,7 @@ def cli() -> None:
     "--root", default="runs/demo", type=click.Path(path_type=Path), show_default=True, help="Folder of the run."
 )
 @_SET
-@_JSON
+@json_option
 def demo(root: Path, overrides: tuple[str, ...]) -> None:
     """Runs the whole pipeline on generated steel surfaces.
 
@@ -92,7 +91,7 @@ def demo(root: Path, overrides: tuple[str, ...]) -> None:
 @click.option("--skip-bad", is_flag=True, help="Leaves bad pairs out; they are counted and listed.")
 @click.option("--metadata", type=click.Path(path_type=Path), metavar="CSV", help="Columns for slices; one is `stem`.")
 @click.option("--span", default=1, show_default=True, type=click.IntRange(min=1), help="Adds new data beside the old.")
-@_JSON
+@json_option
 def ingest(source: Path, out: Path, config: str, overrides: tuple[str, ...], **options: Any) -> None:
     """Turns folders of images and masks (SOURCE) into records (OUT).
 
@@ -115,7 +114,7 @@ def ingest(source: Path, out: Path, config: str, overrides: tuple[str, ...], **o
 @click.option(
     "--accept-refused", metavar="REASON", callback=_not_blank, help="Pushes the model though the gate refuses it."
 )
-@_JSON
+@json_option
 def run(
     config: str,
     data: Path,
@@ -143,7 +142,7 @@ def run(
 @_SET
 @click.option("--baseline", type=click.Path(path_type=Path), metavar="MODEL_DIR", help="A model to compare with.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for metrics.json and details.json.")
-@_JSON
+@json_option
 def evaluate(
     model: Path, data: Path, config: str, overrides: tuple[str, ...], baseline: Path | None, out: Path | None
 ) -> None:
@@ -173,7 +172,7 @@ def evaluate(
 @click.option("--ca", "certificate_authority", type=_FILE, help="PEM file, for grpcs and https; else the system's.")
 @click.option("--cert", "certificate", type=_FILE, help="PEM file of this client's certificate.")
 @click.option("--key", type=_FILE, help="PEM file of its key.")
-@_JSON
+@json_option
 def predict(model: str, images: tuple[Path, ...], out: Path, **options: Any) -> None:
     """Writes a coloured mask, an overlay and areas for each image; asks a model folder, or a server by its URL.
 
@@ -211,7 +210,7 @@ def serve(model: Path, host: str, grpc_port: int, rest_port: int, docker: bool) 
     "--to", type=click.IntRange(min=1), metavar="N", help="The version to restore, instead of the one before."
 )
 @click.option("--keep", type=click.IntRange(min=2), help="Newest versions that stay.  [default: as at the last push]")
-@_JSON
+@json_option
 def rollback(root: Path, to: int | None, keep: int | None) -> None:
     """Serves an earlier model again, under a higher version number.
 
@@ -231,7 +230,7 @@ def rollback(root: Path, to: int | None, keep: int | None) -> None:
     "--batch", type=click.IntRange(min=1), help="Images of the step whose memory is told.  [train.batch_size]"
 )
 @click.option("--diagram", type=click.Path(path_type=Path), metavar="FILE", help="Draws the levels: PNG, SVG or PDF.")
-@_JSON
+@json_option
 def inspect(config: str, overrides: tuple[str, ...], batch: int | None, diagram: Path | None) -> None:
     """Tells layers, parameters, memory and multiply-accumulates of the model of a config.
 
@@ -245,7 +244,7 @@ def inspect(config: str, overrides: tuple[str, ...], batch: int | None, diagram:
 
 
 @cli.command()
-@_JSON
+@json_option
 def doctor() -> None:
     """Checks this machine: versions, missing parts, memory, disk, GPU, and says what to do about each.
 

@@ -1,5 +1,6 @@
 """What all commands of `flexunet` share: --verbose, --json, examples in --help, a word about Ctrl-C."""
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -8,11 +9,12 @@ import click
 from pipeline.errors import Interrupted
 from pipeline.options import JSON, VERBOSE
 
-_EXAMPLES: Final = "Examples:"
+_HEADING: Final = "Examples:"
+_EXAMPLES: Final = re.compile(r"^\s*Examples?:", re.MULTILINE)
 
 
 class Command(click.Command):
-    """A command whose docstring may end in `Examples:` and a line for each.
+    """A command whose docstring may end in `Example:` and a command line, or `Examples:` and a line for each.
 
     Args:
       interrupted: what Ctrl-C leaves behind, in words.
@@ -55,15 +57,15 @@ CommandGroup.group_class = CommandGroup
 
 
 def split_examples(docstring: str) -> tuple[str, list[str]]:
-    """The text before `Examples:`, and the lines after it."""
-    text, _, examples = docstring.partition(_EXAMPLES)
-    return text.rstrip(), [line.strip() for line in examples.splitlines() if line.strip()]
+    """The text before the examples, and a line for each of them."""
+    text, *examples = _EXAMPLES.split(docstring, maxsplit=1)
+    return text.rstrip(), [line.strip() for line in "".join(examples).splitlines() if line.strip()]
 
 
 def write_examples(examples: list[str], formatter: click.HelpFormatter) -> None:
     """Never wrapped: they are there to be copied."""
     if examples:
-        formatter.write(f"\n{_EXAMPLES}\n")
+        formatter.write(f"\n{_HEADING}\n")
         for example in examples:
             formatter.write(f"  {example}\n")
 

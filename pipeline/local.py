@@ -23,20 +23,11 @@ from components.serving_validator import INFRA_BLESSED, NOT_CHECKED, SERVING_FIL
 from pipeline import dag
 from pipeline.beam import LOCAL_BEAM_ARGS
 from pipeline.config import Config
+from pipeline.durations import NodeStart, node_seconds
 from pipeline.errors import NodeFailed, last_line
-from pipeline.history import node_seconds
 from serving.versions import content_hash, pushed_hash, rolled_back, versions
 
 _STATE = metadata_store_pb2.Execution
-
-
-@dataclass(frozen=True)
-class NodeStart:
-    """A node that begins, those that wait behind it, and how long it took when it last ran in this folder."""
-
-    node: str
-    waiting: tuple[str, ...]
-    last_seconds: float | None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Runs the commands of the tutorial and the README as they stand there, in order, in one folder; checks all others."""
 
+import json
 import os
 import re
 import shlex
@@ -15,8 +16,10 @@ from typing import Any
 import click
 import filelock
 import pytest
+from PIL import Image
 
 from docs import commands as documented
+from docs import pictures
 from pipeline import cli
 
 ROOT = documented.ROOT
@@ -102,8 +105,6 @@ def test_the_readme(reader: Reader):
 
 
 def test_the_metrics_page_has_every_field(reader: Reader):
-    import json
-
     page = (ROOT / "docs" / "reference" / "metrics.md").read_text()
     report = reader.folder / "runs" / "mine" / "report"
     for name in ("metrics.json", "details.json"):
@@ -121,6 +122,17 @@ def test_the_records_page_has_every_signature(reader: Reader):
         if not name.startswith("__"):
             for word in (name, *signature.inputs, *signature.outputs):
                 assert f"`{word}`" in page, f"{name}: {word}"
+
+
+def test_the_picture_of_predictions_can_be_drawn_again(reader: Reader):
+    """From a folder that looks like the demo's."""
+    demo = reader.folder / "demo"
+    (demo / "data").mkdir(parents=True)
+    links = {"data/surfaces": "photos", "data/records": "records", "serving_model": "runs/mine/serving_model"}
+    for link, target in links.items():
+        (demo / link).symlink_to(reader.folder / target, target_is_directory=True)
+    committed = Image.open(ROOT / "docs" / "images" / "predictions.png")
+    assert pictures.predictions(demo).size == committed.size
 
 
 def test_each_mark_gives_a_reason():

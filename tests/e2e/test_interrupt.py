@@ -17,6 +17,7 @@ import pytest
 from dataset.ingest import ingest
 from pipeline import local
 from pipeline.config import load_config
+from pipeline.durations import NodeStart
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "TF_CPP_MIN_LOG_LEVEL": "3"}
 SETTINGS = ("image.height=32", "image.width=32", "model.num_layers=2", "train.epochs=40", "train.batch_size=4")
@@ -41,7 +42,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(
 
     caplog.set_level("INFO", logger="flexunet.train")
     results: list[local.NodeResult] = []
-    starts: list[local.NodeStart] = []
+    starts: list[NodeStart] = []
     root = tmp_path / "root"
     local.run(config, tmp_path / "records", root, on_node=results.append, on_start=starts.append)
     assert {result.node for result in results if result.cached} >= {"RecordGen", "Transform"}

@@ -1,7 +1,18 @@
-"""What ML Metadata knows of earlier runs in the same folder."""
+"""How long nodes took in earlier runs of the same folder, by ML Metadata."""
+
+from dataclasses import dataclass
 
 from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration import metadata
+
+
+@dataclass(frozen=True)
+class NodeStart:
+    """A node that begins, those that wait behind it, and how long it took when it last did its work."""
+
+    node: str
+    waiting: tuple[str, ...]
+    last_seconds: float | None
 
 
 def node_seconds(connection: metadata_store_pb2.ConnectionConfig) -> dict[str, float]:
