@@ -30,6 +30,7 @@ lint: setup ## Style, types, layers, the documentation, and that lock and requir
 	$(UV) lock --check
 	$(UV) export $(EXPORT) | diff - requirements.txt
 	$(SITE)
+	$(RUN)python -m docs.commands
 
 docs: setup ## The site in site/; writes anew the pages that repeat the code
 	$(RUN)python -m docs.generate

@@ -124,6 +124,17 @@ def test_the_records_page_has_every_signature(reader: Reader):
                 assert f"`{word}`" in page, f"{name}: {word}"
 
 
+def test_a_refused_models_result_is_there_for_scripts(reader: Reader, capfd: pytest.CaptureFixture[str]):
+    refused = (
+        "flexunet run --config mine.toml --data records --root runs/mine --set gate.min_foreground_dice=0.95 --json"
+    )
+    assert reader.type(f"{run} --set gate.min_foreground_dice=0.95 --json") == 2
+    printed = capfd.readouterr()
+    found = json.loads(printed.out)
+    assert found == json.loads((reader.folder / "runs" / "mine" / "report" / "metrics.json").read_text())
+    assert not found["blessed"] and "FAILED: foreground Dice" in printed.err
+
+
 def test_the_picture_of_predictions_can_be_drawn_again(reader: Reader):
     """From a folder that looks like the demo's."""
     demo = reader.folder / "demo"
