@@ -125,9 +125,7 @@ def test_the_records_page_has_every_signature(reader: Reader):
 
 
 def test_a_refused_models_result_is_there_for_scripts(reader: Reader, capfd: pytest.CaptureFixture[str]):
-    refused = (
-        "flexunet run --config mine.toml --data records --root runs/mine --set gate.min_foreground_dice=0.95 --json"
-    )
+    run = "flexunet run --config mine.toml --data records --root runs/mine"
     assert reader.type(f"{run} --set gate.min_foreground_dice=0.95 --json") == 2
     printed = capfd.readouterr()
     found = json.loads(printed.out)
