@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,7 +62,9 @@ class Reader:
         return subprocess.run(["bash", "-c", text], cwd=self.folder, env=ENVIRONMENT, check=False).returncode
 
     def _start(self, text: str) -> int:
-        self._servers.append(subprocess.Popen(["bash", "-c", f"exec {text}"], cwd=self.folder, env=ENVIRONMENT))
+        # A shell without job control starts what runs in the background, such as these tests, deaf to Ctrl-C.
+        command = ["env", "--default-signal=INT", "bash", "-c", f"exec {text}"]
+        self._servers.append(subprocess.Popen(command, cwd=self.folder, env=ENVIRONMENT))
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not answers(PORT):
             time.sleep(0.1)
@@ -81,7 +84,7 @@ def answers(port: int) -> bool:
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     # The pages name the default port: two checkouts' tests take turns.
-    with filelock.FileLock("/tmp/flexunet-documentation.lock"):
+    with filelock.FileLock(Path(tempfile.gettempdir()) / "flexunet-documentation.lock"):
         before = Path.cwd()
         reader = Reader(tmp_path_factory.mktemp("reader"))
         os.chdir(reader.folder)
