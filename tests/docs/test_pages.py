@@ -50,3 +50,10 @@ def test_links_of_a_page_lead_to_files(page: str):
     text = re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.S)
     for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text):
         assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
+@pytest.mark.parametrize("page", [page for page in documented.pages() if page.startswith("docs/")])
+def test_blocks_of_a_list_are_indented_as_the_site_needs(page: str):
+    """By four: GitHub takes three, and the site would end the list there."""
+    text = (ROOT / page).read_text()
+    assert re.findall(r"^ {1,3}```.*", text, re.M) == []
