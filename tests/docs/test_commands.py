@@ -127,6 +127,16 @@ def test_the_records_page_has_every_signature(reader: Reader):
                 assert f"`{word}`" in page, f"{name}: {word}"
 
 
+def test_how_long_nodes_took_is_known_to_the_next_run(reader: Reader):
+    from tfx.orchestration import metadata
+
+    from pipeline.durations import node_seconds
+
+    database = reader.folder / "runs" / "mine" / "metadata.db"
+    seconds = node_seconds(metadata.sqlite_metadata_connection_config(str(database)))
+    assert seconds["Trainer"] > seconds["RecordSchema"] > 0
+
+
 def test_a_refused_models_result_is_there_for_scripts(reader: Reader, capfd: pytest.CaptureFixture[str]):
     run = "flexunet run --config mine.toml --data records --root runs/mine"
     assert reader.type(f"{run} --set gate.min_foreground_dice=0.95 --json") == 2
