@@ -62,6 +62,7 @@ class Reader:
         return subprocess.run(["bash", "-c", text], cwd=self.folder, env=ENVIRONMENT, check=False).returncode
 
     def _start(self, text: str) -> int:
+        assert not answers(PORT), f"port {PORT}, which the pages name, is in use by another process"
         # A shell without job control starts what runs in the background, such as these tests, deaf to Ctrl-C.
         command = ["env", "--default-signal=INT", "bash", "-c", f"exec {text}"]
         self._servers.append(subprocess.Popen(command, cwd=self.folder, env=ENVIRONMENT))
@@ -73,7 +74,10 @@ class Reader:
     def stop(self) -> None:
         for server in self._servers:
             server.send_signal(signal.SIGINT)
-            assert server.wait(timeout=30) == 130
+            try:
+                assert server.wait(timeout=30) == 130
+            finally:
+                server.kill()
 
 
 def answers(port: int) -> bool:
