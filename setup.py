@@ -6,7 +6,15 @@ setup(
     packages=find_packages(
         include=[
             f"{name}{suffix}"
-            for name in ("pipeline", "dataset", "transform_module", "trainer_module", "components", "serving", "reporting")
+            for name in (
+                "pipeline",
+                "dataset",
+                "transform_module",
+                "trainer_module",
+                "components",
+                "serving",
+                "reporting",
+            )
             for suffix in ("", ".*")
         ]
     ),

@@ -58,7 +58,12 @@ class Executor(base_executor.BaseExecutor):
         _leave_headline(target, metrics)
 
     def _write_parts(
-        self, directory: Path, inputs: dict[str, Artifact], evaluation: gate.Evaluation, settings: GateSettings, exported: Path
+        self,
+        directory: Path,
+        inputs: dict[str, Artifact],
+        evaluation: gate.Evaluation,
+        settings: GateSettings,
+        exported: Path,
     ) -> None:
         examples = inputs["examples"]
         run = self._context.pipeline_run_id if self._context else None

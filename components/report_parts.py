@@ -86,9 +86,7 @@ def data_facts(examples: Artifact, statistics: Artifact, validation: Artifact, d
 def write_model(folder: Path, model: Path) -> None:
     """Layers with their costs, and the diagram."""
     config = export_config(model)
-    network = build_model(
-        config.image.height, config.image.width, len(config.classes), config.model, config.train.seed
-    )
+    network = build_model(config.image.height, config.image.width, len(config.classes), config.model, config.train.seed)
     costs = layer_costs(network)
     draw_diagram(config, folder / files.DIAGRAM_FILE)
     facts = {
@@ -164,8 +162,11 @@ def _brightness(statistics: Artifact) -> Iterator[tuple[str, dict[str, Any]]]:
             if list(feature.path.step) == [features.IMAGE_BRIGHTNESS]:
                 standard = statistics_pb2.Histogram.STANDARD
                 buckets = next(h for h in feature.num_stats.histograms if h.type == standard).buckets
-                yield split, {
-                    "mean": feature.num_stats.mean,
-                    "edges": [buckets[0].low_value, *(bucket.high_value for bucket in buckets)],
-                    "counts": [round(bucket.sample_count) for bucket in buckets],
-                }
+                yield (
+                    split,
+                    {
+                        "mean": feature.num_stats.mean,
+                        "edges": [buckets[0].low_value, *(bucket.high_value for bucket in buckets)],
+                        "counts": [round(bucket.sample_count) for bucket in buckets],
+                    },
+                )

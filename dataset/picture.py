@@ -257,7 +257,9 @@ def _share_plots(shares: NDArray[np.float64], config: Config) -> list[Histogram]
     for segmentation_class, of_class in zip(config.classes, shares.T, strict=True):
         counts, _ = np.histogram(100 * of_class[of_class > 0], _SHARE_EDGES)
         labels = [f"{edge:g}" for edge in _SHARE_EDGES]
-        plots.append(Histogram(segmentation_class.name, "% of an image", labels, counts.tolist(), rgb(segmentation_class.color)))
+        plots.append(
+            Histogram(segmentation_class.name, "% of an image", labels, counts.tolist(), rgb(segmentation_class.color))
+        )
     return plots
 
 
@@ -272,4 +274,3 @@ def _largest_groups(groups: dict[str, list[Row]]) -> list[Group]:
         )
         for members in largest
     ]
-

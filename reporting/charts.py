@@ -71,14 +71,16 @@ class Bar:
     share: float
 
 
-def line_chart(title: str, x_title: str, series: Sequence[Series], marked: float | None = None, marked_words: str = "") -> LineChart:
+def line_chart(
+    title: str, x_title: str, series: Sequence[Series], marked: float | None = None, marked_words: str = ""
+) -> LineChart:
     """The y axis begins at 0 where that wastes less than half of it."""
     drawn = [[(x, y) for x, y in line.points if y is not None and math.isfinite(y)] for line in series]
     xs = [x for line in series for x, _ in line.points]
     ys = [y for line in drawn for _, y in line] or [0.0, 1.0]
     low, high = min(ys), max(ys)
     low = 0.0 if 0 <= low < 0.5 * high else low
-    high = high if high > low else low + 1
+    high = high if high > low else low + (abs(low) or 1)
     x_axis = _Axis(min(xs), max(xs), _LEFT, _RIGHT)
     y_axis = _Axis(low, high, _BOTTOM, _TOP)
     paths = [(line, _path(line, x_axis, y_axis)) for line in series]

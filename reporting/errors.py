@@ -1,7 +1,7 @@
 """What kind of mistake a prediction makes: pixel by pixel for the picture, region by region for the counts."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +86,9 @@ def _count_defects(
 
 def _regions(where: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
     regions = np.zeros(where.shape, np.int32)
-    return regions, int(ndimage.label(where, _NEIGHBORS, output=regions))
+    # Given where to write, it returns the number alone, which its stubs do not know.
+    number: Any = ndimage.label(where, _NEIGHBORS, output=regions)
+    return regions, int(number)
 
 
 def _sizes(regions: NDArray[np.int32], number: int) -> NDArray[np.int64]:

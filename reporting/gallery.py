@@ -54,16 +54,15 @@ def _fitting_pictures(images: Sequence[Predicted], settings: GateSettings) -> tu
     """The largest pictures that fit; what a smaller side would take is guessed from what a larger one took."""
     largest = max((side for image in images for side in image.truth.shape), default=1)
     guessed = 0.0
-    for side in _SIDES:
+    for side in _SIDES[:-1]:
         shown = min(side, largest)
-        if guessed * shown**2 > MOST_BYTES and side != _SIDES[-1]:
-            continue
-        pictures = [_pictures(image, side, settings) for image in images]
-        total = sum(len(data) for files in pictures for data in files.values())
-        if total <= MOST_BYTES:
-            break
-        guessed = total / shown**2
-    return side, pictures
+        if guessed * shown**2 <= MOST_BYTES:
+            pictures = [_pictures(image, side, settings) for image in images]
+            total = sum(len(data) for files in pictures for data in files.values())
+            if total <= MOST_BYTES:
+                return side, pictures
+            guessed = total / shown**2
+    return _SIDES[-1], [_pictures(image, _SIDES[-1], settings) for image in images]
 
 
 def _facts(image: Predicted, settings: GateSettings) -> dict[str, Any]:
@@ -72,7 +71,11 @@ def _facts(image: Predicted, settings: GateSettings) -> dict[str, Any]:
     counted = errors.count_errors(
         image.truth, image.predicted, len(settings.classes), gate.defect_overlap, gate.false_alarm_share
     )
-    classes = {c.name: asdict(counts) for c, counts in zip(settings.classes, counted, strict=True) if any(vars(counts).values())}
+    classes = {
+        c.name: asdict(counts)
+        for c, counts in zip(settings.classes, counted, strict=True)
+        if any(vars(counts).values())
+    }
     return {
         "id": image.image_id,
         "which": image.which,

@@ -122,7 +122,9 @@ def _class_rows(report: Report) -> list[dict[str, Any]]:
         "precision": None,
         "recall": None,
         "found": metrics["defects"]["found_share"],
-        "pixels": sum(row["pixels"] or 0 for name, row in metrics["classes"].items() if name in details["defects_found"]),
+        "pixels": sum(
+            row["pixels"] or 0 for name, row in metrics["classes"].items() if name in details["defects_found"]
+        ),
     }
     rows = [
         {
@@ -182,7 +184,9 @@ def _data(report: Report) -> dict[str, Any]:
     if report.data is None:
         return {"data": None, "brightness": []}
     plots = [
-        Histogram(f"{split}, mean {row['mean']:.0f}", "grey level", [f"{edge:.0f}" for edge in row["edges"]], row["counts"])
+        Histogram(
+            f"{split}, mean {row['mean']:.0f}", "grey level", [f"{edge:.0f}" for edge in row["edges"]], row["counts"]
+        )
         for split, row in report.data["brightness"].items()
     ]
     return {"data": report.data, "brightness": plots}

@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from PIL import Image
 
@@ -86,8 +86,10 @@ def strips(folder: Path, best: int | None, aspect: float) -> list[Strip]:
     if not epochs:
         return []
     named = [("image", _IMAGES), ("truth", _TRUTH)]
-    for epoch in _shown_epochs(epochs, best):
-        named.append((f"epoch {epoch}{', kept' if epoch == best else ''}", f"epoch-{epoch:04d}"))
+    named += [
+        (f"epoch {epoch}{', kept' if epoch == best else ''}", f"epoch-{epoch:04d}")
+        for epoch in _shown_epochs(epochs, best)
+    ]
     paths = [(words, previews / f"{name}.png") for words, name in named]
     return [_strip(words, path, aspect) for words, path in paths if path.is_file()]
 

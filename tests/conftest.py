@@ -146,7 +146,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
-    """`open_page(path, width)`: the page in a window of that width; any message of its console or error fails the test."""
+    """`open_page(path, width)`: a window of that width; any word of its console and any request fails."""
     contexts, messages = [], []
 
     def open_(path: Path, width: int = 1280, **options: Any) -> Any:

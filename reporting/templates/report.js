@@ -59,6 +59,8 @@
     const source = (name) => current.querySelector(`[data-part="${name}"] img`).src;
     const name = current.querySelector("h3").textContent;
     find("enlarged").textContent = `${name}: ${words[part]}, ${shown().indexOf(current) + 1} of ${shown().length}`;
+    const about = [...current.querySelectorAll("header > :not(h3)")].map((element) => element.cloneNode(true));
+    find("about").replaceChildren(...about);
     photo.hidden = part !== "image";
     mask.hidden = part === "image";
     photo.src = source("image");

@@ -95,7 +95,7 @@ def _metrics(config: Config, blessed: bool, dice: float) -> dict[str, Any]:
         "seed_dice": 0.96,
         "cross_entropy": 0.1,
         "calibration_error": 0.02,
-        "classes": {name: scores for name in names},
+        "classes": dict.fromkeys(names, scores),
         "defects": {"found_share": 0.75, "false_alarm_share": None},
         "slices": [{"slice": "defects=patches", "words": "images with patches", **row, "gated": False}],
         "baseline": {
@@ -116,7 +116,7 @@ def _details(config: Config, dice: float) -> dict[str, Any]:
     return {
         "warnings": ["5 groups of test images: below 50 the interval is rough"],
         "intervals": {"foreground_dice": ends, **{f"dice/{name}": ends for name in defects}},
-        "defects_found": {name: 0.75 for name in defects},
+        "defects_found": dict.fromkeys(defects, 0.75),
         "reliability": [
             {"pixels": 100.0, "confidence": 0.55, "accuracy": 0.5},
             {"pixels": 900.0, "confidence": 0.99, "accuracy": 0.97},
@@ -137,7 +137,11 @@ def _lineage(config: Config) -> dict[str, Any]:
         "run": "2026-11-24T22:30:01.000001",
         "measured": "2026-11-24T22:31:00+00:00",
         "model": {"uri": "/runs/Trainer/model/12", "sha256": "a" * 64, "code": "b" * 64},
-        "data": {"span": 1, "uri": "/runs/RecordGen/examples/1", "fingerprint": "split:train,num_files:1,total_bytes:99"},
+        "data": {
+            "span": 1,
+            "uri": "/runs/RecordGen/examples/1",
+            "fingerprint": "split:train,num_files:1,total_bytes:99",
+        },
         "config": trained,
         "libraries": {"Python": "3.11.7", "tensorflow": "2.21.0"},
     }
@@ -156,7 +160,7 @@ def _data(config: Config) -> dict[str, Any]:
     split = {
         "images": 10,
         "images_with": {name: 0 if name == names[-1] else 5 for name in names},
-        "pixels": {name: 100 for name in names},
+        "pixels": dict.fromkeys(names, 100),
         "shares": {name: 1 / len(names) for name in names},
         "ignored_pixels": 0,
     }
@@ -164,8 +168,8 @@ def _data(config: Config) -> dict[str, Any]:
     moved = {"feature": "image/brightness", "distance": 0.2, "threshold": 0.1, "moved": True}
     return {
         "span": 2,
-        "splits": {name: split for name in ("train", "eval", "test")},
-        "brightness": {name: brightness for name in ("train", "eval", "test")},
+        "splits": dict.fromkeys(("train", "eval", "test"), split),
+        "brightness": dict.fromkeys(("train", "eval", "test"), brightness),
         "drift": {"compared_with_span": 1, "features": [moved]},
     }
 

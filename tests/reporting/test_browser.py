@@ -10,6 +10,14 @@ from reporting.page import write_page
 
 OpenPage = Callable[..., Any]
 WIDTHS = (1280, 390)
+STICKING_OUT = """() => [...document.querySelectorAll("main *")]
+  .filter((e) => !e.closest(".frame, .skip") && e.getBoundingClientRect().right > innerWidth)
+  .map((e) => e.outerHTML.slice(0, 80))"""
+INK_AND_GROUND = """(e) => {
+  const grounds = [e, e.parentElement, e.parentElement?.parentElement].filter(Boolean);
+  const colors = grounds.map((ground) => getComputedStyle(ground).backgroundColor);
+  return [getComputedStyle(e).color, colors.find((color) => color !== "rgba(0, 0, 0, 0)")];
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -28,18 +36,15 @@ def visible_cases(page: Any) -> list[str]:
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_is_wider_than_the_window(open_page: OpenPage, report: Path, refused: Path, width: int, scheme: str) -> None:
+def test_nothing_is_wider_than_the_window(
+    open_page: OpenPage, report: Path, refused: Path, width: int, scheme: str
+) -> None:
     for path in (report, refused):
         page = open_page(path, width, color_scheme=scheme)
         page.evaluate("for (const closed of document.querySelectorAll('details')) closed.open = true")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         # What is wider scrolls in a frame of its own, and nothing else sticks out of the window.
-        outside = page.evaluate(
-            """() => [...document.querySelectorAll("main *")]
-              .filter((e) => !e.closest(".frame") && !e.closest(".skip") && e.getBoundingClientRect().right > innerWidth)
-              .map((e) => e.outerHTML.slice(0, 80))"""
-        )
-        assert outside == []
+        assert page.evaluate(STICKING_OUT) == []
 
 
 def contrast(first: str, second: str) -> float:
@@ -60,10 +65,7 @@ def test_words_stand_out_from_their_background(open_page: OpenPage, report: Path
         page = open_page(path, color_scheme=scheme)
         body = page.evaluate("getComputedStyle(document.body).backgroundColor")
         for selector in ("body", ".note", "a", ".mark", ".verdict h1", ".cards dt", "figcaption"):
-            ink, own = page.locator(selector).first.evaluate(
-                """(e) => [getComputedStyle(e).color, [e, e.parentElement, e.parentElement?.parentElement]
-                  .filter(Boolean).map((p) => getComputedStyle(p).backgroundColor).find((c) => c !== "rgba(0, 0, 0, 0)")]"""
-            )
+            ink, own = page.locator(selector).first.evaluate(INK_AND_GROUND)
             assert contrast(ink, own or body) >= 4.5, (selector, ink, own)
 
 
@@ -110,7 +112,9 @@ def test_the_slider_fades_the_masks_and_leaves_the_image(open_page: OpenPage, re
 
 def test_every_control_is_reached_by_the_tab_key(open_page: OpenPage, report: Path) -> None:
     page = open_page(report)
-    wanted = page.evaluate("document.querySelectorAll('main a, main select, main input, main button, main summary, main .frame').length")
+    wanted = page.evaluate(
+        "document.querySelectorAll('main a, main select, main input, main button, main summary, main .frame').length"
+    )
     seen = set()
     for _ in range(wanted):
         page.keyboard.press("Tab")

@@ -170,7 +170,9 @@ def test_a_report_with_nothing_but_scores_still_has_a_page(
     tmp_path: Path, write_report_folder: Write, make_config: Callable[..., Config]
 ) -> None:
     """A model that gives no numbers, records made elsewhere, a training without history."""
-    folder = write_report_folder(tmp_path, images=[], baseline=None, foreground_dice=None, foreground_dice_interval=None)
+    folder = write_report_folder(
+        tmp_path, images=[], baseline=None, foreground_dice=None, foreground_dice_interval=None
+    )
     for name in (files.DATA_FILE, files.SERVING_FILE):
         (folder / name).unlink()
     shutil.rmtree(folder / files.TRAINING_FOLDER)
