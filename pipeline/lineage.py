@@ -113,7 +113,7 @@ def _from_metadata(version: Path, provenance: dict[str, Any], history: History, 
         model=model.uri if model else None,
         data=_data(makers.get("RecordGen")),
         config=_config(makers),
-        code={name: code for name, execution in makers.items() if (code := _code(execution))},
+        code={name: code for name, execution in makers.items() if (code := _code(execution.properties))},
         baseline=_baseline(history, baseline) if baseline else None,
         base_model=base.uri if base else None,
         scores=provenance["scores"],
@@ -156,16 +156,22 @@ def _config(makers: dict[str, Execution]) -> dict[str, Any]:
     return config
 
 
-def _code(execution: Execution) -> str | None:
-    code = execution.properties.get("code") or _custom_config(execution).get("code")
-    return code if isinstance(code, str) else None
+def _code(value: Any) -> str | None:
+    """The fingerprint of the code that a node ran, wherever in its properties TFX has room for one."""
+    if isinstance(value, str) and value.startswith(("{", "[")):
+        value = json.loads(value)
+    if isinstance(value, dict):
+        if isinstance(value.get("code"), str):
+            return value["code"]
+        value = list(value.values())
+    if isinstance(value, list):
+        return next((code for item in value if (code := _code(item))), None)
+    return None
 
 
 def _custom_config(execution: Execution) -> dict[str, Any]:
-    """Of TFX's own nodes that call our code; others have none, or one of another kind."""
-    text = execution.properties.get("custom_config")
-    parsed = json.loads(text) if isinstance(text, str) else None
-    return parsed if isinstance(parsed, dict) else {}
+    """Of TFX's own nodes that call our code."""
+    return json.loads(execution.properties["custom_config"])
 
 
 def _baseline(history: History, model: Artifact) -> dict[str, Any]:

@@ -20,6 +20,8 @@ _EPOCHS_SHOWN: Final = 12
 _TILES_SHOWN: Final = 8
 _STRIP_WIDTH: Final = 960
 _AUGMENTED_WIDTH: Final = 800
+# Between two images whose masks are black to the edge.
+_GAP_COLOR: Final = (148, 163, 184)
 
 History = list[dict[str, float]]
 
@@ -120,8 +122,14 @@ def _shown_epochs(epochs: Sequence[int], best: int | None) -> list[int]:
 
 def _strip(words: str, path: Path, aspect: float) -> Strip:
     with Image.open(path) as image:
-        tile = max(1, round(image.height * aspect))
-        shown = image.convert("RGB").crop((0, 0, min(image.width, _TILES_SHOWN * tile), image.height))
+        row = image.convert("RGB")
+    width = max(1, round(row.height * aspect))
+    number = min(_TILES_SHOWN, round(row.width / width))
+    gap = max(1, row.height // 64)
+    shown = Image.new("RGB", (number * (width + gap) - gap, row.height), _GAP_COLOR)
+    for index in range(number):
+        tile = row.crop((index * width, 0, (index + 1) * width, row.height))
+        shown.paste(tile, (index * (width + gap), 0))
     return _encoded(words, shown, _STRIP_WIDTH, "JPEG" if path.stem == _IMAGES else "PNG")
 
 

@@ -529,7 +529,8 @@ def test_lineage_tells_what_made_a_version_and_what_a_rollback_restored(
     assert found["data"]["directory"] == str(story.data) and found["data"]["span"] == 1
     expected = make_config(train={"epochs": 8}).model_dump(mode="json", exclude={"dataset"})
     assert found["config"] == expected
-    assert {"RecordGen", "Transform", "Trainer", "ServingValidator", "Pusher"} <= {*found["code"], "RecordGen"}
+    assert {"RecordGen", "Transform", "Trainer", "Evaluator", "ServingValidator", "Pusher"} <= {*found["code"]}
+    assert all(len(code) == 64 for code in found["code"].values())
     assert found["baseline"]["version"] == 1
     # The first model, served again as version 4, was made without a baseline.
     restored = printed_json(["lineage", str(serving / "4")], capfd)

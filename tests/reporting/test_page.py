@@ -181,7 +181,7 @@ def test_a_report_with_nothing_but_scores_still_has_a_page(
         folder / files.DETAILS_FILE, {**details, "confusion": None, "reliability": [], "baseline": None, "warnings": []}
     )
     page = page_of(folder)
-    assert "nothing was pushed before" in page.text
+    assert "no other comparable model was pushed" in page.text
     assert "no test image has a defect or a false alarm" in page.text
     assert page.text.count("the model gave no numbers") == 2
     assert "No history was found" in page.text and "Not examined" in page.text
