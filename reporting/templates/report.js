@@ -124,9 +124,6 @@
   });
   dialog.addEventListener("close", () => current.querySelector(`[data-part="${part}"]`).focus());
   window.addEventListener("resize", () => dialog.open && setZoom(zoom));
-  window.addEventListener("beforeprint", () => {
-    for (const closed of document.querySelectorAll("details:not([open])")) closed.open = true;
-  });
   gallery.querySelector(".tools").hidden = false;
   gallery.querySelector(".tools").addEventListener("submit", (event) => event.preventDefault());
   setOpacity(sliders[0].value);
