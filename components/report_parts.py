@@ -27,7 +27,7 @@ from pipeline.config import GateSettings, TrainerConfig
 from pipeline.fingerprint import LIBRARIES
 from reporting import files
 from reporting.gallery import Predicted, write_gallery
-from serving.exported import exported_json
+from serving.exported import exported_part
 from serving.versions import content_hash
 from trainer_module.model import build_model
 from trainer_module.summary import activation_bytes, draw_diagram, layer_costs
@@ -39,7 +39,7 @@ _FINGERPRINT: Final = "input_fingerprint"
 
 def export_config(model: Path) -> TrainerConfig:
     """The configuration that an exported model was trained with."""
-    return TrainerConfig.model_validate(exported_json(model))
+    return exported_part(model, TrainerConfig)
 
 
 def draw_gallery(
@@ -112,7 +112,7 @@ def lineage_facts(
             "uri": examples.uri,
             "fingerprint": examples.get_string_custom_property(_FINGERPRINT),
         },
-        "config": {**exported_json(exported), "gate": settings.gate.model_dump(mode="json")},
+        "config": {**export_config(exported).model_dump(mode="json"), "gate": settings.gate.model_dump(mode="json")},
         "libraries": {
             "Python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in ("tfx", *LIBRARIES)},

@@ -13,7 +13,7 @@ from typing import Final
 
 from ml_metadata.proto import metadata_store_pb2
 
-from components.pushes import PUSHED, PUSHED_COMPARABLE, PUSHED_MODEL_ID, PUSHED_SHA256, ROLLED_BACK
+from components.pushes import PUSHED, PUSHED_COMPARABLE, PUSHED_MODEL_ID, PUSHED_SHA256, RESTORED_AT, ROLLED_BACK
 from pipeline.history import Artifact, Execution, History, Run, open_store, read_history
 from serving.versions import pushed_hash, versions
 
@@ -107,12 +107,18 @@ def _current_pushes(history: History, serving: Path) -> list[Artifact]:
     """Those whose model is a version that is there, and those that are a baseline."""
     there = {pushed_hash(serving / str(number)) for number in versions(serving)}
     pushes = [push for push in history.of_kind(_PUSHED_MODEL) if push.properties.get(PUSHED) == 1]
+    pushes.sort(key=_last_pushed, reverse=True)
     baselines: dict[str, Artifact] = {}
     for push in pushes:
         if push.properties.get(ROLLED_BACK) != 1:
             baselines.setdefault(push.properties[PUSHED_COMPARABLE], push)
     ids = {push.id for push in baselines.values()}
     return [push for push in pushes if push.properties[PUSHED_SHA256] in there or push.id in ids]
+
+
+def _last_pushed(push: Artifact) -> tuple[int, int]:
+    """As components/baseline.py has it: what a rollback restored is as new as that."""
+    return max(push.created, push.properties.get(RESTORED_AT, 0)), push.id
 
 
 def _evidence(history: History, push: Artifact) -> set[int]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 
+from components.pushes import sqlite_connection
 from pipeline.errors import UserError
 
 DATABASE: Final = "metadata.db"
@@ -23,12 +24,16 @@ _SUCCESSFUL: Final = ("COMPLETE", "CACHED")
 
 @dataclass(frozen=True)
 class Artifact:
-    """`kind` is TFX's name of its type; `is_live`: a cache or a resolver may still give it."""
+    """`kind` is TFX's name of its type; `is_live`: a cache or a resolver may still give it.
+
+    `created`: milliseconds since 1970.
+    """
 
     id: int
     kind: str
     uri: str
     is_live: bool
+    created: int
     properties: dict[str, Any]
 
 
@@ -95,9 +100,7 @@ def open_store(root: Path) -> mlmd.MetadataStore:
     database = root / DATABASE
     if not database.is_file():
         raise UserError(f"{root}: no {DATABASE}, expected the --root of `flexunet run` or `flexunet demo`")
-    connection = metadata_store_pb2.ConnectionConfig()
-    connection.sqlite.filename_uri = str(database)
-    return mlmd.MetadataStore(connection)
+    return mlmd.MetadataStore(sqlite_connection(database))
 
 
 def read_history(root: Path) -> History:
@@ -156,7 +159,8 @@ def _events(store: mlmd.MetadataStore, executions: Iterable[int]) -> list[Any]:
 
 def _artifact(artifact: Any, kind: str) -> Artifact:
     is_live = artifact.state == metadata_store_pb2.Artifact.LIVE
-    return Artifact(artifact.id, kind, artifact.uri, is_live, _properties(artifact))
+    created = artifact.create_time_since_epoch
+    return Artifact(artifact.id, kind, artifact.uri, is_live, created, _properties(artifact))
 
 
 def _execution(execution: Any, node: str) -> Execution:

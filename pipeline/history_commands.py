@@ -157,7 +157,9 @@ def _print_lineage(found: "Lineage", intact: bool, console: Console) -> None:
         "model": found.model,
         "sha256": f"{found.sha256}, {'as pushed' if intact else 'NOT as pushed: files of the version were changed'}",
         "foreground Dice": None if interval is None else f"{interval:.4f} on {found.scores['examples']} test images",
-        "baseline": f"{baseline['model']}{known_as}" if baseline else "none: no other comparable model was pushed before",
+        "baseline": f"{baseline['model']}{known_as}"
+        if baseline
+        else "none: no other comparable model was pushed before",
         "began with": found.base_model,
         **{f"data: {key}": value for key, value in found.data.items()},
         **{f"code: {node}": code for node, code in found.code.items()},

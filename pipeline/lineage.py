@@ -5,13 +5,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import BaseModel, ConfigDict
+
 from components.pushes import ACCEPTED_REFUSED, PUSHED_SHA256
 from pipeline.errors import UserError
 from pipeline.features import ASSETS_EXTRA, EXPORTED_PROVENANCE
 from pipeline.history import DATABASE, Artifact, Execution, History, read_history
 from pipeline.runs import PUSHED_VERSION
-from serving.exported import exported_json, model_directory
-from serving.versions import content_hash
+from serving.exported import exported_part, model_directory
+from serving.versions import content_hash, read_provenance
 
 _PUSHED_MODEL: Final = "PushedModel"
 # Edges that lead to another model: what made that one did not make this one.
@@ -44,6 +46,12 @@ class Lineage:
         return asdict(self)
 
 
+class _Exported(BaseModel):
+    """All that an export tells of its configuration, by whatever version of the project."""
+
+    model_config = ConfigDict(extra="allow")
+
+
 def lineage_of(model: Path) -> Lineage:
     """Of a version that a run or a rollback pushed.
 
@@ -55,9 +63,9 @@ def lineage_of(model: Path) -> Lineage:
     """
     version = model_directory(model)
     path = version / ASSETS_EXTRA / EXPORTED_PROVENANCE
-    if not path.is_file():
+    provenance = read_provenance(version)
+    if not provenance:
         raise UserError(f"{path}: missing, expected a version that a run pushed, such as DIR/serving_model/1")
-    provenance = json.loads(path.read_text(encoding="utf-8"))
     root = version.resolve().parent.parent
     if not (root / DATABASE).is_file():
         source = f"{path}, written when it was pushed: there is no {root / DATABASE}"
@@ -77,7 +85,6 @@ def is_intact(version: Path, lineage: Lineage) -> bool:
 
 
 def _from_provenance(version: Path, provenance: dict[str, Any], source: str) -> Lineage:
-    exported = exported_json(version)
     baseline = provenance["baseline"]
     return Lineage(
         version=str(version),
@@ -88,7 +95,7 @@ def _from_provenance(version: Path, provenance: dict[str, Any], source: str) -> 
         accepted_refused=provenance.get(ACCEPTED_REFUSED),
         model=provenance["model_uri"],
         data=provenance["data"],
-        config=exported,
+        config=exported_part(version, _Exported).model_dump(mode="json"),
         code={},
         baseline={"model": baseline, "version": None} if baseline else None,
         base_model=None,
