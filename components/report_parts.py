@@ -125,9 +125,10 @@ def _records_of(wanted: dict[str, Any], examples: Artifact, key: str) -> dict[st
     patterns = [f"{folder}/*" for folder in artifact_utils.get_split_uris([examples], features.SPLIT_TEST)]
     paths = sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
     found: dict[str, bytes] = {}
-    records = tf.data.TFRecordDataset(paths, compression_type="GZIP").as_numpy_iterator()
-    while len(found) < len(wanted):
-        record = next(records)
+    for record in tf.data.TFRecordDataset(paths, compression_type="GZIP").as_numpy_iterator():
+        if len(found) == len(wanted):
+            break
+        # As the Evaluator's metric has it.
         image_id = _bytes_of(record, key).decode("utf-8", "replace")
         if image_id in wanted:
             found[image_id] = record

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from pipeline.console import captured_output
 from pipeline.errors import UserError
-from pipeline.lock import locked
+from pipeline.lock import is_locked, locked
 
 if TYPE_CHECKING:
     from pipeline.lineage import Lineage
@@ -50,7 +50,7 @@ def run_runs(root: Path, as_json: bool) -> None:
     from pipeline.runs import run_rows
 
     with captured_output(_NO_LOG) as console:
-        rows = run_rows(read_history(root), root / "serving_model")
+        rows = run_rows(read_history(root), root / "serving_model", is_locked(root))
         if as_json:
             console.print(json.dumps([row.as_json() for row in rows], indent=2))
         else:

@@ -1,6 +1,6 @@
 """`flexunet runs`: a line for each run, from ML Metadata."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from serving.versions import pushed_hash, versions
 # Of TFX's Pusher, and of its blessings.
 PUSHED_VERSION: Final = "pushed_version"
 BLESSED: Final = "blessed"
+INTERRUPTED: Final = "interrupted"
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,20 @@ class RunRow:
         return asdict(self)
 
 
-def run_rows(history: History, serving: Path) -> list[RunRow]:
+def run_rows(history: History, serving: Path, is_running: bool) -> list[RunRow]:
     """Newest first.
 
     Args:
       history: of the folder.
       serving: the folder of the versions.
+      is_running: whether a run holds the folder now: then the newest, unless it has ended, is that one.
     """
     newest = versions(serving)[-1:]
     served = {pushed_hash(serving / str(number)) or "": number for number in newest}
-    return [_row(run, served) for run in history.runs if run.nodes]
+    rows = [_row(run, served) for run in history.runs if run.nodes]
+    if is_running and rows and rows[0].verdict == INTERRUPTED:
+        rows[0] = replace(rows[0], verdict="running")
+    return rows
 
 
 def find_run(history: History, name: str) -> Run:
@@ -76,7 +81,7 @@ def verdict_of(run: Run) -> str:
     if failed:
         return f"failed: {failed[0]}"
     if run.report is None:
-        return "interrupted"
+        return INTERRUPTED
     pushed = _output(run, "Pusher", "pushed_model")
     if not _is_blessed(run, "Evaluator"):
         overruled = pushed is not None and ACCEPTED_REFUSED in pushed.properties

