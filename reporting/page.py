@@ -21,6 +21,7 @@ ERROR_WORDS: Final = {
     errors.WRONG_CLASS: "wrong class",
 }
 _SCRIPT: Final = "report.js"
+_CONFUSION_SHOWN: Final = 24
 
 
 @dataclass(frozen=True)
@@ -141,13 +142,20 @@ def _class_rows(report: Report) -> list[dict[str, Any]]:
     return [headline, *rows]
 
 
-def _confusion(report: Report) -> list[dict[str, Any]]:
-    """A row for each class of the truth: its pixels, and which share of them was predicted as each class."""
+def _confusion(report: Report) -> dict[str, Any]:
+    """A row for each class of the truth: its pixels, and which share of them was predicted as each class.
+
+    Of many classes those with the most mistaken pixels: the table grows with their square.
+    """
+    counts, names = report.details["confusion"] or [], list(report.colors)
+    mistaken = [sum(row) - row[index] + sum(other[index] for other in counts) for index, row in enumerate(counts)]
+    shown = sorted(sorted(range(len(counts)), key=lambda index: -mistaken[index])[:_CONFUSION_SHOWN])
     rows = []
-    for name, counts in zip(report.colors, report.details["confusion"] or [], strict=False):
-        total = sum(counts)
-        rows.append({"name": name, "pixels": total, "shares": [count / total if total else None for count in counts]})
-    return rows
+    for index in shown:
+        total = sum(counts[index])
+        shares = [counts[index][other] / total if total else None for other in shown]
+        rows.append({"name": names[index], "pixels": total, "shares": shares})
+    return {"names": [names[index] for index in shown], "rows": rows, "left_out": len(counts) - len(shown)}
 
 
 def _shown(row: dict[str, Any], report: Report) -> dict[str, Any]:

@@ -166,6 +166,22 @@ def test_three_hundred_noisy_images_stay_below_fifteen_megabytes(tmp_path: Path,
     assert write_page(tmp_path / "r").stat().st_size < 15_000_000
 
 
+def test_many_classes_do_not_make_the_page_large(
+    tmp_path: Path, write_report_folder: Write, make_config: Callable[..., Config]
+) -> None:
+    """Of 200 classes the confusion has those that are mistaken most."""
+    classes = [{"name": f"class {i:03}", "color": [i, 255 - i, 7]} for i in range(200)]
+    folder = write_report_folder(tmp_path, config=make_config(classes=classes), images=[])
+    details = files.read_json(folder / files.DETAILS_FILE)
+    details["confusion"][150][3] = 10_000
+    files.write_json(folder / files.DETAILS_FILE, details)
+    page = page_of(folder)
+    assert (folder / files.PAGE).stat().st_size < 2_000_000
+    assert "Not shown: 176 classes with fewer mistaken pixels" in page.text
+    table = page.text[page.text.index("Confusion") : page.text.index("Calibration")]
+    assert "class 150" in table and "class 003" in table and "class 199" not in table
+
+
 def test_a_report_with_nothing_but_scores_still_has_a_page(
     tmp_path: Path, write_report_folder: Write, make_config: Callable[..., Config]
 ) -> None:
