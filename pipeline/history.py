@@ -97,10 +97,14 @@ def open_store(root: Path) -> mlmd.MetadataStore:
     Raises:
       UserError: no run was ever started there.
     """
-    database = root / DATABASE
-    if not database.is_file():
+    check_root(root)
+    return mlmd.MetadataStore(sqlite_connection(root / DATABASE))
+
+
+def check_root(root: Path) -> None:
+    """Raises UserError where no run was ever started."""
+    if not (root / DATABASE).is_file():
         raise UserError(f"{root}: no {DATABASE}, expected the --root of `flexunet run` or `flexunet demo`")
-    return mlmd.MetadataStore(sqlite_connection(database))
 
 
 def read_history(root: Path) -> History:

@@ -1,7 +1,6 @@
 """What `flexunet report`, `runs`, `lineage` and `clean` do and print."""
 
 import datetime
-import json
 import os
 import sys
 from collections import defaultdict
@@ -12,7 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.console import captured_output
+from pipeline.console import NO_LOG, captured_output, print_result
 from pipeline.errors import UserError
 from pipeline.lock import is_locked, locked
 
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from pipeline.lineage import Lineage
     from pipeline.runs import RunRow
 
-# What libraries print is dropped.
-_NO_LOG: Final = Path(os.devnull)
 _REPORT: Final = "report"
 
 
@@ -33,7 +30,7 @@ def run_report(root: Path, against: str | None, is_opened: bool) -> None:
     folder = root / _REPORT
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder, expected the --root of a run that came to its end")
-    with captured_output(_NO_LOG) as console:
+    with captured_output(NO_LOG) as console:
         if against is None:
             page = write_page(folder)
         else:
@@ -44,40 +41,35 @@ def run_report(root: Path, against: str | None, is_opened: bool) -> None:
         click.launch(str(page.resolve()))
 
 
-def run_runs(root: Path, as_json: bool) -> None:
+def run_runs(root: Path) -> None:
     """`flexunet runs`."""
     from pipeline.history import read_history
     from pipeline.runs import run_rows
 
-    with captured_output(_NO_LOG) as console:
+    with captured_output(NO_LOG) as console:
         rows = run_rows(read_history(root), root / "serving_model", is_locked(root))
-        if as_json:
-            console.print(json.dumps([row.as_json() for row in rows], indent=2))
-        else:
-            _print_runs(rows, console)
+        _print_runs(rows, console)
+    print_result([row.as_json() for row in rows])
 
 
-def run_lineage(model: Path, as_json: bool) -> None:
+def run_lineage(model: Path) -> None:
     """`flexunet lineage`."""
     from pipeline.lineage import is_intact, lineage_of
 
-    with captured_output(_NO_LOG) as console:
+    with captured_output(NO_LOG) as console:
         found = lineage_of(model)
         intact = is_intact(Path(found.version), found)
-        if as_json:
-            console.print(json.dumps({**found.as_json(), "intact": intact}, indent=2))
-        else:
-            _print_lineage(found, intact, console)
+        _print_lineage(found, intact, console)
+    print_result({**found.as_json(), "intact": intact})
 
 
 def run_clean(root: Path, keep: int, is_dry: bool) -> None:
     """`flexunet clean`."""
     from pipeline.cleaning import clean, plan_cleaning
-    from pipeline.history import DATABASE
+    from pipeline.history import check_root
 
-    if not (root / DATABASE).is_file():
-        raise UserError(f"{root}: no {DATABASE}, expected the --root of `flexunet run` or `flexunet demo`")
-    with locked(root), captured_output(_NO_LOG) as console:
+    check_root(root)
+    with locked(root), captured_output(NO_LOG) as console:
         plan = plan_cleaning(root, keep)
         by_run: dict[str, list[Any]] = defaultdict(list)
         for part in plan.freed:
@@ -89,6 +81,8 @@ def run_clean(root: Path, keep: int, is_dry: bool) -> None:
             clean(root, plan)
         verb = "would be freed; nothing was removed" if is_dry else "freed"
         console.print(f"{_megabytes(plan.bytes)} ({plan.bytes:,} bytes) {verb}; {_megabytes(plan.kept)} stay")
+    folders = [{"run": part.run, "node": part.node, "folder": part.path, "bytes": part.bytes} for part in plan.freed]
+    print_result({"dry_run": is_dry, "bytes": plan.bytes, "bytes_kept": plan.kept, "folders": folders})
 
 
 def _other_report(root: Path, against: str) -> tuple[str, Path]:

@@ -75,8 +75,9 @@ def lineage_of(model: Path) -> Lineage:
     if not pushes:
         source = f"{path}, written when it was pushed: {root / DATABASE} does not know this model"
         return _from_provenance(version, provenance, source)
-    # Its first push: a rollback pushes the same model again, and a deleted version is pushed anew.
-    return _from_metadata(version, provenance, history, pushes[-1], f"ML Metadata in {root / DATABASE}")
+    # A rollback gives the same model a number that no run gave: then its first push tells what made it.
+    own = [push for push in pushes if push.properties.get(PUSHED_VERSION) == str(provenance["version"])]
+    return _from_metadata(version, provenance, history, [*own, pushes[-1]][0], f"ML Metadata in {root / DATABASE}")
 
 
 def is_intact(version: Path, lineage: Lineage) -> bool:

@@ -511,7 +511,7 @@ def test_runs_lists_every_run_with_its_verdict(story: Story, capfd: pytest.Captu
         *("accepted", "refused by the gate", "refused by serving"),
         *("refused, pushed all the same", "failed: Trainer"),
     }
-    first, pushed_anyway = rows[-1], rows[1]
+    first, pushed_anyway = rows[-1], rows[0]
     assert first["foreground_dice_interval"][0] <= first["foreground_dice"] <= first["foreground_dice_interval"][1]
     assert (first["examples"], first["pushed_version"], first["served_as"], first["freed"]) == (6, 1, None, False)
     assert pushed_anyway["pushed_version"] == pushed_anyway["served_as"] == int(story.versions[-1])
@@ -524,7 +524,7 @@ def test_lineage_tells_what_made_a_version_and_what_a_rollback_restored(
     story: Story, make_config: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
     serving = story.root / "serving_model"
-    found = printed_json(["lineage", str(serving / "3")], capfd)
+    found = printed_json(["lineage", str(serving / "6")], capfd)
     assert "ML Metadata in" in found["source"] and found["intact"]
     assert found["data"]["directory"] == str(story.data) and found["data"]["span"] == 1
     expected = make_config(train={"epochs": 8}).model_dump(mode="json", exclude={"dataset"})
@@ -536,15 +536,15 @@ def test_lineage_tells_what_made_a_version_and_what_a_rollback_restored(
     restored = printed_json(["lineage", str(serving / "4")], capfd)
     assert restored["baseline"] is None and restored["config"]["train"]["epochs"] == 4
     newest = printed_json(["lineage", str(serving)], capfd)
-    assert newest["accepted_refused"] == "the line stands still"
-    assert exit_code(["lineage", str(serving / "3")]) == 0
+    assert newest["accepted_refused"] == "the line stands still, still"
+    assert exit_code(["lineage", str(serving / "6")]) == 0
     assert "train.epochs = 8" in capfd.readouterr().out
 
 
 def test_lineage_falls_back_on_the_version_itself_and_says_so(
     story: Story, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    version = shutil.copytree(story.root / "serving_model" / "3", tmp_path / "serving_model" / "3")
+    version = shutil.copytree(story.root / "serving_model" / "6", tmp_path / "serving_model" / "6")
     found = printed_json(["lineage", str(version)], capfd)
     assert f"there is no {tmp_path / 'metadata.db'}" in found["source"]
     assert found["config"]["train"]["epochs"] == 8 and "num_files:" in found["data"]["fingerprint"]
