@@ -6,10 +6,18 @@ setup(
     packages=find_packages(
         include=[
             f"{name}{suffix}"
-            for name in ("pipeline", "dataset", "transform_module", "trainer_module", "components", "serving")
+            for name in (
+                "pipeline",
+                "dataset",
+                "transform_module",
+                "trainer_module",
+                "components",
+                "serving",
+                "reporting",
+            )
             for suffix in ("", ".*")
         ]
     ),
-    package_data={"pipeline": ["configs/*.toml"], "dataset": ["templates/*"]},
+    package_data={"pipeline": ["configs/*.toml"], "dataset": ["templates/*"], "reporting": ["templates/*"]},
     entry_points={"console_scripts": ["flexunet = pipeline.cli:main"]},
 )

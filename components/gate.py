@@ -47,9 +47,9 @@ class Evaluation:
         """The candidate's or the baseline's score; NaN if it is undefined."""
         return float(self._values[(name, baseline, False)])
 
-    def interval(self, name: str) -> list[float] | None:
+    def interval(self, name: str, baseline: bool = False) -> list[float] | None:
         """The 95 % interval of a score; None if it has none, as with a single group."""
-        ends = [self.score(end(name)) for end in (summary.lower, summary.upper)]
+        ends = [self.score(end(name), baseline) for end in (summary.lower, summary.upper)]
         return None if any(math.isnan(end) for end in ends) else ends
 
     def difference(self, name: str) -> float:
@@ -136,6 +136,21 @@ def details_json(evaluation: Evaluation, settings: GateSettings) -> dict[str, An
         "defects_found": {name.partition("/")[2]: number(evaluation.score(name)) for name in found},
         "reliability": evaluation.details["reliability"],
         "images": evaluation.details["images"],
+        "confusion": evaluation.counts.tolist() if np.isfinite(evaluation.counts).all() else None,
+        "baseline": _baseline_details(evaluation, settings) if evaluation.has_baseline else None,
+    }
+
+
+def _baseline_details(evaluation: Evaluation, settings: GateSettings) -> dict[str, Any]:
+    def measured(name: str) -> tuple[float | None, list[float] | None]:
+        return number(evaluation.score(name, baseline=True)), evaluation.interval(name, baseline=True)
+
+    dice, interval = measured(summary.FOREGROUND_DICE)
+    classes = {c.name: measured(summary.class_score("dice", c.name)) for c in settings.classes[1:]}
+    return {
+        "foreground_dice": dice,
+        "foreground_dice_interval": interval,
+        "classes": {name: {"dice": value, "interval": ends} for name, (value, ends) in classes.items()},
     }
 
 

@@ -11,8 +11,11 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import Artifact, artifact, artifact_utils, component_spec, standard_artifacts
 from tfx.utils import path_utils
 
-from components import gate
+from components import gate, report_parts
+from components.drift import Drift
+from components.mask_validator import MaskValidation
 from components.pushes import ACCEPTED_REFUSED
+from components.serving_validator import SERVING_FILE
 from pipeline.config import GateSettings
 from pipeline.errors import UserError, last_line
 from pipeline.features import (
@@ -23,36 +26,54 @@ from pipeline.features import (
     TRAINING_HISTORY,
     TRAINING_PREVIEWS,
 )
+from reporting import files
+from reporting.page import write_page
 
-METRICS_FILE: Final = "metrics.json"
-# Intervals, reliability, the worst images: what the contract of metrics.json has no place for.
-DETAILS_FILE: Final = "details.json"
-TRAINING_FOLDER: Final = "training"
 FORMAT: Final = 1
 
 
 class Report(artifact.Artifact):
-    """A folder with `metrics.json`, `details.json` and `training/`."""
+    """A folder with `index.html` and what it is made of, which reporting/files.py names."""
 
     TYPE_NAME = "SegmentationReport"
 
 
 class Executor(base_executor.BaseExecutor):
-    """Derives all scores and the gate's words from the evaluation."""
+    """Derives all scores and the gate's words from the evaluation, and draws the page."""
 
     def Do(self, input_dict: dict[str, Any], output_dict: dict[str, Any], exec_properties: dict[str, Any]) -> None:
         self._log_startup(input_dict, output_dict, exec_properties)
         settings = GateSettings.model_validate_json(exec_properties["settings"])
-        evaluation = gate.Evaluation(artifact_utils.get_single_uri(input_dict["evaluation"]))
-        model = artifact_utils.get_single_instance(input_dict["model"])
-        pushed = artifact_utils.get_single_instance(input_dict["pushed_model"])
-        baselines = input_dict.get("baseline_model") or []
-        metrics = make_metrics(evaluation, settings, _serving_path(model), baselines[0].uri if baselines else None)
-        metrics["pushed_version"] = _pushed_version(pushed)
-        metrics["gate"] += _accepted(pushed)
-        directory = Path(artifact_utils.get_single_uri(output_dict["report"]))
+        inputs = {key: artifacts[0] for key, artifacts in input_dict.items() if artifacts}
+        evaluation = gate.Evaluation(inputs["evaluation"].uri)
+        exported = _serving_path(inputs["model"])
+        metrics = _metrics(inputs, evaluation, settings, exported)
+        target = artifact_utils.get_single_instance(output_dict["report"])
+        directory = Path(target.uri)
         write_report(directory, metrics, evaluation, settings)
-        copy_training(Path(artifact_utils.get_single_uri(input_dict["model_run"])), directory / TRAINING_FOLDER)
+        copy_training(Path(inputs["model_run"].uri), directory / files.TRAINING_FOLDER)
+        shutil.copyfile(Path(inputs["infra_blessing"].uri) / SERVING_FILE, directory / files.SERVING_FILE)
+        self._write_parts(directory, inputs, evaluation, settings, exported)
+        write_page(directory)
+        _leave_headline(target, metrics)
+
+    def _write_parts(
+        self,
+        directory: Path,
+        inputs: dict[str, Artifact],
+        evaluation: gate.Evaluation,
+        settings: GateSettings,
+        exported: Path,
+    ) -> None:
+        examples = inputs["examples"]
+        run = self._context.pipeline_run_id if self._context else None
+        lineage = report_parts.lineage_facts(inputs["model"], exported, examples, settings, run)
+        files.write_json(directory / files.LINEAGE_FILE, lineage)
+        data = report_parts.data_facts(examples, inputs["statistics"], inputs["validation"], inputs["drift"])
+        files.write_json(directory / files.DATA_FILE, data)
+        report_parts.write_model(directory, exported)
+        images = evaluation.details["images"]
+        report_parts.draw_gallery(directory / files.GALLERY_FOLDER, images, exported, examples, settings)
 
 
 def make_metrics(
@@ -86,11 +107,10 @@ def training_facts(model: Path) -> dict[str, Any]:
 
 
 def write_report(directory: Path, metrics: dict[str, Any], evaluation: gate.Evaluation, settings: GateSettings) -> None:
-    """Writes `metrics.json` and `details.json`; JSON has no NaN, and one would raise."""
+    """Writes `metrics.json` and `details.json`."""
     directory.mkdir(parents=True, exist_ok=True)
-    contents = {METRICS_FILE: metrics, DETAILS_FILE: gate.details_json(evaluation, settings)}
-    for name, content in contents.items():
-        (directory / name).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    files.write_json(directory / files.METRICS_FILE, metrics)
+    files.write_json(directory / files.DETAILS_FILE, gate.details_json(evaluation, settings))
 
 
 def copy_training(model_run: Path, directory: Path) -> None:
@@ -116,6 +136,11 @@ class ReportSpec(component_spec.ComponentSpec):
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
         "model_run": component_spec.ChannelParameter(type=standard_artifacts.ModelRun),
         "pushed_model": component_spec.ChannelParameter(type=standard_artifacts.PushedModel),
+        "infra_blessing": component_spec.ChannelParameter(type=standard_artifacts.InfraBlessing),
+        "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
+        "statistics": component_spec.ChannelParameter(type=standard_artifacts.ExampleStatistics),
+        "validation": component_spec.ChannelParameter(type=MaskValidation),
+        "drift": component_spec.ChannelParameter(type=Drift),
         "baseline_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
     }
     OUTPUTS = {"report": component_spec.ChannelParameter(type=Report)}
@@ -127,27 +152,28 @@ class Reporter(base_component.BaseComponent):
     SPEC_CLASS = ReportSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
-    def __init__(
-        self,
-        evaluation: tfx.types.BaseChannel,
-        model: tfx.types.BaseChannel,
-        model_run: tfx.types.BaseChannel,
-        pushed_model: tfx.types.BaseChannel,
-        baseline_model: tfx.types.BaseChannel,
-        settings: str,
-        code: str,
-    ) -> None:
-        spec = ReportSpec(
-            evaluation=evaluation,
-            model=model,
-            model_run=model_run,
-            pushed_model=pushed_model,
-            baseline_model=baseline_model,
-            settings=settings,
-            code=code,
-            report=tfx.dsl.Channel(type=Report),
-        )
-        super().__init__(spec=spec)
+    def __init__(self, channels: dict[str, tfx.types.BaseChannel], settings: str, code: str) -> None:
+        report = tfx.dsl.Channel(type=Report)
+        super().__init__(spec=ReportSpec(**channels, settings=settings, code=code, report=report))
+
+
+def _metrics(
+    inputs: dict[str, Artifact], evaluation: gate.Evaluation, settings: GateSettings, exported: Path
+) -> dict[str, Any]:
+    baseline, pushed = inputs.get("baseline_model"), inputs["pushed_model"]
+    metrics = make_metrics(evaluation, settings, exported, baseline.uri if baseline else None)
+    metrics["pushed_version"] = _pushed_version(pushed)
+    metrics["gate"] += _accepted(pushed)
+    return metrics
+
+
+def _leave_headline(target: Artifact, metrics: dict[str, Any]) -> None:
+    """In ML Metadata, where it outlives the folder: `flexunet runs` lists it after `flexunet clean`."""
+    lower, upper = metrics["foreground_dice_interval"] or (None, None)
+    values = (metrics["foreground_dice"], lower, upper, metrics["examples"])
+    for name, value in zip(files.HEADLINE_PROPERTIES, values, strict=True):
+        if value is not None:
+            target.set_float_custom_property(name, float(value))
 
 
 def _serving_path(model: Artifact) -> Path:

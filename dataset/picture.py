@@ -1,6 +1,5 @@
 """`dataset.html`: what the data look like, in one file that opens anywhere: no network, no scripts, no other files."""
 
-import base64
 import io
 import itertools
 from collections import Counter
@@ -9,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from scipy.ndimage import binary_dilation
@@ -19,6 +17,8 @@ from dataset.examine import Facts, read_class_ids
 from pipeline.config import Config
 from pipeline.features import SPLITS
 from pipeline.palette import as_rgb
+from reporting.charts import Histogram
+from reporting.look import data_uri, environment, rgb
 
 PICTURE: Final = "dataset.html"
 
@@ -64,18 +64,6 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Histogram:
-    """Counts between edges; the template draws it."""
-
-    title: str
-    unit: str
-    edges: list[str]
-    counts: list[int]
-    color: str = "#64748b"
-    labelled_every: int = 1
-
-
-@dataclass(frozen=True)
 class Group:
     """Near-duplicates: how many, in which splits, and the first few."""
 
@@ -92,21 +80,9 @@ def render_picture(entry: dict[str, Any], rows: Sequence[Row], config: Config) -
       rows: the images of that span; some of their files are read again.
       config: classes and colours.
     """
-    page = _environment().get_template("picture.html.j2").render(_contents(entry, rows, config))
+    page = environment("dataset").get_template("picture.html.j2").render(_contents(entry, rows, config))
     # A path may hold bytes that are not UTF-8.
     return page.encode("utf-8", "backslashreplace")
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("dataset"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=_percent, number="{:,}".format)
-    return environment
 
 
 def _contents(entry: dict[str, Any], rows: Sequence[Row], config: Config) -> dict[str, Any]:
@@ -241,7 +217,7 @@ def _jpeg(image: Image.Image, sharp_colors: bool = False) -> Thumbnail:
     buffer = io.BytesIO()
     # JPEG halves the resolution of colour unless told not to; outlines are one pixel wide.
     image.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0 if sharp_colors else 2, optimize=True)
-    return Thumbnail(f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}", *image.size)
+    return Thumbnail(data_uri(buffer.getvalue(), "jpeg"), *image.size)
 
 
 def _sizes(rows: Sequence[Row]) -> list[tuple[tuple[int, int], int]]:
@@ -280,9 +256,10 @@ def _share_plots(shares: NDArray[np.float64], config: Config) -> list[Histogram]
     plots = []
     for segmentation_class, of_class in zip(config.classes, shares.T, strict=True):
         counts, _ = np.histogram(100 * of_class[of_class > 0], _SHARE_EDGES)
-        color = "#{:02x}{:02x}{:02x}".format(*segmentation_class.color)
         labels = [f"{edge:g}" for edge in _SHARE_EDGES]
-        plots.append(Histogram(segmentation_class.name, "% of an image", labels, counts.tolist(), color))
+        plots.append(
+            Histogram(segmentation_class.name, "% of an image", labels, counts.tolist(), rgb(segmentation_class.color))
+        )
     return plots
 
 
@@ -297,11 +274,3 @@ def _largest_groups(groups: dict[str, list[Row]]) -> list[Group]:
         )
         for members in largest
     ]
-
-
-def _percent(share: float) -> str:
-    """Two significant digits below 10 %, so that rare classes do not read as zero."""
-    if share == 0:
-        return "0 %"
-    percent = 100 * share
-    return f"{percent:.1f} %" if percent >= 1 else f"{percent:.2g} %" if percent >= 0.001 else "< 0.001 %"

@@ -244,6 +244,68 @@ def inspect(config: str, overrides: tuple[str, ...], batch: int | None, diagram:
 
 
 @cli.command()
+@_ROOT
+@click.option("--against", metavar="RUN", help="Compares with another run: its id, or how that begins, or a folder.")
+@click.option("--no-open", is_flag=True, help="Only writes the page; it opens by itself on a desktop.")
+def report(root: Path, against: str | None, no_open: bool) -> None:
+    """Rebuilds and opens the report of the last run.
+
+    Examples:
+      flexunet report --root runs/mine
+      flexunet report --root runs/mine --against 2026-11-24T09
+    """
+    from pipeline.history_commands import run_report
+
+    run_report(root, against, not no_open)
+
+
+@cli.command()
+@_ROOT
+@json_option
+def runs(root: Path) -> None:
+    """Lists the runs of a folder, the newest first: verdict, score, version.
+
+    Examples:
+      flexunet runs --root runs/mine
+      flexunet runs --root runs/mine --json
+    """
+    from pipeline.history_commands import run_runs
+
+    run_runs(root)
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path), metavar="MODEL_DIR")
+@json_option
+def lineage(model: Path) -> None:
+    """Tells which data, configuration, code and baseline made a pushed version.
+
+    Examples:
+      flexunet lineage runs/mine/serving_model/3
+    """
+    from pipeline.history_commands import run_lineage
+
+    run_lineage(model)
+
+
+@cli.command()
+@_ROOT
+@click.option("--keep", required=True, type=click.IntRange(min=1), metavar="N", help="Newest finished runs that stay.")
+@click.option("--dry-run", is_flag=True, help="Says what would be freed, removes nothing.")
+@json_option
+def clean(root: Path, keep: int, dry_run: bool) -> None:
+    """Frees the disk of old runs; what a pushed version, the baseline or a kept run needs stays.
+
+    Examples:
+      flexunet clean --root runs/mine --keep 3 --dry-run
+      flexunet clean --root runs/mine --keep 3
+    """
+    from pipeline.history_commands import run_clean
+
+    run_clean(root, keep, dry_run)
+
+
+@cli.command()
 @json_option
 def doctor() -> None:
     """Checks this machine: versions, missing parts, memory, disk, GPU, and says what to do about each.

@@ -320,9 +320,9 @@ def _run(
 ) -> dict[str, Any]:
     """Shows the nodes and what came out; returns what metrics.json holds."""
     with busy(console, "loading TFX"):
-        from components.report import DETAILS_FILE
         from pipeline import local
         from pipeline.board import Board
+        from reporting.files import DETAILS_FILE
     try:
         with Board(console) as board:
             metrics = local.run(config, data, root, beam_args, board.ended, accept_refused, board.started)

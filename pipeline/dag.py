@@ -181,11 +181,18 @@ def create_pipeline(
         accepted_refused=accepted_refused,
     ).with_id("Pusher")
     reporter = report.Reporter(
-        evaluation=evaluator.outputs["evaluation"],
-        model=trainer.outputs["model"],
-        model_run=trainer.outputs["model_run"],
-        pushed_model=push.outputs["pushed_model"],
-        baseline_model=resolver.outputs["model"],
+        channels={
+            "evaluation": evaluator.outputs["evaluation"],
+            "model": trainer.outputs["model"],
+            "model_run": trainer.outputs["model_run"],
+            "pushed_model": push.outputs["pushed_model"],
+            "infra_blessing": serving.outputs["blessing"],
+            "examples": examples.outputs["examples"],
+            "statistics": statistics.outputs["statistics"],
+            "validation": validator.outputs["validation"],
+            "drift": drift_reporter.outputs["drift"],
+            "baseline_model": resolver.outputs["model"],
+        },
         settings=settings.model_dump_json(),
         code=fingerprint([report.__name__]),
     )

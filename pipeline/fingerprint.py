@@ -15,7 +15,9 @@ import grimp
 
 # Their upgrade can change what a node gives; other libraries only carry data around.
 LIBRARIES = ("tensorflow", "keras", "tensorflow-transform", "tensorflow-model-analysis")
-PACKAGES = ("pipeline", "dataset", "transform_module", "trainer_module", "components", "serving")
+PACKAGES = ("pipeline", "dataset", "transform_module", "trainer_module", "components", "serving", "reporting")
+# What a package of templates holds is code as well.
+TEMPLATES = (".j2", ".css", ".js")
 
 
 def code_fingerprint(modules: Sequence[str]) -> str:
@@ -27,7 +29,8 @@ def code_fingerprint(modules: Sequence[str]) -> str:
     versions = [f"{library} {importlib.metadata.version(library)}" for library in LIBRARIES]
     digest = hashlib.sha256("\n".join(versions).encode())
     for module in sorted(needed):
-        digest.update(module.encode() + b"\0" + _source(module).read_bytes() + b"\0")
+        for path in _sources(module):
+            digest.update(f"{module}/{path.name}".encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
@@ -36,8 +39,11 @@ def _import_graph() -> Any:
     return grimp.build_graph(*PACKAGES, cache_dir=None)
 
 
-def _source(module: str) -> Path:
+def _sources(module: str) -> list[Path]:
+    """The module's file; of a package also the templates beside it."""
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         raise ValueError(f"{module} has no source file")
-    return Path(spec.origin)
+    source = Path(spec.origin)
+    beside = sorted(source.parent.iterdir()) if source.name == "__init__.py" else []
+    return [source, *(path for path in beside if path.suffix in TEMPLATES)]

@@ -18,13 +18,14 @@ from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.utils import path_utils
 
 from components.pushes import record_rollbacks
-from components.report import DETAILS_FILE, METRICS_FILE, TRAINING_FOLDER
 from components.serving_validator import INFRA_BLESSED, NOT_CHECKED, SERVING_FILE
 from pipeline import dag
 from pipeline.beam import LOCAL_BEAM_ARGS
 from pipeline.config import Config
 from pipeline.durations import NodeStart, node_seconds
 from pipeline.errors import NodeFailed, last_line
+from reporting import files
+from reporting.page import write_page
 from serving.versions import content_hash, pushed_hash, rolled_back, versions
 
 _STATE = metadata_store_pb2.Execution
@@ -87,7 +88,7 @@ def serving_verdict(root: Path) -> dict[str, Any]:
 
     `rolled_back` is the version under which this very model was rolled back, or None.
     """
-    return json.loads((root / "report" / SERVING_FILE).read_text(encoding="utf-8"))
+    return files.read_json(root / "report" / files.SERVING_FILE)
 
 
 def _must_push(results: dict[str, NodeResult], serving: Path, accepted_refused: str) -> bool:
@@ -170,23 +171,19 @@ def _final_state(store: Any, execution_id: int | None) -> tuple[int, dict[str, s
 def _publish_report(results: dict[str, NodeResult], root: Path, run_id: str, accepted_refused: str) -> dict[str, Any]:
     """`root/report` shows the last run, also when the report itself came from the cache."""
     source, target = Path(results["Reporter"].outputs["report"]), root / "report"
-    metrics = {**json.loads((source / METRICS_FILE).read_text(encoding="utf-8")), "run_id": run_id}
+    metrics = {**files.read_json(source / files.METRICS_FILE), "run_id": run_id}
     serving = root / "serving_model"
     # A report from the cache tells the number of an earlier push; versions go on.
     is_served = _is_accepted(results, accepted_refused) and _served_hash(serving) == _model_hash(results)
     metrics["pushed_version"] = versions(serving)[-1] if is_served else None
     withdrawn = rolled_back(serving).get(_model_hash(results))
     target.mkdir(exist_ok=True)
-    _replace(target / DETAILS_FILE, (source / DETAILS_FILE).read_text(encoding="utf-8"))
-    shutil.rmtree(target / TRAINING_FOLDER, ignore_errors=True)
-    shutil.copytree(source / TRAINING_FOLDER, target / TRAINING_FOLDER)
-    findings = {**_serving_findings(results), "rolled_back": withdrawn}
-    _replace(target / SERVING_FILE, json.dumps(findings, indent=2) + "\n")
-    _replace(target / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")
+    for folder in (files.TRAINING_FOLDER, files.GALLERY_FOLDER):
+        shutil.rmtree(target / folder, ignore_errors=True)
+        shutil.copytree(source / folder, target / folder)
+    for name in (files.DETAILS_FILE, files.DATA_FILE, files.MODEL_FILE, files.DIAGRAM_FILE, files.LINEAGE_FILE):
+        files.replace(target / name, (source / name).read_text(encoding="utf-8"))
+    files.write_json(target / files.SERVING_FILE, {**_serving_findings(results), "rolled_back": withdrawn})
+    files.write_json(target / files.METRICS_FILE, metrics)
+    write_page(target)
     return metrics
-
-
-def _replace(target: Path, text: str) -> None:
-    aside = target.with_suffix(".incomplete")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(target)

@@ -9,6 +9,18 @@ import filelock
 from pipeline.errors import UserError
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds `folder/.lock` at this moment."""
+    path = folder / ".lock"
+    if not path.is_file():
+        return False
+    try:
+        with filelock.FileLock(path, blocking=False):
+            return False
+    except filelock.Timeout:
+        return True
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Holds `folder/.lock`; makes the folder if it is missing.

@@ -1,11 +1,12 @@
 """Small data and configurations that several test folders share."""
 
 import os
+import shutil
 
 # Before TensorFlow is imported anywhere: its start-up notes would drown a failing test.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +127,39 @@ def write_tiles() -> Callable[..., None]:
                 writer.write(example.SerializeToString())
 
     return write
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """Debian's Chromium, driven through its own protocol; CI installs it."""
+    program = shutil.which("chromium")
+    if program is None:
+        assert "CI" not in os.environ, "CI must install chromium"
+        pytest.skip("no chromium on this machine: on Debian, apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
+    """`open_page(path, width)`: a window of that width; any word of its console and any request fails."""
+    contexts, messages = [], []
+
+    def open_(path: Path, width: int = 1280, **options: Any) -> Any:
+        context = chromium.new_context(viewport={"width": width, "height": 800}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("request", lambda request: messages.append(request.url) if request.url.startswith("http") else None)
+        page.goto(path.resolve().as_uri())
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert messages == []

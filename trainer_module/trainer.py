@@ -81,6 +81,7 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
         "parameters": trained.model.count_params(),
         "epochs": trained.epochs,
         "train_seconds": round(trained.seconds, 1),
+        "code": job.code,
     }
     export_model(trained.model, config, facts, Path(fn_args.serving_model_dir))
     trained.checkpoint.discard()

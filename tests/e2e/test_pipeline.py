@@ -17,12 +17,14 @@ from dataset.ingest import ingest
 from pipeline import cli, local
 from pipeline.config import Config, load_config
 from pipeline.errors import NodeFailed
+from pipeline.history import read_history
 from serving.versions import versions
 
 AFTER_GATE = {"Evaluator", "ServingValidator", "Pusher", "Reporter"}
 AFTER_TRAINER = AFTER_GATE | {"Trainer"}
 # A resolver has no cache: it looks anew each time.
 RESOLVERS = {"BaselineResolver", "PreviousSpanResolver"}
+KINDS = ("right", "alarm", "missed", "wrong")
 CONTRACT = set(
     """format run_id blessed pushed_version split examples groups gate foreground_dice foreground_dice_interval
     foreground_dice_model_size baseline mean_iou mean_iou_with_background pixel_accuracy seed_dice cross_entropy
@@ -108,7 +110,11 @@ def test_the_report_has_the_contracts_fields(story: Story) -> None:
         *(f"epoch-000{epoch}.png" for epoch in (1, 2, 3, 4)),
         *("images.png", "truth.png"),
     }
-    assert set(details) == {"warnings", "intervals", "defects_found", "reliability", "images"}
+    assert set(details) == {
+        *("warnings", "intervals", "defects_found", "reliability", "images"),
+        *("confusion", "baseline"),
+    }
+    assert np.sum(details["confusion"]) == 6 * 32 * 32
     assert "6 groups of test images" in details["warnings"][0]
     assert (saved["split"], saved["examples"]) == ("test", 6)
     assert set(saved["classes"]) == {"background", "inclusion", "patches", "scratches"}
@@ -116,6 +122,29 @@ def test_the_report_has_the_contracts_fields(story: Story) -> None:
     dice = [saved["classes"][name]["dice"] for name in ("inclusion", "patches", "scratches")]
     assert saved["foreground_dice"] == pytest.approx(np.mean(dice))
     assert {"check", "slice", "value", "bound", "passed", "words"} == set(saved["gate"][0])
+
+
+def shown_cases(page: Any) -> list[str]:
+    """The images of the gallery, after a look at the whole page in a window as wide as a desk's and a phone's."""
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    return page.locator(".case h3").all_text_contents()
+
+
+def test_the_report_opens_in_a_browser(story: Story, open_page: Callable[..., Any]) -> None:
+    page = open_page(story.root / "report" / "index.html")
+    assert page.locator("h1").text_content() == "Accepted: version 1"
+    listed = json.loads((story.root / "report" / "details.json").read_text())["images"]
+    assert set(shown_cases(page)) == {image["id"] for images in listed.values() for image in images}
+    assert page.locator("#lineage ~ dl").text_content().count("num_files:") == 3
+    # Predicted again by the exported model, an image has the Dice that was measured.
+    gallery = json.loads((story.root / "report" / "gallery" / "gallery.json").read_text())
+    seen, alarms, missed, wrong = (sum(case["pixels"][kind] for case in gallery) for kind in KINDS)
+    counts = np.array(json.loads((story.root / "report" / "details.json").read_text())["confusion"])
+    assert len(gallery) == 6
+    assert seen == np.trace(counts[1:, 1:]) and missed == counts[1:, 0].sum() and alarms == counts[0, 1:].sum()
+    assert wrong == counts[1:, 1:].sum() - seen
 
 
 def test_an_unchanged_second_run_is_all_cached_and_pushes_nothing(story: Story, make_config: Any) -> None:
@@ -134,11 +163,20 @@ def test_a_stricter_gate_re_runs_only_the_gate_and_refuses(story: Story, make_co
     assert story.versions == ["1"]
 
 
+def test_a_refused_model_has_a_report_too(story: Story, open_page: Callable[..., Any]) -> None:
+    page = open_page(story.root / "report" / "index.html")
+    assert page.locator("h1").text_content() == "Refused by the gate"
+    assert "its lower end must be at least 1.0000" in page.locator(".verdict").text_content()
+    assert len(shown_cases(page)) == 6
+
+
 def test_the_same_gate_again_accepts_the_same_model_and_pushes_nothing_new(story: Story, make_config: Any) -> None:
     metrics = story.run(make_config())
     assert story.ran == set()
     assert metrics["blessed"] and metrics["pushed_version"] == 1
     assert story.versions == ["1"]
+    # The page comes from the cache as well, and says what is so now.
+    assert "<h1>Accepted: version 1</h1>" in (story.root / "report" / "index.html").read_text()
 
 
 def test_a_looser_gate_measures_again_but_pushes_nothing_new(story: Story, make_config: Any) -> None:
@@ -459,3 +497,150 @@ def test_a_person_pushes_a_refused_model_with_a_reason_that_stays_on_record(
     assert str(new + 1) in story.versions
     again = story.root / "serving_model" / str(new + 1) / "assets.extra" / "provenance.json"
     assert json.loads(again.read_text())["accepted_refused"] == "the line stands still, still"
+
+
+def printed_json(command: list[str], capfd: pytest.CaptureFixture[str]) -> Any:
+    assert exit_code([*command, "--json"]) == 0
+    return json.loads(capfd.readouterr().out)
+
+
+def test_runs_lists_every_run_with_its_verdict(story: Story, capfd: pytest.CaptureFixture[str]) -> None:
+    rows = printed_json(["runs", "--root", str(story.root)], capfd)
+    assert [row["run_id"] for row in rows] == sorted((row["run_id"] for row in rows), reverse=True)
+    assert {row["verdict"] for row in rows} == {
+        *("accepted", "refused by the gate", "refused by serving"),
+        *("refused, pushed all the same", "failed: Trainer"),
+    }
+    first, pushed_anyway = rows[-1], rows[0]
+    assert first["foreground_dice_interval"][0] <= first["foreground_dice"] <= first["foreground_dice_interval"][1]
+    assert (first["examples"], first["pushed_version"], first["served_as"], first["freed"]) == (6, 1, None, False)
+    assert pushed_anyway["pushed_version"] == pushed_anyway["served_as"] == int(story.versions[-1])
+    assert exit_code(["runs", "--root", str(story.root)]) == 0
+    printed = capfd.readouterr().out
+    assert f"{story.versions[-1]}, served" in printed and "failed: Trainer" in printed
+
+
+def test_lineage_tells_what_made_a_version_and_what_a_rollback_restored(
+    story: Story, make_config: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    serving = story.root / "serving_model"
+    found = printed_json(["lineage", str(serving / "6")], capfd)
+    assert "ML Metadata in" in found["source"] and found["intact"]
+    assert found["data"]["directory"] == str(story.data) and found["data"]["span"] == 1
+    expected = make_config(train={"epochs": 8}).model_dump(mode="json", exclude={"dataset"})
+    assert found["config"] == expected
+    assert {"RecordGen", "Transform", "Trainer", "Evaluator", "ServingValidator", "Pusher"} <= {*found["code"]}
+    assert all(len(code) == 64 for code in found["code"].values())
+    assert found["baseline"]["version"] == 1
+    # The first model, served again as version 4, was made without a baseline.
+    restored = printed_json(["lineage", str(serving / "4")], capfd)
+    assert restored["baseline"] is None and restored["config"]["train"]["epochs"] == 4
+    newest = printed_json(["lineage", str(serving)], capfd)
+    assert newest["accepted_refused"] == "the line stands still, still"
+    assert exit_code(["lineage", str(serving / "6")]) == 0
+    assert "train.epochs = 8" in capfd.readouterr().out
+
+
+def test_lineage_falls_back_on_the_version_itself_and_says_so(
+    story: Story, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    version = shutil.copytree(story.root / "serving_model" / "6", tmp_path / "serving_model" / "6")
+    found = printed_json(["lineage", str(version)], capfd)
+    assert f"there is no {tmp_path / 'metadata.db'}" in found["source"]
+    assert found["config"]["train"]["epochs"] == 8 and "num_files:" in found["data"]["fingerprint"]
+    (version / "saved_model.pb").write_bytes(b"other")
+    assert not printed_json(["lineage", str(version)], capfd)["intact"]
+    (version / "assets.extra" / "provenance.json").unlink()
+    assert exit_code(["lineage", str(version)]) == 1
+    assert "provenance.json: missing, expected a version that a run pushed" in capfd.readouterr().err
+
+
+def test_two_runs_are_compared(
+    story: Story, open_page: Callable[..., Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first = printed_json(["runs", "--root", str(story.root)], capfd)[-1]
+    command = ["report", "--root", str(story.root), "--no-open", "--against"]
+    assert exit_code([*command, first["run_id"]]) == 0
+    page = open_page(story.root / "report" / "against.html")
+    assert len(shown_cases(page)) == 0
+    differing = page.locator("#settings ~ .frame").inner_text()
+    assert "train.epochs" in differing and "gate.min_foreground_dice" in differing and "model." not in differing
+    assert f"{first['foreground_dice']:.4f}" in page.locator("tr.total").text_content()
+    assert not page.locator(".warnings").is_visible()
+    shutil.copytree(story.root / "report", tmp_path / "report")
+    assert exit_code([*command, str(tmp_path)]) == 0
+    assert exit_code([*command, "no-such-run"]) == 1
+    assert "no-such-run: no run of this id" in capfd.readouterr().err
+
+
+def test_the_report_is_rebuilt_from_what_lies_beside_it(story: Story, capfd: pytest.CaptureFixture[str]) -> None:
+    page = story.root / "report" / "index.html"
+    before = page.read_text()
+    page.unlink()
+    assert exit_code(["report", "--root", str(story.root)]) == 0
+    assert page.read_text() == before and str(page) in capfd.readouterr().out
+
+
+def models_of(story: Story) -> set[Path]:
+    """Those that the versions were made from."""
+    paths = (story.root / "serving_model").glob("*/assets.extra/provenance.json")
+    return {Path(json.loads(path.read_text())["model_uri"]) for path in paths}
+
+
+def bytes_in(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def folders(root: Path) -> set[Path]:
+    return {path for path in root.glob("*/*/*") if path.parts[-3] != "serving_model"}
+
+
+def test_clean_says_first_what_it_would_free(story: Story, capfd: pytest.CaptureFixture[str]) -> None:
+    before = folders(story.root)
+    assert exit_code(["clean", "--root", str(story.root), "--keep", "1", "--dry-run"]) == 0
+    assert "would be freed; nothing was removed" in capfd.readouterr().out
+    assert folders(story.root) == before
+    assert exit_code(["clean", "--root", str(story.root), "--keep", "1000"]) == 0
+    assert capfd.readouterr().out.startswith("0.0 MB (0 bytes) freed")
+    with filelock.FileLock(story.root / ".lock"):
+        assert exit_code(["clean", "--root", str(story.root), "--keep", "1"]) == 1
+    assert "another run is using this folder" in capfd.readouterr().err
+    assert folders(story.root) == before
+
+
+def test_clean_frees_old_runs_and_keeps_what_versions_and_the_newest_run_need(
+    story: Story, make_config: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for bound in (0.999, 0.998):
+        story.run(make_config(train={"epochs": 1}, gate={"min_foreground_dice": bound}))
+    rows = printed_json(["runs", "--root", str(story.root)], capfd)
+    [failed] = [row["run_id"] for row in rows if row["verdict"].startswith("failed")]
+    [execution] = [run.nodes["Trainer"].id for run in read_history(story.root).runs if run.run_id == failed]
+    # A training that is killed leaves a folder that ML Metadata never hears of.
+    orphan = story.root / "Trainer" / "model_run" / str(execution)
+    orphan.mkdir()
+    (orphan / "cache").write_bytes(bytes(1000))
+    before = bytes_in(story.root)
+    assert exit_code(["clean", "--root", str(story.root), "--keep", "1"]) == 0
+    printed = capfd.readouterr().out
+    freed = int(printed.rpartition("(")[2].partition(" bytes")[0].replace(",", ""))
+    # The database grows by what it is told.
+    assert 0 < freed == pytest.approx(before - bytes_in(story.root), abs=100_000)
+    assert not orphan.exists()
+    assert all(model.is_dir() for model in models_of(story))
+    assert len(list((story.root / "Trainer" / "model").iterdir())) == len(models_of(story))
+    again = printed_json(["runs", "--root", str(story.root)], capfd)
+    assert [{**row, "freed": None} for row in again] == [{**row, "freed": None} for row in rows]
+    assert not again[0]["freed"] and again[1]["freed"]
+    assert exit_code(["report", "--root", str(story.root), "--against", again[1]["run_id"]]) == 1
+    assert "`flexunet clean` freed it" in capfd.readouterr().err
+
+
+def test_after_clean_nothing_half_there_comes_from_the_cache(story: Story, make_config: Any) -> None:
+    gone = [artifact for artifact in read_history(story.root).artifacts.values() if not artifact.is_live]
+    assert gone and not any(Path(artifact.uri).exists() for artifact in gone)
+    story.run(make_config(train={"epochs": 1}, gate={"min_foreground_dice": 0.998}))
+    assert story.ran == set()
+    metrics = story.run(make_config(train={"epochs": 1}, gate={"min_foreground_dice": 0.999}))
+    assert story.ran >= {"Evaluator", "Reporter"} and "Trainer" not in story.ran
+    assert not metrics["blessed"] and (story.root / "report" / "index.html").is_file()

@@ -98,6 +98,11 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[s
         ("serve m --grpc-port 70000", "'--grpc-port': 70000"),
         ("rollback", "Missing option '--root'"),
         ("rollback --root r --to 0", "'--to': 0"),
+        ("report", "Missing option '--root'"),
+        ("runs", "Missing option '--root'"),
+        ("lineage", "Missing argument 'MODEL_DIR'"),
+        ("clean --root r", "Missing option '--keep'"),
+        ("clean --root r --keep 0", "'--keep': 0"),
         ("demo extra", "unexpected extra argument (extra)"),
         ("evaluate model data", "Missing option '--config'"),
         ("evaluate model --config demo", "Missing argument 'DATA'"),
@@ -131,6 +136,10 @@ def test_usage_errors(tmp_path: Path, arguments: str, words: str):
         ("evaluate model d --config demo", "not readable, expected the output of `flexunet ingest`: run it first"),
         ("serve nowhere", "nowhere: no model here"),
         ("rollback --root r", "r/serving_model: no such folder, expected the --root of a run"),
+        ("report --root r", "r/report: no such folder, expected the --root of a run that came to its end"),
+        ("runs --root r", "r: no metadata.db, expected the --root of `flexunet run`"),
+        ("lineage nowhere", "nowhere: no model here"),
+        ("clean --root r --keep 2", "r: no metadata.db, expected the --root of `flexunet run`"),
     ],
 )
 def test_mistakes_in_config_and_paths(tmp_path: Path, arguments: str, words: str):

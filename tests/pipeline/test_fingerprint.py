@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PREPROCESSING = "transform_module.preprocessing"
 TRAINER = "trainer_module.trainer"
 METRICS = "components.segmentation_metrics"
+REPORT = "components.report"
 SCRIPT = """
 import json, sys
 from pipeline import fingerprint
@@ -38,7 +39,7 @@ def before(copy: Path) -> dict[str, str]:
 
 def fingerprints(folder: Path) -> dict[str, str]:
     done = subprocess.run(
-        [sys.executable, "-B", "-c", SCRIPT, PREPROCESSING, TRAINER, METRICS],
+        [sys.executable, "-B", "-c", SCRIPT, PREPROCESSING, TRAINER, METRICS, REPORT],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(folder)},
         capture_output=True,
@@ -54,16 +55,19 @@ def fingerprints(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("edited", "changed"),
     [
-        ("trainer_module/model.py", {TRAINER}),
+        ("trainer_module/model.py", {TRAINER, REPORT}),
         ("trainer_module/trainer.py", {TRAINER}),
-        ("trainer_module/__init__.py", {TRAINER}),
+        ("trainer_module/__init__.py", {TRAINER, REPORT}),
         ("transform_module/images.py", {PREPROCESSING, TRAINER}),
         ("transform_module/__init__.py", {PREPROCESSING, TRAINER}),
         ("transform_module/preprocessing.py", {PREPROCESSING, TRAINER}),
-        ("pipeline/config.py", {PREPROCESSING, TRAINER, METRICS}),
-        ("pipeline/features.py", {PREPROCESSING, TRAINER, METRICS}),
-        ("pipeline/scores.py", {TRAINER, METRICS}),
-        ("components/segmentation_metrics.py", {METRICS}),
+        ("pipeline/config.py", {PREPROCESSING, TRAINER, METRICS, REPORT}),
+        ("pipeline/features.py", {PREPROCESSING, TRAINER, METRICS, REPORT}),
+        ("pipeline/scores.py", {TRAINER, METRICS, REPORT}),
+        ("components/segmentation_metrics.py", {METRICS, REPORT}),
+        ("reporting/page.py", {REPORT}),
+        ("reporting/templates/report.js", {REPORT}),
+        ("reporting/templates/base.css", {REPORT}),
         ("pipeline/cli.py", set()),
         ("dataset/groups.py", set()),
     ],
@@ -81,7 +85,7 @@ def test_what_an_edit_changes(copy: Path, before: dict[str, str], edited: str, c
 def test_depends_on_the_code_and_not_on_its_place(copy: Path, before: dict[str, str], tmp_path: Path):
     shutil.copytree(copy, tmp_path / "elsewhere")
     assert fingerprints(tmp_path / "elsewhere") == before
-    assert len(set(before.values())) == 3 and all(len(value) == 64 for value in before.values())
+    assert len(set(before.values())) == 4 and all(len(value) == 64 for value in before.values())
 
 
 def test_of_several_modules():

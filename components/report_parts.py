@@ -1,0 +1,173 @@
+"""What the report shows besides scores: images predicted again, data, layers, and where the model comes from."""
+
+# Before whatever imports TFDV or TFMA: tfx stands in for what their libraries dropped.
+from tfx import v1  # noqa: F401
+
+# isort: split
+import datetime
+import importlib.metadata
+import io
+import json
+import platform
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from PIL import Image
+from tensorflow_metadata.proto.v0 import statistics_pb2
+from tfx.types import Artifact, artifact_utils
+
+from components.drift import DRIFT_FILE
+from components.mask_validator import VALIDATION_FILE
+from pipeline import features
+from pipeline.config import GateSettings, TrainerConfig
+from pipeline.fingerprint import LIBRARIES
+from reporting import files
+from reporting.gallery import Predicted, write_gallery
+from serving.exported import exported_part
+from serving.versions import content_hash
+from trainer_module.model import build_model
+from trainer_module.summary import activation_bytes, draw_diagram, layer_costs
+
+_PREDICTED_AT_ONCE: Final = 4
+# FileBasedExampleGen's driver leaves it: the number, bytes and times of the record files.
+_FINGERPRINT: Final = "input_fingerprint"
+
+
+def export_config(model: Path) -> TrainerConfig:
+    """The configuration that an exported model was trained with."""
+    return exported_part(model, TrainerConfig)
+
+
+def draw_gallery(
+    folder: Path,
+    listed: dict[str, list[dict[str, Any]]],
+    model: Path,
+    examples: Artifact,
+    settings: GateSettings,
+) -> None:
+    """Predicts the listed images of `test` again, through the exported graph, and writes them to `folder`.
+
+    Args:
+      folder: gets the gallery.
+      listed: worst, median and best to `{id, dice}` each.
+      model: a SavedModel of this project.
+      examples: records with the split `test`.
+      settings: classes, and what counts as a defect.
+    """
+    which: dict[str, list[str]] = {}
+    for name, images in listed.items():
+        for image in images:
+            which.setdefault(image["id"], []).append(name)
+    dice = {image["id"]: image["dice"] for images in listed.values() for image in images}
+    config = export_config(model)
+    records = _records_of(which, examples, config.records.id)
+    images = [
+        Predicted(which[name], name, dice[name], _bytes_of(records[name], config.records.image), *masks)
+        for name, masks in zip(which, _predict(model, [records[name] for name in which]), strict=True)
+    ]
+    write_gallery(folder, images, settings)
+
+
+def data_facts(examples: Artifact, statistics: Artifact, validation: Artifact, drift: Artifact) -> dict[str, Any]:
+    """Images, pixels and brightness of each split, and what moved since the span before."""
+    checked = json.loads((Path(validation.uri) / VALIDATION_FILE).read_text(encoding="utf-8"))
+    return {
+        "span": examples.span,
+        "splits": checked["splits"],
+        "brightness": dict(_brightness(statistics)),
+        "drift": json.loads((Path(drift.uri) / DRIFT_FILE).read_text(encoding="utf-8")),
+    }
+
+
+def write_model(folder: Path, model: Path) -> None:
+    """Layers with their costs, and the diagram."""
+    config = export_config(model)
+    network = build_model(config.image.height, config.image.width, len(config.classes), config.model, config.train.seed)
+    costs = layer_costs(network)
+    draw_diagram(config, folder / files.DIAGRAM_FILE)
+    facts = {
+        "parameters": network.count_params(),
+        "multiply_accumulates": sum(cost.multiply_accumulates for cost in costs),
+        "activation_bytes": activation_bytes(costs, config.train.batch_size),
+        "layers": [{**vars(cost), "output_shape": list(cost.output_shape)} for cost in costs],
+    }
+    files.write_json(folder / files.MODEL_FILE, facts)
+
+
+def lineage_facts(
+    model: Artifact, exported: Path, examples: Artifact, settings: GateSettings, run: str | None
+) -> dict[str, Any]:
+    """Data, code and configuration that made a model, and with which libraries it was measured."""
+    training = json.loads((exported / features.ASSETS_EXTRA / features.EXPORTED_TRAINING).read_text(encoding="utf-8"))
+    return {
+        "run": run,
+        "measured": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "model": {"uri": model.uri, "sha256": content_hash(exported), "code": training.get("code")},
+        "data": {
+            "span": examples.span,
+            "uri": examples.uri,
+            "fingerprint": examples.get_string_custom_property(_FINGERPRINT),
+        },
+        "config": {**export_config(exported).model_dump(mode="json"), "gate": settings.gate.model_dump(mode="json")},
+        "libraries": {
+            "Python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in ("tfx", *LIBRARIES)},
+        },
+    }
+
+
+def _records_of(wanted: dict[str, Any], examples: Artifact, key: str) -> dict[str, bytes]:
+    """Serialized records by image id; reading stops when all were found."""
+    patterns = [f"{folder}/*" for folder in artifact_utils.get_split_uris([examples], features.SPLIT_TEST)]
+    paths = sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
+    found: dict[str, bytes] = {}
+    for record in tf.data.TFRecordDataset(paths, compression_type="GZIP").as_numpy_iterator():
+        if len(found) == len(wanted):
+            break
+        # As the Evaluator's metric has it.
+        image_id = _bytes_of(record, key).decode("utf-8", "replace")
+        if image_id in wanted:
+            found[image_id] = record
+    return found
+
+
+def _bytes_of(record: bytes, key: str) -> bytes:
+    return tf.train.Example.FromString(record).features.feature[key].bytes_list.value[0]
+
+
+def _predict(model: Path, records: Sequence[bytes]) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Class ids of truth and prediction, uint8 `[h, w]` both, as the Evaluator had them."""
+    loaded: Any = tf.saved_model.load(str(model))
+    for start in range(0, len(records), _PREDICTED_AT_ONCE):
+        batch = tf.constant(list(records[start : start + _PREDICTED_AT_ONCE]))
+        outputs = loaded.signatures[features.SIGNATURE_EVALUATE](**{features.INPUT_EXAMPLES: batch})
+        columns = [outputs[key].numpy() for key in (features.OUTPUT_TRUTH_PNG, features.OUTPUT_PREDICTED_PNG)]
+        for truth, predicted in zip(*columns, strict=True):
+            yield _class_ids(truth), _class_ids(predicted)
+
+
+def _class_ids(encoded: bytes) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(encoded)))
+
+
+def _brightness(statistics: Artifact) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Histograms by split; none for records that were made elsewhere and do not tell it."""
+    for split in artifact_utils.decode_split_names(statistics.split_names):
+        path = Path(artifact_utils.get_split_uri([statistics], split)) / "FeatureStats.pb"
+        [dataset] = statistics_pb2.DatasetFeatureStatisticsList.FromString(path.read_bytes()).datasets
+        for feature in dataset.features:
+            if list(feature.path.step) == [features.IMAGE_BRIGHTNESS]:
+                standard = statistics_pb2.Histogram.STANDARD
+                buckets = next(h for h in feature.num_stats.histograms if h.type == standard).buckets
+                yield (
+                    split,
+                    {
+                        "mean": feature.num_stats.mean,
+                        "edges": [buckets[0].low_value, *(bucket.high_value for bucket in buckets)],
+                        "counts": [round(bucket.sample_count) for bucket in buckets],
+                    },
+                )

@@ -1,0 +1,154 @@
+"""`flexunet clean`: frees what old runs left, and nothing that somebody still needs.
+
+TFX's cache gives an artifact again while ML Metadata calls it live. So what goes is first marked as deleted there, all
+outputs of its execution with it, and only then taken from the disk: killed in between, no run reads half a folder, and
+the next `clean` removes the rest. What is kept is not touched in ML Metadata either: its record is part of cache keys.
+"""
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ml_metadata.proto import metadata_store_pb2
+
+from components.pushes import PUSHED, PUSHED_COMPARABLE, PUSHED_MODEL_ID, PUSHED_SHA256, RESTORED_AT, ROLLED_BACK
+from pipeline.history import Artifact, Execution, History, Run, open_store, read_history
+from serving.versions import pushed_hash, versions
+
+# A push is a few bytes and what resolvers look at; it stays whatever becomes of its model.
+_PUSHED_MODEL: Final = "PushedModel"
+_SYSTEM: Final = ".system/executor_execution"
+
+
+@dataclass(frozen=True)
+class Freed:
+    """A folder that goes: which node's, of which run, and its size in bytes."""
+
+    node: str
+    run: str | None
+    path: Path
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`freed` goes; `marked`: the artifacts to be called deleted; `kept`: bytes of what stays."""
+
+    freed: list[Freed]
+    marked: list[int]
+    kept: int
+
+    @property
+    def bytes(self) -> int:
+        """What is freed."""
+        return sum(part.bytes for part in self.freed)
+
+
+def plan_cleaning(root: Path, keep: int) -> Plan:
+    """What `clean` would free. Kept is:
+
+    - whatever the newest `keep` runs that came to their end read or wrote, and every run since;
+    - the model, evaluation, blessings and report of each version in `serving_model`;
+    - the same of each baseline, the newest push that was not rolled back of each set of classes.
+
+    Raises:
+      UserError: no run was ever started in `root`.
+    """
+    history = read_history(root)
+    runs = {run.run_id: run for run in _kept_runs(history, keep)}
+    needed = _needed(history, runs.values(), root / "serving_model")
+    freed: list[Freed] = []
+    marked: list[int] = []
+    kept = 0
+    for execution in _executions(history):
+        artifacts = [artifact for outputs in execution.outputs.values() for artifact in outputs]
+        folders = _folders(execution, root)
+        run = history.run_of.get(execution.id)
+        if (run and run.run_id in runs) or any(artifact.id in needed for artifact in artifacts):
+            kept += sum(_size(folder) for folder in folders)
+            continue
+        marked += [artifact.id for artifact in artifacts if artifact.is_live]
+        freed += [Freed(execution.node, run.run_id if run else None, folder, _size(folder)) for folder in folders]
+    return Plan(freed, marked, kept)
+
+
+def clean(root: Path, plan: Plan) -> None:
+    """Marks, then removes. The caller holds the lock of `root`, since before the plan was made."""
+    if plan.marked:
+        store = open_store(root)
+        artifacts = store.get_artifacts_by_id(plan.marked)
+        for artifact in artifacts:
+            artifact.state = metadata_store_pb2.Artifact.DELETED
+        store.put_artifacts(artifacts)
+    for part in plan.freed:
+        shutil.rmtree(part.path)
+
+
+def _kept_runs(history: History, keep: int) -> list[Run]:
+    """The newest `keep` that came to their end, and every run since."""
+    ends = [index for index, run in enumerate(history.runs) if run.report is not None]
+    return history.runs[: ends[keep - 1] + 1] if len(ends) >= keep else history.runs
+
+
+def _needed(history: History, runs: Iterable[Run], serving: Path) -> set[int]:
+    """Ids of artifacts."""
+    needed = {push.id for push in history.of_kind(_PUSHED_MODEL)}
+    for execution in (execution for run in runs for execution in run.nodes.values()):
+        touched = (*execution.inputs.values(), *execution.outputs.values())
+        needed |= {artifact.id for artifacts in touched for artifact in artifacts}
+    for push in _current_pushes(history, serving):
+        needed |= _evidence(history, push)
+    return needed
+
+
+def _current_pushes(history: History, serving: Path) -> list[Artifact]:
+    """Those whose model is a version that is there, and those that are a baseline."""
+    there = {pushed_hash(serving / str(number)) for number in versions(serving)}
+    pushes = [push for push in history.of_kind(_PUSHED_MODEL) if push.properties.get(PUSHED) == 1]
+    pushes.sort(key=_last_pushed, reverse=True)
+    baselines: dict[str, Artifact] = {}
+    for push in pushes:
+        if push.properties.get(ROLLED_BACK) != 1:
+            baselines.setdefault(push.properties[PUSHED_COMPARABLE], push)
+    ids = {push.id for push in baselines.values()}
+    return [push for push in pushes if push.properties[PUSHED_SHA256] in there or push.id in ids]
+
+
+def _last_pushed(push: Artifact) -> tuple[int, int]:
+    """As components/baseline.py has it: what a rollback restored is as new as that."""
+    return max(push.created, push.properties.get(RESTORED_AT, 0)), push.id
+
+
+def _evidence(history: History, push: Artifact) -> set[int]:
+    """The model of a push and what says why it was pushed."""
+    pusher = history.maker[push.id]
+    keys = ("model", "model_blessing", "infra_blessing", "server_blessing", "evaluation")
+    needed = {artifact.id for key in keys for artifact in pusher.inputs.get(key, [])}
+    needed.add(push.properties[PUSHED_MODEL_ID])
+    runs = [run for run in history.runs if _pushed_id(run) == push.id]
+    return needed | {run.report.id for run in runs if run.report is not None}
+
+
+def _pushed_id(run: Run) -> int | None:
+    pusher = run.nodes.get("Pusher")
+    pushed = pusher.output("pushed_model") if pusher else None
+    return pushed.id if pushed else None
+
+
+def _executions(history: History) -> list[Execution]:
+    """Those that ran, each once, the oldest first: what came from the cache made nothing."""
+    ran = {execution.id: execution for execution in history.maker.values()}
+    ran |= {e.id: e for run in history.runs for e in run.nodes.values() if not e.succeeded}
+    return [ran[key] for key in sorted(ran)]
+
+
+def _folders(execution: Execution, root: Path) -> list[Path]:
+    """Its outputs, as TFX lays them: `node/output/execution`. Also of one that was killed before it told of them."""
+    folders = sorted((root / execution.node).glob(f"*/{execution.id}"))
+    return [folder for folder in (*folders, root / execution.node / _SYSTEM / str(execution.id)) if folder.is_dir()]
+
+
+def _size(path: Path) -> int:
+    return sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())

@@ -1,0 +1,71 @@
+"""Pictures of the gallery: exact masks, bounded bytes, each stored once."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.config import Config, GateSettings, part_of
+from pipeline.features import IGNORE_ID
+from pipeline.palette import rgb_from_class_ids
+from reporting import gallery
+from reporting.errors import COLORS, FALSE_ALARM, MISSED
+from reporting.files import GALLERY_FILE
+from reporting.gallery import Predicted, write_gallery
+
+
+def png(pixels: np.ndarray, path: Path) -> bytes:
+    Image.fromarray(pixels).save(path)
+    return path.read_bytes()
+
+
+def one(tmp_path: Path, truth: np.ndarray, predicted: np.ndarray) -> Predicted:
+    photo = np.full((*truth.shape, 3), 120, np.uint8)
+    return Predicted(["worst"], "a", 0.5, png(photo, tmp_path / "photo.png"), truth, predicted)
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return json.loads((folder / GALLERY_FILE).read_text())
+
+
+def test_masks_keep_every_pixel_and_their_background_is_clear(
+    tmp_path: Path, make_config: Callable[..., Config]
+) -> None:
+    settings = part_of(make_config(), GateSettings)
+    truth = np.random.default_rng(1).integers(0, 4, (20, 30)).astype(np.uint8)
+    truth[0, :5] = IGNORE_ID
+    predicted = np.zeros_like(truth)
+    write_gallery(tmp_path / "g", [one(tmp_path, truth, predicted)], settings)
+    [row] = rows(tmp_path / "g")
+    assert (row["id"], row["which"], row["width"], row["height"]) == ("a", ["worst"], 30, 20)
+    shown = np.asarray(Image.open(tmp_path / "g" / row["files"]["truth"]).convert("RGBA"))
+    assert (shown[..., :3][truth > 0] == rgb_from_class_ids(truth, settings.classes)[truth > 0]).all()
+    assert ((shown[..., 3] == 255) == (truth > 0)).all()
+    mistakes = np.asarray(Image.open(tmp_path / "g" / row["files"]["errors"]).convert("RGBA"))
+    missed = (truth > 0) & (truth != IGNORE_ID)
+    assert (mistakes[missed][:, :3] == COLORS[MISSED]).all()
+    assert (mistakes[~missed][:, 3] == 0).all()
+    assert row["pixels"][MISSED] == missed.sum() and row["pixels"][FALSE_ALARM] == 0
+
+
+def test_large_images_are_made_smaller_until_all_fit(
+    tmp_path: Path, make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = part_of(make_config(), GateSettings)
+    noise = np.random.default_rng(2).integers(0, 256, (700, 900, 3)).astype(np.uint8)
+    truth = np.random.default_rng(3).integers(0, 4, (700, 900)).astype(np.uint8)
+    image = Predicted(["best"], "b", 1.0, png(noise, tmp_path / "noise.png"), truth, truth)
+    write_gallery(tmp_path / "large", [image], settings)
+    monkeypatch.setattr(gallery, "MOST_BYTES", 200_000)
+    write_gallery(tmp_path / "small", [image] * 3, settings)
+    for folder, most in (("large", 8_000_000), ("small", 200_000)):
+        stored = [path for path in (tmp_path / folder).iterdir() if path.name != GALLERY_FILE]
+        assert sum(path.stat().st_size for path in stored) <= most
+        assert len(stored) == 4 * len(rows(tmp_path / folder))
+    assert Image.open(tmp_path / "large" / rows(tmp_path / "large")[0]["files"]["image"]).size == (640, 498)
+    # What is counted is counted at the image's own size.
+    assert rows(tmp_path / "small")[0]["classes"] == rows(tmp_path / "large")[0]["classes"]
