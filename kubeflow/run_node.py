@@ -1,0 +1,88 @@
+"""The container of one TFX node: `python -m kubeflow.run_node --node Trainer --root ROOT --run-id ID`.
+
+It may be killed at any moment and started again: a node that is done is left alone, what a killed attempt left half
+written is removed, and Trainer goes on from its checkpoint. Exit codes are those of `flexunet`: 1 a mistake in what it
+was given, 3 the node failed.
+"""
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kubeflow import entry
+from kubeflow.environment import GPUS_VARIABLE
+from kubeflow.files import Run
+from pipeline.errors import NodeFailed, UserError
+
+
+@click.command()
+@click.option("--node", "name", required=True, help="TFX's id of the node.")
+@click.option("--root", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the runs.")
+@click.option("--run-id", required=True, help="Kubeflow's id of the run.")
+def main(name: str, root: Path, run_id: str) -> None:
+    """Runs one node of a pipeline that the step prepare compiled."""
+    _check_gpus(name)
+    run = Run(root, run_id)
+    ir = run.read_pipeline()
+
+    from kubeflow import attempts
+    from kubeflow.database import open_database
+    from pipeline.commands import print_node
+    from pipeline.launch import run_node
+
+    node = _find(ir, name)
+    database = open_database(os.environ, ir)
+    done = attempts.finished(node, database)
+    if done is None:
+        attempts.clear_leftovers(ir, node, database)
+        with ExitStack() as held:
+            if name == "Pusher":
+                _make_ready_to_push(held, ir, node, database, run)
+            done = run_node(ir, node, database)
+    print_node(done, entry.console())
+
+
+def _find(ir: Any, name: str) -> Any:
+    nodes = {node.pipeline_node.node_info.id: node.pipeline_node for node in ir.nodes}
+    if name not in nodes:
+        raise UserError(f"--node {name}: not in this run's pipeline, expected one of {', '.join(nodes)}")
+    return nodes[name]
+
+
+def _make_ready_to_push(held: ExitStack, ir: Any, node: Any, database: Any, run: Run) -> None:
+    """As a local run does: no rollback at the same time, and a push from the cache only of what is still served."""
+    from kubeflow.attempts import results
+    from pipeline.dag import Paths
+    from pipeline.local import must_push
+    from pipeline.lock import locked
+
+    held.enter_context(locked(run.root))
+    paths = Paths(data="", root=str(run.root))
+    if must_push(results(ir, database), Path(paths.serving), run.read_parameters().accepted_refused):
+        node.execution_options.caching_options.enable_cache = False
+
+
+def _check_gpus(name: str) -> None:
+    """A node that was given GPUs and sees none would train for days on the CPU, and nobody would know.
+
+    Raises:
+      NodeFailed: another number of GPUs than the package asked for.
+    """
+    expected = int(os.environ.get(GPUS_VARIABLE, "0"))
+    if expected == 0:
+        return
+    import tensorflow as tf
+
+    found = len(tf.config.list_physical_devices("GPU"))
+    if found != expected:
+        raise NodeFailed(
+            f"{name} sees {found} GPUs, expected {expected} (kubeflow.nodes.{name}.gpus): "
+            "is the image the CUDA variant, and does the driver of the machine fit it?"
+        )
+
+
+if __name__ == "__main__":
+    entry.run(main)
