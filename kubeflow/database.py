@@ -11,8 +11,8 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration import metadata
 from tfx.orchestration.portable.mlmd import common_utils, context_lib
 
-from kubeflow.backslashes import PostgresqlMetadata
 from kubeflow.environment import DATABASE_VARIABLES, OPTIONAL_VARIABLES
+from kubeflow.postgresql import PostgresqlMetadata
 from pipeline.errors import UserError
 
 _ATTEMPTS: Final = 5

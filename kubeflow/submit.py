@@ -136,10 +136,11 @@ class Kubeflow:
 
 
 def tasks(run: Any) -> dict[str, Any]:
-    """The tasks of the package by name, without those that Kubeflow puts around them."""
+    """The tasks of the package by name, as they are called or shown, without those that Kubeflow puts around them."""
     details = run.run_details.task_details if run.run_details else []
     around = re.compile(r".*-driver$|^(executor|root|driver)$|\.")
-    return {d.display_name: d for d in details or [] if d.display_name and not around.search(d.display_name)}
+    named = [d for d in details or [] if d.display_name and not around.search(d.display_name)]
+    return {task_name(d.display_name): d for d in named}
 
 
 def judge(run: Any, verdict_log: str, tell: Tell) -> None:

@@ -41,7 +41,7 @@ def put_and_get(handle: metadata.Metadata) -> str:
 
 
 def test_ml_metadata_by_itself_cannot_write_a_backslash(secret: dict[str, str]) -> None:
-    """When this fails, kubeflow/backslashes.py can go."""
+    """When this fails, half of kubeflow/postgresql.py can go."""
     unprotected = metadata.Metadata(database.connection_config(variables(secret)))
     with unprotected as handle, pytest.raises(errors.InternalError):
         put_and_get(handle)
@@ -50,6 +50,29 @@ def test_ml_metadata_by_itself_cannot_write_a_backslash(secret: dict[str, str]) 
 def test_backslashes_and_quotes_come_back_as_they_were(secret: dict[str, str]) -> None:
     with database.PostgresqlMetadata(database.connection_config(variables(secret))) as handle:
         assert put_and_get(handle) == TEXT
+
+
+def answered_ids(handle: metadata.Metadata) -> list[int]:
+    """Puts five artifacts, changes two of them, asks for four of them by id."""
+    kind = metadata_store_pb2.ArtifactType(name="Kind")
+    artifact = metadata_store_pb2.Artifact(type_id=handle.store.put_artifact_type(kind))
+    ids = handle.store.put_artifacts([artifact] * 5)
+    changed = handle.store.get_artifacts_by_id(ids[1:3])
+    for found in changed:
+        found.uri = "changed"
+    handle.store.put_artifacts(changed)
+    return [found.id - ids[0] for found in handle.store.get_artifacts_by_id([ids[3], ids[0], ids[2], ids[1]])]
+
+
+def test_ml_metadata_by_itself_answers_in_another_order(secret: dict[str, str]) -> None:
+    """When this fails, the other half can go, if it holds for every order."""
+    with metadata.Metadata(database.connection_config(variables(secret))) as handle:
+        assert answered_ids(handle) != [3, 0, 2, 1]
+
+
+def test_what_is_asked_by_id_comes_in_the_order_of_the_question(secret: dict[str, str]) -> None:
+    with database.PostgresqlMetadata(database.connection_config(variables(secret))) as handle:
+        assert answered_ids(handle) == [3, 0, 2, 1]
 
 
 @pytest.mark.timeout(1800)

@@ -12,7 +12,7 @@ from google.protobuf import json_format
 from kfp_package import Package, check_rules, read_package
 from tfx.orchestration import metadata
 
-from pipeline import dag
+from pipeline import checkout, dag
 from pipeline.checkout import kubeflow_module
 from pipeline.config import Config, ConfigError
 from pipeline.errors import UserError
@@ -250,6 +250,12 @@ def test_a_container_that_finds_another_kubeflow_says_so(tmp_path: Path) -> None
     )
     assert done.returncode == 1
     assert f"error: the package kubeflow is that of {other}, expected {root / 'kubeflow'}" in done.stderr
+
+
+def test_without_a_checkout_the_command_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkout, "__file__", str(tmp_path / "site-packages" / "pipeline" / "checkout.py"))
+    with pytest.raises(UserError, match="kubeflow/ is not in the wheel, expected a checkout of the project"):
+        checkout.kubeflow_module("commands")
 
 
 def test_the_wheel_ships_neither_kubeflow_nor_tests() -> None:

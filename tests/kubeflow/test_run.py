@@ -19,6 +19,9 @@ from small_run import EPOCHS
 
 from serving.versions import versions
 
+# Alone on two cores the fixture takes minutes; beside other work more than a test's default.
+pytestmark = pytest.mark.timeout(3000)
+
 NODES = {
     *("record-gen", "record-schema", "statistics-gen", "example-validator", "previous-span-resolver", "drift-reporter"),
     *("mask-validator", "transform", "trainer", "baseline-resolver", "evaluator", "serving-validator", "pusher"),
