@@ -67,20 +67,18 @@ def _check_volume(mount: Path) -> None:
 
 
 def _compile(run: Run, config: Config, parameters: Parameters, compiled_nodes: list[str]) -> None:
-    from components.pushes import mark_rollbacks
+    from components.pushes import record_rollbacks
     from kubeflow.database import open_database
     from pipeline import dag
     from pipeline.beam import LOCAL_BEAM_ARGS
     from pipeline.launch import compile_run
-    from serving.versions import rolled_back
 
     paths = dag.Paths(parameters.data, str(run.root), parameters.span)
     pipeline = dag.create_pipeline(config, paths, None, LOCAL_BEAM_ARGS, accepted_refused=parameters.accepted_refused)
     ir = compile_run(pipeline, run.run_id)
     _check_nodes(ir, compiled_nodes)
     add_beam_args(ir, config)
-    with open_database(os.environ, ir) as handle:
-        mark_rollbacks(handle.store, rolled_back(Path(paths.serving)))
+    record_rollbacks(open_database(os.environ, ir).connection_config, Path(paths.serving))
     run.write(ir, parameters)
 
 

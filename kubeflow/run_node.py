@@ -6,7 +6,6 @@ was given, 3 the node failed.
 """
 
 import os
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +30,13 @@ def main(name: str, root: Path, run_id: str) -> None:
     from kubeflow import attempts
     from kubeflow.database import open_database
     from pipeline.commands import print_node
-    from pipeline.launch import run_node
 
     node = _find(ir, name)
     database = open_database(os.environ, ir)
     done = attempts.finished(node, database)
     if done is None:
         attempts.clear_leftovers(ir, node, database)
-        with ExitStack() as held:
-            if name == "Pusher":
-                _make_ready_to_push(held, ir, node, database, run)
-            done = run_node(ir, node, database)
+        done = _run(ir, node, database, run)
     print_node(done, entry.console())
 
 
@@ -52,17 +47,19 @@ def _find(ir: Any, name: str) -> Any:
     return nodes[name]
 
 
-def _make_ready_to_push(held: ExitStack, ir: Any, node: Any, database: Any, run: Run) -> None:
-    """As a local run does: no rollback at the same time, and a push from the cache only of what is still served."""
+def _run(ir: Any, node: Any, database: Any, run: Run) -> Any:
+    """As the local runner does; while models are pushed, no rollback and no other run pushes."""
     from kubeflow.attempts import results
     from pipeline.dag import Paths
-    from pipeline.local import must_push
+    from pipeline.local import run_in_turn
     from pipeline.lock import locked
 
-    held.enter_context(locked(run.root))
-    paths = Paths(data="", root=str(run.root))
-    if must_push(results(ir, database), Path(paths.serving), run.read_parameters().accepted_refused):
-        node.execution_options.caching_options.enable_cache = False
+    serving = Path(Paths(data="", root=str(run.root)).serving)
+    accepted_refused = run.read_parameters().accepted_refused
+    if node.node_info.id != "Pusher":
+        return run_in_turn(ir, node, database, {}, serving, accepted_refused)
+    with locked(run.root):
+        return run_in_turn(ir, node, database, results(ir, database), serving, accepted_refused)
 
 
 def _check_gpus(name: str) -> None:
