@@ -21,7 +21,7 @@ TOOLS = ("buildah", "podman", "runc", "debootstrap")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 # crun asks for more than this kind of machine allows, and so do podman's default limits.
 PODMAN = [
-    *("podman", "--runtime", "runc", "run", "--rm", "--network=host", "--cgroups=disabled"),
+    *("podman", "--runtime", "runc", "run", "--rm", "--network=host"),
     *("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"),
 ]
 CONFINED = ["--read-only", "--read-only-tmpfs=false", "--cap-drop=all", "--security-opt=no-new-privileges"]
