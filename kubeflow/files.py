@@ -21,11 +21,10 @@ class Run:
 
     def write(self, ir: Any, parameters: "Parameters") -> None:
         """The compiled pipeline last: a node that finds it finds the rest."""
-        from google.protobuf import json_format
-
         self.folder.mkdir(parents=True, exist_ok=True)
-        _replace(self.folder / "parameters.json", json.dumps(asdict(parameters), indent=2) + "\n")
-        _replace(self.folder / "pipeline.json", json_format.MessageToJson(ir, sort_keys=True) + "\n")
+        _replace(self.folder / "parameters.json", (json.dumps(asdict(parameters), indent=2) + "\n").encode())
+        # As JSON it could be read only where every message packed into it is imported.
+        _replace(self.folder / "pipeline.pb", ir.SerializeToString(deterministic=True))
 
     def read_pipeline(self) -> Any:
         """TFX's `pipeline_pb2.Pipeline`, compiled for this run.
@@ -33,18 +32,17 @@ class Run:
         Raises:
           UserError: `prepare` did not run here.
         """
-        from google.protobuf import json_format
         from tfx.proto.orchestration import pipeline_pb2
 
-        return json_format.Parse(self._read("pipeline.json"), pipeline_pb2.Pipeline())
+        return pipeline_pb2.Pipeline.FromString(self._read("pipeline.pb"))
 
     def read_parameters(self) -> "Parameters":
         return Parameters(**json.loads(self._read("parameters.json")))
 
-    def _read(self, name: str) -> str:
+    def _read(self, name: str) -> bytes:
         path = self.folder / name
         try:
-            return path.read_text(encoding="utf-8")
+            return path.read_bytes()
         except OSError as error:
             raise UserError(
                 f"{path}: {error.strerror}, expected what the step prepare writes: is the volume mounted here?"
@@ -62,7 +60,7 @@ class Parameters:
     config: str
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: Path, content: bytes) -> None:
     aside = path.with_suffix(".incomplete")
-    aside.write_text(text, encoding="utf-8")
+    aside.write_bytes(content)
     aside.replace(path)

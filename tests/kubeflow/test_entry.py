@@ -53,5 +53,5 @@ def test_a_node_with_gpus_that_sees_none_fails_instead_of_training_on_the_cpu(mo
 
 
 def test_a_run_that_was_not_prepared_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"pipeline\.json: No such file or directory, expected what the step prepare"):
+    with pytest.raises(UserError, match=r"pipeline\.pb: No such file or directory, expected what the step prepare"):
         files.Run(tmp_path, "r").read_pipeline()
