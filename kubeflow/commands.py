@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import load_config
-from pipeline.console import captured_output
+from pipeline.console import NO_LOG, captured_output
 
 
 def run_compile(config: str, overrides: Sequence[str], image: str, output: Path) -> None:
     """`flexunet kubeflow compile`."""
     loaded = load_config(config, overrides)
-    with captured_output(Path("/dev/null")) as console:
+    with captured_output(NO_LOG) as console:
         from kubeflow.package import Package, node_graph, write_package
 
         package = Package(loaded, image, node_graph(loaded))
@@ -33,7 +33,7 @@ def run_submit(
     **parameters: Any,
 ) -> None:
     """`flexunet kubeflow submit`."""
-    with captured_output(Path("/dev/null")) as console:
+    with captured_output(NO_LOG) as console:
         from kubeflow import submit
 
         kubeflow = submit.Kubeflow(submit.Target(host, namespace, experiment, service_account))

@@ -29,7 +29,7 @@ def main(name: str, root: Path, run_id: str) -> None:
 
     from kubeflow import attempts
     from kubeflow.database import open_database
-    from pipeline.commands import print_node
+    from pipeline.board import Board
 
     node = _find(ir, name)
     database = open_database(os.environ, ir)
@@ -37,7 +37,7 @@ def main(name: str, root: Path, run_id: str) -> None:
     if done is None:
         attempts.clear_leftovers(ir, node, database)
         done = _run(ir, node, database, run)
-    print_node(done, entry.console())
+    Board(entry.console()).ended(done)
 
 
 def _find(ir: Any, name: str) -> Any:

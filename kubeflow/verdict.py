@@ -30,7 +30,9 @@ def main(root: Path, run_id: str) -> None:
     results = all_results(ir, open_database(os.environ, ir))
     with locked(root):
         metrics = publish_report(results, root, run_id, accepted_refused)
-    print_outcome(metrics, root, entry.console(), accepted_refused)
+    refusal = print_outcome(metrics, root, entry.console(), accepted_refused)
+    if refusal:
+        raise refusal
 
 
 if __name__ == "__main__":

@@ -245,7 +245,12 @@ def inspect(config: str, overrides: tuple[str, ...], batch: int | None, diagram:
 
 @cli.group()
 def kubeflow() -> None:
-    """Compiles the same pipeline for Kubeflow Pipelines, and runs it there: docs/how-to/kubeflow.md."""
+    """Compiles the same pipeline for Kubeflow Pipelines, and runs it there: docs/how-to/kubeflow.md.
+
+    Examples:
+      flexunet kubeflow compile --config mine.toml --image registry.example/flexunet:1 --output package.yaml
+      flexunet kubeflow submit package.yaml --host http://localhost:8080
+    """
 
 
 @kubeflow.command("compile")
@@ -256,7 +261,8 @@ def kubeflow() -> None:
 def kubeflow_compile(config: str, overrides: tuple[str, ...], image: str, output: Path) -> None:
     """Writes the package for Kubeflow Pipelines 2.
 
-    Example: flexunet kubeflow compile --config mine.toml --image registry/flexunet:1 --output package.yaml
+    Examples:
+      flexunet kubeflow compile --config mine.toml --image registry.example/flexunet:1 --output package.yaml
     """
     from pipeline.checkout import kubeflow_module
 
@@ -266,14 +272,14 @@ def kubeflow_compile(config: str, overrides: tuple[str, ...], image: str, output
 @kubeflow.command("submit")
 @click.argument("package", type=_FILE)
 @click.option("--host", required=True, envvar="KF_PIPELINES_ENDPOINT", metavar="URL", help="Kubeflow Pipelines.")
-@click.option(
-    "--namespace", default="kubeflow", show_default=True, help="Of the runs; a profile's, where there are any."
-)
+@click.option("--namespace", metavar="NAME", help="Of your profile, where Kubeflow has several users.")
 @click.option("--experiment", default="flexunet", show_default=True, help="Groups runs on Kubeflow's pages.")
 @click.option("--service-account", default="flexunet-pipeline", show_default=True, help="Who the run's pods are.")
-@click.option("--name", help="Of the run.  [the date and time]")
-@click.option("--data", help="Records, below the volume's mount path.  [the package's]")
-@click.option("--span", type=click.IntRange(min=1), metavar="N", help="The newest span to read.  [the newest there is]")
+@click.option("--name", help="Of the run.  [default: the date and time]")
+@click.option("--data", help="Records, below the volume's mount path.  [default: the package's]")
+@click.option(
+    "--span", type=click.IntRange(min=1), metavar="N", help="The newest span to read.  [default: the newest there is]"
+)
 @_SET
 @click.option(
     "--accept-refused", metavar="REASON", callback=_not_blank, help="Pushes the model though the gate refuses it."
@@ -284,7 +290,9 @@ def kubeflow_compile(config: str, overrides: tuple[str, ...], image: str, output
 def kubeflow_submit(package: Path, overrides: tuple[str, ...], **options: Any) -> None:
     """Uploads PACKAGE, runs it and follows it; exits as `flexunet run` does: 2 and 4 if the model is refused.
 
-    Example: flexunet kubeflow submit package.yaml --host http://localhost:8888 --set train.epochs=20
+    Examples:
+      flexunet kubeflow submit package.yaml --host http://localhost:8080 --set train.epochs=20
+      flexunet kubeflow submit package.yaml --host http://localhost:8080 --schedule "0 0 3 * * *"
     """
     from pipeline.checkout import kubeflow_module
 

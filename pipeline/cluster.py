@@ -25,9 +25,9 @@ _PER_NODE: Final[dict[str, dict[str, Any]]] = {
 class Toleration(Section):
     """A taint of cluster nodes that a node of the pipeline may run on."""
 
-    key: str = ""
-    operator: Literal["Exists", "Equal"] = "Exists"
-    value: str = ""
+    key: str = Field(default="", description='Of the taint; "": any.')
+    operator: Literal["Exists", "Equal"] = Field(default="Exists", description="Exists: whatever its value is.")
+    value: str = Field(default="", description="Of the taint, for Equal.")
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = Field(default="", description='"": any.')
 
     @model_validator(mode="after")
@@ -48,11 +48,11 @@ class NodeConfig(Section):
     gpu_resource: str = Field(default="nvidia.com/gpu", min_length=1, description="How the cluster calls a GPU.")
     shared_memory: Memory | None = Field(default=None, description="Size of /dev/shm; unset: the 64 MB of containers.")
     node_selector: dict[str, str] = Field(default_factory=dict, description="Labels of the cluster's nodes.")
-    tolerations: tuple[Toleration, ...] = ()
+    tolerations: tuple[Toleration, ...] = Field(default=(), description="Taints that the node may run on.")
     timeout_seconds: int | None = Field(default=None, ge=1, description="Of one attempt.")
-    retries: int = Field(default=2, ge=0, le=100)
+    retries: int = Field(default=2, ge=0, le=100, description="How often a failed or killed node is started again.")
     retry_wait_seconds: int = Field(default=30, ge=0, le=3600, description="Doubled after each attempt.")
-    env: dict[VariableName, str] = Field(default_factory=dict)
+    env: dict[VariableName, str] = Field(default_factory=dict, description="More of the container's environment.")
     secrets: dict[ObjectName, dict[SecretKey, VariableName]] = Field(
         default_factory=dict, description="Keys of Kubernetes secrets as environment: {secret = {key = 'VARIABLE'}}."
     )
@@ -72,15 +72,18 @@ class KubeflowConfig(Section):
     """Where a cluster keeps what the pipeline reads and writes, and what each node gets: docs/how-to/kubeflow.md."""
 
     volume_claim: ObjectName = Field(default="flexunet-data", description="Mounted by every node: ReadWriteMany.")
-    mount_path: str = Field(default="/mnt/flexunet", pattern=r"^(/[A-Za-z0-9._-]+)+$")
+    mount_path: str = Field(
+        default="/mnt/flexunet", pattern=r"^(/[A-Za-z0-9._-]+)+$", description="Where every node finds the volume."
+    )
     data: str = Field(default="records", min_length=1, description="Default of the run's `data`, below mount_path.")
     root: str = Field(default="runs/main", min_length=1, description="Folder of the runs, below mount_path.")
     database_secret: ObjectName = Field(default="flexunet-metadata", description="How ML Metadata is reached.")
-    service_account: ObjectName = "flexunet-pipeline"
-    image_pull_secrets: tuple[ObjectName, ...] = ()
-    image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
+    image_pull_secrets: tuple[ObjectName, ...] = Field(default=(), description="Secrets of the images' registry.")
+    image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(
+        default="IfNotPresent", description="When a machine asks the registry for the image."
+    )
     run_as_user: int = Field(default=65532, ge=1, description="Never root.")
-    run_as_group: int = Field(default=65532, ge=1)
+    run_as_group: int = Field(default=65532, ge=1, description="Nor root's.")
     defaults: NodeConfig = Field(default_factory=NodeConfig, description="Of all nodes.")
     nodes: dict[str, NodeConfig] = Field(default_factory=dict, description="By node: Trainer, Transform, ...")
 

@@ -98,13 +98,13 @@ def test_nodes_that_start_at_once_on_an_empty_database_do_no_harm(
         for start in starts:
             assert start.result().exit_code == 0, start.result().text
     database_name = empty["database"]
-    types = database_server.ask(database_name, 'SELECT name, count(*) FROM "Type" GROUP BY name, type_kind')
+    types = database_server.ask(database_name, "SELECT name, count(*) FROM type GROUP BY name, type_kind")
     assert {count for _, count in types} == {"1"}
-    contexts = database_server.ask(database_name, 'SELECT name, count(*) FROM "Context" GROUP BY name, type_id')
+    contexts = database_server.ask(database_name, "SELECT name, count(*) FROM context GROUP BY name, type_id")
     assert {count for _, count in contexts} == {"1"}
     [[complete]] = database_server.ask(
         database_name,
-        f'SELECT count(*) FROM "Execution" WHERE last_known_state = {metadata_store_pb2.Execution.COMPLETE}',
+        f"SELECT count(*) FROM execution WHERE last_known_state = {metadata_store_pb2.Execution.COMPLETE}",
     )
     assert complete == "2"
 

@@ -265,4 +265,5 @@ def test_the_wheel_ships_neither_kubeflow_nor_tests() -> None:
     root = Path(packages.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
     shipped = {name.partition(".")[0] for name in done.stdout.split()}
-    assert shipped == {"pipeline", "dataset", "transform_module", "trainer_module", "components", "serving"}
+    assert not shipped & {"kubeflow", "tests"}
+    assert shipped >= {"pipeline", "dataset", "transform_module", "trainer_module", "components", "serving"}

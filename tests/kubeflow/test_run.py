@@ -154,7 +154,7 @@ def test_a_refused_model_is_not_pushed_and_fails_the_run_with_the_gates_words(st
 
 
 def test_the_metadata_is_in_postgresql_and_nowhere_else(story: Story, database_server: Server, mount: Path) -> None:
-    [[executions]] = database_server.ask("metadata", 'SELECT count(*) FROM "Execution"')
+    [[executions]] = database_server.ask("metadata", "SELECT count(*) FROM execution")
     assert int(executions) == 4 * len(NODES)
     assert list(mount.rglob("metadata.db*")) == []
 
@@ -169,12 +169,12 @@ def test_no_credential_reaches_the_volume_or_a_log(story: Story, cluster: Cluste
 def test_a_node_that_is_done_is_left_alone_by_a_retry(
     story: Story, cluster: Cluster, fork_server: ForkServer, package: Package, database_server: Server
 ) -> None:
-    before = database_server.ask("metadata", 'SELECT id, last_known_state FROM "Execution" ORDER BY id')
+    before = database_server.ask("metadata", "SELECT id, last_known_state FROM execution ORDER BY id")
     for task in ("transform", "baseline-resolver", "pusher"):
         attempt = cluster._attempt(story.first, task, 9, {}, fork_server.start, None)
         assert attempt.exit_code == 0, attempt.text
         assert " 0.0 s" in attempt.text
-    assert database_server.ask("metadata", 'SELECT id, last_known_state FROM "Execution" ORDER BY id') == before
+    assert database_server.ask("metadata", "SELECT id, last_known_state FROM execution ORDER BY id") == before
 
 
 def test_a_node_of_another_run_is_told_that_nothing_was_prepared(
