@@ -25,7 +25,7 @@ def run_submit(
     host: str,
     namespace: str | None,
     experiment: str,
-    service_account: str,
+    service_account: str | None,
     name: str | None,
     schedule: str | None,
     wait: bool,
@@ -36,7 +36,8 @@ def run_submit(
     with captured_output(NO_LOG) as console:
         from kubeflow import submit
 
-        kubeflow = submit.Kubeflow(submit.Target(host, namespace, experiment, service_account))
+        account = service_account or submit.read_settings(package).service_account
+        kubeflow = submit.Kubeflow(submit.Target(host, namespace, experiment, account))
         version = kubeflow.upload(package)
         given = submit.run_parameters(**parameters)
         run_name = name or f"flexunet {datetime.datetime.now():%Y-%m-%d %H:%M:%S}"

@@ -18,7 +18,8 @@ import kfp_server_api
 import urllib3.exceptions
 import yaml
 
-from kubeflow.package import PIPELINE_NAME, VERDICT, task_name
+from kubeflow.package import PIPELINE_NAME, PREPARE, VERDICT, task_name
+from pipeline.cluster import KubeflowConfig
 from pipeline.errors import ModelRefused, NodeFailed, ServingRefused, UserError
 
 # A token is a credential: from the environment only. Without one, kfp takes what the cluster or its own settings give.
@@ -61,7 +62,8 @@ class Kubeflow:
 
     def upload(self, package: Path) -> tuple[str, str]:
         """Ids of the pipeline and of the version that holds this package; the same file is uploaded once."""
-        name = _checked_name(package)
+        # A version's name says what is in it.
+        name = hashlib.sha256(package.read_bytes()).hexdigest()[:12]
         with _asking(self._target.host):
             pipeline = self._client.get_pipeline_id(PIPELINE_NAME)
             if pipeline is None:
@@ -176,20 +178,20 @@ def run_parameters(
     return {name: value for name, value in given.items() if value}
 
 
-def _checked_name(package: Path) -> str:
-    """A version's name says what is in it.
+def read_settings(package: Path) -> KubeflowConfig:
+    """`[kubeflow]` as the package was compiled with: it stands among the arguments of prepare.
 
     Raises:
       UserError: it is no package of this project.
     """
-    text = package.read_text(encoding="utf-8")
     try:
-        documents = [document for document in yaml.safe_load_all(text) if isinstance(document, dict)]
-    except yaml.YAMLError:
-        documents = []
-    if not any(d.get("pipelineInfo", {}).get("name") == PIPELINE_NAME for d in documents):
-        raise UserError(f"{package}: no package of ours, expected what `flexunet kubeflow compile` writes")
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+        documents = [d for d in yaml.safe_load_all(package.read_text(encoding="utf-8")) if isinstance(d, dict)]
+        [spec] = [d for d in documents if d.get("pipelineInfo", {}).get("name") == PIPELINE_NAME]
+        arguments = spec["deploymentSpec"]["executors"][f"exec-{task_name(PREPARE)}"]["container"]["args"]
+        config = json.loads(arguments[arguments.index("--config") + 1])
+    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{package}: no package of ours, expected what `flexunet kubeflow compile` writes") from None
+    return KubeflowConfig.model_validate(config.get("kubeflow", {}))
 
 
 def _message(task: Any) -> str:

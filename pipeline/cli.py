@@ -274,9 +274,9 @@ def kubeflow_compile(config: str, overrides: tuple[str, ...], image: str, output
 @click.option("--host", required=True, envvar="KF_PIPELINES_ENDPOINT", metavar="URL", help="Kubeflow Pipelines.")
 @click.option("--namespace", metavar="NAME", help="Of your profile, where Kubeflow has several users.")
 @click.option("--experiment", default="flexunet", show_default=True, help="Groups runs on Kubeflow's pages.")
-@click.option("--service-account", default="flexunet-pipeline", show_default=True, help="Who the run's pods are.")
+@click.option("--service-account", metavar="NAME", help="Who the run's pods are.  [default: as in the package]")
 @click.option("--name", help="Of the run.  [default: the date and time]")
-@click.option("--data", help="Records, below the volume's mount path.  [default: the package's]")
+@click.option("--data", help="Records, below the volume's mount path.  [default: as in the package]")
 @click.option(
     "--span", type=click.IntRange(min=1), metavar="N", help="The newest span to read.  [default: the newest there is]"
 )

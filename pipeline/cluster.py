@@ -78,6 +78,7 @@ class KubeflowConfig(Section):
     data: str = Field(default="records", min_length=1, description="Default of the run's `data`, below mount_path.")
     root: str = Field(default="runs/main", min_length=1, description="Folder of the runs, below mount_path.")
     database_secret: ObjectName = Field(default="flexunet-metadata", description="How ML Metadata is reached.")
+    service_account: ObjectName = Field(default="flexunet-pipeline", description="Who the pods of a run are.")
     image_pull_secrets: tuple[ObjectName, ...] = Field(default=(), description="Secrets of the images' registry.")
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(
         default="IfNotPresent", description="When a machine asks the registry for the image."

@@ -9,7 +9,6 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from pipeline import cli
 from pipeline.checkout import kubeflow_module
 from pipeline.cluster import KubeflowConfig
 
@@ -123,8 +122,7 @@ def test_the_account_of_runs_may_neither_list_secrets_nor_make_pods() -> None:
 def test_names_are_the_configs_defaults() -> None:
     settings = KubeflowConfig()
     by_kind = {document["kind"]: document for document in files() if document["kind"] != "Kustomization"}
-    [account] = [p for p in cli.kubeflow_submit.params if p.name == "service_account"]
-    assert by_kind["ServiceAccount"]["metadata"]["name"] == account.default
+    assert by_kind["ServiceAccount"]["metadata"]["name"] == settings.service_account
     claim = by_kind["PersistentVolumeClaim"]
     assert claim["metadata"]["name"] == settings.volume_claim
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]

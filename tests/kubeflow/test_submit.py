@@ -12,7 +12,13 @@ import pytest
 
 from pipeline import cli
 
-PACKAGE = "pipelineInfo:\n  name: flexunet\nschemaVersion: 2.1.0\n"
+CONFIG = '{"classes": [], "kubeflow": {"service_account": "mine"}}'
+PACKAGE = f"""
+pipelineInfo: {{name: flexunet}}
+schemaVersion: 2.1.0
+deploymentSpec:
+  executors: {{exec-prepare: {{container: {{args: ["--config", '{CONFIG}', "--nodes", "RecordGen"]}}}}}}
+"""
 ACCEPTED = "foreground Dice 0.9000 on 6 test images\npassed: foreground Dice is 0.9\naccepted; the model is version 1\n"
 REFUSED = (
     "foreground Dice 0.1000 on 6 test images\nFAILED: foreground Dice is 0.1: it must be at least 0.5\n"
@@ -149,7 +155,7 @@ def test_a_run_is_uploaded_started_and_followed_to_its_verdict(
     assert printed.err == ""
     body = api.body_of("POST", "/apis/v2beta1/runs")
     assert body["runtime_config"]["parameters"] == {"data": "more", "span": 2, "overrides": ["train.epochs=3"]}
-    assert body["service_account"] == "flexunet-pipeline" and body["experiment_id"] == "e1"
+    assert body["service_account"] == "mine" and body["experiment_id"] == "e1"
 
 
 def test_the_same_package_is_uploaded_once(api: Api, host: str, package: Path) -> None:
