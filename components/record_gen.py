@@ -13,7 +13,7 @@ from google.protobuf import wrappers_pb2
 from tfx.components.example_gen import component, driver, utils
 from tfx.components.example_gen.import_example_gen import executor
 from tfx.dsl.components.base import executor_spec
-from tfx.proto import example_gen_pb2
+from tfx.proto import example_gen_pb2, range_config_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, proto_utils
 
@@ -76,14 +76,20 @@ class RecordGen(component.FileBasedExampleGen):
     DRIVER_CLASS = Driver
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
-    def __init__(self, data_directory: str, spans: int, code: str) -> None:
+    def __init__(self, data_directory: str, spans: int, code: str, newest: int | None = None) -> None:
         splits = [
             example_gen_pb2.Input.Split(name=name, pattern=f"span-{{SPAN}}/version-{{VERSION}}/{name}/*.tfrecord.gz")
             for name in SPLITS
         ]
         settings = example_gen_pb2.CustomConfig()
         settings.custom_config.Pack(wrappers_pb2.StringValue(value=json.dumps({"spans": spans, "code": code})))
-        super().__init__(data_directory, example_gen_pb2.Input(splits=splits), custom_config=settings)
+        span = range_config_pb2.StaticRange(start_span_number=newest, end_span_number=newest)
+        super().__init__(
+            data_directory,
+            example_gen_pb2.Input(splits=splits),
+            custom_config=settings,
+            range_config=range_config_pb2.RangeConfig(static_range=span) if newest is not None else None,
+        )
 
 
 def _versions_before(data: Path, span: int, count: int) -> list[Path]:

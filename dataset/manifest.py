@@ -27,19 +27,25 @@ def read_manifest(data: Path) -> dict[str, Any]:
     return manifest
 
 
-def newest_spans(data: Path, count: int) -> list[dict[str, Any]] | None:
+def newest_spans(data: Path, count: int, newest: int | None = None) -> list[dict[str, Any]] | None:
     """What is known of the records that a run will read, newest first; None for records that were made elsewhere.
 
+    `newest` is the newest span to read, where that is not the newest there is.
+
     Raises:
-      UserError: no records at all, or the newest ones are not those that the manifest describes.
+      UserError: no records at all, not that span, or the newest are not those that the manifest describes.
     """
     found = versions(data)
+    if newest is not None:
+        if newest not in found:
+            raise UserError(f"{data}: no span {newest}, expected one of {', '.join(map(str, found)) or 'none'}")
+        found = {span: path for span, path in found.items() if span <= newest}
     if found and not (data / MANIFEST).exists():
         return None
     described = {entry["span"]: entry for entry in read_manifest(data)["spans"]}
-    newest = sorted(found, reverse=True)[:count]
-    entries = [described[span] for span in newest if span in described]
-    if not entries or [version_path(data, e) for e in entries] != [found[span] for span in newest]:
+    spans = sorted(found, reverse=True)[:count]
+    entries = [described[span] for span in spans if span in described]
+    if not entries or [version_path(data, e) for e in entries] != [found[span] for span in spans]:
         raise UserError(f"{data}: {MANIFEST} does not describe its newest records: run `flexunet ingest` again")
     return entries
 

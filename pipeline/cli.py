@@ -5,7 +5,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import click
 from click.shell_completion import CompletionItem, get_completion_class
@@ -243,6 +243,62 @@ def inspect(config: str, overrides: tuple[str, ...], batch: int | None, diagram:
     run_inspect(config, overrides, batch, diagram)
 
 
+@cli.group()
+def kubeflow() -> None:
+    """Compiles the same pipeline for Kubeflow Pipelines, and runs it there: docs/how-to/kubeflow.md.
+
+    Examples:
+      flexunet kubeflow compile --config mine.toml --image registry.example/flexunet:1 --output package.yaml
+      flexunet kubeflow submit package.yaml --host http://localhost:8080
+    """
+
+
+@kubeflow.command("compile")
+@_CONFIG
+@_SET
+@click.option("--image", required=True, metavar="I", help="Image of kubeflow/Dockerfile, where the cluster finds it.")
+@click.option("--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="YAML file to write.")
+def kubeflow_compile(config: str, overrides: tuple[str, ...], image: str, output: Path) -> None:
+    """Writes the package for Kubeflow Pipelines 2.
+
+    Examples:
+      flexunet kubeflow compile --config mine.toml --image registry.example/flexunet:1 --output package.yaml
+    """
+    from pipeline.checkout import kubeflow_module
+
+    kubeflow_module("commands").run_compile(config, overrides, image, output)
+
+
+@kubeflow.command("submit")
+@click.argument("package", type=_FILE)
+@click.option("--host", required=True, envvar="KF_PIPELINES_ENDPOINT", metavar="URL", help="Kubeflow Pipelines.")
+@click.option("--namespace", metavar="NAME", help="Of your profile, where Kubeflow has several users.")
+@click.option("--experiment", default="flexunet", show_default=True, help="Groups runs on Kubeflow's pages.")
+@click.option("--service-account", metavar="NAME", help="Who the run's pods are.  [default: as in the package]")
+@click.option("--name", help="Of the run.  [default: the date and time]")
+@click.option("--data", help="Records, below the volume's mount path.  [default: as in the package]")
+@click.option(
+    "--span", type=click.IntRange(min=1), metavar="N", help="The newest span to read.  [default: the newest there is]"
+)
+@_SET
+@click.option(
+    "--accept-refused", metavar="REASON", callback=_not_blank, help="Pushes the model though the gate refuses it."
+)
+@click.option("--schedule", metavar="CRON", help="Runs again and again instead: seconds first, such as '0 0 3 * * *'.")
+@click.option("--wait/--no-wait", default=True, help="Follows the run to its verdict.")
+@click.option("--poll-seconds", default=5.0, show_default=True, type=click.FloatRange(min=0.1), help="While it waits.")
+def kubeflow_submit(package: Path, overrides: tuple[str, ...], **options: Any) -> None:
+    """Uploads PACKAGE, runs it and follows it; exits as `flexunet run` does: 2 and 4 if the model is refused.
+
+    Examples:
+      flexunet kubeflow submit package.yaml --host http://localhost:8080 --set train.epochs=20
+      flexunet kubeflow submit package.yaml --host http://localhost:8080 --schedule "0 0 3 * * *"
+    """
+    from pipeline.checkout import kubeflow_module
+
+    kubeflow_module("commands").run_submit(package, overrides=list(overrides), **options)
+
+
 @cli.command()
 @_ROOT
 @click.option("--against", metavar="RUN", help="Compares with another run: its id, or how that begins, or a folder.")
@@ -341,6 +397,11 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def exit_with(command: Callable[[], Any]) -> NoReturn:
+    """Runs a command, prints its error in one line and exits with the code of the contract."""
+    sys.exit(_exit_code(command))
 
 
 def _exit_code(command: Callable[[], Any], arguments: list[str] | None = None) -> int:

@@ -76,7 +76,7 @@ def run_pipeline(
 ) -> None:
     """`flexunet run`."""
     loaded = load_config(config, overrides)
-    warning = _check_data(data, loaded)
+    warning = check_data(data, loaded)
     log = _log_file(root)
     with locked(root), captured_output(log) as console:
         if warning:
@@ -92,7 +92,7 @@ def run_evaluate(
     from serving.exported import model_directory
 
     loaded = load_config(config, overrides)
-    warning = _check_data(data, loaded, training=False)
+    warning = check_data(data, loaded, training=False)
     directory = model_directory(model)
     compared = model_directory(baseline) if baseline else None
     with captured_output(NO_LOG) as console:
@@ -254,14 +254,16 @@ def _log_file(root: Path) -> Path:
     return root / "logs" / f"{datetime.datetime.now():%Y%m%d-%H%M%S}.log"
 
 
-def _check_data(data: Path, config: Config, training: bool = True) -> str:
+def check_data(data: Path, config: Config, training: bool = True, newest: int | None = None) -> str:
     """Refuses records that the config does not fit; returns a warning, or nothing.
+
+    `newest` is the newest span to read, where that is not the newest there is.
 
     Records made elsewhere have no manifest; Transform checks every mask's colours all the same.
     """
     from dataset.manifest import newest_spans
 
-    spans = newest_spans(data, config.dataset.spans)
+    spans = newest_spans(data, config.dataset.spans, newest)
     if spans is None:
         return f"{data}: records without dataset.json: nothing is known of near-duplicates across their splits"
     for span in spans:
@@ -322,7 +324,6 @@ def _run(
     with busy(console, "loading TFX"):
         from pipeline import local
         from pipeline.board import Board
-        from reporting.files import DETAILS_FILE
     try:
         with Board(console) as board:
             metrics = local.run(config, data, root, beam_args, board.ended, accept_refused, board.started)
@@ -331,11 +332,21 @@ def _run(
             traceback.print_exc(file=file)
         what = str(error) if isinstance(error, NodeFailed) else f"the run failed: {type(error).__name__}: {error}"
         raise NodeFailed(f"{what}\nfull log: {log}") from error
+    print_outcome(metrics, root, console, accept_refused)
+    return metrics
+
+
+def print_outcome(
+    metrics: dict[str, Any], root: Path, console: Console, accept_refused: str
+) -> ModelRefused | ServingRefused | None:
+    """Scores, the gate's words and the verdict of the run whose report lies in `root`; the refusal, if there is one."""
+    from reporting.files import DETAILS_FILE
+
     details = json.loads((root / "report" / DETAILS_FILE).read_text(encoding="utf-8"))
     print_scores(metrics, details, console)
     print_checks(metrics, details, console)
     _print_verdict(metrics, root, console, accept_refused)
-    return metrics
+    return _refusal(metrics, root, accept_refused)
 
 
 def _print_verdict(metrics: dict[str, Any], root: Path, console: Console, accept_refused: str) -> None:

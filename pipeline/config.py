@@ -8,14 +8,16 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, TypeVar, cast
+from typing import Annotated, Any, Final, Literal, Self, TypeVar, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipeline import features
+from pipeline.cluster import KubeflowConfig
 from pipeline.errors import UserError
+from pipeline.section import Section
 
 PRESETS: Final = Path(__file__).parent / "configs"
 
@@ -30,12 +32,6 @@ SIZE_QUARTILES: Final = ("smallest", "small", "large", "largest")
 
 class ConfigError(UserError):
     """A configuration that cannot be used; names file, key, what was got and what was expected."""
-
-
-class Section(BaseModel):
-    """A frozen group of settings; unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SegmentationClass(Section):
@@ -355,6 +351,7 @@ class Config(TrainerConfig):
     dataset: DatasetConfig = Field(default_factory=DatasetConfig)
     serving: ServingConfig = Field(default_factory=ServingConfig)
     gate: GateConfig = Field(default_factory=GateConfig)
+    kubeflow: KubeflowConfig = Field(default_factory=KubeflowConfig)
 
     @field_validator("classes")
     @classmethod
@@ -462,17 +459,18 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
-    for override in overrides:
-        _apply(values, override)
-    return config_from(values, " ".join([str(path), *(f"--set {override}" for override in overrides)]))
+    return config_from(values, str(path), overrides)
 
 
-def config_from(values: Mapping[str, Any], source: str) -> Config:
-    """Checks plain values.
+def config_from(values: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> Config:
+    """Checks plain values, to which `a.b=value` overrides are applied.
 
     Raises:
       ConfigError: one line for each mistake.
     """
+    for override in overrides:
+        _apply(values, override)
+    source = " ".join([source, *(f"--set {override}" for override in overrides)])
     try:
         return Config.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
@@ -551,7 +549,7 @@ def _suggestion(location: tuple[int | str, ...]) -> str:
     """The closest key of the same section, else of any: a right key is often in the wrong section, or in none."""
     section: Any = Config
     for name in location[:-1]:
-        section = SegmentationClass if isinstance(name, int) else _section_type(section, name)
+        section = _section_type(section, name)
     choices, wrong = list(section.model_fields), str(location[-1])
     close = difflib.get_close_matches(wrong, choices, n=1)
     if not close:
@@ -565,12 +563,14 @@ def key_names() -> list[str]:
     """Every `section.key` that `--set` takes."""
     return [
         f"{name}.{key}"
-        for name in Config.model_fields
-        if (section := _section_type(Config, name)) is not Config
-        for key in section.model_fields
+        for name, field in Config.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+        for key in field.annotation.model_fields
     ]
 
 
-def _section_type(section: Any, name: str) -> Any:
-    annotation = section.model_fields[name].annotation
-    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else section
+def _section_type(section: Any, name: int | str) -> Any:
+    """The section at a key; of a tuple or a dict of sections that of its items, whose numbers or names follow."""
+    field = section.model_fields.get(name)
+    kinds = [field.annotation, *get_args(field.annotation)] if field else []
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), section)

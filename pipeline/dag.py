@@ -47,6 +47,8 @@ class Paths:
 
     data: str
     root: str
+    # The newest span to read; None: the newest there is.
+    span: int | None = None
 
     @property
     def serving(self) -> str:
@@ -61,7 +63,7 @@ class Paths:
 def create_pipeline(
     config: Config,
     paths: Paths,
-    metadata_connection: metadata_store_pb2.ConnectionConfig,
+    metadata_connection: metadata_store_pb2.ConnectionConfig | None,
     beam_args: Sequence[str],
     fingerprint: Callable[[Sequence[str]], str] = code_fingerprint,
     accepted_refused: str = "",
@@ -74,13 +76,15 @@ def create_pipeline(
     Args:
       config: the whole configuration.
       paths: where the records are and where everything goes.
-      metadata_connection: ML Metadata's database.
+      metadata_connection: ML Metadata's database; None where it is told to each node.
       beam_args: options of the Beam runner.
       fingerprint: from module names to a hash of their code.
       accepted_refused: a person's reason to push the model although the gate refuses it; "" for none.
     """
     transform_config = part_of(config, TransformConfig).model_dump_json()
-    examples = record_gen.RecordGen(paths.data, config.dataset.spans, code=fingerprint([record_gen.__name__]))
+    examples = record_gen.RecordGen(
+        paths.data, config.dataset.spans, code=fingerprint([record_gen.__name__]), newest=paths.span
+    )
     schema = record_schema.RecordSchema(
         config=part_of(config, SchemaConfig).model_dump_json(), code=fingerprint([record_schema.__name__])
     )
@@ -103,7 +107,7 @@ def create_pipeline(
         examples=examples.outputs["examples"],
         anomalies=example_validator.outputs["anomalies"],
         config=transform_config,
-        expected=_expected_counts(Path(paths.data), config.dataset.spans),
+        expected=_expected_counts(paths, config.dataset.spans),
         code=fingerprint([mask_validator.__name__]),
     )
     transform = tfx.components.Transform(
@@ -261,9 +265,11 @@ def _custom_config(config: str, function: str, fingerprint: Callable[[Sequence[s
     return {"config": config, "code": fingerprint([function.rpartition(".")[0]])}
 
 
-def _expected_counts(data: Path, spans: int) -> str:
+def _expected_counts(paths: Paths, spans: int) -> str:
     """Of the records that the run will read; "null" where they were made elsewhere or cannot be seen from here."""
-    return mask_validator.expected_counts(newest_spans(data, spans) if (data / MANIFEST).is_file() else None)
+    data = Path(paths.data)
+    is_described = (data / MANIFEST).is_file()
+    return mask_validator.expected_counts(newest_spans(data, spans, paths.span) if is_described else None)
 
 
 def _comparable(config: Config) -> str:

@@ -3,18 +3,12 @@
 import datetime
 import json
 import shutil
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ml_metadata.proto import metadata_store_pb2
 from tfx.components.evaluator.constants import BLESSED_FILE_NAME
-from tfx.dsl.compiler import compiler, constants
 from tfx.orchestration import metadata
-from tfx.orchestration.local import runner_utils
-from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.utils import path_utils
 
 from components.pushes import record_rollbacks
@@ -23,22 +17,10 @@ from pipeline import dag
 from pipeline.beam import LOCAL_BEAM_ARGS
 from pipeline.config import Config
 from pipeline.durations import NodeStart, node_seconds
-from pipeline.errors import NodeFailed, last_line
+from pipeline.launch import NodeResult, compile_run, run_node
 from reporting import files
 from reporting.page import write_page
 from serving.versions import content_hash, pushed_hash, rolled_back, versions
-
-_STATE = metadata_store_pb2.Execution
-
-
-@dataclass(frozen=True)
-class NodeResult:
-    """How one node ended."""
-
-    node: str
-    cached: bool
-    seconds: float
-    outputs: dict[str, str]
 
 
 def run(
@@ -63,24 +45,43 @@ def run(
     pipeline = dag.create_pipeline(
         config, paths, connection, [*LOCAL_BEAM_ARGS, *beam_args], accepted_refused=accepted_refused
     )
-    ir = compiler.Compiler().compile(pipeline)
     record_rollbacks(connection, Path(paths.serving))
     run_id = datetime.datetime.now().isoformat()
-    runtime_parameter_utils.substitute_runtime_parameter(ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
+    ir, database = compile_run(pipeline, run_id), metadata.Metadata(connection)
     results: dict[str, NodeResult] = {}
     nodes = {node.pipeline_node.node_info.id: node.pipeline_node for node in ir.nodes}
     last_seconds = node_seconds(connection)
     for name, node in nodes.items():
         waiting = tuple(nodes)[len(results) + 1 :]
         on_start(NodeStart(name, waiting, last_seconds.get(name)))
-        if name == "Pusher" and _must_push(results, Path(paths.serving), accepted_refused):
-            node.execution_options.caching_options.enable_cache = False
-        results[name] = _run_node(ir, node)
-        if name == "ServingValidator" and results[name].cached and _was_not_servable(results):
-            node.execution_options.caching_options.enable_cache = False
-            results[name] = _run_node(ir, node)
+        results[name] = run_in_turn(ir, node, database, results, Path(paths.serving), accepted_refused)
         on_node(results[name])
-    return _publish_report(results, root, run_id, accepted_refused)
+    return publish_report(results, root, run_id, accepted_refused)
+
+
+def run_in_turn(
+    ir: Any,
+    node: Any,
+    database: metadata.Metadata,
+    before: dict[str, NodeResult],
+    serving: Path,
+    accepted_refused: str,
+) -> NodeResult:
+    """Runs a node after those `before`; what comes from the cache must still hold.
+
+    The Pusher needs all of them in `before`, no other node needs any.
+
+    Raises:
+      NodeFailed: it raised.
+    """
+    name, caching = node.node_info.id, node.execution_options.caching_options
+    if name == "Pusher" and _must_push(before, serving, accepted_refused):
+        caching.enable_cache = False
+    result = run_node(ir, node, database)
+    if name == "ServingValidator" and result.cached and _was_not_servable({**before, name: result}):
+        caching.enable_cache = False
+        result = run_node(ir, node, database)
+    return result
 
 
 def serving_verdict(root: Path) -> dict[str, Any]:
@@ -134,42 +135,8 @@ def _served_hash(serving: Path) -> str | None:
     return pushed_hash(serving / str(served[-1])) if served else None
 
 
-def _run_node(ir: Any, node: Any) -> NodeResult:
-    """Launches one node as LocalDagRunner does, then reads from ML Metadata how it ended."""
-    name, started = node.node_info.id, time.monotonic()
-    deployment = runner_utils.extract_local_deployment_config(ir)
-    connection = deployment.metadata_connection_config
-    handle = metadata.Metadata(getattr(connection, connection.WhichOneof("connection_config")))
-    try:
-        execution = launcher.Launcher(
-            pipeline_node=node,
-            mlmd_connection=handle,
-            pipeline_info=ir.pipeline_info,
-            pipeline_runtime_spec=ir.runtime_spec,
-            executor_spec=runner_utils.extract_executor_spec(deployment, name),
-            custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, name),
-        ).launch()
-    except Exception as error:
-        raise NodeFailed(f"{name} failed: {last_line(error)}") from error
-    with handle:
-        state, outputs = _final_state(handle.store, execution.execution_id if execution else None)
-    if state not in (_STATE.COMPLETE, _STATE.CACHED):
-        raise NodeFailed(f"{name} ended as {_STATE.State.Name(state)}: its inputs could not be resolved")
-    return NodeResult(name, state == _STATE.CACHED, time.monotonic() - started, outputs)
-
-
-def _final_state(store: Any, execution_id: int | None) -> tuple[int, dict[str, str]]:
-    """The state in ML Metadata and the URIs of the outputs; launch() swallows errors of input resolution."""
-    if execution_id is None:
-        return _STATE.UNKNOWN, {}
-    [execution] = store.get_executions_by_id([execution_id])
-    events = [e for e in store.get_events_by_execution_ids([execution_id]) if e.type == metadata_store_pb2.Event.OUTPUT]
-    uris = {artifact.id: artifact.uri for artifact in store.get_artifacts_by_id([e.artifact_id for e in events])}
-    return execution.last_known_state, {event.path.steps[0].key: uris[event.artifact_id] for event in events}
-
-
-def _publish_report(results: dict[str, NodeResult], root: Path, run_id: str, accepted_refused: str) -> dict[str, Any]:
-    """`root/report` shows the last run, also when the report itself came from the cache."""
+def publish_report(results: dict[str, NodeResult], root: Path, run_id: str, accepted_refused: str) -> dict[str, Any]:
+    """`root/report` shows the last run, also when the report itself came from the cache; returns its metrics."""
     source, target = Path(results["Reporter"].outputs["report"]), root / "report"
     metrics = {**files.read_json(source / files.METRICS_FILE), "run_id": run_id}
     serving = root / "serving_model"

@@ -26,7 +26,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Holds `folder/.lock`; makes the folder if it is missing.
 
     Raises:
-      UserError: another process holds it.
+      UserError: another process holds it, or the file system of the folder knows no locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / ".lock")
@@ -34,6 +34,10 @@ def locked(folder: Path) -> Iterator[None]:
         lock.acquire(blocking=False)
     except filelock.Timeout:
         raise UserError(f"{folder}: another run is using this folder; wait for it, or name another folder") from None
+    except NotImplementedError:
+        raise UserError(
+            f"{folder}: its file system knows no locks, expected one that does (NFS from version 4 on)"
+        ) from None
     try:
         yield
     finally:

@@ -1,0 +1,165 @@
+"""The package for Kubeflow Pipelines: one container per TFX node, `prepare` before them and `verdict` after.
+
+TFX's own runner writes packages that open-source Kubeflow cannot run: its resolvers are not implemented there, and
+drivers of custom nodes never run. Here Kubeflow schedules, gives GPUs and secrets, and retries; inside each container
+TFX's launcher does what it does on one machine. docs/decisions/0005-kubeflow.md
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from kfp import compiler, dsl
+
+from kubeflow.resources import give
+from pipeline.cluster import KubeflowConfig, NodeConfig
+from pipeline.config import Config, ConfigError
+from pipeline.errors import UserError
+
+PIPELINE_NAME: Final = "flexunet"
+PREPARE: Final = "Prepare"
+VERDICT: Final = "Verdict"
+_LONGEST_ARGUMENT: Final = 128 * 1024
+
+
+@dataclass(frozen=True)
+class Package:
+    """What is compiled: `upstream` are the nodes of the TFX pipeline, in order, each with those it waits for."""
+
+    config: Config
+    image: str
+    upstream: Mapping[str, Sequence[str]]
+
+
+def node_graph(config: Config) -> dict[str, list[str]]:
+    """Each node of the TFX pipeline and those it waits for, from the one `create_pipeline`."""
+    from pipeline import dag
+    from pipeline.launch import compile_run
+
+    paths = dag.Paths("/nowhere", "/nowhere")
+    # What a node is called and waits for does not depend on the code that it runs.
+    ir = compile_run(dag.create_pipeline(config, paths, None, (), fingerprint=lambda modules: ""), "compile")
+    return {n.pipeline_node.node_info.id: sorted(n.pipeline_node.upstream_nodes) for n in ir.nodes}
+
+
+def write_package(package: Package, output: Path) -> None:
+    """Writes PipelineSpec and PlatformSpec, two documents in one YAML file.
+
+    Raises:
+      UserError: the config names a node that there is not, or cannot travel in an argument.
+    """
+    _check_names(package)
+    aside = output.with_name(f".{output.name}.incomplete.yaml")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        compiler.Compiler().compile(_pipeline(package), str(aside))
+        aside.replace(output)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def task_name(node: str) -> str:
+    """Kubeflow's name of a node's task: RecordGen is record-gen."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", node).lower()
+
+
+def _pipeline(package: Package) -> Any:
+    settings = package.config.kubeflow
+
+    def flexunet(data: str = settings.data, span: int = 0, overrides: list = [], accept_refused: str = ""):  # noqa: B006
+        parameters = {"data": data, "span": span, "overrides": overrides, "accept_refused": accept_refused}
+        prepare = _task(package, PREPARE, _prepare_container(package), parameters)
+        tasks: dict[str, Any] = {}
+        for node, upstream in package.upstream.items():
+            tasks[node] = _task(package, node, _node_container(package, node))
+            tasks[node].after(prepare, *(tasks[name] for name in upstream))
+        waited_for = {name for upstream in package.upstream.values() for name in upstream}
+        last = [task for node, task in tasks.items() if node not in waited_for]
+        _task(package, VERDICT, _verdict_container(package)).after(*last)
+
+    return dsl.pipeline(
+        flexunet, name=PIPELINE_NAME, description="From records to a served model: docs/how-to/kubeflow.md"
+    )
+
+
+def _task(
+    package: Package, node: str, container: Callable[..., Any], parameters: Mapping[str, Any] | None = None
+) -> Any:
+    """A task whose only way to fail the run for good is its own exit code; Kubeflow's cache would know no TFX state."""
+    # KFP takes a component's name from its function and refuses the same twice.
+    container.__name__ = task_name(node).replace("-", "_")
+    task = dsl.container_component(container)(run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER, **(parameters or {}))
+    task.set_caching_options(False).set_display_name(node)
+    settings = package.config.kubeflow.node(node)
+    give(task, settings, package.config.kubeflow)
+    if node not in (PREPARE, VERDICT) and settings.retries:
+        task.set_retry(settings.retries, f"{settings.retry_wait_seconds}s", 2.0, "3600s")
+    return task
+
+
+def _prepare_container(package: Package) -> Callable[..., Any]:
+    config, nodes = _config_json(package.config), ",".join(package.upstream)
+
+    def container(data: str, span: int, overrides: list, accept_refused: str, run_id: str):
+        # Placeholders by now, whatever their types say.
+        arguments: list[Any] = ["--config", config, "--nodes", nodes, "--run-id", run_id, "--data", data]
+        arguments += ["--span", span, "--overrides", overrides, "--accept-refused", accept_refused]
+        return dsl.ContainerSpec(image=package.image, command=["python", "-m", "kubeflow.prepare"], args=arguments)
+
+    return container
+
+
+def _node_container(package: Package, node: str) -> Callable[..., Any]:
+    def container(run_id: str):
+        return dsl.ContainerSpec(
+            image=package.image,
+            command=["python", "-m", "kubeflow.run_node"],
+            args=["--node", node, "--root", _root(package.config.kubeflow), "--run-id", run_id],
+        )
+
+    return container
+
+
+def _verdict_container(package: Package) -> Callable[..., Any]:
+    def container(run_id: str):
+        return dsl.ContainerSpec(
+            image=package.image,
+            command=["python", "-m", "kubeflow.verdict"],
+            args=["--root", _root(package.config.kubeflow), "--run-id", run_id],
+        )
+
+    return container
+
+
+def _root(settings: KubeflowConfig) -> str:
+    return f"{settings.mount_path}/{settings.root}"
+
+
+def _config_json(config: Config) -> str:
+    """Only what was set: the rest are defaults, and those of single nodes must stay recognizable as such.
+
+    Raises:
+      UserError: Argo would read a part of it as a placeholder, or it is longer than Linux takes as one argument.
+    """
+    text = config.model_dump_json(exclude_unset=True)
+    if "{{" in text:
+        raise UserError("the config holds '{{', which Kubeflow would replace, expected none: write the value otherwise")
+    if len(text.encode()) >= _LONGEST_ARGUMENT:
+        raise UserError(f"the config has {len(text.encode())} bytes as JSON, expected less than {_LONGEST_ARGUMENT}")
+    return text
+
+
+def _check_names(package: Package) -> None:
+    known = [*package.upstream, PREPARE, VERDICT]
+    for name, settings in package.config.kubeflow.nodes.items():
+        if name not in known:
+            raise ConfigError(f"kubeflow.nodes.{name}: no such node, expected one of {', '.join(known)}")
+        _check_kind(name, settings)
+
+
+def _check_kind(name: str, settings: NodeConfig) -> None:
+    given = [key for key in ("retries", "beam_args") if key in settings.model_fields_set]
+    if name in (PREPARE, VERDICT) and given:
+        raise ConfigError(f"kubeflow.nodes.{name}.{given[0]}: {name} is never retried and runs no Beam: remove it")

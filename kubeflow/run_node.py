@@ -1,0 +1,85 @@
+"""The container of one TFX node: `python -m kubeflow.run_node --node Trainer --root ROOT --run-id ID`.
+
+It may be killed at any moment and started again: a node that is done is left alone, what a killed attempt left half
+written is removed, and Trainer goes on from its checkpoint. Exit codes are those of `flexunet`: 1 a mistake in what it
+was given, 3 the node failed.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kubeflow import entry
+from kubeflow.environment import GPUS_VARIABLE
+from kubeflow.files import Run
+from pipeline.errors import NodeFailed, UserError
+
+
+@click.command()
+@click.option("--node", "name", required=True, help="TFX's id of the node.")
+@click.option("--root", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the runs.")
+@click.option("--run-id", required=True, help="Kubeflow's id of the run.")
+def main(name: str, root: Path, run_id: str) -> None:
+    """Runs one node of a pipeline that the step prepare compiled."""
+    _check_gpus(name)
+    run = Run(root, run_id)
+    ir = run.read_pipeline()
+
+    from kubeflow import attempts
+    from kubeflow.database import open_database
+    from pipeline.board import Board
+
+    node = _find(ir, name)
+    database = open_database(os.environ, ir)
+    done = attempts.finished(node, database)
+    if done is None:
+        attempts.clear_leftovers(ir, node, database)
+        done = _run(ir, node, database, run)
+    Board(entry.console()).ended(done)
+
+
+def _find(ir: Any, name: str) -> Any:
+    nodes = {node.pipeline_node.node_info.id: node.pipeline_node for node in ir.nodes}
+    if name not in nodes:
+        raise UserError(f"--node {name}: not in this run's pipeline, expected one of {', '.join(nodes)}")
+    return nodes[name]
+
+
+def _run(ir: Any, node: Any, database: Any, run: Run) -> Any:
+    """As the local runner does; while models are pushed, no rollback and no other run pushes."""
+    from kubeflow.attempts import results
+    from pipeline.dag import Paths
+    from pipeline.local import run_in_turn
+    from pipeline.lock import locked
+
+    serving = Path(Paths(data="", root=str(run.root)).serving)
+    accepted_refused = run.read_parameters().accepted_refused
+    if node.node_info.id != "Pusher":
+        return run_in_turn(ir, node, database, {}, serving, accepted_refused)
+    with locked(run.root):
+        return run_in_turn(ir, node, database, results(ir, database), serving, accepted_refused)
+
+
+def _check_gpus(name: str) -> None:
+    """A node that was given GPUs and sees none would train for days on the CPU, and nobody would know.
+
+    Raises:
+      NodeFailed: another number of GPUs than the package asked for.
+    """
+    expected = int(os.environ.get(GPUS_VARIABLE, "0"))
+    if expected == 0:
+        return
+    import tensorflow as tf
+
+    found = len(tf.config.list_physical_devices("GPU"))
+    if found != expected:
+        raise NodeFailed(
+            f"{name} sees {found} GPUs, expected {expected} (kubeflow.nodes.{name}.gpus): "
+            "is the image the CUDA variant, and does the driver of the machine fit it?"
+        )
+
+
+if __name__ == "__main__":
+    entry.run(main)

@@ -1,0 +1,39 @@
+"""The last step of a run: publishes the report and fails the run with the gate's words if the model was refused.
+
+It is never retried: its answer is about the model, and would be the same. Exit codes: 2 the gate, 4 the serving
+validator.
+"""
+
+import os
+from pathlib import Path
+
+import click
+
+from kubeflow import entry
+from kubeflow.files import Run
+
+
+@click.command()
+@click.option("--root", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the runs.")
+@click.option("--run-id", required=True, help="Kubeflow's id of the run.")
+def main(root: Path, run_id: str) -> None:
+    """Prints scores, the gate's checks and the verdict."""
+    run = Run(root, run_id)
+    ir, accepted_refused = run.read_pipeline(), run.read_parameters().accepted_refused
+
+    from kubeflow.attempts import all_results
+    from kubeflow.database import open_database
+    from pipeline.commands import print_outcome
+    from pipeline.local import publish_report
+    from pipeline.lock import locked
+
+    results = all_results(ir, open_database(os.environ, ir))
+    with locked(root):
+        metrics = publish_report(results, root, run_id, accepted_refused)
+    refusal = print_outcome(metrics, root, entry.console(), accepted_refused)
+    if refusal:
+        raise refusal
+
+
+if __name__ == "__main__":
+    entry.run(main)

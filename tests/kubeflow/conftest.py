@@ -1,0 +1,102 @@
+"""A package compiled by the command, a cluster that runs it, a database; what several files share."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kfp_cluster import Cluster, ForkServer
+from kfp_package import Package, read_package
+from postgres_server import Server, postgres
+from small_run import EPOCHS, SETTINGS
+
+from dataset.ingest import ingest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def write_toml(make_config: Any) -> Callable[[Path, str], Path]:
+    """Writes a configuration as a user would: the classes of all tests, then the text given."""
+
+    def write(path: Path, text: str) -> Path:
+        lines = []
+        for segmentation_class in make_config().classes:
+            lines += ["[[classes]]", f'name = "{segmentation_class.name}"', f"color = {list(segmentation_class.color)}"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(lines) + text)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def image_environment() -> dict[str, str]:
+    """What kubeflow/Dockerfile sets; the programs are those of this environment."""
+    return {
+        "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONHASHSEED": "0",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+    }
+
+
+@pytest.fixture(scope="session")
+def database_server() -> Iterator[Server]:
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def fork_server(image_environment: dict[str, str]) -> Iterator[ForkServer]:
+    server = ForkServer(image_environment)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def mount(tmp_path_factory: pytest.TempPathFactory, make_config: Any, write_colorful_pairs: Any) -> Path:
+    """The volume, with records on it."""
+    folder = tmp_path_factory.mktemp("volume")
+    write_colorful_pairs(folder / "photos", 60)
+    ingest(folder / "photos", folder / "records", make_config())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def package_file(tmp_path_factory: pytest.TempPathFactory, mount: Path, write_toml: Any) -> Path:
+    """Compiled by the command line, in a process of its own, from a folder that is not the project's."""
+    folder = tmp_path_factory.mktemp("package")
+    config = write_toml(folder / "mine.toml", SETTINGS.format(mount=mount, epochs=EPOCHS))
+    command = ["kubeflow", "compile", "--config", str(config), "--image", "registry.example/flexunet:1"]
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("flexunet")), *command, "--output", str(folder / "package.yaml")],
+        cwd=folder,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "14 nodes, prepare and verdict" in done.stdout
+    return folder / "package.yaml"
+
+
+@pytest.fixture(scope="session")
+def package(package_file: Path) -> Package:
+    return read_package(package_file)
+
+
+@pytest.fixture(scope="session")
+def cluster(
+    package: Package,
+    database_server: Server,
+    mount: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    image_environment: dict[str, str],
+) -> Cluster:
+    secrets = {"flexunet-metadata": database_server.create_database("metadata")}
+    return Cluster(package, secrets, {"flexunet-data": mount}, tmp_path_factory.mktemp("pods"), image_environment)

@@ -1,0 +1,144 @@
+"""The manifests: valid for Kubernetes, with no more rights than they need, and no secret in them."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from pipeline.checkout import kubeflow_module
+from pipeline.cluster import KubeflowConfig
+
+CLUSTER = Path(__file__).parents[2] / "kubeflow" / "cluster"
+KUBERNETES = "1.32"
+OVERLAYS = ("try-out", "multi-user", "serving")
+# Kustomize's own, and a custom resource of Kubeflow's: Kubernetes has no schema for them.
+OTHER_KINDS = {"Kustomization", "Component", "Profile"}
+
+
+def files() -> list[dict[str, Any]]:
+    found = [yaml.safe_load_all(path.read_text()) for path in sorted(CLUSTER.rglob("*.yaml"))]
+    return [document for documents in found for document in documents]
+
+
+def rendered(overlay: str) -> list[dict[str, Any]]:
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl renders the overlays")
+    command = ["kubectl", "kustomize", str(CLUSTER / "overlays" / overlay)]
+    return list(yaml.safe_load_all(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+
+
+def pods(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Specs of pods and of templates of pods, by name."""
+    found = {d["metadata"]["name"]: d["spec"] for d in documents if d["kind"] == "Pod"}
+    templates = [d for d in documents if d["kind"] in ("StatefulSet", "Deployment", "Job")]
+    return {**found, **{d["metadata"]["name"]: d["spec"]["template"]["spec"] for d in templates}}
+
+
+@pytest.fixture(params=["files", *OVERLAYS])
+def documents(request: Any) -> list[dict[str, Any]]:
+    return files() if request.param == "files" else rendered(request.param)
+
+
+def test_every_document_is_valid(documents: list[dict[str, Any]]) -> None:
+    checked = [document for document in documents if document["kind"] not in OTHER_KINDS]
+    assert checked
+    for document in checked:
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+
+
+def test_no_pod_may_do_more_than_it_needs(documents: list[dict[str, Any]]) -> None:
+    found = pods(documents)
+    assert found
+    for name, pod in found.items():
+        assert pod["automountServiceAccountToken"] is False, name
+        context = pod["securityContext"]
+        assert context["runAsNonRoot"] is True and context["runAsUser"] > 0, name
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        for container in pod["containers"]:
+            inner = container["securityContext"]
+            assert inner["readOnlyRootFilesystem"] is True and inner["allowPrivilegeEscalation"] is False, name
+            assert inner["capabilities"] == {"drop": ["ALL"]}, name
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod), name
+
+
+def test_every_container_says_what_it_takes(documents: list[dict[str, Any]]) -> None:
+    for name, pod in pods(documents).items():
+        for container in pod["containers"]:
+            assert set(container["resources"]["requests"]) >= {"cpu", "memory"}, name
+            assert "memory" in container["resources"]["limits"], name
+
+
+def test_no_file_holds_a_secret() -> None:
+    secrets = [document for document in files() if document["kind"] == "Secret"]
+    assert len(secrets) == 1
+    assert "data" not in secrets[0] and set(secrets[0]["stringData"].values()) == {""}
+    kustomizations = [document for document in files() if document["kind"] in ("Kustomization", "Component")]
+    assert "secret.example.yaml" not in str(kustomizations)
+    assert not any("secretGenerator" in document for document in kustomizations)
+
+
+def test_the_secrets_keys_are_those_that_the_package_reads() -> None:
+    names = kubeflow_module("environment")
+    [secret] = [document for document in files() if document["kind"] == "Secret"]
+    assert set(secret["stringData"]) == {*names.DATABASE_VARIABLES, *names.OPTIONAL_VARIABLES}
+    assert secret["metadata"]["name"] == KubeflowConfig().database_secret
+
+
+def test_the_database_takes_its_password_from_the_secret() -> None:
+    container = pods(files())["flexunet-metadata"]["containers"][0]
+    variables = {variable["name"]: variable for variable in container["env"]}
+    references = {n: v["valueFrom"]["secretKeyRef"] for n, v in variables.items() if n.startswith("POSTGRES_")}
+    assert {name: reference["key"] for name, reference in references.items()} == {
+        "POSTGRES_DB": "database",
+        "POSTGRES_USER": "user",
+        "POSTGRES_PASSWORD": "password",
+    }
+    assert {reference["name"] for reference in references.values()} == {KubeflowConfig().database_secret}
+
+
+def test_only_runs_reach_the_database() -> None:
+    [policy] = [document["spec"] for document in files() if document["kind"] == "NetworkPolicy"]
+    assert policy["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "flexunet-metadata"}
+    assert set(policy["policyTypes"]) == {"Ingress", "Egress"} and policy["egress"] == []
+    [rule] = policy["ingress"]
+    assert rule["from"] == [{"podSelector": {"matchLabels": {"pipelines.kubeflow.org/v2_component": "true"}}}]
+
+
+def test_the_account_of_runs_may_neither_list_secrets_nor_make_pods() -> None:
+    [role] = [document for document in files() if document["kind"] == "Role"]
+    assert not [document for document in files() if document["kind"].startswith("ClusterRole")]
+    for rule in role["rules"]:
+        assert "*" not in [*rule["resources"], *rule["verbs"], *rule["apiGroups"]]
+        if set(rule["resources"]) & {"secrets", "configmaps"}:
+            assert rule["verbs"] == ["get"] and rule["resourceNames"]
+        if "pods" in rule["resources"]:
+            assert rule["verbs"] == ["get"]
+
+
+def test_names_are_the_configs_defaults() -> None:
+    settings = KubeflowConfig()
+    by_kind = {document["kind"]: document for document in files() if document["kind"] != "Kustomization"}
+    assert by_kind["ServiceAccount"]["metadata"]["name"] == settings.service_account
+    claim = by_kind["PersistentVolumeClaim"]
+    assert claim["metadata"]["name"] == settings.volume_claim
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    toolbox = by_kind["Pod"]["spec"]
+    assert toolbox["securityContext"]["runAsUser"] == settings.run_as_user
+    mounts = {mount["name"]: mount["mountPath"] for mount in toolbox["containers"][0]["volumeMounts"]}
+    assert mounts["data"] == settings.mount_path
+
+
+def test_the_server_reads_what_the_runs_push() -> None:
+    documents = rendered("serving")
+    pod = pods(documents)["flexunet-serving"]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert volumes["models"]["persistentVolumeClaim"] == {"claimName": "flexunet-data", "readOnly": True}
+    [mount] = [m for m in pod["containers"][0]["volumeMounts"] if m["name"] == "models"]
+    assert mount["subPath"] == f"{KubeflowConfig().root}/serving_model" and mount["readOnly"] is True
+    kinds = {document["kind"] for document in documents}
+    assert not kinds & {"Namespace", "PersistentVolumeClaim"}
+    assert {document["metadata"].get("namespace") for document in documents} == {"kubeflow"}

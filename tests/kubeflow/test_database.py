@@ -1,0 +1,178 @@
+"""ML Metadata on PostgreSQL: what it cannot write by itself, races, and what is said of a wrong database."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kfp_cluster import Cluster, ForkServer, Run
+from kfp_package import Package
+from ml_metadata import errors
+from ml_metadata.proto import metadata_store_pb2
+from postgres_server import Server
+from tfx.orchestration import metadata
+
+from pipeline.checkout import kubeflow_module
+from pipeline.errors import UserError
+
+database = kubeflow_module("database")
+VARIABLES = kubeflow_module("environment").DATABASE_VARIABLES
+TEXT = '{"config": "{\\"path\\": \\"C:\\\\new\\", \'quoted\'}"} \\'
+
+
+def variables(secret: dict[str, str]) -> dict[str, str]:
+    return {VARIABLES[key]: value for key, value in secret.items()}
+
+
+@pytest.fixture
+def secret(database_server: Server, request: Any) -> dict[str, str]:
+    return database_server.create_database(f"test-{abs(hash(request.node.name))}")
+
+
+def put_and_get(handle: metadata.Metadata) -> str:
+    kind = metadata_store_pb2.ExecutionType(name="Node", properties={"text": metadata_store_pb2.STRING})
+    execution = metadata_store_pb2.Execution(type_id=handle.store.put_execution_type(kind))
+    execution.properties["text"].string_value = TEXT
+    [identity] = handle.store.put_executions([execution])
+    # What was given is not changed.
+    assert execution.properties["text"].string_value == TEXT
+    [found] = handle.store.get_executions_by_id([identity])
+    return found.properties["text"].string_value
+
+
+def test_ml_metadata_by_itself_cannot_write_a_backslash(secret: dict[str, str]) -> None:
+    """When this fails, half of kubeflow/postgresql.py can go."""
+    unprotected = metadata.Metadata(database.connection_config(variables(secret)))
+    with unprotected as handle, pytest.raises(errors.InternalError):
+        put_and_get(handle)
+
+
+def test_backslashes_and_quotes_come_back_as_they_were(secret: dict[str, str]) -> None:
+    with database.PostgresqlMetadata(database.connection_config(variables(secret))) as handle:
+        assert put_and_get(handle) == TEXT
+
+
+def answered_ids(handle: metadata.Metadata) -> list[int]:
+    """Puts five artifacts, changes two of them, asks for four of them by id."""
+    kind = metadata_store_pb2.ArtifactType(name="Kind")
+    artifact = metadata_store_pb2.Artifact(type_id=handle.store.put_artifact_type(kind))
+    ids = handle.store.put_artifacts([artifact] * 5)
+    changed = handle.store.get_artifacts_by_id(ids[1:3])
+    for found in changed:
+        found.uri = "changed"
+    handle.store.put_artifacts(changed)
+    return [found.id - ids[0] for found in handle.store.get_artifacts_by_id([ids[3], ids[0], ids[2], ids[1]])]
+
+
+def test_ml_metadata_by_itself_answers_in_another_order(secret: dict[str, str]) -> None:
+    """When this fails, the other half can go, if it holds for every order."""
+    with metadata.Metadata(database.connection_config(variables(secret))) as handle:
+        assert answered_ids(handle) != [3, 0, 2, 1]
+
+
+def test_what_is_asked_by_id_comes_in_the_order_of_the_question(secret: dict[str, str]) -> None:
+    with database.PostgresqlMetadata(database.connection_config(variables(secret))) as handle:
+        assert answered_ids(handle) == [3, 0, 2, 1]
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("attempt", range(3))
+def test_nodes_that_start_at_once_on_an_empty_database_do_no_harm(
+    attempt: int, package: Package, cluster: Cluster, database_server: Server, fork_server: ForkServer, tmp_path: Path
+) -> None:
+    # The run is prepared in another database, so that the nodes are the first in theirs.
+    elsewhere = database_server.create_database(f"prepared-{attempt}")
+    empty = database_server.create_database(f"empty-{attempt}")
+    run, pods = Run(f"race-{attempt}"), tmp_path / "pods"
+    values = {"data": "records", "span": 0, "overrides": [], "accept_refused": ""}
+    environment = (cluster.volumes, pods, cluster.image_environment)
+    first = Cluster(package, {"flexunet-metadata": elsewhere}, *environment)
+    prepared = first._attempt(run, "prepare", 0, values, fork_server.start, None)
+    assert prepared.exit_code == 0, prepared.text
+    second = Cluster(package, {"flexunet-metadata": empty}, *environment)
+    with ThreadPoolExecutor(2) as pool:
+        starts = [
+            pool.submit(second._attempt, run, task, 0, {}, fork_server.start, None)
+            for task in ("record-gen", "record-schema")
+        ]
+        for start in starts:
+            assert start.result().exit_code == 0, start.result().text
+    database_name = empty["database"]
+    types = database_server.ask(database_name, "SELECT name, count(*) FROM type GROUP BY name, type_kind")
+    assert {count for _, count in types} == {"1"}
+    contexts = database_server.ask(database_name, "SELECT name, count(*) FROM context GROUP BY name, type_id")
+    assert {count for _, count in contexts} == {"1"}
+    [[complete]] = database_server.ask(
+        database_name,
+        f"SELECT count(*) FROM execution WHERE last_known_state = {metadata_store_pb2.Execution.COMPLETE}",
+    )
+    assert complete == "2"
+
+
+def test_sqlite_is_refused_on_a_cluster() -> None:
+    given = {**variables(dict.fromkeys(VARIABLES, "1")), VARIABLES["kind"]: "sqlite"}
+    with pytest.raises(UserError, match="'sqlite', expected postgresql or mysql: the nodes of a cluster cannot share"):
+        database.connection_config(given)
+
+
+def test_what_the_secret_lacks_is_named() -> None:
+    given = variables(dict.fromkeys(VARIABLES, "1"))
+    del given[VARIABLES["password"]]
+    with pytest.raises(UserError, match=r"^FLEXUNET_METADATA_PASSWORD: not set"):
+        database.connection_config(given)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (
+            "postgresql",
+            {
+                "host": "h",
+                "port": "5",
+                "user": "u",
+                "password": "p",
+                "dbname": "d",
+                "skipDbCreation": True,
+                "ssloption": {"sslmode": "verify-full", "sslrootcert": "/ca.pem"},
+            },
+        ),
+        (
+            "mysql",
+            {
+                "host": "h",
+                "port": 5,
+                "user": "u",
+                "password": "p",
+                "database": "d",
+                "skipDbCreation": True,
+                "sslOptions": {"ca": "/ca.pem", "verifyServerCert": True},
+            },
+        ),
+    ],
+)
+def test_a_managed_database_is_reached_by_tls(kind: str, expected: dict[str, Any]) -> None:
+    from google.protobuf import json_format
+
+    secret = {"kind": kind, "host": "h", "port": "5", "database": "d", "user": "u", "password": "p"}
+    tls = {"FLEXUNET_METADATA_SSLMODE": "verify-full", "FLEXUNET_METADATA_SSLROOTCERT": "/ca.pem"}
+    config = database.connection_config({**variables(secret), **tls})
+    assert json_format.MessageToDict(config)[kind] == expected
+
+
+def test_a_database_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tfx.proto.orchestration import pipeline_pb2
+
+    monkeypatch.setattr(database, "_ATTEMPTS", 1)
+    monkeypatch.setattr(metadata, "_MAX_INIT_RETRY", 1)
+    secret = {
+        "kind": "postgresql",
+        "host": "127.0.0.1",
+        "port": "9",
+        "database": "d",
+        "user": "u",
+        "password": "hidden",
+    }
+    with pytest.raises(UserError, match=r"^ML Metadata's database at 127\.0\.0\.1:9 cannot be used: ") as raised:
+        database.open_database(variables(secret), pipeline_pb2.Pipeline())
+    assert len(str(raised.value).splitlines()) == 1 and "hidden" not in str(raised.value)

@@ -1,0 +1,57 @@
+"""How a container ends, and what it checks before it begins."""
+
+from pathlib import Path
+
+import click
+import pytest
+
+from pipeline.checkout import kubeflow_module
+from pipeline.errors import ModelRefused, NodeFailed, UserError
+
+entry = kubeflow_module("entry")
+run_node = kubeflow_module("run_node")
+files = kubeflow_module("files")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(UserError("a mistake"), 1), (ModelRefused("too bad"), 2), (NodeFailed("broken"), 3)]
+)
+def test_an_error_is_one_line_a_code_and_the_pods_last_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, code: int
+) -> None:
+    message = tmp_path / "termination-log"
+    message.touch()
+    monkeypatch.setattr(entry, "_TERMINATION_LOG", message)
+    monkeypatch.setattr(entry.signal, "signal", lambda *given: None)
+    monkeypatch.setattr("sys.argv", ["container"])
+
+    @click.command()
+    def command() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        entry.run(command)
+    assert ended.value.code == code
+    assert capsys.readouterr().err == f"error: {error}\n"
+    assert message.read_text() == str(error)
+
+
+def test_a_long_message_is_cut_to_what_kubernetes_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = tmp_path / "termination-log"
+    message.touch()
+    monkeypatch.setattr(entry, "_TERMINATION_LOG", message)
+    entry._leave_words("x" * 10_000)
+    assert len(message.read_bytes()) == 4096
+
+
+def test_a_node_with_gpus_that_sees_none_fails_instead_of_training_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEXUNET_GPUS", "16")
+    with pytest.raises(NodeFailed, match=r"Trainer sees \d+ GPUs, expected 16 \(kubeflow\.nodes\.Trainer\.gpus\)"):
+        run_node._check_gpus("Trainer")
+    monkeypatch.delenv("FLEXUNET_GPUS")
+    run_node._check_gpus("Trainer")
+
+
+def test_a_run_that_was_not_prepared_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"pipeline\.pb: No such file or directory, expected what the step prepare"):
+        files.Run(tmp_path, "r").read_pipeline()

@@ -1,0 +1,123 @@
+"""What the first step of a run refuses, each in one line and before anything is written."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
+
+from dataset.ingest import ingest
+from pipeline import dag
+from pipeline.checkout import kubeflow_module
+from pipeline.config import Config
+from pipeline.errors import UserError
+from pipeline.launch import compile_run
+
+prepare = kubeflow_module("prepare")
+package = kubeflow_module("package")
+
+
+@pytest.fixture
+def volume(tmp_path: Path, make_config: Callable[..., Config], write_colorful_pairs: Any) -> Path:
+    folder = tmp_path / "volume"
+    write_colorful_pairs(tmp_path / "photos", 20)
+    ingest(tmp_path / "photos", folder / "records", make_config())
+    return folder
+
+
+@pytest.fixture
+def run(volume: Path, make_config: Callable[..., Config]) -> Callable[..., str]:
+    """`run(overrides=[...], ...)`: prepares and gives the error."""
+
+    def prepared(mount: Path = volume, **given: Any) -> str:
+        config = make_config(kubeflow={"mount_path": str(mount)})
+        values = {"data": "records", "span": "0", "overrides": [], "accept-refused": "", **given}
+        values["overrides"] = json.dumps(values["overrides"])
+        options = [f"--{name}={value}" for name, value in values.items()]
+        nodes = ",".join(given.get("nodes", ["RecordGen"]))
+        known = ["--config", config.model_dump_json(exclude_unset=True), "--nodes", nodes, "--run-id", "r"]
+        with pytest.raises(UserError) as raised:
+            CliRunner().invoke(prepare.main, [*known, *options], catch_exceptions=False, standalone_mode=False)
+        return str(raised.value)
+
+    return prepared
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"overrides": ["train.epoch=3"]}, "unknown key train.epoch; did you mean epochs?"),
+        ({"overrides": ["train.epochs=many"]}, "train.epochs: got 'many'"),
+        ({"overrides": ["epochs"]}, "expected section.key=value"),
+        ({"overrides": {"train.epochs": 3}}, "expected a list such as ['train.epochs=20']"),
+        ({"overrides": ["kubeflow.root=x"]}, "kubeflow.root=x is compiled into the package"),
+        ({"data": "nothing"}, "not readable, expected the output of `flexunet ingest`"),
+        ({"span": 7}, "no span 7, expected one of 1"),
+    ],
+)
+def test_a_mistake_of_who_started_the_run_is_one_line(
+    run: Callable[..., str], volume: Path, given: dict[str, Any], message: str
+) -> None:
+    error = run(**given)
+    assert message in error and len(error.splitlines()) == 1
+    assert [path.name for path in volume.iterdir()] == ["records"]
+
+
+def test_a_volume_that_is_not_mounted_is_one_line(run: Callable[..., str], tmp_path: Path) -> None:
+    error = run(mount=tmp_path / "elsewhere")
+    assert error.startswith(f"{tmp_path / 'elsewhere'}: no such folder by user ")
+
+
+def test_an_override_that_changes_the_nodes_needs_another_package(make_config: Callable[..., Config]) -> None:
+    compiled = list(package.node_graph(make_config()))
+    warm = compile_run(
+        dag.create_pipeline(make_config(train={"warm_start": True}), dag.Paths("/d", "/r"), None, [], lambda _: ""), "r"
+    )
+    with pytest.raises(UserError, match=r"differ in WarmStartResolver: .*compile the package again"):
+        prepare._check_nodes(warm, compiled)
+
+
+def beam_args(ir: Any) -> dict[str, list[str]]:
+    deployment = pipeline_pb2.IntermediateDeploymentConfig()
+    ir.deployment_config.Unpack(deployment)
+    found = {}
+    for name, packed in deployment.executor_specs.items():
+        spec = executable_spec_pb2.BeamExecutableSpec()
+        if packed.Unpack(spec):
+            found[name] = list(spec.beam_pipeline_args)
+    return found
+
+
+def test_each_node_gets_its_own_beam_arguments_after_ours(make_config: Callable[..., Config]) -> None:
+    nodes = {"Transform": {"beam_args": ["--runner=FlinkRunner"]}, "Evaluator": {"beam_args": ["--runner=SparkRunner"]}}
+    config = make_config(kubeflow={"defaults": {"beam_args": ["--direct_num_workers=4"]}, "nodes": nodes})
+    paths = dag.Paths("/d", "/r")
+    ir = compile_run(dag.create_pipeline(config, paths, None, ["--runner=Ours"], lambda _: ""), "r")
+    prepare.add_beam_args(ir, config)
+    found = beam_args(ir)
+    assert found["Transform"] == ["--runner=Ours", "--runner=FlinkRunner"]
+    assert found["Evaluator"] == ["--runner=Ours", "--runner=SparkRunner"]
+    assert found["StatisticsGen"] == ["--runner=Ours", "--direct_num_workers=4"]
+    assert found["RecordGen"] == ["--runner=Ours", "--direct_num_workers=4"]
+
+
+def test_beam_arguments_of_a_node_without_beam_are_refused(make_config: Callable[..., Config]) -> None:
+    config = make_config(kubeflow={"nodes": {"Trainer": {"beam_args": ["--runner=FlinkRunner"]}}})
+    ir = compile_run(dag.create_pipeline(config, dag.Paths("/d", "/r"), None, [], lambda _: ""), "r")
+    with pytest.raises(UserError, match=r"kubeflow\.nodes\.Trainer\.beam_args: Trainer does not run Beam"):
+        prepare.add_beam_args(ir, config)
+
+
+def test_the_span_of_a_run_reaches_the_reader(make_config: Callable[..., Config]) -> None:
+    def parameters(span: int | None) -> str:
+        pipeline = dag.create_pipeline(make_config(), dag.Paths("/d", "/r", span), None, [], lambda _: "")
+        [node] = [
+            n.pipeline_node for n in compile_run(pipeline, "r").nodes if n.pipeline_node.node_info.id == "RecordGen"
+        ]
+        return str(node.parameters)
+
+    assert '\\"start_span_number\\": 3' in parameters(3)
+    assert "start_span_number" not in parameters(None)

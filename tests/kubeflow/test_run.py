@@ -1,0 +1,185 @@
+"""A package's whole life on a cluster, in order: a first run whose Trainer is killed twice, and three more.
+
+The first run starts a process for every container, as a cluster does. The others start theirs as forks of one
+interpreter, since importing TFX costs each process ten seconds.
+"""
+
+import json
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kfp_cluster import Cluster, ForkServer, Process, Run, kill
+from kfp_package import Package
+from postgres_server import Server
+from small_run import EPOCHS
+
+from serving.versions import versions
+
+# Alone on two cores the fixture takes minutes; beside other work more than a test's default.
+pytestmark = pytest.mark.timeout(3000)
+
+NODES = {
+    *("record-gen", "record-schema", "statistics-gen", "example-validator", "previous-span-resolver", "drift-reporter"),
+    *("mask-validator", "transform", "trainer", "baseline-resolver", "evaluator", "serving-validator", "pusher"),
+    "reporter",
+}
+RESOLVERS = {"previous-span-resolver", "baseline-resolver"}
+
+
+@dataclass
+class Story:
+    """All runs, and what was on the volume after each."""
+
+    root: Path
+    first: Run
+    second: Run
+    better: Run
+    refused: Run
+    metrics: dict[str, dict[str, Any]]
+    versions: dict[str, list[int]]
+    killed: list[tuple[int, int]]
+
+
+@pytest.fixture(scope="module")
+def story(cluster: Cluster, fork_server: ForkServer, mount: Path) -> Story:
+    root, killed = mount / "runs" / "main", list[tuple[int, int]]()
+    metrics: dict[str, dict[str, Any]] = {}
+    pushed: dict[str, list[int]] = {}
+
+    def kill_twice(task: str, attempt: int, process: Process) -> None:
+        if task == "trainer" and attempt < 2:
+            rows = wait_for_epochs(root, 4 * (attempt + 1))
+            kill(process, (signal.SIGTERM, signal.SIGKILL)[attempt])
+            killed.append((attempt, rows))
+
+    def noted(name: str, run: Run, failed: tuple[str, ...] = ()) -> Run:
+        assert run.failed == list(failed), logs(run)
+        report = root / "report" / "metrics.json"
+        metrics[name] = json.loads(report.read_text()) if report.is_file() else {}
+        pushed[name] = versions(root / "serving_model")
+        return run
+
+    first = noted("first", cluster.run(watch=kill_twice))
+    second = noted("second", cluster.run(start=fork_server.start))
+    longer = {"overrides": [f"train.epochs={EPOCHS + 4}"]}
+    better = noted("better", cluster.run(longer, start=fork_server.start))
+    stricter = {"overrides": ["train.epochs=1", "gate.min_foreground_dice=1.0"]}
+    refused = noted("refused", cluster.run(stricter, start=fork_server.start), ("verdict",))
+    return Story(root, first, second, better, refused, metrics, pushed, killed)
+
+
+def wait_for_epochs(root: Path, count: int) -> int:
+    """Rows of the newest history.csv, once they are that many."""
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        rows = [len(path.read_text().splitlines()) - 1 for path in root.glob("Trainer/model_run/*/history.csv")]
+        if rows and max(rows) >= count:
+            return max(rows)
+        time.sleep(0.01)
+    raise TimeoutError("Trainer did not come to its epochs")
+
+
+def logs(run: Run) -> str:
+    return "\n\n".join(f"{task}: {run.log(task)[-3000:]}" for task in run.failed)
+
+
+def test_every_container_ran_and_the_first_run_passes_the_gate(story: Story) -> None:
+    assert set(story.first.attempts) == {*NODES, "prepare", "verdict"}
+    verdict = story.first.log("verdict")
+    assert "passed: foreground Dice is" in verdict
+    assert "accepted; the model is version 1" in verdict
+    assert story.versions["first"] == [1]
+    assert story.metrics["first"]["run_id"] == story.first.run_id
+
+
+def test_only_the_killed_step_was_started_again(story: Story) -> None:
+    attempts = {task: len(attempts) for task, attempts in story.first.attempts.items()}
+    assert attempts == {**dict.fromkeys(attempts, 1), "trainer": 3}
+    assert [attempt for attempt, _ in story.killed] == [0, 1]
+
+
+def test_a_preempted_trainer_says_so_and_fails(story: Story) -> None:
+    terminated, killed, _ = story.first.attempts["trainer"]
+    assert terminated.exit_code == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM: a retry goes on" in terminated.text
+    assert killed.exit_code == -signal.SIGKILL
+
+
+def test_a_retried_trainer_goes_on_with_the_epoch_after_its_checkpoint(story: Story) -> None:
+    _, second, third = story.first.attempts["trainer"]
+    assert "training goes on with epoch" not in story.first.attempts["trainer"][0].text
+    for attempt, (_, epochs) in zip((second, third), story.killed, strict=True):
+        resumed = int(attempt.text.partition("training goes on with epoch ")[2].split()[0])
+        # The checkpoint of an epoch is written when the next begins.
+        assert epochs <= resumed <= epochs + 2
+    facts = json.loads((story.root / "serving_model" / "1" / "assets.extra" / "training.json").read_text())
+    assert facts["epochs"] == EPOCHS
+    history = (story.root / "report" / "training" / "history.csv").read_text().splitlines()
+    assert history[0].startswith("epoch")
+
+
+def test_what_a_killed_attempt_left_is_removed(story: Story) -> None:
+    assert "removing what an earlier attempt left" in story.first.attempts["trainer"][1].text
+
+
+def test_an_unchanged_second_run_is_cached_and_pushes_nothing(story: Story) -> None:
+    for task in NODES - RESOLVERS:
+        assert " cached " in story.second.log(task), task
+    assert story.versions["second"] == [1]
+    first, second = story.metrics["first"], story.metrics["second"]
+    assert {**second, "run_id": None} == {**first, "run_id": None}
+
+
+def test_changed_settings_are_measured_against_the_pushed_model(story: Story) -> None:
+    assert " cached " in story.better.log("transform") and " done " in story.better.log("trainer")
+    metrics, before = story.metrics["better"], story.metrics["first"]
+    assert metrics["baseline"]["foreground_dice"] == pytest.approx(before["foreground_dice"])
+    assert "foreground_dice against baseline" in [check["check"] for check in metrics["gate"]]
+    assert story.versions["better"] == [1, 2]
+    assert "accepted; the model is version 2" in story.better.log("verdict")
+
+
+def test_a_refused_model_is_not_pushed_and_fails_the_run_with_the_gates_words(story: Story) -> None:
+    assert story.refused.failed == ["verdict"]
+    [attempt] = story.refused.attempts["verdict"]
+    assert attempt.exit_code == 2
+    assert "FAILED: foreground Dice is" in attempt.text
+    assert "error: the gate refused the model, nothing was pushed: foreground Dice is" in attempt.text
+    assert story.versions["refused"] == [1, 2]
+    assert story.metrics["refused"]["pushed_version"] is None
+
+
+def test_the_metadata_is_in_postgresql_and_nowhere_else(story: Story, database_server: Server, mount: Path) -> None:
+    [[executions]] = database_server.ask("metadata", "SELECT count(*) FROM execution")
+    assert int(executions) == 4 * len(NODES)
+    assert list(mount.rglob("metadata.db*")) == []
+
+
+def test_no_credential_reaches_the_volume_or_a_log(story: Story, cluster: Cluster, mount: Path) -> None:
+    password = cluster.secrets["flexunet-metadata"]["password"]
+    texts = [*mount.glob("runs/main/kubeflow/*/*"), *cluster.folder.rglob("log")]
+    assert len(texts) > 60
+    assert [path for path in texts if password in path.read_text(errors="replace")] == []
+
+
+def test_a_node_that_is_done_is_left_alone_by_a_retry(
+    story: Story, cluster: Cluster, fork_server: ForkServer, package: Package, database_server: Server
+) -> None:
+    before = database_server.ask("metadata", "SELECT id, last_known_state FROM execution ORDER BY id")
+    for task in ("transform", "baseline-resolver", "pusher"):
+        attempt = cluster._attempt(story.first, task, 9, {}, fork_server.start, None)
+        assert attempt.exit_code == 0, attempt.text
+        assert " 0.0 s" in attempt.text
+    assert database_server.ask("metadata", "SELECT id, last_known_state FROM execution ORDER BY id") == before
+
+
+def test_a_node_of_another_run_is_told_that_nothing_was_prepared(
+    story: Story, cluster: Cluster, fork_server: ForkServer
+) -> None:
+    attempt = cluster._attempt(Run("another"), "transform", 0, {}, fork_server.start, None)
+    assert attempt.exit_code == 1
+    assert "error: " in attempt.text and "expected what the step prepare writes" in attempt.text

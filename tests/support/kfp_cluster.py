@@ -1,0 +1,267 @@
+"""Runs a package as Kubeflow's driver, launcher and Argo do, each container as a process of this machine.
+
+Containers share the volumes that they mount and nothing else: each has an environment, a working directory and a
+scratch folder of its own. What a process cannot show (image, user, limits, a read-only root) other tests read or run.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from google.protobuf import json_format
+from kfp.pipeline_spec import pipeline_spec_pb2
+from kfp_package import Package
+
+_TYPES = pipeline_spec_pb2.ParameterType
+_PYTHON_TYPES: dict[int, tuple[type, ...]] = {
+    _TYPES.STRING: (str,),
+    _TYPES.NUMBER_INTEGER: (int, float),
+    _TYPES.NUMBER_DOUBLE: (int, float),
+    _TYPES.BOOLEAN: (bool,),
+    _TYPES.LIST: (list,),
+    _TYPES.STRUCT: (dict,),
+}
+_PARALLEL = 2
+
+
+class Process(Protocol):
+    """A started container."""
+
+    pid: int
+
+    def wait(self) -> int: ...
+
+
+# How a container is started: command, environment, working directory, log.
+Start = Callable[[list[str], dict[str, str], Path, Path], Process]
+# Called in a thread while an attempt runs: task, number of the attempt, its process.
+Watch = Callable[[str, int, Process], None]
+
+
+def start_process(command: list[str], environment: dict[str, str], directory: Path, log: Path) -> Process:
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            command, env=environment, cwd=directory, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+
+@dataclass
+class Attempt:
+    """One container of a task."""
+
+    number: int
+    exit_code: int
+    log: Path
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+
+@dataclass
+class Run:
+    """What happened; tasks that never started have no attempts."""
+
+    run_id: str
+    attempts: dict[str, list[Attempt]] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> list[str]:
+        return [task for task, attempts in self.attempts.items() if attempts[-1].exit_code != 0]
+
+    def log(self, task: str) -> str:
+        return self.attempts[task][-1].text
+
+
+@dataclass
+class Cluster:
+    """Secrets by name, volumes by claim, the image's environment."""
+
+    package: Package
+    secrets: Mapping[str, Mapping[str, str]]
+    volumes: Mapping[str, Path]
+    folder: Path
+    image_environment: Mapping[str, str]
+
+    def run(
+        self,
+        parameters: Mapping[str, Any] | None = None,
+        start: Start = start_process,
+        watch: Watch | None = None,
+    ) -> Run:
+        """Runs all tasks, two at a time; what waits for a failed one never starts."""
+        run, values = Run(str(uuid.uuid4())), self._parameters(parameters or {})
+        waiting, done, running = dict(self.package.tasks), set[str](), dict[Future[bool], str]()
+        with ThreadPoolExecutor(_PARALLEL) as pool:
+            while True:
+                for name in [n for n, task in waiting.items() if set(task.dependent_tasks) <= done]:
+                    del waiting[name]
+                    running[pool.submit(self._task, run, name, values, start, watch)] = name
+                if not running:
+                    return run
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    name = running.pop(future)
+                    if future.result():
+                        done.add(name)
+
+    def _parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """With defaults, as the API server checks them."""
+        declared = self.package.spec.root.input_definitions.parameters
+        unknown = set(given) - set(declared)
+        if unknown:
+            raise ValueError(f"parameters {sorted(unknown)} are not declared")
+        values = {name: json_format.MessageToDict(spec.default_value) for name, spec in declared.items()}
+        values |= given
+        for name, value in values.items():
+            if not isinstance(value, _PYTHON_TYPES[declared[name].parameter_type]):
+                raise ValueError(f"parameter {name}: {value!r} is of another type")
+        return values
+
+    def _task(self, run: Run, name: str, values: Mapping[str, Any], start: Start, watch: Watch | None) -> bool:
+        task = self.package.tasks[name]
+        if task.caching_options.enable_cache:
+            raise ValueError(f"{name}: Kubeflow's cache would take it from an earlier run")
+        retries = task.retry_policy.max_retry_count if task.HasField("retry_policy") else 0
+        for number in range(retries + 1):
+            attempt = self._attempt(run, name, number, values, start, watch)
+            run.attempts.setdefault(name, []).append(attempt)
+            if attempt.exit_code == 0:
+                return True
+        return False
+
+    def _attempt(
+        self, run: Run, name: str, number: int, values: Mapping[str, Any], start: Start, watch: Watch | None
+    ) -> Attempt:
+        folder = self.folder / run.run_id / f"{name}-{number}"
+        for part in ("work", "scratch"):
+            (folder / part).mkdir(parents=True)
+        container, inputs = self.package.container(name), self._inputs(run, name, values)
+        command = [_resolved(text, inputs) for text in [*container.command, *container.args]]
+        environment = self._environment(name, folder / "scratch")
+        command[0] = shutil.which(command[0], path=environment["PATH"]) or command[0]
+        log = folder / "log"
+        process = start(command, environment, folder / "work", log)
+        if watch is not None:
+            threading.Thread(target=watch, args=(name, number, process), daemon=True).start()
+        return Attempt(number, process.wait(), log)
+
+    def _inputs(self, run: Run, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The driver knows a placeholder only where it is all of a constant."""
+        known = {"{{$.pipeline_job_uuid}}": run.run_id, "{{$.pipeline_task_name}}": name}
+        found: dict[str, Any] = {}
+        for key, spec in self.package.tasks[name].inputs.parameters.items():
+            if spec.WhichOneof("kind") == "component_input_parameter":
+                found[key] = values[spec.component_input_parameter]
+            elif spec.WhichOneof("kind") == "runtime_value":
+                constant = json_format.MessageToDict(spec.runtime_value.constant)
+                found[key] = known.get(constant, constant) if isinstance(constant, str) else constant
+            else:
+                raise ValueError(f"{name}: parameter {key} comes from {spec.WhichOneof('kind')}")
+        return found
+
+    def _environment(self, name: str, scratch: Path) -> dict[str, str]:
+        environment = dict(self.image_environment)
+        environment |= {variable.name: variable.value for variable in self.package.container(name).env}
+        cluster = self.package.cluster(name)
+        for reference in cluster.secret_as_env:
+            secret = self.secrets.get(reference.secret_name_parameter.runtime_value.constant.string_value, {})
+            for pair in reference.key_to_env:
+                if pair.secret_key in secret:
+                    environment[pair.env_var] = secret[pair.secret_key]
+                elif not reference.optional:
+                    raise ValueError(f"{name}: CreateContainerConfigError: no key {pair.secret_key} in the secret")
+        for mount in cluster.pvc_mount:
+            claim = mount.pvc_name_parameter.runtime_value.constant.string_value
+            # A process sees the machine's paths: the package is compiled with the mount path of the test's volume.
+            if Path(mount.mount_path) != self.volumes[claim]:
+                raise ValueError(f"{name}: {claim} is mounted at {mount.mount_path}")
+        if any(mount.mount_path == "/tmp" for mount in cluster.empty_dir_mounts):
+            environment |= {"TMPDIR": str(scratch), "HOME": str(scratch)}
+        return environment
+
+
+def _resolved(text: str, inputs: Mapping[str, Any]) -> str:
+    """As the launcher writes a parameter into a command: strings as they are, everything else as JSON."""
+
+    def value(found: re.Match[str]) -> str:
+        given = inputs[found[1]]
+        if isinstance(given, float) and given.is_integer():
+            given = int(given)
+        return given if isinstance(given, str) else json.dumps(given)
+
+    return re.sub(r"\{\{\$\.inputs\.parameters\['(\w+)'\]\}\}", value, text)
+
+
+class ForkServer:
+    """Starts containers as forks of one interpreter that has imported TFX, which takes each process ten seconds.
+
+    A fork runs the same module by the same arguments in the same environment; what it leaves out is the start of the
+    interpreter itself.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("fork_server.py"))],
+            env=dict(environment),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._lock, self._changed = threading.Lock(), threading.Condition()
+        self._started: list[int] = []
+        self._ended: dict[int, int] = {}
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def start(self, command: list[str], environment: dict[str, str], directory: Path, log: Path) -> Process:
+        assert self._process.stdin is not None
+        request = {"command": command, "environment": environment, "directory": str(directory), "log": str(log)}
+        with self._lock, self._changed:
+            before = len(self._started)
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            self._changed.wait_for(lambda: len(self._started) > before, timeout=120)
+            return _Fork(self._started[before], self)
+
+    def wait(self, pid: int) -> int:
+        with self._changed:
+            self._changed.wait_for(lambda: pid in self._ended)
+            return self._ended[pid]
+
+    def stop(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=60)
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            kind, *numbers = line.split()
+            with self._changed:
+                if kind == "started":
+                    self._started.append(int(numbers[0]))
+                else:
+                    self._ended[int(numbers[0])] = int(numbers[1])
+                self._changed.notify_all()
+
+
+@dataclass
+class _Fork:
+    pid: int
+    server: ForkServer
+
+    def wait(self) -> int:
+        return self.server.wait(self.pid)
+
+
+def kill(process: Process, signal: int) -> None:
+    os.kill(process.pid, signal)
