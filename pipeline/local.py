@@ -77,11 +77,9 @@ def run_in_turn(
     name, caching = node.node_info.id, node.execution_options.caching_options
     if name == "Pusher" and _must_push(before, serving, accepted_refused):
         caching.enable_cache = False
-    result = run_node(ir, node, database)
-    if name == "ServingValidator" and result.cached and _was_not_servable({**before, name: result}):
+    if name == "ServingValidator" and _was_not_servable(serving.parent / "report" / files.SERVING_FILE):
         caching.enable_cache = False
-        result = run_node(ir, node, database)
-    return result
+    return run_node(ir, node, database)
 
 
 def serving_verdict(root: Path) -> dict[str, Any]:
@@ -103,10 +101,10 @@ def _must_push(results: dict[str, NodeResult], serving: Path, accepted_refused: 
     return wanted not in rolled_back(serving) and _served_hash(serving) != wanted
 
 
-def _was_not_servable(results: dict[str, NodeResult]) -> bool:
-    """Refused by what was measured: time and memory depend on what else the machine does, so it is measured again."""
-    findings = _serving_findings(results)
-    return not findings["blessed"] and findings["problems"] != [NOT_CHECKED]
+def _was_not_servable(findings: Path) -> bool:
+    """Whether the last run's model was refused by what was measured, which depends on what else the machine did."""
+    last = files.read_json(findings) if findings.is_file() else {"blessed": True}
+    return not last["blessed"] and last["problems"] != [NOT_CHECKED]
 
 
 def _is_accepted(results: dict[str, NodeResult], accepted_refused: str) -> bool:
