@@ -4,6 +4,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from ml_metadata import errors
@@ -14,8 +15,10 @@ from tfx.orchestration.portable.mlmd import common_utils, context_lib
 from kubeflow.environment import DATABASE_VARIABLES, OPTIONAL_VARIABLES
 from kubeflow.postgresql import PostgresqlMetadata
 from pipeline.errors import UserError
+from pipeline.lock import locked
 
 _ATTEMPTS: Final = 5
+_LONGEST_WAIT: Final = 600
 
 logger = logging.getLogger("flexunet.kubeflow")
 
@@ -42,10 +45,11 @@ def connection_config(environment: Mapping[str, str]) -> metadata_store_pb2.Conn
     return kinds[values["kind"]](values, optional)
 
 
-def open_database(environment: Mapping[str, str], ir: Any) -> metadata.Metadata:
+def open_database(environment: Mapping[str, str], ir: Any, root: Path) -> metadata.Metadata:
     """The database with its schema and with every type and context of the pipeline.
 
-    Nodes that start at once would race for them; here each goes on when another was first.
+    Nodes that start at once would race for them, and ML Metadata lets two of them make the same type twice: one at a
+    time, by a lock on the volume that they share, below `root`.
 
     Raises:
       UserError: it cannot be reached.
@@ -53,7 +57,8 @@ def open_database(environment: Mapping[str, str], ir: Any) -> metadata.Metadata:
     connection = connection_config(environment)
     is_postgresql = connection.WhichOneof("config") == "postgresql"
     database = PostgresqlMetadata(connection) if is_postgresql else metadata.Metadata(connection)
-    error = _tried_often(lambda: _register(database, ir))
+    with locked(root / "kubeflow", wait_seconds=_LONGEST_WAIT):
+        error = _tried_often(lambda: _register(database, ir))
     if error is not None:
         where = f"{environment[DATABASE_VARIABLES['host']]}:{environment[DATABASE_VARIABLES['port']]}"
         reason = str(error).strip().splitlines()[-1]
@@ -79,6 +84,9 @@ def _tried_often(register: Callable[[], None]) -> Exception | None:
 
 def _register(database: metadata.Metadata, ir: Any) -> None:
     with database as handle:
+        # The launcher makes it when a node looks into the cache.
+        cache = metadata_store_pb2.ContextType(name=context_lib.CONTEXT_TYPE_EXECUTION_CACHE)
+        common_utils.register_type_if_not_exist(handle, cache)
         for node in (node.pipeline_node for node in ir.nodes):
             context_lib.prepare_contexts(handle, node.contexts)
             common_utils.register_type_if_not_exist(handle, node.node_info.type)

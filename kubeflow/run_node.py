@@ -32,7 +32,7 @@ def main(name: str, root: Path, run_id: str) -> None:
     from pipeline.board import Board
 
     node = _find(ir, name)
-    database = open_database(os.environ, ir)
+    database = open_database(os.environ, ir, root)
     done = attempts.finished(node, database)
     if done is None:
         attempts.clear_leftovers(ir, node, database)

@@ -27,7 +27,7 @@ def main(root: Path, run_id: str) -> None:
     from pipeline.local import publish_report
     from pipeline.lock import locked
 
-    results = all_results(ir, open_database(os.environ, ir))
+    results = all_results(ir, open_database(os.environ, ir, root))
     with locked(root):
         metrics = publish_report(results, root, run_id, accepted_refused)
     refusal = print_outcome(metrics, root, entry.console(), accepted_refused)

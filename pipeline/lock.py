@@ -22,8 +22,8 @@ def is_locked(folder: Path) -> bool:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds `folder/.lock`; makes the folder if it is missing.
+def locked(folder: Path, wait_seconds: float = 0) -> Iterator[None]:
+    """Holds `folder/.lock`, for which it waits so long; makes the folder if it is missing.
 
     Raises:
       UserError: another process holds it, or the file system of the folder knows no locks.
@@ -31,7 +31,7 @@ def locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / ".lock")
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=wait_seconds)
     except filelock.Timeout:
         raise UserError(f"{folder}: another run is using this folder; wait for it, or name another folder") from None
     except NotImplementedError:

@@ -160,7 +160,7 @@ def test_a_managed_database_is_reached_by_tls(kind: str, expected: dict[str, Any
     assert json_format.MessageToDict(config)[kind] == expected
 
 
-def test_a_database_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_does_not_answer_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tfx.proto.orchestration import pipeline_pb2
 
     monkeypatch.setattr(database, "_ATTEMPTS", 1)
@@ -174,5 +174,5 @@ def test_a_database_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyP
         "password": "hidden",
     }
     with pytest.raises(UserError, match=r"^ML Metadata's database at 127\.0\.0\.1:9 cannot be used: ") as raised:
-        database.open_database(variables(secret), pipeline_pb2.Pipeline())
+        database.open_database(variables(secret), pipeline_pb2.Pipeline(), tmp_path)
     assert len(str(raised.value).splitlines()) == 1 and "hidden" not in str(raised.value)
