@@ -45,6 +45,8 @@ OUTSIDE: Final = {
 # Not needed to order the nodes, and worth seeing.
 ALSO: Final = {("RecordGen", "Evaluator"): "raw test records"}
 WORDS: Final = {("MaskValidator", "Transform"): "found good", ("ServingValidator", "Pusher"): "can be served"}
+# Drawn along the right border: a straight line would cross other boxes.
+AROUND: Final = {("DriftReporter", "Reporter")}
 BOX_WIDTH, BOX_HEIGHT, STEP_X, STEP_Y, MARGIN = 150, 36, 190, 84, 24
 FILLS: Final = {"stock": "#e8eaf6", "ours": "#bbdefb", "outside": "#ffffff"}
 
@@ -127,6 +129,11 @@ def _box(name: str, kind: str) -> Iterator[str]:
 def _arrow(start: str, end: str, words: str) -> Iterator[str]:
     """From border to border, along the longer way."""
     (x1, y1), (x2, y2) = _centre(start), _centre(end)
+    if (start, end) in AROUND:
+        right = MARGIN * 1.5 + STEP_X * 6 + BOX_WIDTH
+        path = f"M{x1 + BOX_WIDTH / 2:g},{y1:g} H{right:g} V{y2:g} H{x2 + BOX_WIDTH / 2:g}"
+        yield f'<path d="{path}" fill="none" stroke="#455a64" marker-end="url(#tip)"/>'
+        return
     if y1 == y2 or (abs(x2 - x1) < STEP_X * 1.5 and x1 != x2):
         side = BOX_WIDTH / 2 if x2 > x1 else -BOX_WIDTH / 2
         x1, x2 = x1 + side, x2 - side

@@ -77,7 +77,7 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[s
     [
         ("", "Missing command"),
         ("nope", "No such command 'nope'"),
-        ("runn", "No such command 'runn'; did you mean run?"),
+        ("runn", "No such command 'runn'; did you mean run or runs?"),
         ("run --confg demo", "No such option '--confg'; did you mean --config"),
         ("completion tcsh", "'bash', 'zsh', 'fish'"),
         ("--nope", "No such option"),
