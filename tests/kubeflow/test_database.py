@@ -141,7 +141,7 @@ def test_what_the_secret_lacks_is_named() -> None:
             "mysql",
             {
                 "host": "h",
-                "port": 5,
+                "port": "5",
                 "user": "u",
                 "password": "p",
                 "database": "d",
