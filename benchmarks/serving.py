@@ -117,9 +117,16 @@ def _take_turns(calls: list[Callable[[], Any]], rounds: int) -> list[float]:
 
 
 def _import_cost() -> tuple[float, float]:
-    """Median seconds and megabytes of a process that imports the client and both of its interfaces."""
+    """Median seconds and megabytes of a process that imports the client and, as `connect` does, the interface of its
+    URL; of the more expensive one.
+    """
+    costs = [_median_cost(f"serving.client, serving.{interface}") for interface in ("grpc_model", "rest_model")]
+    return max(costs)
+
+
+def _median_cost(modules: str) -> tuple[float, float]:
     code = (
-        "import time; t = time.perf_counter(); import serving.client, serving.grpc_model, serving.rest_model; "
+        f"import time; t = time.perf_counter(); import {modules}; "
         "s = time.perf_counter() - t; from serving.memory import resident_megabytes as m; print(s, m('VmHWM'))"
     )
     command = [sys.executable, "-c", code]

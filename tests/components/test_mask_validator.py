@@ -164,7 +164,7 @@ BAD_RECORDS = {
     "gif-mask": ({"mask": GIF}, "the mask is neither PNG nor JPEG; expected an encoded image"),
     "bomb": (
         {"image": BOMB},
-        "the image has 3000x3000 pixels; expected at most 100; scale it down or raise image.max_pixels",
+        "the image has 3000x3000 pixels; expected at most 1,024; scale it down or raise image.max_pixels",
     ),
     # Its pixel data are gone: only the header was read.
     "half-bomb": ({"image": BOMB[:99]}, "the image has 3000x3000 pixels"),
@@ -189,7 +189,7 @@ def complaint_of_all(tmp_path_factory: pytest.TempPathFactory, make_config: Any)
     """Of one run over every kind of bad record, each beside good ones."""
     bad = [record(f"wrong/{kind}", **features) for kind, (features, _) in BAD_RECORDS.items()]
     splits = good(test=[record("test-0"), *bad, b"no example", record("x", id=None)])
-    return complaint(tmp_path_factory.mktemp("bad"), make_config(image={"max_pixels": 100}), splits, manifest())
+    return complaint(tmp_path_factory.mktemp("bad"), make_config(image={"max_pixels": 32 * 32}), splits, manifest())
 
 
 @pytest.mark.parametrize("kind", BAD_RECORDS)

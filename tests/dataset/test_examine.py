@@ -379,9 +379,12 @@ def test_a_cut_bomb_is_too_large_before_it_is_broken(tmp_path: Path):
 
 
 def test_the_bound_of_pixels_is_inclusive(tmp_path: Path):
-    config = config_from({"classes": CLASSES, "image": {"max_pixels": HEIGHT * WIDTH}}, "test")
-    assert examine(pair_of(tmp_path), config).height == HEIGHT
-    config = config_from({"classes": CLASSES, "image": {"max_pixels": HEIGHT * WIDTH - 1}}, "test")
+    def at_most(pixels: int) -> Config:
+        image = {"height": 8, "width": 8, "max_pixels": pixels}
+        return config_from({"classes": CLASSES, "image": image, "model": {"num_layers": 2}}, "test")
+
+    assert examine(pair_of(tmp_path), at_most(HEIGHT * WIDTH)).height == HEIGHT
+    config = at_most(HEIGHT * WIDTH - 1)
     assert refusal(pair_of(tmp_path), config).what == "20x12 pixels"
 
 
