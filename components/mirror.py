@@ -3,7 +3,7 @@
 The local folder stays what knows the versions; the store is its copy under the same numbers, which begin above those
 that the store holds already. Object stores have no
 rename, so a reader may see a version in part. `saved_model.pb` goes last and, when an old version goes, first: a server
-cannot load a version without it, and tries again. A copy that was killed is finished by the next push.
+cannot load a version without it, and tries again. A copy that was killed is finished, or removed, by the next push.
 """
 
 from collections.abc import Iterator
@@ -34,9 +34,16 @@ def mirror_version(version: Path, store: str, keep: int | None) -> str:
     with _one_line(store):
         if not fileio.exists(f"{target}/{_GRAPH}"):
             _copy(version, target)
-        for number in mirrored_versions(store)[: -keep if keep else 0]:
-            _remove(f"{store.rstrip('/')}/{number}")
+        _prune(store, keep)
     return target
+
+
+def _prune(store: str, keep: int | None) -> None:
+    """The newest few stay, and none of which the copy was broken off: it would take the place of a whole one."""
+    urls = [f"{store.rstrip('/')}/{number}" for number in mirrored_versions(store)]
+    whole = [url for url in urls if fileio.exists(f"{url}/{_GRAPH}")]
+    for url in {*urls} - {*(whole[-keep:] if keep else whole)}:
+        _remove(url)
 
 
 def newest_mirrored(store: str) -> int:

@@ -1,6 +1,5 @@
 """The report node: runs after every evaluation, also of a refused model; writes scores and pictures of the training."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +16,7 @@ from components.mask_validator import MaskValidation
 from components.pushes import ACCEPTED_REFUSED
 from components.serving_validator import SERVING_FILE
 from pipeline.config import GateSettings
-from pipeline.errors import UserError, last_line
+from pipeline.errors import UserError
 from pipeline.features import (
     ASSETS_EXTRA,
     EXPORTED_TRAINING,
@@ -26,6 +25,7 @@ from pipeline.features import (
     TRAINING_HISTORY,
     TRAINING_PREVIEWS,
 )
+from pipeline.json_files import read_json
 from reporting import files
 from reporting.page import write_page
 
@@ -100,10 +100,10 @@ def training_facts(model: Path) -> dict[str, Any]:
       UserError: it is damaged.
     """
     path = model / ASSETS_EXTRA / EXPORTED_TRAINING
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: not what this project wrote ({last_line(error)}): copy the model again") from None
+    facts = read_json(path) or {}
+    if not isinstance(facts, dict):
+        raise UserError(f"{path}: not what this project wrote, expected an object: copy the model again")
+    return facts
 
 
 def write_report(directory: Path, metrics: dict[str, Any], evaluation: gate.Evaluation, settings: GateSettings) -> None:

@@ -13,12 +13,12 @@ from tfx.orchestration import metadata
 from tfx.orchestration.portable.mlmd import common_utils, context_lib
 
 from kubeflow.environment import DATABASE_VARIABLES, OPTIONAL_VARIABLES
+from kubeflow.files import LONGEST_WAIT
 from kubeflow.postgresql import PostgresqlMetadata
 from pipeline.errors import UserError
 from pipeline.lock import locked
 
 _ATTEMPTS: Final = 5
-_LONGEST_WAIT: Final = 600
 
 logger = logging.getLogger("flexunet.kubeflow")
 
@@ -57,7 +57,7 @@ def open_database(environment: Mapping[str, str], ir: Any, root: Path) -> metada
     connection = connection_config(environment)
     is_postgresql = connection.WhichOneof("config") == "postgresql"
     database = PostgresqlMetadata(connection) if is_postgresql else metadata.Metadata(connection)
-    with locked(root / "kubeflow", wait_seconds=_LONGEST_WAIT):
+    with locked(root / "kubeflow", wait_seconds=LONGEST_WAIT):
         error = _tried_often(lambda: _register(database, ir))
     if error is not None:
         where = f"{environment[DATABASE_VARIABLES['host']]}:{environment[DATABASE_VARIABLES['port']]}"

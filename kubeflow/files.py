@@ -3,9 +3,12 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pipeline.errors import UserError
+
+# Seconds that a step waits for the lock of a folder: a rollback or another run's step holds it for a few.
+LONGEST_WAIT: Final = 600
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from kubeflow import entry
-from kubeflow.files import Parameters, Run
+from kubeflow.files import LONGEST_WAIT, Parameters, Run
 from pipeline.config import Config, config_from
 from pipeline.errors import UserError
 
@@ -38,7 +38,7 @@ def main(config: str, nodes: str, run_id: str, data: str, span: int, overrides: 
     if warning:
         entry.console().print(f"warning: {warning}")
     parameters = Parameters(str(mount / data), newest, changes, accept_refused.strip(), loaded.model_dump_json())
-    with locked(run.root):
+    with locked(run.root, wait_seconds=LONGEST_WAIT):
         _compile(run, loaded, parameters, nodes.split(","))
     entry.console().print(f"prepared {run.folder}: data {parameters.data}, overrides {changes or 'none'}")
 

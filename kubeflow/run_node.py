@@ -13,7 +13,7 @@ import click
 
 from kubeflow import entry
 from kubeflow.environment import GPUS_VARIABLE
-from kubeflow.files import Run
+from kubeflow.files import LONGEST_WAIT, Run
 from pipeline.errors import NodeFailed, UserError
 
 
@@ -58,7 +58,7 @@ def _run(ir: Any, node: Any, database: Any, run: Run) -> Any:
     accepted_refused = run.read_parameters().accepted_refused
     if node.node_info.id != "Pusher":
         return run_in_turn(ir, node, database, {}, serving, accepted_refused)
-    with locked(run.root):
+    with locked(run.root, wait_seconds=LONGEST_WAIT):
         return run_in_turn(ir, node, database, results(ir, database), serving, accepted_refused)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from kubeflow import entry
-from kubeflow.files import Run
+from kubeflow.files import LONGEST_WAIT, Run
 
 
 @click.command()
@@ -28,7 +28,7 @@ def main(root: Path, run_id: str) -> None:
     from pipeline.lock import locked
 
     results = all_results(ir, open_database(os.environ, ir, root))
-    with locked(root):
+    with locked(root, wait_seconds=LONGEST_WAIT):
         metrics = publish_report(results, root, run_id, accepted_refused)
     refusal = print_outcome(metrics, root, entry.console(), accepted_refused)
     if refusal:

@@ -15,10 +15,12 @@ from ml_metadata.proto import metadata_store_pb2
 
 from components.pushes import PUSHED, PUSHED_COMPARABLE, PUSHED_MODEL_ID, PUSHED_SHA256, RESTORED_AT, ROLLED_BACK
 from pipeline.history import Artifact, Execution, History, Run, open_store, read_history
-from serving.versions import pushed_hash, versions
+from serving.versions import pushed_hash, read_provenance, versions
 
 # A push is a few bytes and what resolvers look at; it stays whatever becomes of its model.
 _PUSHED_MODEL: Final = "PushedModel"
+# The model of a push and what says why it was pushed.
+_PUSHER_READS: Final = ("model", "model_blessing", "infra_blessing", "server_blessing", "evaluation")
 _SYSTEM: Final = ".system/executor_execution"
 
 
@@ -100,7 +102,7 @@ def _needed(history: History, runs: Iterable[Run], serving: Path) -> set[int]:
         needed |= {artifact.id for artifacts in touched for artifact in artifacts}
     for push in _current_pushes(history, serving):
         needed |= _evidence(history, push)
-    return needed
+    return needed | _unrecorded(history, serving)
 
 
 def _current_pushes(history: History, serving: Path) -> list[Artifact]:
@@ -123,12 +125,34 @@ def _last_pushed(push: Artifact) -> tuple[int, int]:
 
 def _evidence(history: History, push: Artifact) -> set[int]:
     """The model of a push and what says why it was pushed."""
-    pusher = history.maker[push.id]
-    keys = ("model", "model_blessing", "infra_blessing", "server_blessing", "evaluation")
-    needed = {artifact.id for key in keys for artifact in pusher.inputs.get(key, [])}
-    needed.add(push.properties[PUSHED_MODEL_ID])
+    needed = _read_by(history.maker[push.id], _PUSHER_READS) | {push.properties[PUSHED_MODEL_ID]}
+    trainer = history.maker.get(push.properties[PUSHED_MODEL_ID])
+    if trainer is not None:
+        # A warm start asks them whether the model knows the data already.
+        needed |= _read_by(trainer, ("examples", "base_model"))
     runs = [run for run in history.runs if _pushed_id(run) == push.id]
     return needed | {run.report.id for run in runs if run.report is not None}
+
+
+def _unrecorded(history: History, serving: Path) -> set[int]:
+    """What made versions whose Pusher failed after they were there, such as while it copied them to a store."""
+    models = {read_provenance(serving / str(number)).get("model_uri") for number in versions(serving)} - {None}
+    needed: set[int] = set()
+    for run in history.runs:
+        pusher = run.nodes.get("Pusher")
+        if pusher is not None and _model_path(pusher) in models:
+            needed |= _read_by(pusher, _PUSHER_READS)
+    return needed
+
+
+def _model_path(pusher: Execution) -> str | None:
+    model = pusher.input("model")
+    return model.uri if model else None
+
+
+def _read_by(execution: Execution, keys: Iterable[str]) -> set[int]:
+    """Ids of the artifacts of some inputs."""
+    return {artifact.id for key in keys for artifact in execution.inputs.get(key, [])}
 
 
 def _pushed_id(run: Run) -> int | None:

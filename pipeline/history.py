@@ -10,7 +10,7 @@ import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 
 from components.pushes import sqlite_connection
-from pipeline.errors import UserError
+from pipeline.errors import UserError, last_line
 
 DATABASE: Final = "metadata.db"
 # TFX's names of the contexts that executions belong to.
@@ -98,7 +98,12 @@ def open_store(root: Path) -> mlmd.MetadataStore:
       UserError: no run was ever started there.
     """
     check_root(root)
-    return mlmd.MetadataStore(sqlite_connection(root / DATABASE))
+    path = root / DATABASE
+    try:
+        return mlmd.MetadataStore(sqlite_connection(path))
+    # ML Metadata has no error of its own for this.
+    except RuntimeError as error:
+        raise UserError(f"{path}: not a database of ML Metadata ({last_line(error)}): restore or remove it") from None
 
 
 def check_root(root: Path) -> None:
@@ -114,12 +119,15 @@ def read_history(root: Path) -> History:
       UserError: no run was ever started there.
     """
     store = open_store(root)
-    kinds = {kind.id: kind.name for kind in store.get_artifact_types()}
-    artifacts = {a.id: _artifact(a, kinds[a.type_id]) for a in store.get_artifacts()}
     nodes = _node_names(store)
     executions = {e.id: _execution(e, nodes[e.id]) for e in store.get_executions() if e.id in nodes}
+    events = _events(store, executions)
+    # Last: a run may go on, and what an event is about is there before it.
+    artifacts = [*store.get_artifacts()]
+    kinds = {kind.id: kind.name for kind in store.get_artifact_types()}
+    artifacts = {a.id: _artifact(a, kinds[a.type_id]) for a in artifacts}
     maker: dict[int, Execution] = {}
-    for event in sorted(_events(store, executions), key=lambda event: event.execution_id):
+    for event in sorted(events, key=lambda event: event.execution_id):
         execution, artifact = executions[event.execution_id], artifacts[event.artifact_id]
         key = event.path.steps[0].key
         if event.type in _INPUTS:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from pipeline.console import NO_LOG, captured_output, print_result
 from pipeline.errors import UserError
@@ -111,7 +111,7 @@ def _print_runs(rows: "list[RunRow]", console: Console) -> None:
     if not rows:
         console.print("no run yet")
         return
-    table = Table("run", "took", "verdict", "Dice", "95 % interval", "version", "report", box=None)
+    table = Table(_whole("run"), "took", "verdict", "Dice", "95 % interval", "version", "report", box=None)
     for row in rows:
         ends = row.foreground_dice_interval
         table.add_row(
@@ -124,6 +124,11 @@ def _print_runs(rows: "list[RunRow]", console: Console) -> None:
             "freed" if row.freed else "",
         )
     console.print(table)
+
+
+def _whole(name: str) -> Column:
+    """What people copy from the terminal goes on in the next line instead of being cut."""
+    return Column(name, overflow="fold", min_width=26)
 
 
 def _version(row: "RunRow") -> str:
@@ -158,7 +163,7 @@ def _print_lineage(found: "Lineage", intact: bool, console: Console) -> None:
         **{f"data: {key}": value for key, value in found.data.items()},
         **{f"code: {node}": code for node, code in found.code.items()},
     }
-    table = Table("what", "value", box=None)
+    table = Table("what", _whole("value"), box=None)
     for what, value in facts.items():
         for index, line in enumerate([] if value is None else str(value).splitlines()):
             table.add_row("" if index else what, line)

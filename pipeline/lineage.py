@@ -86,21 +86,22 @@ def is_intact(version: Path, lineage: Lineage) -> bool:
 
 
 def _from_provenance(version: Path, provenance: dict[str, Any], source: str) -> Lineage:
-    baseline = provenance["baseline"]
+    # A version that somebody else made and a rollback restored knows little of itself.
+    baseline = provenance.get("baseline")
     return Lineage(
         version=str(version),
         source=source,
         sha256=provenance["sha256"],
-        run=provenance["run"],
-        pushed=provenance["pushed"],
+        run=provenance.get("run"),
+        pushed=provenance.get("pushed"),
         accepted_refused=provenance.get(ACCEPTED_REFUSED),
-        model=provenance["model_uri"],
-        data=provenance["data"],
+        model=provenance.get("model_uri"),
+        data=provenance.get("data", {}),
         config=exported_part(version, _Exported).model_dump(mode="json"),
         code={},
         baseline={"model": baseline, "version": None} if baseline else None,
         base_model=None,
-        scores=provenance["scores"],
+        scores=provenance.get("scores", {}),
     )
 
 
@@ -124,7 +125,7 @@ def _from_metadata(version: Path, provenance: dict[str, Any], history: History, 
         code={name: code for name, execution in makers.items() if (code := _code(execution.properties))},
         baseline=_baseline(history, baseline) if baseline else None,
         base_model=base.uri if base else None,
-        scores=provenance["scores"],
+        scores=provenance.get("scores", {}),
     )
 
 

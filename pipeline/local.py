@@ -17,6 +17,7 @@ from pipeline import dag
 from pipeline.beam import LOCAL_BEAM_ARGS
 from pipeline.config import Config
 from pipeline.durations import NodeStart, node_seconds
+from pipeline.json_files import read_json
 from pipeline.launch import NodeResult, compile_run, run_node
 from reporting import files
 from reporting.page import write_page
@@ -77,7 +78,8 @@ def run_in_turn(
     name, caching = node.node_info.id, node.execution_options.caching_options
     if name == "Pusher" and _must_push(before, serving, accepted_refused):
         caching.enable_cache = False
-    if name == "ServingValidator" and _was_not_servable(serving.parent / "report" / files.SERVING_FILE):
+    findings = serving.parent / "report" / files.SERVING_FILE
+    if name in ("ServingValidator", "InfraValidator") and _was_not_servable(findings):
         caching.enable_cache = False
     return run_node(ir, node, database)
 
@@ -87,7 +89,7 @@ def serving_verdict(root: Path) -> dict[str, Any]:
 
     `rolled_back` is the version under which this very model was rolled back, or None.
     """
-    return files.read_json(root / "report" / files.SERVING_FILE)
+    return read_json(root / "report" / files.SERVING_FILE)
 
 
 def _must_push(results: dict[str, NodeResult], serving: Path, accepted_refused: str) -> bool:
@@ -103,7 +105,7 @@ def _must_push(results: dict[str, NodeResult], serving: Path, accepted_refused: 
 
 def _was_not_servable(findings: Path) -> bool:
     """Whether the last run's model was refused by what was measured, which depends on what else the machine did."""
-    last = files.read_json(findings) if findings.is_file() else {"blessed": True}
+    last = read_json(findings) if findings.is_file() else {"blessed": True}
     return not last["blessed"] and last["problems"] != [NOT_CHECKED]
 
 
@@ -136,7 +138,7 @@ def _served_hash(serving: Path) -> str | None:
 def publish_report(results: dict[str, NodeResult], root: Path, run_id: str, accepted_refused: str) -> dict[str, Any]:
     """`root/report` shows the last run, also when the report itself came from the cache; returns its metrics."""
     source, target = Path(results["Reporter"].outputs["report"]), root / "report"
-    metrics = {**files.read_json(source / files.METRICS_FILE), "run_id": run_id}
+    metrics = {**read_json(source / files.METRICS_FILE), "run_id": run_id}
     serving = root / "serving_model"
     # A report from the cache tells the number of an earlier push; versions go on.
     is_served = _is_accepted(results, accepted_refused) and _served_hash(serving) == _model_hash(results)

@@ -1,12 +1,16 @@
 """One process at a time in a folder."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import filelock
 
 from pipeline.errors import UserError
+
+_NO_LOCKS: Final = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 def is_locked(folder: Path) -> bool:
@@ -15,7 +19,7 @@ def is_locked(folder: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        with filelock.FileLock(path, blocking=False):
+        with _lock(path, blocking=False):
             return False
     except filelock.Timeout:
         return True
@@ -29,12 +33,14 @@ def locked(folder: Path, wait_seconds: float = 0) -> Iterator[None]:
       UserError: another process holds it, or the file system of the folder knows no locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / ".lock")
+    lock = _lock(folder / ".lock")
     try:
         lock.acquire(timeout=wait_seconds)
     except filelock.Timeout:
         raise UserError(f"{folder}: another run is using this folder; wait for it, or name another folder") from None
-    except NotImplementedError:
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
         raise UserError(
             f"{folder}: its file system knows no locks, expected one that does (NFS from version 4 on)"
         ) from None
@@ -42,3 +48,8 @@ def locked(folder: Path, wait_seconds: float = 0) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _lock(path: Path, blocking: bool = True) -> filelock.FileLock:
+    # The fallback, a file that is there or not, would outlive a killed process.
+    return filelock.FileLock(path, blocking=blocking, fallback_to_soft=False)

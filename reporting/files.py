@@ -35,8 +35,3 @@ def replace(path: Path, text: str) -> None:
     aside = path.with_name(f"{path.name}.incomplete")
     aside.write_text(text, encoding="utf-8", errors="backslashreplace")
     aside.replace(path)
-
-
-def read_json(path: Path) -> Any:
-    """The content, or None where there is no such file: not every report has every part."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

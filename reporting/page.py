@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from pipeline.errors import UserError
 from pipeline.features import TRAINING_AUGMENTED, TRAINING_HISTORY
+from pipeline.json_files import read_json
 from reporting import errors, files, training
 from reporting.charts import Histogram, reliability
 from reporting.look import data_uri, environment, rgb
@@ -51,17 +52,17 @@ def read_report(folder: Path) -> Report:
       UserError: it holds no report of this version.
     """
     names = (files.METRICS_FILE, files.DETAILS_FILE, files.LINEAGE_FILE)
-    needed = {name: files.read_json(folder / name) for name in names}
+    needed = {name: read_json(folder / name) for name in names}
     missing = [name for name, content in needed.items() if content is None]
     if missing:
         raise UserError(f"{folder}: no {missing[0]}, expected the report of a run of this version: run it again")
     return Report(
         folder,
         *needed.values(),
-        serving=files.read_json(folder / files.SERVING_FILE),
-        data=files.read_json(folder / files.DATA_FILE),
-        model=files.read_json(folder / files.MODEL_FILE),
-        gallery=files.read_json(folder / files.GALLERY_FOLDER / files.GALLERY_FILE) or [],
+        serving=read_json(folder / files.SERVING_FILE),
+        data=read_json(folder / files.DATA_FILE),
+        model=read_json(folder / files.MODEL_FILE),
+        gallery=read_json(folder / files.GALLERY_FOLDER / files.GALLERY_FILE) or [],
         history=training.read_history(folder / files.TRAINING_FOLDER / TRAINING_HISTORY),
     )
 

@@ -19,10 +19,12 @@ from typing import Any, Final
 
 from pipeline.errors import UserError
 from pipeline.features import ASSETS_EXTRA, EXPORTED_PROVENANCE
+from pipeline.json_files import read_json
 
 # A key of provenance.json: when a rollback made the version of an earlier one.
 RESTORED_AT: Final = "restored_at"
 
+_GRAPH: Final = "saved_model.pb"
 _STATE: Final = ".pushes.json"
 _INCOMPLETE: Final = ".incomplete"
 _DELETED: Final = ".deleted"
@@ -99,6 +101,11 @@ def roll_back(directory: Path, to: int | None = None, keep: int | None = None, a
     if existing[-1] > withdrawn:
         return Rollback(withdrawn, restored, directory / str(existing[-1]))
     source, gone = directory / str(restored), version_hash(directory / str(withdrawn))
+    if not _is_whole(source):
+        raise UserError(
+            f"{source}: damaged, its files are not those that were pushed; expected a whole version: "
+            "name another with --to"
+        )
     with _state(directory) as state:
         others = {k: v for k, v in state["rolled_back"].items() if k != version_hash(source)}
         state |= {"rolled_back": others | {gone: withdrawn}, "unfinished": [withdrawn, restored]}
@@ -158,7 +165,7 @@ def restored_at(version: Path) -> datetime.datetime | None:
 def read_provenance(version: Path) -> dict[str, Any]:
     """What the pusher wrote of a version's origin; nothing for a version that somebody else made."""
     path = version / ASSETS_EXTRA / EXPORTED_PROVENANCE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_json(path) or {}
 
 
 def _push(model: Path, directory: Path, provenance: dict[str, Any], keep: int | None, above: int) -> Path:
@@ -183,6 +190,12 @@ def _unfinished(directory: Path, to: int | None) -> tuple[int, int] | None:
     return tuple(unfinished) if unfinished and to in (None, unfinished[1]) else None
 
 
+def _is_whole(version: Path) -> bool:
+    """Whether it has a graph, and the files that were pushed, where they were noted."""
+    noted = pushed_hash(version)
+    return (version / _GRAPH).is_file() and noted in (None, content_hash(version))
+
+
 def _planned(directory: Path, existing: list[int], to: int | None) -> tuple[int, int]:
     newest = existing[-1]
     withdrawn = version_hash(directory / str(newest))
@@ -193,7 +206,8 @@ def _planned(directory: Path, existing: list[int], to: int | None) -> tuple[int,
 
 def _earlier(directory: Path, existing: list[int], withdrawn: str) -> int:
     gone = {*rolled_back(directory), withdrawn}
-    choices = [number for number in existing[:-1] if version_hash(directory / str(number)) not in gone]
+    others = [number for number in existing[:-1] if _is_whole(directory / str(number))]
+    choices = [number for number in others if version_hash(directory / str(number)) not in gone]
     if not choices:
         raise UserError(
             f"{directory}: no version before {existing[-1]} holds another model that was not rolled back; "
@@ -219,7 +233,7 @@ def _next_number(directory: Path, above: int) -> int:
 
 def _read_state(directory: Path) -> dict[str, Any]:
     path = directory / _STATE
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found = read_json(path) or {}
     return {"last_version": 0, "rolled_back": {}, "unfinished": None, "keep": None, "mirror": "", **found}
 
 

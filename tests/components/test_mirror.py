@@ -60,6 +60,14 @@ def test_the_newest_few_stay(tmp_path: Path, store: str) -> None:
     assert not fileio.exists(f"{store}/9/variables/variables.index")
 
 
+def test_what_was_broken_off_takes_no_place_of_a_whole_version(tmp_path: Path, store: str) -> None:
+    mirror_version(version(tmp_path, 6), store, keep=2)
+    with fileio.open(f"{store}/7/a.txt", "w") as file:
+        file.write("half")
+    mirror_version(version(tmp_path, 8), store, keep=2)
+    assert mirrored_versions(store) == [6, 8]
+
+
 def test_a_store_that_is_not_there_has_no_versions(store: str) -> None:
     assert mirrored_versions(store) == []
     assert newest_mirrored(store) == newest_mirrored("") == 0

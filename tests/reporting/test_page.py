@@ -14,6 +14,7 @@ from PIL import Image
 
 from pipeline.config import Config
 from pipeline.errors import UserError
+from pipeline.json_files import read_json
 from reporting import files
 from reporting.gallery import Predicted
 from reporting.page import read_report, render_report, write_page
@@ -117,7 +118,7 @@ def test_the_title_says_what_happened(
     tmp_path: Path, write_report_folder: Write, changes: dict[str, Any], serving: dict[str, Any], title: str
 ) -> None:
     write_report_folder(tmp_path, **changes)
-    known = files.read_json(tmp_path / files.SERVING_FILE)
+    known = read_json(tmp_path / files.SERVING_FILE)
     files.write_json(tmp_path / files.SERVING_FILE, {**known, **serving})
     page = write_page(tmp_path).read_text()
     assert f"<h1>{title}</h1>" in page and f"<title>{title}" in page
@@ -172,7 +173,7 @@ def test_many_classes_do_not_make_the_page_large(
     """Of 200 classes the confusion has those that are mistaken most."""
     classes = [{"name": f"class {i:03}", "color": [i, 255 - i, 7]} for i in range(200)]
     folder = write_report_folder(tmp_path, config=make_config(classes=classes), images=[])
-    details = files.read_json(folder / files.DETAILS_FILE)
+    details = read_json(folder / files.DETAILS_FILE)
     details["confusion"][150][3] = 10_000
     files.write_json(folder / files.DETAILS_FILE, details)
     page = page_of(folder)
@@ -192,7 +193,7 @@ def test_a_report_with_nothing_but_scores_still_has_a_page(
     for name in (files.DATA_FILE, files.SERVING_FILE):
         (folder / name).unlink()
     shutil.rmtree(folder / files.TRAINING_FOLDER)
-    details = files.read_json(folder / files.DETAILS_FILE)
+    details = read_json(folder / files.DETAILS_FILE)
     files.write_json(
         folder / files.DETAILS_FILE, {**details, "confusion": None, "reliability": [], "baseline": None, "warnings": []}
     )

@@ -173,6 +173,24 @@ def test_a_rollback_that_was_not_finished_is_not_done_twice(tmp_path: Path) -> N
     assert roll_back(serving, to=1).version.name == "5"
 
 
+def test_a_damaged_version_is_not_restored(tmp_path: Path) -> None:
+    serving = pushed(tmp_path, "abc")
+    (serving / "2" / "saved_model.pb").write_text("half")
+    (tmp_path / "serving" / "0").mkdir()
+    with pytest.raises(UserError, match=r"2: damaged, its files are not those that were pushed"):
+        roll_back(serving, to=2)
+    assert rolled_back(serving) == {} and versions(serving) == [0, 1, 2, 3]
+    assert roll_back(serving).restored == 1
+
+
+@pytest.mark.parametrize("name", [".pushes.json", "1/assets.extra/provenance.json"])
+def test_a_damaged_note_is_the_users_to_repair(tmp_path: Path, name: str) -> None:
+    serving = pushed(tmp_path, "ab")
+    (serving / name).write_text('{"last')
+    with pytest.raises(UserError, match=f"{name}: not what this project wrote"):
+        roll_back(serving, to=1)
+
+
 def test_a_push_ends_an_unfinished_rollback(tmp_path: Path) -> None:
     serving = pushed(tmp_path, "ab")
     roll_back(serving)

@@ -1,0 +1,23 @@
+"""Small files of JSON that this project writes beside models and runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError, last_line
+
+
+def read_json(path: Path) -> Any:
+    """The content, or None where there is no such file.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(
+            f"{path}: not what this project wrote ({last_line(error)}), expected JSON: restore or remove it"
+        ) from None
