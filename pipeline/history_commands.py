@@ -23,7 +23,8 @@ _REPORT: Final = "report"
 
 
 def run_report(root: Path, against: str | None, is_opened: bool) -> None:
-    """`flexunet report`. It needs no lock: a run replaces the report file by file, and its own page comes last."""
+    """`flexunet report`. While a run goes on the page is shown as it is: the run replaces the report file by file."""
+    from reporting import files
     from reporting.comparison import write_comparison
     from reporting.page import read_report, write_page
 
@@ -32,7 +33,9 @@ def run_report(root: Path, against: str | None, is_opened: bool) -> None:
         raise UserError(f"{folder}: no such folder, expected the --root of a run that came to its end")
     with captured_output(NO_LOG) as console:
         if against is None:
-            page = write_page(folder)
+            page = folder / files.PAGE
+            if not (is_locked(root) and page.is_file()):
+                page = write_page(folder)
         else:
             name, other = _other_report(root, against)
             page = write_comparison(folder, read_report(folder), read_report(other), name)
