@@ -34,9 +34,10 @@ def run_submit(
 ) -> None:
     """`flexunet kubeflow submit`."""
     with captured_output(NO_LOG) as console:
-        from kubeflow import submit
+        from kubeflow import outcome, submit
 
-        account = service_account or submit.read_settings(package).service_account
+        settings, names = submit.read_package(package)
+        account = service_account or settings.service_account
         kubeflow = submit.Kubeflow(submit.Target(host, namespace, experiment, account))
         version = kubeflow.upload(package)
         given = submit.run_parameters(**parameters)
@@ -45,9 +46,10 @@ def run_submit(
             console.print(kubeflow.link("recurringrun", kubeflow.schedule(version, run_name, given, schedule)))
             return
         run_id = kubeflow.start(version, run_name, given)
-        console.print(kubeflow.link("runs", run_id))
+        link = kubeflow.link("runs", run_id)
+        console.print(link)
         if not wait:
             return
-        run = kubeflow.follow(run_id, console.print, poll_seconds)
-        verdict = submit.tasks(run).get("verdict")
-        submit.judge(run, kubeflow.log(run_id, verdict) if verdict else "", console.print)
+        run = kubeflow.follow(run_id, names, console.print, poll_seconds)
+        verdict = outcome.ended_verdict(run, names)
+        outcome.judge(run, names, kubeflow.log(run_id, verdict) if verdict else None, link, console.print)

@@ -56,7 +56,7 @@ def _checked(command: click.Command) -> Any:
 
 
 def _told(command: Callable[[], Any]) -> Any:
-    """Leaves an error's words where Kubernetes, and so Kubeflow's page of the run, shows them."""
+    """Leaves an error's words where Kubernetes shows them: `kubectl describe` of the pod."""
     try:
         return command()
     except Exception as error:

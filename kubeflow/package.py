@@ -5,12 +5,14 @@ drivers of custom nodes never run. Here Kubeflow schedules, gives GPUs and secre
 TFX's launcher does what it does on one machine. docs/decisions/0005-kubeflow.md
 """
 
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
 from kfp import compiler, dsl
 
 from kubeflow.resources import give
@@ -22,6 +24,9 @@ PIPELINE_NAME: Final = "flexunet"
 PREPARE: Final = "Prepare"
 VERDICT: Final = "Verdict"
 _LONGEST_ARGUMENT: Final = 128 * 1024
+# Argo counts it from the start of the first attempt and retries no task that began earlier: a year is for ever. kfp
+# 2.16.1 cuts what it is given to an hour, which a training outlasts (lifted later: kubeflow/pipelines 13452).
+_RETRIED_FOR: Final = "31536000s"
 
 
 @dataclass(frozen=True)
@@ -55,9 +60,21 @@ def write_package(package: Package, output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
         compiler.Compiler().compile(_pipeline(package), str(aside))
+        _retry_for_long(aside)
         aside.replace(output)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _retry_for_long(compiled: Path) -> None:
+    """Sets the time in the pipeline's document; the comments in front, kfp's summary for readers, stay."""
+    lines = compiled.read_text(encoding="utf-8").splitlines(keepends=True)
+    comments = "".join(itertools.takewhile(lambda line: line.startswith("#"), lines))
+    spec, *others = yaml.safe_load_all("".join(lines))
+    for task in spec["root"]["dag"]["tasks"].values():
+        if "retryPolicy" in task:
+            task["retryPolicy"]["backoffMaxDuration"] = _RETRIED_FOR
+    compiled.write_text(comments + yaml.safe_dump_all([spec, *others]), encoding="utf-8")
 
 
 def task_name(node: str) -> str:
@@ -95,7 +112,7 @@ def _task(
     settings = package.config.kubeflow.node(node)
     give(task, settings, package.config.kubeflow)
     if node not in (PREPARE, VERDICT) and settings.retries:
-        task.set_retry(settings.retries, f"{settings.retry_wait_seconds}s", 2.0, "3600s")
+        task.set_retry(settings.retries, f"{settings.retry_wait_seconds}s", 2.0)
     return task
 
 

@@ -1,13 +1,12 @@
-"""Sends a package to Kubeflow Pipelines, starts a run of it or a schedule, and follows a run to its verdict."""
+"""Sends a package to Kubeflow Pipelines, starts a run of it or a schedule, and follows a run to its end."""
 
 import hashlib
 import io
 import json
 import os
-import re
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +17,15 @@ import kfp_server_api
 import urllib3.exceptions
 import yaml
 
-from kubeflow.package import PIPELINE_NAME, PREPARE, VERDICT, task_name
+from kubeflow.outcome import Tell, pod_name, tasks
+from kubeflow.package import PIPELINE_NAME, PREPARE, task_name
 from pipeline.cluster import KubeflowConfig
-from pipeline.errors import ModelRefused, NodeFailed, ServingRefused, UserError
+from pipeline.errors import UserError
 
 # A token is a credential: from the environment only. Without one, kfp takes what the cluster or its own settings give.
 TOKEN_VARIABLE: Final = "FLEXUNET_KUBEFLOW_TOKEN"  # noqa: S105
 # kfp's own wait knows no CANCELED and waits for ever.
 _ENDS: Final = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
-# As the verdict's container ends: kubeflow/verdict.py.
-_REFUSALS: Final = {2: ModelRefused, 4: ServingRefused}
-
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -65,15 +61,26 @@ class Kubeflow:
         # A version's name says what is in it.
         name = hashlib.sha256(package.read_bytes()).hexdigest()[:12]
         with _asking(self._target.host):
-            pipeline = self._client.get_pipeline_id(PIPELINE_NAME)
+            pipeline = self._pipeline()
             if pipeline is None:
-                pipeline = self._client.upload_pipeline(str(package), pipeline_name=PIPELINE_NAME).pipeline_id
+                uploaded = self._client.upload_pipeline(
+                    str(package), pipeline_name=PIPELINE_NAME, namespace=self._target.namespace
+                )
+                pipeline = uploaded.pipeline_id
             listed = self._client.list_pipeline_versions(pipeline, page_size=100, sort_by="created_at desc")
             for version in listed.pipeline_versions or []:
                 if version.display_name == name:
                     return pipeline, version.pipeline_version_id
             uploaded = self._client.upload_pipeline_version(str(package), name, pipeline_id=pipeline)
             return pipeline, uploaded.pipeline_version_id
+
+    def _pipeline(self) -> str | None:
+        """Id in the namespace of the target, where the name is unique; kfp's own look-up takes no namespace."""
+        named = {"operation": "EQUALS", "key": "display_name", "stringValue": PIPELINE_NAME}
+        listed = self._client.list_pipelines(
+            filter=json.dumps({"predicates": [named]}), namespace=self._target.namespace
+        )
+        return listed.pipelines[0].pipeline_id if listed.pipelines else None
 
     def start(self, version: tuple[str, str], name: str, parameters: Mapping[str, Any]) -> str:
         """Id of a new run."""
@@ -104,13 +111,13 @@ class Kubeflow:
             )
         return recurring.recurring_run_id
 
-    def follow(self, run_id: str, tell: Tell, seconds_between: float) -> Any:
-        """Tells each change of a task's state until the run ends; the run as it ended."""
+    def follow(self, run_id: str, names: Collection[str], tell: Tell, seconds_between: float) -> Any:
+        """Tells each change of the named tasks' states until the run ends; the run as it ended."""
         told: dict[str, str] = {}
         while True:
             with _asking(self._target.host):
                 run = self._client.get_run(run_id)
-            for name, task in tasks(run).items():
+            for name, task in tasks(run, names).items():
                 if task.state and told.get(name) != task.state:
                     told[name] = task.state
                     tell(f"{name:<24} {task.state.lower()}")
@@ -119,55 +126,27 @@ class Kubeflow:
             time.sleep(seconds_between)
 
     def log(self, run_id: str, task: Any) -> str:
-        """What a task's pod printed; "" where Kubeflow keeps it no longer."""
-        pods = [child.pod_name for child in task.child_tasks or [] if child.pod_name] or [task.pod_name]
+        """What a task's pod printed; "" where it cannot be had."""
+        nodes = [child.pod_name for child in task.child_tasks or [] if child.pod_name] or [task.pod_name or ""]
+        pods = [pod_name(nodes[0]), nodes[0]]
+        query = {"runid": run_id, **({"podnamespace": self._target.namespace} if self._target.namespace else {})}
+        # Kubeflow's page has logs on a path of its own and passes on no v1alpha1, where the API server has them.
+        of_page = [("/k8s/pod/logs", {"podname": pod, **query}) for pod in pods]
+        of_api = [(f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log", {}) for pod in pods]
+        return next(filter(None, (self._text(path, query) for path, query in [*of_page, *of_api])), "")
+
+    def _text(self, path: str, query: Mapping[str, str]) -> str:
+        """A plain text of the host; "" for an error and for the pages that a web server answers unknown paths with."""
         try:
-            return self._client._run_api.api_client.call_api(
-                "/apis/v1alpha1/runs/{run_id}/nodes/{node_id}/log",
-                "GET",
-                path_params={"run_id": run_id, "node_id": pods[0]},
-                response_type="str",
-                auth_settings=["Bearer"],
-                _return_http_data_only=True,
+            text, _, headers = self._client._run_api.api_client.call_api(
+                path, "GET", query_params=dict(query), response_type="str", auth_settings=["Bearer"]
             )
         except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError, ValueError):
             return ""
+        return "" if "html" in (headers.get("Content-Type") or "") else text
 
     def link(self, kind: str, identity: str) -> str:
         return f"{self._target.host.rstrip('/')}/#/{kind}/details/{identity}"
-
-
-def tasks(run: Any) -> dict[str, Any]:
-    """The tasks of the package by name, as they are called or shown, without those that Kubeflow puts around them."""
-    details = run.run_details.task_details if run.run_details else []
-    around = re.compile(r".*-driver$|^(executor|root|driver)$|\.")
-    named = [d for d in details or [] if d.display_name and not around.search(d.display_name)]
-    return {task_name(d.display_name): d for d in named}
-
-
-def judge(run: Any, verdict_log: str, tell: Tell) -> None:
-    """Tells the scores and the gate's words.
-
-    Raises:
-      ModelRefused, ServingRefused: the verdict failed the run.
-      NodeFailed: another task did, or somebody ended the run.
-    """
-    verdict = task_name(VERDICT)
-    lines = verdict_log.strip().splitlines()
-    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    for line in lines:
-        if not line.startswith("error: "):
-            tell(line)
-    if run.state == "SUCCEEDED":
-        return
-    failed = {name: _message(task) for name, task in tasks(run).items() if task.state == "FAILED"}
-    if set(failed) == {verdict}:
-        code = re.search(r"exit code (\d+)", failed[verdict])
-        refusal = _REFUSALS.get(int(code[1]) if code else 0)
-        if refusal is not None:
-            raise refusal("\n".join(errors) or failed[verdict])
-    words = "; ".join(f"{name}: {message}" for name, message in failed.items())
-    raise NodeFailed(f"the run ended as {run.state.lower()}{f': {words}' if words else ''}")
 
 
 def run_parameters(
@@ -178,8 +157,8 @@ def run_parameters(
     return {name: value for name, value in given.items() if value}
 
 
-def read_settings(package: Path) -> KubeflowConfig:
-    """`[kubeflow]` as the package was compiled with: it stands among the arguments of prepare.
+def read_package(package: Path) -> tuple[KubeflowConfig, list[str]]:
+    """`[kubeflow]` as the package was compiled with, which stands among the arguments of prepare, and its tasks' names.
 
     Raises:
       UserError: it is no package of this project.
@@ -189,15 +168,10 @@ def read_settings(package: Path) -> KubeflowConfig:
         [spec] = [d for d in documents if d.get("pipelineInfo", {}).get("name") == PIPELINE_NAME]
         arguments = spec["deploymentSpec"]["executors"][f"exec-{task_name(PREPARE)}"]["container"]["args"]
         config = json.loads(arguments[arguments.index("--config") + 1])
+        names = list(spec["root"]["dag"]["tasks"])
     except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{package}: no package of ours, expected what `flexunet kubeflow compile` writes") from None
-    return KubeflowConfig.model_validate(config.get("kubeflow", {}))
-
-
-def _message(task: Any) -> str:
-    """Of the newest state that came with one."""
-    errors = [task.error, *(status.error for status in reversed(task.state_history or []))]
-    return next((error.message for error in errors if error is not None and error.message), "no message")
+    return KubeflowConfig.model_validate(config.get("kubeflow", {})), names
 
 
 @contextmanager

@@ -372,11 +372,11 @@ def _conclude(metrics: dict[str, Any], root: Path, accept_refused: str = "") -> 
 
 def _refusal(metrics: dict[str, Any], root: Path, accept_refused: str) -> ModelRefused | ServingRefused | None:
     if not metrics["blessed"] and not accept_refused:
-        return ModelRefused(f"the gate refused the model, nothing was pushed: {failures(metrics)}")
+        return ModelRefused(f"{ModelRefused.WORDS}, nothing was pushed: {failures(metrics)}")
     verdict = _serving_verdict(root)
     if not verdict["blessed"]:
         problems = "; ".join(verdict["problems"])
-        return ServingRefused(f"the serving validator refused the model, nothing was pushed: {problems}")
+        return ServingRefused(f"{ServingRefused.WORDS}, nothing was pushed: {problems}")
     return None
 
 

@@ -1,6 +1,6 @@
 """Errors that end a command; pipeline/cli.py maps each to its exit code."""
 
-from typing import Final
+from typing import ClassVar, Final
 
 # How tf.debugging.Assert begins in a graph.
 _ASSERTION: Final = "assertion failed:"
@@ -16,11 +16,15 @@ class NodeFailed(Exception):
 
 
 class ModelRefused(Exception):
-    """The gate refused the model. Exit code 2."""
+    """The gate refused the model: its message begins with WORDS. Exit code 2."""
+
+    WORDS: ClassVar = "the gate refused the model"
 
 
 class ServingRefused(Exception):
-    """The serving validator refused the model. Exit code 4."""
+    """The serving validator refused the model: its message begins with WORDS. Exit code 4."""
+
+    WORDS: ClassVar = "the serving validator refused the model"
 
 
 class Interrupted(Exception):

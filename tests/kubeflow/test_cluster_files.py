@@ -142,3 +142,19 @@ def test_the_server_reads_what_the_runs_push() -> None:
     kinds = {document["kind"] for document in documents}
     assert not kinds & {"Namespace", "PersistentVolumeClaim"}
     assert {document["metadata"].get("namespace") for document in documents} == {"kubeflow"}
+
+
+@pytest.mark.parametrize("overlay", ["try-out", "multi-user"])
+def test_an_overlay_names_a_storage_class_and_the_image_that_the_how_to_pushes(overlay: str) -> None:
+    documents = rendered(overlay)
+    [claim] = [document for document in documents if document["kind"] == "PersistentVolumeClaim"]
+    assert claim["spec"]["storageClassName"] == "shared"
+    image = pods(documents)["flexunet-toolbox"]["containers"][0]["image"]
+    how_to = (CLUSTER.parents[1] / "docs" / "how-to" / "kubeflow.md").read_text()
+    assert f"docker push {image}\n" in how_to and f"--image {image} " in how_to
+
+
+def test_a_profile_is_applied_before_what_lies_in_its_namespace() -> None:
+    assert "Profile" not in {document["kind"] for document in rendered("multi-user")}
+    [profile] = [document for document in files() if document["kind"] == "Profile"]
+    assert {document["metadata"]["namespace"] for document in rendered("multi-user")} == {profile["metadata"]["name"]}

@@ -82,6 +82,13 @@ def test_only_nodes_are_retried(package: Package) -> None:
     assert retried == set(package.tasks) - {"prepare", "verdict"}
     assert package.tasks["trainer"].retry_policy.max_retry_count == 3
     assert package.tasks["transform"].retry_policy.max_retry_count == 2
+    # Argo retries nothing that began longer ago than this; kfp would make it an hour, which a training outlasts.
+    windows = {package.tasks[name].retry_policy.backoff_max_duration.ToSeconds() for name in retried}
+    assert windows == {365 * 24 * 3600}
+
+
+def test_the_package_begins_with_kfps_summary_for_readers(package_file: Path) -> None:
+    assert package_file.read_text().startswith("# PIPELINE DEFINITION\n# Name: flexunet\n")
 
 
 def test_the_parameters_of_a_run_have_types_and_defaults(package: Package) -> None:

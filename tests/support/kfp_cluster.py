@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -57,11 +58,16 @@ def start_process(command: list[str], environment: dict[str, str], directory: Pa
 
 @dataclass
 class Attempt:
-    """One container of a task."""
+    """One container of a task; what its own process ended with, Kubeflow does not see."""
 
     number: int
-    exit_code: int
+    child_exit_code: int
     log: Path
+
+    @property
+    def exit_code(self) -> int:
+        """The launcher's, which starts the process and ends with 1 however that failed."""
+        return 0 if self.child_exit_code == 0 else 1
 
     @property
     def text(self) -> str:
@@ -132,7 +138,11 @@ class Cluster:
         if task.caching_options.enable_cache:
             raise ValueError(f"{name}: Kubeflow's cache would take it from an earlier run")
         retries = task.retry_policy.max_retry_count if task.HasField("retry_policy") else 0
+        started, longest = time.monotonic(), task.retry_policy.backoff_max_duration.ToSeconds()
         for number in range(retries + 1):
+            # Argo's backoff.maxDuration counts from the first attempt's start; what takes longer is never retried.
+            if number and time.monotonic() - started > longest:
+                return False
             attempt = self._attempt(run, name, number, values, start, watch)
             run.attempts.setdefault(name, []).append(attempt)
             if attempt.exit_code == 0:
