@@ -140,7 +140,7 @@ def _unrecorded(history: History, serving: Path) -> set[int]:
     needed: set[int] = set()
     for run in history.runs:
         pusher = run.nodes.get("Pusher")
-        if pusher is not None and _model_path(pusher) in models:
+        if pusher is not None and not pusher.succeeded and _model_path(pusher) in models:
             needed |= _read_by(pusher, _PUSHER_READS)
     return needed
 
