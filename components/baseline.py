@@ -13,7 +13,7 @@ from tfx.dsl.components.common import resolver
 from tfx.dsl.io import fileio
 from tfx.types import Artifact
 
-from components.pushes import PUSHED, PUSHED_COMPARABLE, PUSHED_MODEL_ID, RESTORED_AT, ROLLED_BACK
+from components.pushes import PUSHED, PUSHED_COMPARABLE, PUSHED_MODEL_ID, RESTORED_AT, ROLLED_BACK, last_pushed
 
 logger = logging.getLogger("flexunet.baseline")
 
@@ -52,9 +52,8 @@ class LatestPushedModel(resolver.ResolverStrategy):
 
 
 def _last_pushed(push: Artifact) -> tuple[int, int]:
-    """When it was pushed, or restored by a rollback, in milliseconds since 1970."""
-    restored = push.get_int_custom_property(RESTORED_AT) or 0
-    return max(push.mlmd_artifact.create_time_since_epoch, restored), push.id
+    created = push.mlmd_artifact.create_time_since_epoch
+    return last_pushed(push.id, created, push.get_int_custom_property(RESTORED_AT))
 
 
 def is_there(model: Artifact | None) -> bool:

@@ -1,9 +1,9 @@
 """Copies of pushed versions in a remote store, through TFX's file systems: gs://, s3://, hdfs:// and their plug-ins.
 
 The local folder stays what knows the versions; the store is its copy under the same numbers, which begin above those
-that the store holds already. Object stores have no
-rename, so a reader may see a version in part. `saved_model.pb` goes last and, when an old version goes, first: a server
-cannot load a version without it, and tries again. A copy that was killed is finished, or removed, by the next push.
+that the store holds already. Object stores have no rename, so a reader may see a version in part. `saved_model.pb` goes
+last and, when an old version goes, first: a server cannot load a version without it, and tries again. A copy that was
+killed is finished, or removed, by the next push.
 """
 
 from collections.abc import Iterator

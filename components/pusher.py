@@ -21,11 +21,11 @@ from pipeline.config import GateSettings
 from serving.versions import (
     Keeping,
     content_hash,
+    newest_version,
     push_version,
     pushed_hash,
     read_provenance,
     rolled_back,
-    versions,
 )
 
 # FileBasedExampleGen's driver leaves it: the number, bytes and times of the record files.
@@ -115,9 +115,8 @@ class AtomicPusher(base_component.BaseComponent):
 
 def _accepted_for(directory: Path) -> str | None:
     """Why the newest version was pushed against the gate, if it was: a reason belongs into a version's provenance."""
-    return next(
-        (read_provenance(directory / str(newest)).get(ACCEPTED_REFUSED) for newest in versions(directory)[-1:]), None
-    )
+    newest = newest_version(directory)
+    return read_provenance(newest).get(ACCEPTED_REFUSED) if newest else None
 
 
 def _was_rolled_back(model: Path, directory: Path) -> bool:

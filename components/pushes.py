@@ -7,7 +7,7 @@ from typing import Any, Final
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 
-from serving.versions import restored_at, rolled_back, version_hash, versions
+from serving.versions import newest_version, restored_at, rolled_back, version_hash
 
 # Custom properties of PushedModel artifacts. The first is TFX's own; a rollback leaves ROLLED_BACK on what it withdrew
 # and RESTORED_AT, in milliseconds since 1970 as ML Metadata's own times, on what it restored.
@@ -40,6 +40,11 @@ def record_rollbacks(connection: metadata_store_pb2.ConnectionConfig, serving: P
         store.put_artifacts(changed)
 
 
+def last_pushed(artifact_id: int, created: int, restored: int | None) -> tuple[int, int]:
+    """Sorts pushes by when they were made or, by a rollback, restored, both in milliseconds since 1970."""
+    return max(created, restored or 0), artifact_id
+
+
 def sqlite_connection(database: Path) -> metadata_store_pb2.ConnectionConfig:
     """Of the file that a run on one machine keeps its metadata in."""
     connection = metadata_store_pb2.ConnectionConfig()
@@ -49,11 +54,9 @@ def sqlite_connection(database: Path) -> metadata_store_pb2.ConnectionConfig:
 
 def _restored(serving: Path) -> dict[str, int]:
     """The model that the newest version holds and when it was restored, if a rollback made that version."""
-    for newest in versions(serving)[-1:]:
-        moment = restored_at(serving / str(newest))
-        if moment is not None:
-            return {version_hash(serving / str(newest)): int(moment.timestamp() * 1000)}
-    return {}
+    newest = newest_version(serving)
+    moment = restored_at(newest) if newest else None
+    return {version_hash(newest): int(moment.timestamp() * 1000)} if newest and moment else {}
 
 
 def _mark(push: Any, withdrawn: Collection[str], restored: Mapping[str, int]) -> bool:

@@ -25,7 +25,7 @@ from pipeline.features import (
     TRAINING_HISTORY,
     TRAINING_PREVIEWS,
 )
-from pipeline.json_files import read_json
+from pipeline.small_files import read_json
 from reporting import files
 from reporting.page import write_page
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.errors import UserError
+from pipeline.small_files import replace_file
 
 # Seconds that a step waits for the lock of a folder: a rollback or another run's step holds it for a few.
 LONGEST_WAIT: Final = 600
@@ -25,9 +26,9 @@ class Run:
     def write(self, ir: Any, parameters: "Parameters") -> None:
         """The compiled pipeline last: a node that finds it finds the rest."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        _replace(self.folder / "parameters.json", (json.dumps(asdict(parameters), indent=2) + "\n").encode())
+        replace_file(self.folder / "parameters.json", (json.dumps(asdict(parameters), indent=2) + "\n").encode())
         # As JSON it could be read only where every message packed into it is imported.
-        _replace(self.folder / "pipeline.pb", ir.SerializeToString(deterministic=True))
+        replace_file(self.folder / "pipeline.pb", ir.SerializeToString(deterministic=True))
 
     def read_pipeline(self) -> Any:
         """TFX's `pipeline_pb2.Pipeline`, compiled for this run.
@@ -61,9 +62,3 @@ class Parameters:
     overrides: list[str]
     accepted_refused: str
     config: str
-
-
-def _replace(path: Path, content: bytes) -> None:
-    aside = path.with_suffix(".incomplete")
-    aside.write_bytes(content)
-    aside.replace(path)

@@ -13,7 +13,15 @@ from typing import Final
 
 from ml_metadata.proto import metadata_store_pb2
 
-from components.pushes import PUSHED, PUSHED_COMPARABLE, PUSHED_MODEL_ID, PUSHED_SHA256, RESTORED_AT, ROLLED_BACK
+from components.pushes import (
+    PUSHED,
+    PUSHED_COMPARABLE,
+    PUSHED_MODEL_ID,
+    PUSHED_SHA256,
+    RESTORED_AT,
+    ROLLED_BACK,
+    last_pushed,
+)
 from pipeline.history import Artifact, Execution, History, Run, open_store, read_history
 from serving.versions import pushed_hash, read_provenance, versions
 
@@ -119,8 +127,7 @@ def _current_pushes(history: History, serving: Path) -> list[Artifact]:
 
 
 def _last_pushed(push: Artifact) -> tuple[int, int]:
-    """As components/baseline.py has it: what a rollback restored is as new as that."""
-    return max(push.created, push.properties.get(RESTORED_AT, 0)), push.id
+    return last_pushed(push.id, push.created, push.properties.get(RESTORED_AT))
 
 
 def _evidence(history: History, push: Artifact) -> set[int]:
@@ -130,7 +137,7 @@ def _evidence(history: History, push: Artifact) -> set[int]:
     if trainer is not None:
         # A warm start asks them whether the model knows the data already.
         needed |= _read_by(trainer, ("examples", "base_model"))
-    runs = [run for run in history.runs if _pushed_id(run) == push.id]
+    runs = [run for run in history.runs if run.output("Pusher", "pushed_model") == push]
     return needed | {run.report.id for run in runs if run.report is not None}
 
 
@@ -153,12 +160,6 @@ def _model_path(pusher: Execution) -> str | None:
 def _read_by(execution: Execution, keys: Iterable[str]) -> set[int]:
     """Ids of the artifacts of some inputs."""
     return {artifact.id for key in keys for artifact in execution.inputs.get(key, [])}
-
-
-def _pushed_id(run: Run) -> int | None:
-    pusher = run.nodes.get("Pusher")
-    pushed = pusher.output("pushed_model") if pusher else None
-    return pushed.id if pushed else None
 
 
 def _executions(history: History) -> list[Execution]:

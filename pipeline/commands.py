@@ -1,7 +1,6 @@
 """What the commands do and print; pipeline/cli.py only reads their options."""
 
 import datetime
-import json
 import threading
 import traceback
 from collections.abc import Sequence
@@ -29,6 +28,9 @@ from pipeline.show import (
     quantile_words,
     quantiles,
 )
+from pipeline.small_files import read_json
+
+Refusal = ModelRefused | ServingRefused
 
 DEMO_IMAGES: Final = 480
 DEMO_SIZE: Final = 128
@@ -43,8 +45,8 @@ def run_demo(root: Path, overrides: Sequence[str]) -> None:
     with locked(root), captured_output(log) as console:
         _generate(surfaces, config, console)
         _ingest(surfaces, records, config, console)
-        metrics = _run(config, records, root, (), console, log)
-    _conclude(metrics, root)
+        metrics, refusal = _run(config, records, root, (), console, log)
+    _conclude(metrics, refusal)
 
 
 def run_ingest(
@@ -81,8 +83,8 @@ def run_pipeline(
     with locked(root), captured_output(log) as console:
         if warning:
             print_warning(warning, console)
-        metrics = _run(loaded, data, root, beam_args, console, log, accept_refused)
-    _conclude(metrics, root, accept_refused)
+        metrics, refusal = _run(loaded, data, root, beam_args, console, log, accept_refused)
+    _conclude(metrics, refusal)
 
 
 def run_evaluate(
@@ -319,8 +321,8 @@ def _run(
     console: Console,
     log: Path,
     accept_refused: str = "",
-) -> dict[str, Any]:
-    """Shows the nodes and what came out; returns what metrics.json holds."""
+) -> tuple[dict[str, Any], Refusal | None]:
+    """Shows the nodes and what came out; returns what metrics.json holds, and the refusal, if there is one."""
     with busy(console, "loading TFX"):
         from pipeline import local
         from pipeline.board import Board
@@ -332,28 +334,25 @@ def _run(
             traceback.print_exc(file=file)
         what = str(error) if isinstance(error, NodeFailed) else f"the run failed: {type(error).__name__}: {error}"
         raise NodeFailed(f"{what}\nfull log: {log}") from error
-    print_outcome(metrics, root, console, accept_refused)
-    return metrics
+    return metrics, print_outcome(metrics, root, console, accept_refused)
 
 
-def print_outcome(
-    metrics: dict[str, Any], root: Path, console: Console, accept_refused: str
-) -> ModelRefused | ServingRefused | None:
+def print_outcome(metrics: dict[str, Any], root: Path, console: Console, accept_refused: str) -> Refusal | None:
     """Scores, the gate's words and the verdict of the run whose report lies in `root`; the refusal, if there is one."""
+    from pipeline.local import serving_verdict
     from reporting.files import DETAILS_FILE
 
-    details = json.loads((root / "report" / DETAILS_FILE).read_text(encoding="utf-8"))
+    details, verdict = read_json(root / "report" / DETAILS_FILE), serving_verdict(root)
     print_scores(metrics, details, console)
     print_checks(metrics, details, console)
-    _print_verdict(metrics, root, console, accept_refused)
-    return _refusal(metrics, root, accept_refused)
-
-
-def _print_verdict(metrics: dict[str, Any], root: Path, console: Console, accept_refused: str) -> None:
     console.print(f"report: {root / 'report'}")
-    if _refusal(metrics, root, accept_refused):
-        return
-    rolled_back = _serving_verdict(root)["rolled_back"]
+    refusal = _refusal(metrics, verdict, accept_refused)
+    if refusal is None:
+        _print_accepted(metrics, verdict["rolled_back"], root, console)
+    return refusal
+
+
+def _print_accepted(metrics: dict[str, Any], rolled_back: int | None, root: Path, console: Console) -> None:
     if rolled_back is not None:
         console.print(f"accepted, but this very model was rolled back as version {rolled_back}: not pushed again")
         console.print(f"to bring it back: flexunet rollback --root {root} --to {rolled_back}")
@@ -362,25 +361,17 @@ def _print_verdict(metrics: dict[str, Any], root: Path, console: Console, accept
     console.print(f"{how}; the model is version {metrics['pushed_version']}: {root / 'serving_model'}")
 
 
-def _conclude(metrics: dict[str, Any], root: Path, accept_refused: str = "") -> None:
+def _conclude(metrics: dict[str, Any], refusal: Refusal | None) -> None:
     """Prints the result for scripts; a refusal ends the command after it."""
     print_result(metrics)
-    refusal = _refusal(metrics, root, accept_refused)
     if refusal:
         raise refusal
 
 
-def _refusal(metrics: dict[str, Any], root: Path, accept_refused: str) -> ModelRefused | ServingRefused | None:
+def _refusal(metrics: dict[str, Any], verdict: dict[str, Any], accept_refused: str) -> Refusal | None:
     if not metrics["blessed"] and not accept_refused:
         return ModelRefused(f"{ModelRefused.WORDS}, nothing was pushed: {failures(metrics)}")
-    verdict = _serving_verdict(root)
     if not verdict["blessed"]:
         problems = "; ".join(verdict["problems"])
         return ServingRefused(f"{ServingRefused.WORDS}, nothing was pushed: {problems}")
     return None
-
-
-def _serving_verdict(root: Path) -> dict[str, Any]:
-    from pipeline import local
-
-    return local.serving_verdict(root)

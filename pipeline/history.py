@@ -70,6 +70,11 @@ class Run:
     run_id: str
     nodes: dict[str, Execution]
 
+    def output(self, node: str, key: str) -> Artifact | None:
+        """The artifact of an output of one of its nodes."""
+        execution = self.nodes.get(node)
+        return execution.output(key) if execution else None
+
     @property
     def report(self) -> Artifact | None:
         """Of a run that came to its end."""

@@ -17,11 +17,11 @@ from pipeline import dag
 from pipeline.beam import LOCAL_BEAM_ARGS
 from pipeline.config import Config
 from pipeline.durations import NodeStart, node_seconds
-from pipeline.json_files import read_json
 from pipeline.launch import NodeResult, compile_run, run_node
+from pipeline.small_files import read_json
 from reporting import files
 from reporting.page import write_page
-from serving.versions import content_hash, pushed_hash, rolled_back, versions
+from serving.versions import content_hash, newest_version, pushed_hash, rolled_back, versions
 
 
 def run(
@@ -78,8 +78,7 @@ def run_in_turn(
     name, caching = node.node_info.id, node.execution_options.caching_options
     if name == "Pusher" and _must_push(before, serving, accepted_refused):
         caching.enable_cache = False
-    findings = serving.parent / "report" / files.SERVING_FILE
-    if name in ("ServingValidator", "InfraValidator") and _was_not_servable(findings):
+    if name in ("ServingValidator", "InfraValidator") and _was_not_servable(serving.parent):
         caching.enable_cache = False
     return run_node(ir, node, database)
 
@@ -103,9 +102,9 @@ def _must_push(results: dict[str, NodeResult], serving: Path, accepted_refused: 
     return wanted not in rolled_back(serving) and _served_hash(serving) != wanted
 
 
-def _was_not_servable(findings: Path) -> bool:
+def _was_not_servable(root: Path) -> bool:
     """Whether the last run's model was refused by what was measured, which depends on what else the machine did."""
-    last = read_json(findings) if findings.is_file() else {"blessed": True}
+    last = serving_verdict(root) or {"blessed": True}
     return not last["blessed"] and last["problems"] != [NOT_CHECKED]
 
 
@@ -131,19 +130,19 @@ def _model_hash(results: dict[str, NodeResult]) -> str:
 
 
 def _served_hash(serving: Path) -> str | None:
-    served = versions(serving)
-    return pushed_hash(serving / str(served[-1])) if served else None
+    newest = newest_version(serving)
+    return pushed_hash(newest) if newest else None
 
 
 def publish_report(results: dict[str, NodeResult], root: Path, run_id: str, accepted_refused: str) -> dict[str, Any]:
     """`root/report` shows the last run, also when the report itself came from the cache; returns its metrics."""
     source, target = Path(results["Reporter"].outputs["report"]), root / "report"
     metrics = {**read_json(source / files.METRICS_FILE), "run_id": run_id}
-    serving = root / "serving_model"
+    serving, model = root / "serving_model", _model_hash(results)
     # A report from the cache tells the number of an earlier push; versions go on.
-    is_served = _is_accepted(results, accepted_refused) and _served_hash(serving) == _model_hash(results)
+    is_served = _is_accepted(results, accepted_refused) and _served_hash(serving) == model
     metrics["pushed_version"] = versions(serving)[-1] if is_served else None
-    withdrawn = rolled_back(serving).get(_model_hash(results))
+    withdrawn = rolled_back(serving).get(model)
     target.mkdir(exist_ok=True)
     for folder in (files.TRAINING_FOLDER, files.GALLERY_FOLDER):
         shutil.rmtree(target / folder, ignore_errors=True)

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from components.pushes import ACCEPTED_REFUSED, PUSHED, PUSHED_SHA256, ROLLED_BACK
 from pipeline.errors import UserError
-from pipeline.history import Artifact, History, Run
+from pipeline.history import History, Run
 from reporting import files
-from serving.versions import pushed_hash, versions
+from serving.versions import newest_version, pushed_hash
 
 # Of TFX's Pusher, and of its blessings.
 PUSHED_VERSION: Final = "pushed_version"
@@ -48,8 +48,8 @@ def run_rows(history: History, serving: Path, is_running: bool) -> list[RunRow]:
       serving: the folder of the versions.
       is_running: whether a run holds the folder now: then the newest, unless it has ended, is that one.
     """
-    newest = versions(serving)[-1:]
-    served = {pushed_hash(serving / str(number)) or "": number for number in newest}
+    newest = newest_version(serving)
+    served = {pushed_hash(newest) or "": int(newest.name)} if newest else {}
     rows = [_row(run, served) for run in history.runs if run.nodes]
     if is_running and rows and rows[0].verdict == INTERRUPTED:
         rows[0] = replace(rows[0], verdict="running")
@@ -82,7 +82,7 @@ def verdict_of(run: Run) -> str:
         return f"failed: {failed[0]}"
     if run.report is None:
         return INTERRUPTED
-    pushed = _output(run, "Pusher", "pushed_model")
+    pushed = run.output("Pusher", "pushed_model")
     if not _is_blessed(run, "Evaluator"):
         overruled = pushed is not None and ACCEPTED_REFUSED in pushed.properties
         return "refused, pushed all the same" if overruled else "refused by the gate"
@@ -97,7 +97,7 @@ def _row(run: Run, served: dict[str, int]) -> RunRow:
     value, lower, upper, examples = (
         None if run.report is None else run.report.properties.get(name) for name in files.HEADLINE_PROPERTIES
     )
-    pushed = _output(run, "Pusher", "pushed_model")
+    pushed = run.output("Pusher", "pushed_model")
     facts = pushed.properties if pushed and pushed.properties.get(PUSHED) == 1 else {}
     return RunRow(
         run_id=run.run_id,
@@ -114,11 +114,6 @@ def _row(run: Run, served: dict[str, int]) -> RunRow:
     )
 
 
-def _output(run: Run, node: str, key: str) -> Artifact | None:
-    execution = run.nodes.get(node)
-    return execution.output(key) if execution else None
-
-
 def _is_blessed(run: Run, node: str) -> bool:
-    blessing = _output(run, node, "blessing")
+    blessing = run.output(node, "blessing")
     return blessing is not None and blessing.properties.get(BLESSED) == 1

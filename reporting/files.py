@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+from pipeline.small_files import replace_file
+
 PAGE: Final = "index.html"
 # The contract with whoever reads scores; details.json holds what it has no place for.
 METRICS_FILE: Final = "metrics.json"
@@ -31,7 +33,5 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def replace(path: Path, text: str) -> None:
-    """Writes aside and renames, so that a reader sees the old text or the new one."""
-    aside = path.with_name(f"{path.name}.incomplete")
-    aside.write_text(text, encoding="utf-8", errors="backslashreplace")
-    aside.replace(path)
+    """Writes by one rename; what is no Unicode, as file names may be, is escaped."""
+    replace_file(path, text.encode(errors="backslashreplace"))

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pipeline.errors import UserError
 from pipeline.features import TRAINING_AUGMENTED, TRAINING_HISTORY
-from pipeline.json_files import read_json
+from pipeline.small_files import read_json
 from reporting import errors, files, training
 from reporting.charts import Histogram, reliability
 from reporting.look import data_uri, environment, rgb

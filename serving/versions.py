@@ -19,11 +19,13 @@ from typing import Any, Final
 
 from pipeline.errors import UserError
 from pipeline.features import ASSETS_EXTRA, EXPORTED_PROVENANCE
-from pipeline.json_files import read_json
+from pipeline.small_files import read_json
 
 # A key of provenance.json: when a rollback made the version of an earlier one.
 RESTORED_AT: Final = "restored_at"
 
+# Another: `content_hash` of the model that it was made from.
+_SHA256: Final = "sha256"
 _GRAPH: Final = "saved_model.pb"
 _STATE: Final = ".pushes.json"
 _INCOMPLETE: Final = ".incomplete"
@@ -54,6 +56,11 @@ def versions(directory: Path) -> list[int]:
     return sorted(int(child.name) for child in directory.iterdir() if child.name.isdigit())
 
 
+def newest_version(directory: Path) -> Path | None:
+    """The version that TF Serving serves, if there is one."""
+    return next((directory / str(number) for number in reversed(versions(directory))), None)
+
+
 def push_version(
     model: Path, directory: Path, provenance: dict[str, Any], keeping: Keeping, above: int = 0, again: bool = False
 ) -> Path:
@@ -73,10 +80,10 @@ def push_version(
     directory.mkdir(parents=True, exist_ok=True)
     with _state(directory) as state:
         state |= {"keep": keeping.versions, "mirror": keeping.mirror, "unfinished": None}
-    existing = versions(directory)
-    if not again and existing and pushed_hash(directory / str(existing[-1])) == content_hash(model):
-        return directory / str(existing[-1])
-    return _push(model, directory, provenance, keeping.versions, above)
+    newest, digest = newest_version(directory), content_hash(model)
+    if not again and newest and pushed_hash(newest) == digest:
+        return newest
+    return _push(model, directory, {**provenance, _SHA256: digest}, keeping.versions, above)
 
 
 def roll_back(directory: Path, to: int | None = None, keep: int | None = None, above: int = 0) -> Rollback:
@@ -101,16 +108,18 @@ def roll_back(directory: Path, to: int | None = None, keep: int | None = None, a
     if existing[-1] > withdrawn:
         return Rollback(withdrawn, restored, directory / str(existing[-1]))
     source, gone = directory / str(restored), version_hash(directory / str(withdrawn))
+    digest = version_hash(source)
     if not _is_whole(source):
         raise UserError(
             f"{source}: damaged, its files are not those that were pushed; expected a whole version: "
             "name another with --to"
         )
     with _state(directory) as state:
-        others = {k: v for k, v in state["rolled_back"].items() if k != version_hash(source)}
+        others = {k: v for k, v in state["rolled_back"].items() if k != digest}
         state |= {"rolled_back": others | {gone: withdrawn}, "unfinished": [withdrawn, restored]}
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     origin = {**read_provenance(source), "restored": restored, "withdrawn": withdrawn, RESTORED_AT: now}
+    origin[_SHA256] = digest
     return Rollback(withdrawn, restored, _push(source, directory, origin, keep or state["keep"], above))
 
 
@@ -148,7 +157,7 @@ def content_hash(model: Path) -> str:
 
 def pushed_hash(version: Path) -> str | None:
     """`content_hash` of the model that a version was made from; None for a version that somebody else made."""
-    return read_provenance(version).get("sha256")
+    return read_provenance(version).get(_SHA256)
 
 
 def version_hash(version: Path) -> str:
@@ -175,7 +184,7 @@ def _push(model: Path, directory: Path, provenance: dict[str, Any], keep: int | 
     shutil.copytree(model, aside)
     extra = aside / ASSETS_EXTRA
     extra.mkdir(exist_ok=True)
-    words = json.dumps({**provenance, "version": int(target.name), "sha256": content_hash(model)}, indent=2)
+    words = json.dumps({**provenance, "version": int(target.name)}, indent=2)
     (extra / EXPORTED_PROVENANCE).write_text(words + "\n", encoding="utf-8")
     _flush(aside)
     aside.rename(target)
@@ -199,9 +208,9 @@ def _is_whole(version: Path) -> bool:
 def _planned(directory: Path, existing: list[int], to: int | None) -> tuple[int, int]:
     newest = existing[-1]
     withdrawn = version_hash(directory / str(newest))
-    return newest, _earlier(directory, existing, withdrawn) if to is None else _named(
-        directory, existing, withdrawn, to
-    )
+    if to is None:
+        return newest, _earlier(directory, existing, withdrawn)
+    return newest, _named(directory, existing, withdrawn, to)
 
 
 def _earlier(directory: Path, existing: list[int], withdrawn: str) -> int:

@@ -4,7 +4,6 @@ import base64
 import re
 import time
 from collections.abc import Callable, Sequence
-from html.parser import HTMLParser
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from html_page import Page
 from PIL import Image
 
 from dataset.assignment import Row
@@ -25,41 +25,17 @@ from pipeline.features import SPLITS
 MakeConfig = Callable[..., Config]
 SPLIT_CYCLE = ("train", "train", "train", "train", "eval", "test")
 COUNT = 24
-VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
 def write_picture(target: Path, entry: dict[str, Any], rows: list[Row], config: Config) -> None:
     target.write_bytes(render_picture(entry, rows, config))
 
 
-class Page(HTMLParser):
-    """Tags, references, visible text and headings of a page; refuses unclosed tags."""
+class Picture(Page):
+    """The page of a data set."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.open: list[str] = []
-        self.feed(path.read_text(encoding="utf-8"))
-        assert not self.open, "every tag is closed"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.text += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
+        super().__init__(path.read_text(encoding="utf-8"))
 
     def thumbnails(self) -> list[Image.Image]:
         uris = [image["src"] or "" for image in self.all("img")]
@@ -117,7 +93,7 @@ def test_page_stands_alone_and_names_every_class(source: Path, tmp_path: Path, m
     config = make_config()
     rows = rows_of(source, config)
     write_picture(tmp_path / "dataset.html", entry_of(rows, config), rows, config)
-    page = Page(tmp_path / "dataset.html")
+    page = Picture(tmp_path / "dataset.html")
     references = [v for _, attributes in page.tags for k, v in attributes.items() if k in {"src", "href", "srcset"}]
     assert references
     assert all((reference or "").startswith(("data:image/", "#")) for reference in references)
@@ -134,7 +110,7 @@ def test_page_can_be_read_without_seeing_it(source: Path, tmp_path: Path, make_c
     config = make_config()
     rows = rows_of(source, config, group_of=lambda i: f"group {i // 3}")
     write_picture(tmp_path / "p.html", entry_of(rows, config), rows, config)
-    page = Page(tmp_path / "p.html")
+    page = Picture(tmp_path / "p.html")
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
@@ -159,7 +135,7 @@ def test_names_are_shown_as_they_are_and_never_run(
     rows = rows_of(tmp_path / "source", config, group_of=lambda i: str(i // 4))
     problem = "/data/<script>z</script>/[/x].png\udcff: cannot be read; expected a whole image file: replace it"
     write_picture(tmp_path / "p.html", entry_of(rows, config, skipped=[problem]), rows, config)
-    page = Page(tmp_path / "p.html")
+    page = Picture(tmp_path / "p.html")
     assert not page.all("script")
     assert not any("onerror" in attributes for _, attributes in page.tags)
     for words in ("<script>x</script>", '<img src=x onerror="y">', "[x] & {{ 7 * 7 }}", "<script>z</script>/[/x].png"):
@@ -190,7 +166,7 @@ def test_what_spoils_scores_is_said_first(source: Path, tmp_path: Path, make_con
     )
     entry["splits"]["eval"]["images_with"]["scratches"] = 0
     write_picture(tmp_path / "p.html", entry, rows, config)
-    text = Page(tmp_path / "p.html").text
+    text = Picture(tmp_path / "p.html").text
     before = text[: text.index("Splits and classes")]
     assert "Leak: groups of near-duplicates in more than one split: 2, such as that of group 0" in before
     assert "splits_policy is keep" in before
@@ -207,12 +183,12 @@ def test_problems_are_listed_up_to_a_bound(source: Path, tmp_path: Path, make_co
     skipped = [f"/data/{i:04}.png: image without a mask" for i in range(1000)]
     entry = entry_of(rows, config, skipped=skipped, left_out=["b7: links groups"])
     write_picture(tmp_path / "p.html", entry, rows, config)
-    page = Page(tmp_path / "p.html")
+    page = Picture(tmp_path / "p.html")
     assert "see problems (1,001)" in page.text
     assert "/data/0000.png" in page.text and "/data/0199.png" in page.text
     assert "and 801 more in dataset.json" in page.text
     write_picture(tmp_path / "p.html", entry_of(rows, config, left_out=["b7: links groups"]), rows, config)
-    assert "b7: links groups" in Page(tmp_path / "p.html").text
+    assert "b7: links groups" in Picture(tmp_path / "p.html").text
 
 
 def test_examples_go_from_the_largest_share_to_the_smallest(tmp_path: Path, make_config: MakeConfig) -> None:
@@ -226,13 +202,13 @@ def test_examples_go_from_the_largest_share_to_the_smallest(tmp_path: Path, make
             Image.fromarray(mask).save(tmp_path / folder / f"{index:02}.png")
     rows = rows_of(tmp_path, config)
     write_picture(tmp_path / "p.html", entry_of(rows, config), rows, config)
-    alts = [image["alt"] or "" for image in Page(tmp_path / "p.html").all("img")]
+    alts = [image["alt"] or "" for image in Picture(tmp_path / "p.html").all("img")]
     shown = [int(alt.split()[1]) for alt in alts if alt.endswith("with scratches tinted")]
     assert shown == sorted(shown, reverse=True)
     assert (len(shown), shown[0], shown[-1]) == (8, 30, 1)
     same_group = [Row(row.facts, "one", row.split) for row in rows]
     write_picture(tmp_path / "p.html", entry_of(same_group, config), same_group, config)
-    alts = [image["alt"] or "" for image in Page(tmp_path / "p.html").all("img")]
+    alts = [image["alt"] or "" for image in Picture(tmp_path / "p.html").all("img")]
     assert [alt for alt in alts if alt.endswith("with scratches tinted")] == ["Image 30 with scratches tinted"]
 
 
@@ -246,7 +222,7 @@ def test_overlay_has_the_colour_where_the_mask_is(tmp_path: Path, make_config: M
         Image.fromarray(pixels).save(tmp_path / folder / "a.png")
     rows = rows_of(tmp_path, config)
     write_picture(tmp_path / "p.html", entry_of(rows, config), rows, config)
-    page = Page(tmp_path / "p.html")
+    page = Picture(tmp_path / "p.html")
     alts = [image["alt"] or "" for image in page.all("img")]
     overlay = np.asarray(page.thumbnails()[alts.index("Image a with scratches tinted")]).astype(int)
     plain = np.asarray(page.thumbnails()[alts.index("Image a with scratches tinted") - 1]).astype(int)
@@ -277,7 +253,7 @@ def test_images_of_all_kinds_are_drawn(tmp_path: Path, make_config: MakeConfig) 
         Image.fromarray(class_ids).save(tmp_path / "masks" / f"{index}-{Path(name).stem}.png")
     rows = rows_of(tmp_path, config)
     write_picture(tmp_path / "p.html", entry_of(rows, config), rows, config)
-    page = Page(tmp_path / "p.html")
+    page = Picture(tmp_path / "p.html")
     assert "12 different sizes" in page.text
     # Strips may be twice as long.
     assert all(max(i.size) == (320 if max(i.size) >= 4 * min(i.size) - 2 else 160) for i in page.thumbnails())
@@ -303,7 +279,7 @@ def test_page_stays_small_and_quick(tmp_path: Path, make_config: MakeConfig, cla
     write_picture(tmp_path / "p.html", entry_of(rows, config), rows, config)
     assert time.monotonic() - started < 10
     assert (tmp_path / "p.html").stat().st_size < 3_000_000
-    page = Page(tmp_path / "p.html")
+    page = Picture(tmp_path / "p.html")
     assert all(max(image.size) <= 160 for image in page.thumbnails())
     assert len(page.thumbnails()) <= 2 * 32 + 18
     assert all(c["name"] in page.text for c in classes)
@@ -313,7 +289,7 @@ def test_takes_what_ingest_finds(source: Path, tmp_path: Path, make_config: Make
     config = make_config()
     entry = ingest(source, tmp_path / "out", config, check_only=True).manifest
     write_picture(tmp_path / "p.html", entry, rows_of(source, config), config)
-    assert "24 images" in Page(tmp_path / "p.html").text
+    assert "24 images" in Picture(tmp_path / "p.html").text
 
 
 def test_turned_photographs_stand_upright(tmp_path: Path, make_config: MakeConfig) -> None:
@@ -331,7 +307,7 @@ def test_turned_photographs_stand_upright(tmp_path: Path, make_config: MakeConfi
     Image.fromarray(mask).save(tmp_path / "masks" / "a.png")
     rows = rows_of(tmp_path, config)
     write_picture(tmp_path / "p.html", entry_of(rows, config), rows, config)
-    page = Page(tmp_path / "p.html")
+    page = Picture(tmp_path / "p.html")
     alts = [image["alt"] or "" for image in page.all("img")]
     overlay = np.asarray(page.thumbnails()[alts.index("Image a with patches tinted")]).astype(int)
     assert overlay.shape == (160, 80, 3)

@@ -1,4 +1,4 @@
-"""Small files of JSON that this project writes beside models and runs."""
+"""Small files that this project writes beside models and runs."""
 
 import json
 from pathlib import Path
@@ -21,3 +21,10 @@ def read_json(path: Path) -> Any:
         raise UserError(
             f"{path}: not what this project wrote ({last_line(error)}), expected JSON: restore or remove it"
         ) from None
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Writes aside and renames, so that a reader sees the old content or the new one."""
+    aside = path.with_name(f"{path.name}.incomplete")
+    aside.write_bytes(content)
+    aside.replace(path)
