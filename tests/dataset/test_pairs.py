@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dataset.pairs import Layout, find_pairs
+from flexunet.dataset.pairs import Layout, find_pairs
 
 
 def source_of(directory: Path, *names: str) -> Path:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dataset import parallel
-from dataset.pairs import Pair
-from dataset.parallel import mapped, mapped_by_processes, threads_for
+from flexunet.dataset import parallel
+from flexunet.dataset.pairs import Pair
+from flexunet.dataset.parallel import mapped, mapped_by_processes, threads_for
 
 
 def test_small_images_get_no_threads_and_large_ones_get_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

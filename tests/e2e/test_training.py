@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from dataset.ingest import ingest
+from flexunet.core.config.whole import Config
+from flexunet.dataset.ingest import ingest
 from pipeline import local
-from pipeline.config import Config
 
 RESOLVERS = {"BaselineResolver", "PreviousSpanResolver", "WarmStartResolver"}
 # A process of its own, which can be killed.

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.config import TrainConfig, TrainerConfig, part_of
+from flexunet.core.config.section import part_of
+from flexunet.core.config.train import TrainConfig, TrainerConfig
 from trainer_module import devices
 
 ROOT = Path(__file__).parents[2]
