@@ -13,9 +13,9 @@ from typing import Any
 
 import grimp
 
-# Their upgrade can change what a node gives; other libraries only carry data around.
-LIBRARIES = ("tensorflow", "keras", "tensorflow-transform", "tensorflow-model-analysis")
-PACKAGES = ("pipeline", "dataset", "transform_module", "trainer_module", "components", "serving", "reporting")
+from flexunet.core.libraries import LIBRARIES
+
+PACKAGES = ("flexunet", "transform_module", "trainer_module", "components", "pipeline")
 # What a package of templates holds is code as well.
 TEMPLATES = (".j2", ".css", ".js")
 

@@ -150,6 +150,15 @@ def read_class_ids(pair: Pair, image_size: tuple[int, int], config: Config) -> N
     return _class_ids(pair, _open(pair.mask, _read(pair.mask), config), image_size, config)
 
 
+def read_small(pair: Pair, size: tuple[int, int]) -> Image.Image:
+    """The upright image in 8-bit RGB at another size, width and height; bicubic."""
+    with Image.open(pair.image) as image:
+        # JPEG is decoded at a fraction of its size; others take no notice.
+        image.draft(None, size)
+        upright = ImageOps.exif_transpose(image)
+        return palette.as_rgb(upright).resize(size, Image.Resampling.BICUBIC)
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()

@@ -9,15 +9,12 @@ import pytest
 from click.testing import CliRunner
 from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 
-from flexunet.cli.checkout import kubeflow_module
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
 from flexunet.dataset.ingest import ingest
+from kubeflow import package, prepare
 from pipeline import dag
 from pipeline.launch import compile_run
-
-prepare = kubeflow_module("prepare")
-package = kubeflow_module("package")
 
 
 @pytest.fixture
