@@ -17,6 +17,7 @@ from components.serving_validator import SERVING_FILE
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.errors import UserError
 from flexunet.core.features import (
+    ACCEPTED_REFUSED,
     ASSETS_EXTRA,
     EXPORTED_TRAINING,
     SPLIT_TEST,
@@ -26,7 +27,6 @@ from flexunet.core.features import (
 )
 from flexunet.core.files import read_json, write_json
 from flexunet.core.root import HEADLINE_PROPERTIES, ReportFolder
-from flexunet.history.pushes import ACCEPTED_REFUSED
 from flexunet.reporting.report import write_page
 
 FORMAT: Final = 1

@@ -93,7 +93,9 @@ class SectionedGroup(CommandGroup):
             )
         return getattr(importlib.import_module(module), cmd_name)
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does, with the names to guess from."""
         try:
             return super().resolve_command(ctx, args)

@@ -8,9 +8,9 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict
 
 from flexunet.core.errors import UserError
-from flexunet.core.features import ASSETS_EXTRA, EXPORTED_PROVENANCE
+from flexunet.core.features import ACCEPTED_REFUSED, ASSETS_EXTRA, EXPORTED_PROVENANCE
 from flexunet.core.root import Root
-from flexunet.history.pushes import ACCEPTED_REFUSED, PUSHED_SHA256
+from flexunet.history.pushes import PUSHED_SHA256
 from flexunet.history.runs import PUSHED_VERSION
 from flexunet.history.store import Artifact, Execution, History, read_history
 from flexunet.serving.exported import exported_part, model_directory

@@ -17,8 +17,6 @@ PUSHED_COMPARABLE: Final = "pushed_comparable"
 PUSHED_SHA256: Final = "pushed_sha256"
 ROLLED_BACK: Final = "rolled_back"
 RESTORED_MILLISECONDS: Final = "restored_milliseconds"
-# Also a key of provenance.json: why a person had a model pushed that the gate refused.
-ACCEPTED_REFUSED: Final = "accepted_refused"
 
 _PUSHED_MODEL: Final = "PushedModel"
 

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from flexunet.core.errors import UserError
+from flexunet.core.features import ACCEPTED_REFUSED
 from flexunet.core.root import HEADLINE_PROPERTIES
-from flexunet.history.pushes import ACCEPTED_REFUSED, PUSHED, PUSHED_SHA256, ROLLED_BACK
+from flexunet.history.pushes import PUSHED, PUSHED_SHA256, ROLLED_BACK
 from flexunet.history.store import History, Run
 from flexunet.serving.versions import newest_version, pushed_hash
 

@@ -8,9 +8,6 @@ import click
 from flexunet.cli.command import Command
 from flexunet.cli.console import NO_LOG, captured_output, print_result
 from flexunet.cli.options import AS_JSON, CONFIG, PATH, SET
-from flexunet.core.errors import UserError
-
-_DIAGRAM_FORMATS = (".png", ".svg", ".pdf")
 
 
 @click.command(cls=Command)
@@ -32,11 +29,11 @@ def inspect(config: str, overrides: tuple[str, ...], batch: int | None, diagram:
     from flexunet.core.config.load import load_config
 
     loaded = load_config(config, overrides)
-    if diagram is not None and diagram.suffix.lower() not in _DIAGRAM_FORMATS:
-        raise UserError(f"{diagram}: expected a name that ends in {', '.join(_DIAGRAM_FORMATS)}: rename it")
     with captured_output(NO_LOG) as console:
         with busy(console, "loading TensorFlow"):
-            from trainer_module.cost import draw_diagram, model_cost
+            from trainer_module.cost import check_diagram, draw_diagram, model_cost
+        if diagram is not None:
+            check_diagram(diagram)
         images = batch or loaded.train.batch_size
         cost = model_cost(loaded, images)
         figures = ("parameters", "million MAC")
