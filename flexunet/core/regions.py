@@ -3,6 +3,7 @@
 Pixels that touch at a corner belong together: thin scratches run diagonally.
 """
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from flexunet.core.features import BACKGROUND_ID, IGNORE_ID
 
 
-class Regions(NamedTuple):
+@dataclass(frozen=True)
+class Regions:
     """The connected regions of a picture: `labels` int32 `[h, w]`, 0 outside and else 1 to `count`."""
 
     labels: NDArray[np.int32]

@@ -71,5 +71,5 @@ def _flat(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 def _defaults() -> dict[str, Any]:
     """Of the sections that a model comes from: `[[classes]]` has none, and no report shows the others."""
     fields = {**TrainerConfig.model_fields, **GateSettings.model_fields, **ServingSettings.model_fields}
-    sections = {name: field.annotation for name, field in fields.items() if name != "classes"}
-    return {name: kind().model_dump(mode="json") for name, kind in sections.items() if kind is not None}
+    sections: dict[str, Any] = {name: field.annotation for name, field in fields.items() if name != "classes"}
+    return {name: kind().model_dump(mode="json") for name, kind in sections.items()}

@@ -208,7 +208,7 @@ import json, os, pathlib, shutil, signal, sys, time, traceback
 import apache_beam, tensorflow
 import flexunet.dataset.records
 from flexunet.dataset.ingest import ingest
-from pipeline.config import config_from
+from flexunet.core.config.load import config_from
 
 task = json.load(sys.stdin)
 config = config_from({"classes": task["classes"]}, "test")

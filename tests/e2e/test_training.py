@@ -21,7 +21,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from pipeline import local
-from pipeline.config import Config
+from flexunet.core.config.whole import Config
 
 local.run(Config.model_validate_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
 """

@@ -168,7 +168,7 @@ import hashlib, json, logging, sys
 from pathlib import Path
 import numpy as np
 from benchmarks.memory import peak_mebibytes
-from pipeline.config import TrainerConfig
+from flexunet.core.config.train import TrainerConfig
 from trainer_module.trainer import Job, train
 
 logging.basicConfig(level=logging.INFO)
