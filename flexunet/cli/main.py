@@ -10,6 +10,7 @@ import click
 
 from flexunet.cli.command import SectionedGroup
 from flexunet.core.errors import CommandError, Interrupted, UserError
+from flexunet.core.install import how_to_install
 
 SECTIONS: Final = {
     "Data": {"ingest": "flexunet.cli.ingest"},
@@ -75,9 +76,10 @@ def exit_code(command: Callable[[], Any], arguments: list[str] | None = None) ->
     except OSError as error:
         return _fail(f"{error.filename or 'a file'}: {error.strerror or error}", UserError.exit_code)
     except ModuleNotFoundError as error:
+        # Without a name it was raised by hand, and says by itself what is missing.
+        module = (error.name or "").partition(".")[0]
         return _fail(
-            f"{error.name} is not installed, expected the extra `pipeline`: install flexunet[pipeline]",
-            UserError.exit_code,
+            f"{module} is not installed: {how_to_install(module)}" if module else str(error), UserError.exit_code
         )
     # click returns the exit code of --help and --version instead of raising.
     return result if isinstance(result, int) else 0

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from flexunet.core.install import how_to_install
 from flexunet.serving.dtypes import DTYPE_NUMBERS, DTYPES
 
 if TYPE_CHECKING:
@@ -209,7 +210,10 @@ def _find_library_directory() -> Path:
     """Folder of the tensorflow package; find_spec of a top-level package does not import it."""
     spec = importlib.util.find_spec("tensorflow")
     if spec is None or spec.origin is None:
-        raise SavedModelError(f"no tensorflow package to take {_LIBRARY_NAME} from: give library_directory")
+        raise SavedModelError(
+            "tensorflow is not installed, expected it for a model in a folder, which runs in its library: "
+            + how_to_install("tensorflow")
+        )
     return Path(spec.origin).parent
 
 
