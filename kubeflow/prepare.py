@@ -105,9 +105,10 @@ def add_beam_args(ir: Any, config: Config) -> None:
     ir.deployment_config.Unpack(deployment)
     for name, packed in deployment.executor_specs.items():
         arguments, spec = config.kubeflow.node(name).beam_args, executable_spec_pb2.BeamExecutableSpec()
-        if packed.Is(spec.DESCRIPTOR):
-            packed.Unpack(spec)
-            spec.beam_pipeline_args.extend(arguments)
+        if packed.Unpack(spec):
+            for argument in arguments:
+                # `beam_pipeline_args`, beside it, is written by TFX's compiler and read by nobody.
+                spec.beam_pipeline_args_placeholders.add().value.string_value = argument
             packed.Pack(spec)
         elif name in config.kubeflow.nodes and config.kubeflow.nodes[name].beam_args:
             raise UserError(f"kubeflow.nodes.{name}.beam_args: {name} does not run Beam, expected none: remove them")
