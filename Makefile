@@ -17,7 +17,7 @@ demo: setup ## The whole pipeline on generated steel surfaces
 	$(RUN)flexunet demo
 
 test: setup ## All tests that need PyPI only; prints the ten slowest
-	$(RUN)python -m pytest -m "not downloads" --durations=10
+	$(RUN)python -m pytest -m "not downloads and not slow" --durations=10
 
 test-all: setup ## Also tests that need Debian packages or downloads
 	$(RUN)python -m pytest --durations=10

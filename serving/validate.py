@@ -2,8 +2,9 @@
 
     python -m serving.validate MODEL_DIR INPUTS.npz RESULT.json
 
-INPUTS.npz holds `images` (encoded), `masks` (RGB PNG) and `examples` (records), strings `[K]` each. RESULT.json says
-what is wrong in `problems`, none if the model can be served, and what loading and serving cost.
+INPUTS.npz holds `images` (encoded), `pictures` (their pixels as the graph decodes them, RGB PNG), `masks` (RGB PNG) and
+`examples` (records), strings `[K]` each. RESULT.json says what is wrong in `problems`, none if the model can be served,
+and what loading and serving cost.
 """
 
 import io
@@ -11,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from pipeline.palette import class_ids_from_rgb
 from serving.c_api import SavedModel, SavedModelError, load_arrays
 from serving.exported import ServedConfig, exported_config
 from serving.memory import PeakMemory, resident_megabytes
+from serving.rounding import ROUNDING, at_the_boundary, moved_pixels
 from serving.wire import as_strings, read_warmup
 
 SERVED: Final = (
@@ -36,6 +38,9 @@ SERVED: Final = (
 )
 _BROKEN: Final = b"\x89PNG\r\n\x1a\n and nothing else"
 _TIMED_CALLS: Final = 20
+# A batch in which a row could be changed by one before it and by one behind it.
+_ROWS: Final = 3
+_OF_A_ROW: Final = (features.OUTPUT_MASK_PNG, features.OUTPUT_CONFIDENCE)
 
 
 def main() -> None:
@@ -70,7 +75,7 @@ def _check(
     model: SavedModel, directory: Path, config: ServedConfig, inputs: Mapping[str, NDArray[Any]]
 ) -> Iterator[str]:
     yield from _check_warmup(model, directory)
-    yield from _check_isolation(model, inputs["images"])
+    yield from _check_isolation(model, config, inputs["images"][0], inputs["pictures"][0])
     yield from _check_counts(model, config, inputs)
 
 
@@ -96,40 +101,110 @@ def _check_outputs(what: str, outputs: Mapping[str, NDArray[Any]], rows: int) ->
         yield f"{what}: {outputs[features.OUTPUT_ERROR][0].decode(errors='replace')}"
 
 
-def _check_isolation(model: SavedModel, images: NDArray[Any]) -> Iterator[str]:
-    """A broken image between good ones."""
-    alone = model.run(features.SIGNATURE_SERVING, {features.INPUT_IMAGE_BYTES: images[:1]})
-    batch = as_strings([images[0], _BROKEN, images[0]])
-    together = model.run(features.SIGNATURE_SERVING, {features.INPUT_IMAGE_BYTES: batch})
-    if together[features.OUTPUT_VALID].tolist() != [True, False, True]:
-        yield f"a broken image between two good ones: valid is {together[features.OUTPUT_VALID].tolist()}"
-    elif any(together[features.OUTPUT_MASK_PNG][row] != alone[features.OUTPUT_MASK_PNG][0] for row in (0, 2)):
-        yield "a broken image changes the answer to its batch-mates"
+def _check_isolation(model: SavedModel, config: ServedConfig, image: bytes, picture: bytes) -> Iterator[str]:
+    """Whatever stands beside an image, its answer stays the same: bit for bit in one place of batches of one size,
+    where nothing is added in another order, and but for rounding in a batch of its own."""
+    noise = np.random.default_rng(0).integers(0, 256, (config.image.height, config.image.width, 3), np.uint8)
+    yield from _check_images(model, image, picture, _png(noise))
+    yield from _check_pixels(model, _resized(picture, noise.shape), noise)
+
+
+def _check_images(model: SavedModel, image: bytes, picture: bytes, mate: bytes) -> Iterator[str]:
+    alone = _serve(model, [image])[features.OUTPUT_MASK_PNG][0]
+    for place in range(_ROWS):
+        where = f"row {place} of {_ROWS}"
+        broken, whole = (_serve(model, _among(image, other, place)) for other in (_BROKEN, mate))
+        valid = broken[features.OUTPUT_VALID].tolist()
+        if valid != [row == place for row in range(_ROWS)] or not whole[features.OUTPUT_VALID].all():
+            yield f"one good image, {where}, and broken ones: valid is {valid}"
+        elif any(broken[name][place] != whole[name][place] for name in _OF_A_ROW):
+            yield f"a broken image changes the answer to its batch-mates: {where}"
+        elif changed := _changed_pixels(model, picture, alone, whole[features.OUTPUT_MASK_PNG][place]):
+            yield f"the size of the batch changes the answer: {changed} pixels of {where}"
+
+
+def _check_pixels(model: SavedModel, pixels: NDArray[np.uint8], mate: NDArray[np.uint8]) -> Iterator[str]:
+    """`probabilities` hides nothing: a softmax near 1 has the same mask and confidence after a change of its logits."""
+    alone = _probabilities(model, [pixels])[0]
+    for place in range(_ROWS):
+        dark, bright = (_probabilities(model, _among(pixels, m, place))[place] for m in (np.zeros_like(mate), mate))
+        difference = float(np.abs(bright - alone).max())
+        if not np.array_equal(dark, bright, equal_nan=True):
+            yield f"probabilities: other batch-mates change row {place} of {_ROWS}"
+        elif difference > ROUNDING:
+            yield f"probabilities: in row {place} of {_ROWS} {difference:g} off the image alone, at most {ROUNDING:g}"
+
+
+def _among(row: Any, mate: Any, place: int) -> list[Any]:
+    return [row if index == place else mate for index in range(_ROWS)]
+
+
+def _serve(model: SavedModel, images: Sequence[bytes]) -> dict[str, NDArray[Any]]:
+    return model.run(features.SIGNATURE_SERVING, {features.INPUT_IMAGE_BYTES: as_strings(images)})
+
+
+def _probabilities(model: SavedModel, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    inputs = {features.INPUT_PIXELS: np.stack(pixels)}
+    return model.run(features.SIGNATURE_PROBABILITIES, inputs)[features.OUTPUT_PROBABILITIES]
+
+
+def _changed_pixels(model: SavedModel, picture: bytes, mask_png: bytes, other_png: bytes) -> int:
+    """Pixels of another class, those left out where rounding decides."""
+    if mask_png == other_png:
+        return 0
+    rounded = at_the_boundary(_probabilities(model, [_rgb(picture)])[0])
+    return int(np.count_nonzero((_ids(mask_png) != _ids(other_png)) & ~rounded))
 
 
 def _check_counts(model: SavedModel, config: ServedConfig, inputs: Mapping[str, NDArray[Any]]) -> Iterator[str]:
-    """What is served must be what was measured: equal counts of truth and prediction, image by image."""
+    """What is served must be what was measured: counts of truth and prediction, equal image by image but for as many
+    pixels as rounding may decide."""
     served = model.run(features.SIGNATURE_SERVING, {features.INPUT_IMAGE_BYTES: inputs["images"]})
     measured = model.run(features.SIGNATURE_EVALUATE, {features.INPUT_EXAMPLES: inputs["examples"]})
     yield from _check_outputs("test images", served, len(inputs["images"]))
     for index, mask_png in enumerate(served[features.OUTPUT_MASK_PNG]):
-        counts = _counts(mask_png, inputs["masks"][index], config) if mask_png else None
-        if counts is not None and not np.array_equal(counts, measured[features.OUTPUT_COUNTS][index]):
+        if not mask_png:
+            continue
+        counts, other = _counts(mask_png, inputs["masks"][index], config), measured[features.OUTPUT_COUNTS][index]
+        if not moved_pixels(counts, other) <= _undecided_pixels(model, inputs["pictures"][index], counts, other):
             yield (
                 f"test image {index}: serving_default counts {counts.tolist()}, "
-                f"evaluate {measured[features.OUTPUT_COUNTS][index].tolist()}, expected the same"
+                f"evaluate {other.tolist()}, expected the same"
             )
+
+
+def _undecided_pixels(model: SavedModel, picture: bytes, counts: NDArray[Any], other: NDArray[Any]) -> int:
+    if np.array_equal(counts, other):
+        return 0
+    return int(np.count_nonzero(at_the_boundary(_probabilities(model, [_rgb(picture)])[0])))
 
 
 def _counts(mask_png: bytes, truth_png: bytes, config: ServedConfig) -> NDArray[np.int64]:
     """Pixel counts `[C, C]`, rows truth; pixels that nobody labelled are left out."""
-    predicted = np.asarray(Image.open(io.BytesIO(mask_png)))
-    truth_rgb = np.asarray(Image.open(io.BytesIO(truth_png)).convert("RGB"))
-    truth, _ = class_ids_from_rgb(truth_rgb, config.classes, config.records)
+    predicted = _ids(mask_png)
+    truth, _ = class_ids_from_rgb(_rgb(truth_png), config.classes, config.records)
     labelled = truth != features.IGNORE_ID
     counts = np.zeros((len(config.classes), len(config.classes)), np.int64)
     np.add.at(counts, (truth[labelled], predicted[labelled]), 1)
     return counts
+
+
+def _ids(mask_png: bytes) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(mask_png)))
+
+
+def _rgb(png: bytes) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+
+
+def _resized(picture: bytes, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB").resize((shape[1], shape[0])))
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _latency(model: SavedModel, directory: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,6 +15,7 @@ from PIL import Image
 from components.serving_validator import check_export
 from pipeline.config import Config, ServingSettings, TrainerConfig, part_of
 from trainer_module.export import export_model
+from trainer_module.model import build_model
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -28,10 +30,15 @@ def records(config: Config, count: int = 3) -> list[bytes]:
     made = []
     for index in range(count):
         mask = colors[generator.integers(0, 4, (20 + index, 30))]
-        values = {"image/encoded": png(mask), "mask/encoded": png(mask), "image/id": b"id", "image/group": b"group"}
-        feature = {k: tf.train.Feature(bytes_list=tf.train.BytesList(value=[v])) for k, v in values.items()}
-        made.append(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+        mask[:10, :10] = colors[0]
+        made.append(record(mask, mask))
     return made
+
+
+def record(image: np.ndarray, mask: np.ndarray) -> bytes:
+    values = {"image/encoded": png(image), "mask/encoded": png(mask), "image/id": b"id", "image/group": b"group"}
+    feature = {k: tf.train.Feature(bytes_list=tf.train.BytesList(value=[v])) for k, v in values.items()}
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +153,106 @@ def test_a_damaged_export_refuses(
     damaged = shutil.copytree(export, tmp_path / "export")
     (damaged / name).write_bytes(content)
     assert any(words in problem for problem in check(damaged, config)["problems"])
+
+
+# Logits of a black pixel: a tie that 1e-6 decides.
+TIE = (1.0, 1.0 + 2.5e-6, 0.0, 0.0)
+
+
+def test_a_pixel_that_rounding_decides_refuses_nothing(config: Config, color_reader: Any, tmp_path: Path) -> None:
+    """A third of real images have one: its class in a batch of three is another than alone."""
+    model = with_logits(color_reader(bias=TIE), lambda logits: logits + [1e-6, 0.0, 0.0, 0.0] * batch_rows(logits))
+    export_model(model, part_of(config, TrainerConfig), {}, tmp_path / "export")
+    assert mask_in_a_batch(tmp_path / "export", config, 1) != mask_in_a_batch(tmp_path / "export", config, 3)
+    assert check(row_by_row(tmp_path / "export", tmp_path / "alone"), config)["problems"] == []
+
+
+def test_a_batch_size_that_changes_more_than_rounding_refuses(
+    config: Config, color_reader: Any, tmp_path: Path
+) -> None:
+    reader = color_reader(bias=(1.0, 1.05, 0.0, 0.0))
+    model = with_logits(reader, lambda logits: logits + [0.02, 0.0, 0.0, 0.0] * batch_rows(logits))
+    export_model(model, part_of(config, TrainerConfig), {}, tmp_path / "export")
+    problems = check(row_by_row(tmp_path / "export", tmp_path / "alone"), config)["problems"]
+    assert problems[0].startswith("the size of the batch changes the answer: ")
+    assert [problem[:12] for problem in problems[-3:]] == ["test image 0", "test image 1", "test image 2"]
+
+
+@pytest.mark.parametrize(
+    "mates",
+    [
+        lambda logits: logits[::-1],
+        lambda logits: tf.reduce_mean(logits, axis=0, keepdims=True),
+        lambda logits: logits[:1],
+    ],
+    ids=["reversed", "statistics", "first"],
+)
+def test_rows_mixed_by_a_hundredth_of_their_logits_refuse(
+    config: Config, color_reader: Any, tmp_path: Path, mates: Callable[[Any], Any]
+) -> None:
+    """The masks stay as they are: the colours are 20 logits apart."""
+    export_model(
+        with_logits(color_reader(), lambda logits: 0.99 * logits + 0.01 * mates(logits)),
+        part_of(config, TrainerConfig),
+        {},
+        tmp_path / "export",
+    )
+    assert any("other batch-mates change row" in problem for problem in check(tmp_path / "export", config)["problems"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(50))
+def test_no_training_is_refused_for_its_rounding(make_config: Any, tmp_path: Path, seed: int) -> None:
+    """Grey images of 200x200, and a model that has not learnt much: many pixels are undecided."""
+    config = make_config(image={"height": 200, "width": 200})
+    generator = np.random.default_rng(seed)
+    images = generator.integers(0, 256, (8, 25, 25, 1), np.uint8).repeat(8, 1).repeat(8, 2).repeat(3, 3)
+    class_ids = np.where(images[..., 0] > 200, 1 + seed % 3, 0)
+    keras.utils.set_random_seed(seed)
+    model = build_model(200, 200, 4, config.model, seed=seed)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(images.astype(np.float32), class_ids, batch_size=4, epochs=2, verbose=0)
+    export_model(model, part_of(config, TrainerConfig), {}, tmp_path / "export")
+    colors = np.array([c.color for c in config.classes], np.uint8)
+    rows = [record(image, colors[ids]) for image, ids in zip(images, class_ids, strict=True)]
+    assert check_export(tmp_path / "export", rows, part_of(config, ServingSettings))["problems"] == []
+
+
+def row_by_row(export: Path, target: Path) -> Path:
+    """The export with an evaluation in batches of one."""
+
+    def change(module: tf.Module) -> dict[str, Any]:
+        evaluate = module.signatures["evaluate"]
+        kinds = {name: spec.dtype for name, spec in evaluate.structured_outputs.items()}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+        def alone(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+            def one(example: tf.Tensor) -> dict[str, tf.Tensor]:
+                return {name: row[0] for name, row in evaluate(examples=example[tf.newaxis]).items()}
+
+            return tf.map_fn(one, examples, fn_output_signature=kinds)
+
+        module.alone = alone
+        return {**module.signatures, "evaluate": alone}
+
+    return rewritten(export, target, change)
+
+
+def mask_in_a_batch(directory: Path, config: Config, rows: int) -> bytes:
+    image = tf.train.Example.FromString(records(config)[0]).features.feature["image/encoded"].bytes_list.value[0]
+    function: Any = tf.saved_model.load(str(directory)).signatures["serving_default"]
+    return function(image_bytes=tf.constant([image] * rows))["mask_png"].numpy()[0]
+
+
+def with_logits(model: Any, change: Callable[[Any], Any]) -> Any:
+    """`color_reader`, with a layer before its softmax."""
+
+    class Change(keras.layers.Layer):
+        def call(self, inputs: Any) -> Any:
+            return change(inputs)
+
+    return keras.Model(model.inputs, model.layers[-1](Change()(model.layers[-2].output)))
+
+
+def batch_rows(logits: Any) -> Any:
+    return tf.cast(tf.shape(logits)[0], tf.float32)
