@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.memory import peak_mebibytes
-from dataset.pairs import Pair, find_pairs
+from dataset.layouts.detect import find_layout
+from dataset.pairs import Pair
 from pipeline import features
 from pipeline.config import Config, config_from
 
@@ -89,7 +90,7 @@ def bare_loop(source: Path, out: Path, config: Config) -> None:
     out.mkdir()
     options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
     with tf.io.TFRecordWriter(str(out / "records.tfrecord.gz"), options) as writer:
-        for pair in find_pairs(source).pairs:
+        for pair in find_layout(source).pairs:
             with Image.open(pair.image) as image, Image.open(pair.mask) as mask:
                 image.load()
                 mask.load()

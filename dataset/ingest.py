@@ -17,9 +17,11 @@ from dataset.assignment import Assignment, Row, read_assignment
 from dataset.commit import committed, newest_manifest, settle
 from dataset.duplicates import duplicate_summary
 from dataset.examine import Facts, examine_or_problem
+from dataset.layouts.detect import find_layout
+from dataset.layouts.interface import Layout
 from dataset.manifest import FORMAT, newest_version, version_path, versions
 from dataset.metadata import read_metadata
-from dataset.pairs import Layout, Pair, find_pairs
+from dataset.pairs import Pair
 from dataset.parallel import mapped, mapped_by_processes, threads_for
 from dataset.picture import render_picture
 from dataset.problems import DataError, Problem
@@ -52,6 +54,8 @@ def ingest(
     check_only: bool = False,
     span: int = 1,
     metadata: Path | None = None,
+    layout_name: str | None = None,
+    no_mask_is_background: bool = False,
     progress: Progress = lambda what, steps: lambda: None,
 ) -> Ingested:
     """Checks every pair below `source`, deals groups to splits and writes `out/span-N/version-M`.
@@ -59,7 +63,7 @@ def ingest(
     Raises:
       DataError: lists every problem found; nothing was written.
     """
-    layout = find_pairs(source, out)
+    layout = find_layout(source, out, layout_name, no_mask_is_background)
     columns, mistakes = read_metadata(metadata, layout.pairs) if metadata else ({}, [])
     facts, problems = _examine_all(layout.pairs, config, progress)
     problems = [*layout.problems, *problems]

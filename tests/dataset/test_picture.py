@@ -17,7 +17,7 @@ from PIL import Image
 from dataset.assignment import Row
 from dataset.examine import examine
 from dataset.ingest import ingest
-from dataset.pairs import find_pairs
+from dataset.layouts.detect import find_layout
 from dataset.picture import render_picture
 from pipeline.config import Config, SegmentationClass
 from pipeline.features import SPLITS
@@ -44,7 +44,7 @@ class Picture(Page):
 
 def rows_of(source: Path, config: Config, group_of: Callable[[int], str] | None = None) -> list[Row]:
     """Every pair below `source`, each its own group unless told otherwise, dealt to the splits in turn."""
-    facts = [examine(pair, config) for pair in find_pairs(source).pairs]
+    facts = [examine(pair, config) for pair in find_layout(source).pairs]
     groups = [group_of(i) if group_of else f.pair.id for i, f in enumerate(facts)]
     return [
         Row(f, group, SPLIT_CYCLE[i % len(SPLIT_CYCLE)]) for i, (f, group) in enumerate(zip(facts, groups, strict=True))

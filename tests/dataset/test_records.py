@@ -17,7 +17,7 @@ from dataset import records
 from dataset.assignment import Row
 from dataset.commit import settle
 from dataset.examine import BadPair, examine
-from dataset.pairs import find_pairs
+from dataset.layouts.detect import find_layout
 from dataset.records import plan_shards, write_shard, write_version
 from dataset.synthetic import write_surfaces
 from pipeline import features
@@ -41,7 +41,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     source = tmp_path_factory.mktemp("source")
     write_surfaces(source, COUNT, SIZE, COLORS, seed=5)
     splits = ["train"] * 14 + ["eval"] * 3 + ["test"] * 3
-    facts = [examine(pair, CONFIG) for pair in find_pairs(source).pairs]
+    facts = [examine(pair, CONFIG) for pair in find_layout(source).pairs]
     return [Row(f, f.pair.id, split) for f, split in zip(facts, splits, strict=True)]
 
 
@@ -142,7 +142,7 @@ def test_a_file_that_changed_since_it_was_checked_is_named_and_leaves_nothing(ro
     write_surfaces(tmp_path / "source", COUNT, SIZE, COLORS, seed=5)
     own = [
         Row(examine(p, CONFIG), p.id, row.split)
-        for p, row in zip(find_pairs(tmp_path / "source").pairs, rows, strict=True)
+        for p, row in zip(find_layout(tmp_path / "source").pairs, rows, strict=True)
     ]
     broken = own[7].facts.pair.image
     broken.write_bytes(broken.read_bytes()[:300])
