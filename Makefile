@@ -68,9 +68,9 @@ requirements: $(UV) ## For those without uv: pip install --no-deps -r requiremen
 	$(UV) lock
 	$(UV) export $(EXPORT) > requirements.txt
 
-protos: $(UV) ## Generates serving/protos/predict_pb2.py, for protobuf 6.31 and newer
+protos: $(UV) ## Generates flexunet/serving/protos/predict_pb2.py, for protobuf 6.31 and newer
 	$(UV) run --no-project --isolated --python $(PYTHON) --with grpcio-tools==1.76.0 \
-	  python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. serving/protos/predict.proto
+	  python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. flexunet/serving/protos/predict.proto
 
 clean: ## Removes the environment, not the runs
 	rm -rf .venv .uv

@@ -19,5 +19,5 @@ setup(
         ]
     ),
     package_data={"pipeline": ["configs/*.toml"], "dataset": ["templates/*"], "reporting": ["templates/*"]},
-    entry_points={"console_scripts": ["flexunet = pipeline.cli:main"]},
+    entry_points={"console_scripts": ["flexunet = flexunet.cli.main:main"]},
 )

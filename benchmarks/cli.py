@@ -16,7 +16,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.cli import cli
+from flexunet.cli.main import cli
 
 ROUNDS: Final = 5
 BOUND_SECONDS: Final = 1.0

@@ -26,8 +26,9 @@ from rich.table import Table
 
 from benchmarks.memory import peak_mebibytes
 from components.bootstrap import COVERAGE, group_key, group_weights, interval
-from pipeline import scores
-from pipeline.config import Config, config_from
+from flexunet.core import scores
+from flexunet.core.config.load import config_from
+from flexunet.core.config.whole import Config
 
 GROUPS: Final = (22, 50, 100, 200)
 RESAMPLES: Final = 1000
@@ -193,7 +194,7 @@ def _make_data(directory: Path, counts: Sequence[int], side: int) -> None:
     """Records of `counts` images and an untrained model: what it answers does not matter here."""
     import tensorflow as tf
 
-    from dataset.synthetic import generate_surface
+    from flexunet.dataset.synthetic import generate_surface
     from trainer_module.export import export_model
 
     config = _config(side)

@@ -23,10 +23,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.memory import peak_mebibytes
-from dataset.layouts.detect import find_layout
-from dataset.pairs import Pair
-from pipeline import features
-from pipeline.config import Config, config_from
+from flexunet.core import features
+from flexunet.core.config.load import config_from
+from flexunet.core.config.whole import Config
+from flexunet.dataset.layouts.detect import find_layout
+from flexunet.dataset.pairs import Pair
 
 # That of the demo's surfaces.
 SIDE: Final = 128
@@ -65,8 +66,8 @@ def measure(subject: Callable[[Path, Path, Config], None], source: Path, out: Pa
     import apache_beam  # noqa: F401
     import tensorflow  # noqa: F401
 
-    import dataset.ingest
-    import dataset.records  # noqa: F401
+    import flexunet.dataset.ingest
+    import flexunet.dataset.records  # noqa: F401
 
     config = config_from({"classes": CLASSES}, "benchmark")
     start = time.perf_counter()
@@ -77,7 +78,7 @@ def measure(subject: Callable[[Path, Path, Config], None], source: Path, out: Pa
 
 def ingest(source: Path, out: Path, config: Config) -> None:
     """What is measured."""
-    from dataset.ingest import ingest as run
+    from flexunet.dataset.ingest import ingest as run
 
     run(source, out, config)
 
@@ -133,7 +134,7 @@ def _compare(directory: Path, few: int, many: int, side: int) -> None:
 
 
 def _generate(source: Path, count: int, side: int) -> None:
-    from dataset.synthetic import write_surfaces
+    from flexunet.dataset.synthetic import write_surfaces
 
     write_surfaces(source, count, side, [tuple(c["color"]) for c in CLASSES], SEED)
 

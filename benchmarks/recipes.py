@@ -26,8 +26,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import features, scores
-from pipeline.config import AugmentConfig, Config, TrainerConfig, TransformConfig, load_config, part_of
+from flexunet.core import features, scores
+from flexunet.core.config.data import TransformConfig
+from flexunet.core.config.load import load_config
+from flexunet.core.config.section import part_of
+from flexunet.core.config.train import AugmentConfig, TrainerConfig
+from flexunet.core.config.whole import Config
 from pipeline.fingerprint import code_fingerprint
 
 PRESET: Final = "neu-seg"
@@ -120,7 +124,7 @@ def _prepare(images: Path | None, out: Path) -> str:
     """Records of the images, split by group, and the tiles that Transform would give; returns the folder's name."""
     if images is None:
         sys.exit("error: name a folder of images and masks: make recipes IMAGES=DIR")
-    from dataset.ingest import ingest
+    from flexunet.dataset.ingest import ingest
 
     config = load_config(PRESET)
     done = ingest(images, out / "records", config, splits="regroup")
@@ -215,7 +219,7 @@ def _counts(model: Any, config: TrainerConfig, split: str, out: Path) -> np.ndar
     """Counts of a split at each image's own size, by the signature that the Evaluator calls."""
     import tensorflow as tf
 
-    from dataset.manifest import versions
+    from flexunet.dataset.manifest import versions
     from trainer_module.export import SegmentationModule
 
     module = SegmentationModule(model, config)

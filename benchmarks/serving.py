@@ -67,9 +67,11 @@ def _subjects() -> tuple[Callable[[int], Any], Callable[[int], Any]]:
     """The bare model and the served signature, as functions of the number of rows."""
     import tensorflow as tf
 
-    from pipeline.config import TrainerConfig, config_from, part_of
-    from serving.c_api import SavedModel
-    from serving.wire import as_strings
+    from flexunet.core.config.load import config_from
+    from flexunet.core.config.section import part_of
+    from flexunet.core.config.train import TrainerConfig
+    from flexunet.serving.c_api import SavedModel
+    from flexunet.serving.wire import as_strings
     from trainer_module.export import export_model
     from trainer_module.model import build_model
 
@@ -92,7 +94,7 @@ def _subjects() -> tuple[Callable[[int], Any], Callable[[int], Any]]:
 
 def _pngs() -> list[bytes]:
     """Steel surfaces, as the demo has them."""
-    from dataset.synthetic import write_surfaces
+    from flexunet.dataset.synthetic import write_surfaces
 
     with tempfile.TemporaryDirectory() as directory:
         write_surfaces(Path(directory), BATCH, IMAGE_SIDE, COLORS, SEED)
@@ -120,14 +122,16 @@ def _import_cost() -> tuple[float, float]:
     """Median seconds and megabytes of a process that imports the client and, as `connect` does, the interface of its
     URL; of the more expensive one.
     """
-    costs = [_median_cost(f"serving.client, serving.{interface}") for interface in ("grpc_model", "rest_model")]
+    costs = [
+        _median_cost(f"flexunet.serving.client, serving.{interface}") for interface in ("grpc_model", "rest_model")
+    ]
     return max(costs)
 
 
 def _median_cost(modules: str) -> tuple[float, float]:
     code = (
         f"import time; t = time.perf_counter(); import {modules}; "
-        "s = time.perf_counter() - t; from serving.memory import resident_megabytes as m; print(s, m('VmHWM'))"
+        "s = time.perf_counter() - t; from flexunet.serving.memory import resident_megabytes as m; print(s, m('VmHWM'))"
     )
     command = [sys.executable, "-c", code]
     runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(5)]  # noqa: S603

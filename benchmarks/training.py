@@ -27,7 +27,9 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.config import TrainerConfig, load_config, part_of
+from flexunet.core.config.load import load_config
+from flexunet.core.config.section import part_of
+from flexunet.core.config.train import TrainerConfig
 
 SIZE: Final = 128
 BATCH: Final = 8
@@ -172,8 +174,8 @@ def _write_tiles(directory: Path, count: int) -> None:
     import numpy as np
     import tensorflow as tf
 
-    from dataset.synthetic import generate_surface
-    from pipeline import features
+    from flexunet.core import features
+    from flexunet.dataset.synthetic import generate_surface
 
     for split, first, images in (("train", 0, count), ("eval", count, BATCH)):
         with tf.io.TFRecordWriter(str(directory / f"{split}.gz"), "GZIP") as writer:

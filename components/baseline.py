@@ -13,7 +13,7 @@ from tfx.dsl.components.common import resolver
 from tfx.dsl.io import fileio
 from tfx.types import Artifact
 
-from components.pushes import PUSHED, PUSHED_COMPARABLE, PUSHED_MODEL_ID, RESTORED_AT, ROLLED_BACK, last_pushed
+from flexunet.history.pushes import PUSHED, PUSHED_COMPARABLE, PUSHED_MODEL_ID, RESTORED_AT, ROLLED_BACK, last_pushed
 
 logger = logging.getLogger("flexunet.baseline")
 

@@ -16,7 +16,7 @@ from tfx.dsl.components.common import resolver
 from tfx.types import Artifact, artifact, artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils
 
-from pipeline.features import SPLIT_TRAIN
+from flexunet.core.features import SPLIT_TRAIN
 
 # Before tensorflow_data_validation: tfx stands in for a module that tfx-bsl 1.21 dropped and TFDV 1.16 imports.
 import tensorflow_data_validation as tfdv  # isort: skip

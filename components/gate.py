@@ -17,15 +17,19 @@ import numpy as np
 import tensorflow_model_analysis as tfma
 from numpy.typing import NDArray
 
-from components import segmentation_metrics, summary
+from components import derived_scores, segmentation_metrics
 from components.measurement import SLICES_PER_COLUMN
-from pipeline.config import GateSettings
+from flexunet.core.config.gate import GateSettings
 
 # Below so many groups an interval is rough.
 FEW_GROUPS: Final = 50
 OVERALL: Final = "Overall"
 # Checks are listed in this order, the rest by name: TFMA keeps thresholds in a map.
-_ORDER: Final = (summary.GATE + summary.FOREGROUND_DICE, summary.FOREGROUND_DICE, summary.MEASURED)
+_ORDER: Final = (
+    derived_scores.GATE + derived_scores.FOREGROUND_DICE,
+    derived_scores.FOREGROUND_DICE,
+    derived_scores.MEASURED,
+)
 
 
 class Evaluation:
@@ -49,7 +53,7 @@ class Evaluation:
 
     def interval(self, name: str, baseline: bool = False) -> list[float] | None:
         """The 95 % interval of a score; None if it has none, as with a single group."""
-        ends = [self.score(end(name), baseline) for end in (summary.lower, summary.upper)]
+        ends = [self.score(end(name), baseline) for end in (derived_scores.lower, derived_scores.upper)]
         return None if any(math.isnan(end) for end in ends) else ends
 
     def difference(self, name: str) -> float:
@@ -58,7 +62,7 @@ class Evaluation:
 
     @property
     def has_baseline(self) -> bool:
-        return (summary.FOREGROUND_DICE, True, False) in self._values
+        return (derived_scores.FOREGROUND_DICE, True, False) in self._values
 
     @property
     def counts(self) -> NDArray[np.float64]:
@@ -86,29 +90,29 @@ def metrics_json(evaluation: Evaluation, settings: GateSettings) -> dict[str, An
     """The part of `report/metrics.json` that the evaluation decides; what is undefined or not measured is None."""
     score = evaluation.score
     reported = (
-        summary.MEAN_IOU,
-        summary.MEAN_IOU_WITH_BACKGROUND,
-        summary.PIXEL_ACCURACY,
-        summary.SEED_DICE,
-        summary.CROSS_ENTROPY,
-        summary.CALIBRATION_ERROR,
+        derived_scores.MEAN_IOU,
+        derived_scores.MEAN_IOU_WITH_BACKGROUND,
+        derived_scores.PIXEL_ACCURACY,
+        derived_scores.SEED_DICE,
+        derived_scores.CROSS_ENTROPY,
+        derived_scores.CALIBRATION_ERROR,
     )
     return {
         "blessed": evaluation.validation_ok,
-        "examples": int(score(summary.EXAMPLES)),
-        "groups": int(score(summary.GROUPS)),
+        "examples": int(score(derived_scores.EXAMPLES)),
+        "groups": int(score(derived_scores.GROUPS)),
         "gate": gate_checks(evaluation, settings),
-        "foreground_dice": number(score(summary.FOREGROUND_DICE)),
-        "foreground_dice_interval": evaluation.interval(summary.FOREGROUND_DICE),
-        "foreground_dice_model_size": number(score(summary.FOREGROUND_DICE_MODEL_SIZE)),
+        "foreground_dice": number(score(derived_scores.FOREGROUND_DICE)),
+        "foreground_dice_interval": evaluation.interval(derived_scores.FOREGROUND_DICE),
+        "foreground_dice_model_size": number(score(derived_scores.FOREGROUND_DICE_MODEL_SIZE)),
         **{name: number(score(name)) for name in reported},
         "classes": {
-            c.name: {key: number(score(summary.class_score(key, c.name))) for key in summary.CLASS_SCORES}
+            c.name: {key: number(score(derived_scores.class_score(key, c.name))) for key in derived_scores.CLASS_SCORES}
             for c in settings.classes
         },
         "defects": {
-            "found_share": number(score(summary.DEFECTS_FOUND)),
-            "false_alarm_share": number(score(summary.FALSE_ALARMS)),
+            "found_share": number(score(derived_scores.DEFECTS_FOUND)),
+            "false_alarm_share": number(score(derived_scores.FALSE_ALARMS)),
         },
         "slices": evaluation.details["slices"],
     }
@@ -118,18 +122,18 @@ def baseline_json(evaluation: Evaluation, model: str) -> dict[str, Any]:
     """The baseline's part of `report/metrics.json`; `model` says where it lies."""
     return {
         "model": model,
-        "foreground_dice": number(evaluation.score(summary.FOREGROUND_DICE, baseline=True)),
-        "difference": number(evaluation.difference(summary.FOREGROUND_DICE)),
-        "difference_interval": evaluation.interval(summary.FOREGROUND_DICE_DIFFERENCE),
+        "foreground_dice": number(evaluation.score(derived_scores.FOREGROUND_DICE, baseline=True)),
+        "difference": number(evaluation.difference(derived_scores.FOREGROUND_DICE)),
+        "difference_interval": evaluation.interval(derived_scores.FOREGROUND_DICE_DIFFERENCE),
     }
 
 
 def details_json(evaluation: Evaluation, settings: GateSettings) -> dict[str, Any]:
     """`report/details.json`: what the contract of `metrics.json` has no place for."""
-    names = (summary.FOREGROUND_DICE, summary.MEAN_IOU, summary.PIXEL_ACCURACY)
-    dice = [summary.class_score("dice", c.name) for c in settings.classes[1:]]
-    found = [summary.class_score(summary.DEFECTS_FOUND, c.name) for c in settings.classes[1:]]
-    intervals = (*names, *dice, summary.DEFECTS_FOUND, summary.FALSE_ALARMS)
+    names = (derived_scores.FOREGROUND_DICE, derived_scores.MEAN_IOU, derived_scores.PIXEL_ACCURACY)
+    dice = [derived_scores.class_score("dice", c.name) for c in settings.classes[1:]]
+    found = [derived_scores.class_score(derived_scores.DEFECTS_FOUND, c.name) for c in settings.classes[1:]]
+    intervals = (*names, *dice, derived_scores.DEFECTS_FOUND, derived_scores.FALSE_ALARMS)
     return {
         "warnings": warnings(evaluation),
         "intervals": {name: evaluation.interval(name) for name in intervals},
@@ -145,8 +149,8 @@ def _baseline_details(evaluation: Evaluation, settings: GateSettings) -> dict[st
     def measured(name: str) -> tuple[float | None, list[float] | None]:
         return number(evaluation.score(name, baseline=True)), evaluation.interval(name, baseline=True)
 
-    dice, interval = measured(summary.FOREGROUND_DICE)
-    classes = {c.name: measured(summary.class_score("dice", c.name)) for c in settings.classes[1:]}
+    dice, interval = measured(derived_scores.FOREGROUND_DICE)
+    classes = {c.name: measured(derived_scores.class_score("dice", c.name)) for c in settings.classes[1:]}
     return {
         "foreground_dice": dice,
         "foreground_dice_interval": interval,
@@ -156,7 +160,7 @@ def _baseline_details(evaluation: Evaluation, settings: GateSettings) -> dict[st
 
 def warnings(evaluation: Evaluation) -> list[str]:
     """What to keep in mind when reading the scores."""
-    groups = int(evaluation.score(summary.GROUPS))
+    groups = int(evaluation.score(derived_scores.GROUPS))
     columns = Counter(row["slice"].partition("=")[0] for row in evaluation.details["slices"])
     full = [column for column, count in columns.items() if count >= SLICES_PER_COLUMN]
     few = [f"{groups} groups of test images: below {FEW_GROUPS} the interval is rough"]
@@ -172,12 +176,12 @@ def _checks_of(
         limits, value = threshold.value_threshold, evaluation.score(name)
         if limits.HasField("upper_bound"):
             yield _false_alarms(value, limits.upper_bound.value)
-        elif name == summary.MEASURED:
+        elif name == derived_scores.MEASURED:
             yield _measured(value, evaluation, settings)
-        elif name.startswith(summary.SLICE):
-            yield _slice(name.removeprefix(summary.SLICE), value, limits.lower_bound.value, evaluation, settings)
+        elif name.startswith(derived_scores.SLICE):
+            yield _slice(name.removeprefix(derived_scores.SLICE), value, limits.lower_bound.value, evaluation, settings)
         else:
-            yield _score(name.removeprefix(summary.GATE), value, limits.lower_bound.value, evaluation, settings)
+            yield _score(name.removeprefix(derived_scores.GATE), value, limits.lower_bound.value, evaluation, settings)
     if threshold.HasField("change_threshold") and evaluation.has_baseline:
         yield _change(evaluation, threshold.change_threshold.absolute.value)
 
@@ -185,23 +189,25 @@ def _checks_of(
 def _score(name: str, value: float, bound: float, evaluation: Evaluation, settings: GateSettings) -> dict[str, Any]:
     required = f"at least {bound:.4f} is required"
     class_name = name.removeprefix("dice/")
-    if name == summary.FOREGROUND_DICE:
+    if name == derived_scores.FOREGROUND_DICE:
         interval = evaluation.interval(name)
         words = f"foreground Dice is {_say(evaluation.score(name))}"
         if settings.gate.bound_on == "lower":
             ends = "undefined, a single group has none" if interval is None else "{:.4f} to {:.4f}".format(*interval)
             required = f"95 % interval {ends}: its lower end must be at least {bound:.4f}"
         return _check(name, value, bound, value >= bound, f"{words}, {required}")
-    if name == summary.DEFECTS_FOUND:
+    if name == derived_scores.DEFECTS_FOUND:
         return _check(name, value, bound, value >= bound, f"{_say(value)} of the defects were found, {required}")
-    if class_name in settings.gate.allow_unmeasured and not evaluation.score(summary.class_score("pixels", class_name)):
+    if class_name in settings.gate.allow_unmeasured and not evaluation.score(
+        derived_scores.class_score("pixels", class_name)
+    ):
         words = f"Dice of {class_name} is not measured, which gate.allow_unmeasured allows"
         return _check(name, float("nan"), bound, True, words)
     return _check(name, value, bound, value >= bound, f"Dice of {class_name} is {_say(value)}, {required}")
 
 
 def _measured(value: float, evaluation: Evaluation, settings: GateSettings) -> dict[str, Any]:
-    pixels = {c.name: evaluation.score(summary.class_score("pixels", c.name)) for c in settings.classes[1:]}
+    pixels = {c.name: evaluation.score(derived_scores.class_score("pixels", c.name)) for c in settings.classes[1:]}
     missing = [n for n, count in pixels.items() if not count >= 1 and n not in settings.gate.allow_unmeasured]
     words = f"every class is measured, on at least {value:,.0f} pixels"
     if missing:
@@ -213,26 +219,26 @@ def _measured(value: float, evaluation: Evaluation, settings: GateSettings) -> d
 
 def _false_alarms(value: float, bound: float) -> dict[str, Any]:
     words = f"{_say(value)} of the defect-free images raised a false alarm, at most {bound:.4f} is allowed"
-    return _check(summary.FALSE_ALARMS, value, bound, value <= bound, words)
+    return _check(derived_scores.FALSE_ALARMS, value, bound, value <= bound, words)
 
 
 def _slice(name: str, value: float, bound: float, evaluation: Evaluation, settings: GateSettings) -> dict[str, Any]:
     row = next((row for row in evaluation.details["slices"] if row["slice"] == name), None)
     if row is not None and row["gated"]:
         words = f"foreground Dice of {name} is {_say(value)}, at least {bound:.4f} is required"
-        return _check(summary.FOREGROUND_DICE, value, bound, value >= bound, words, name)
+        return _check(derived_scores.FOREGROUND_DICE, value, bound, value >= bound, words, name)
     groups, shown = (0, None) if row is None else (row["groups"], row["foreground_dice"])
     dice = float("nan") if shown is None else shown
     words = f"foreground Dice of {name} is shown, not gated: {groups} groups, fewer than {settings.gate.min_groups}"
-    return _check(summary.FOREGROUND_DICE, dice, bound, True, words, name)
+    return _check(derived_scores.FOREGROUND_DICE, dice, bound, True, words, name)
 
 
 def _change(evaluation: Evaluation, bound: float) -> dict[str, Any]:
-    change = evaluation.difference(summary.FOREGROUND_DICE)
-    interval = evaluation.interval(summary.FOREGROUND_DICE_DIFFERENCE)
+    change = evaluation.difference(derived_scores.FOREGROUND_DICE)
+    interval = evaluation.interval(derived_scores.FOREGROUND_DICE_DIFFERENCE)
     ends = "" if interval is None else " (95 % interval {:+.4f} to {:+.4f})".format(*interval)
     words = f"foreground Dice changed by {_say(change, '+')}{ends} against the baseline"
-    name = f"{summary.FOREGROUND_DICE} against baseline"
+    name = f"{derived_scores.FOREGROUND_DICE} against baseline"
     return _check(name, change, bound, change >= bound, f"{words}, {bound:+.4f} is the most it may lose")
 
 

@@ -26,9 +26,9 @@ from tfx.dsl.io import fileio
 from tfx.types import Artifact, artifact, artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils
 
-from pipeline import palette
-from pipeline.config import TransformConfig
-from pipeline.features import IGNORE_ID
+from flexunet.core import palette
+from flexunet.core.config.data import TransformConfig
+from flexunet.core.features import IGNORE_ID
 
 VALIDATION_FILE: Final = "validation.json"
 FORMAT: Final = 1

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from components.bootstrap import group_key, group_weights
-from components.defects import Defects, find_defects
-from pipeline import features, scores
-from pipeline.config import SIZE_QUARTILES, GateSettings
+from flexunet.core import features, scores
+from flexunet.core.config.gate import SIZE_QUARTILES, GateSettings
+from flexunet.core.regions import Defects, find_defects
 
 Numbers = NDArray[np.float64]
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from tfx.dsl.io import fileio
 
-from pipeline.errors import UserError, last_line
+from flexunet.core.errors import UserError, last_line
 
 _GRAPH: Final = "saved_model.pb"
 

@@ -17,8 +17,8 @@ from tfx.proto import example_gen_pb2, range_config_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, proto_utils
 
-from dataset.manifest import versions
-from pipeline.features import SPLITS
+from flexunet.core.features import SPLITS
+from flexunet.dataset.manifest import versions
 
 
 class Driver(driver.FileBasedDriver):

@@ -5,8 +5,8 @@ from tfx import v1 as tfx
 from tfx.dsl.component.experimental.decorators import component
 from tfx.utils import io_utils
 
-from pipeline import features
-from pipeline.config import SchemaConfig
+from flexunet.core import features
+from flexunet.core.config.data import SchemaConfig
 
 # Jensen-Shannon divergence, 0 to 1. Random halves of generated surfaces differ by up to 0.30 with 30 images each, 0.09
 # with 100 and 0.04 with 400; the same surfaces darkened by 20 grey levels by 0.34.

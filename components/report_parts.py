@@ -22,15 +22,16 @@ from tfx.types import Artifact, artifact_utils
 
 from components.drift import DRIFT_FILE
 from components.mask_validator import VALIDATION_FILE
-from pipeline import features
-from pipeline.config import GateSettings, TrainerConfig
+from flexunet.core import features
+from flexunet.core.config.gate import GateSettings
+from flexunet.core.config.train import TrainerConfig
+from flexunet.reporting import files
+from flexunet.reporting.gallery import Predicted, write_gallery
+from flexunet.serving.exported import exported_part
+from flexunet.serving.versions import content_hash
 from pipeline.fingerprint import LIBRARIES
-from reporting import files
-from reporting.gallery import Predicted, write_gallery
-from serving.exported import exported_part
-from serving.versions import content_hash
+from trainer_module.cost import activation_bytes, draw_diagram, layer_costs
 from trainer_module.model import build_model
-from trainer_module.summary import activation_bytes, draw_diagram, layer_costs
 
 _PREDICTED_AT_ONCE: Final = 4
 # FileBasedExampleGen's driver leaves it: the number, bytes and times of the record files.

@@ -14,10 +14,10 @@ import apache_beam as beam
 import numpy as np
 import tensorflow_model_analysis as tfma
 
+from components.derived_scores import FOREGROUND_DICE_DIFFERENCE, all_scores, details, difference_interval, lower, upper
 from components.measurement import Totals, measure_image
-from components.summary import FOREGROUND_DICE_DIFFERENCE, all_scores, details, difference_interval, lower, upper
-from pipeline.config import GateSettings
-from pipeline.features import METADATA_PREFIX
+from flexunet.core.config.gate import GateSettings
+from flexunet.core.features import METADATA_PREFIX
 
 PIXEL_COUNTS: Final = "pixel_counts"
 # JSON of summary.details().
@@ -27,7 +27,7 @@ _TOTALS: Final = "_segmentation_totals"
 
 
 class SegmentationScores(tfma.metrics.Metric):
-    """All scores of `components/summary.py`; `settings` is GateSettings as JSON, `code` keys the cache."""
+    """All scores of `components/derived_scores.py`; `settings` is GateSettings as JSON, `code` keys the cache."""
 
     def __init__(self, settings: str, name: str = PIXEL_COUNTS, code: str = "") -> None:
         super().__init__(create_computations_fn=_computations, name=name, settings=settings, code=code)

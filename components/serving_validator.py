@@ -21,11 +21,11 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import Artifact, artifact_utils, component_spec, standard_artifacts
 from tfx.utils import path_utils
 
-from components.pushes import ACCEPTED_REFUSED
-from pipeline.config import ServingSettings
-from pipeline.features import SPLIT_TEST
-from serving.c_api import save_arrays
-from serving.wire import as_strings
+from flexunet.core.config.serving import ServingSettings
+from flexunet.core.features import SPLIT_TEST
+from flexunet.history.pushes import ACCEPTED_REFUSED
+from flexunet.serving.c_api import save_arrays
+from flexunet.serving.wire import as_strings
 from transform_module.images import decode_image
 
 SERVING_FILE: Final = "serving.json"
@@ -97,7 +97,7 @@ class ServingValidator(base_component.BaseComponent):
 
 
 def check_export(model: Path, records: list[bytes], settings: ServingSettings) -> dict[str, Any]:
-    """Runs serving/validate.py in a process of its own; a crash or a hang of it is the model's problem.
+    """Runs flexunet/serving/validate.py in a process of its own; a crash or a hang of it is the model's problem.
 
     Returns:
       `{problems, load_seconds, idle_megabytes, megabytes_above_idle, latency_seconds, batch}`, what was measured.
@@ -105,7 +105,7 @@ def check_export(model: Path, records: list[bytes], settings: ServingSettings) -
     with tempfile.TemporaryDirectory() as folder:
         inputs, result = Path(folder) / "inputs.npz", Path(folder) / "result.json"
         save_arrays(inputs, _arrays(records, settings))
-        command = [sys.executable, "-m", "serving.validate", str(model), str(inputs), str(result)]
+        command = [sys.executable, "-m", "flexunet.serving.validate", str(model), str(inputs), str(result)]
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),

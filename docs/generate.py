@@ -11,16 +11,13 @@ from typing import Any, Final
 
 import click
 
-from pipeline.cli import cli
-from pipeline.config import (
-    Config,
-    GateSettings,
-    SchemaConfig,
-    ServingSettings,
-    TrainerConfig,
-    TransformConfig,
-    preset_names,
-)
+from flexunet.cli.main import cli
+from flexunet.core.config.data import SchemaConfig, TransformConfig
+from flexunet.core.config.gate import GateSettings
+from flexunet.core.config.load import preset_names
+from flexunet.core.config.serving import ServingSettings
+from flexunet.core.config.train import TrainerConfig
+from flexunet.core.config.whole import Config
 
 REFERENCE: Final = Path(__file__).parent / "reference"
 # What a node reads is declared by these; the first that has a section names the earliest node.

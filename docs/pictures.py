@@ -86,8 +86,8 @@ def pipeline_graph() -> tuple[dict[str, str], list[tuple[str, str]]]:
     """Of each node whether it is ours, and the edges without those that follow from others."""
     from tfx.orchestration import metadata
 
+    from flexunet.core.config.load import load_config
     from pipeline import dag
-    from pipeline.config import load_config
 
     connection = metadata.sqlite_metadata_connection_config("metadata.db")
     nodes = dag.create_pipeline(load_config("demo"), dag.Paths("records", "root"), connection, []).components
@@ -151,8 +151,8 @@ def predictions(root: Path) -> Any:
     """Six test images of the demo in `root`: image, truth, prediction; the first column has no defect."""
     from PIL import Image
 
-    from serving.exported import exported_config, model_directory
-    from serving.transport import Options, connect
+    from flexunet.serving.exported import exported_config, model_directory
+    from flexunet.serving.transport import Options, connect
 
     directory = model_directory(root / "serving_model")
     chosen = chosen_images(root)
@@ -184,9 +184,9 @@ def _tiles(path: Path, model: Any, config: Any) -> Iterator[Any]:
     import numpy as np
     from PIL import Image
 
-    from pipeline.palette import class_ids_from_rgb, rgb_from_class_ids
-    from serving.client import predict_image
-    from serving.predict import overlay
+    from flexunet.core.palette import class_ids_from_rgb, rgb_from_class_ids
+    from flexunet.serving.client import predict_image
+    from flexunet.serving.predict import overlay
 
     image = Image.open(path)
     mask = np.asarray(Image.open(path.parents[1] / "masks" / path.name))

@@ -9,7 +9,7 @@ from tfx.orchestration import metadata
 from tfx.orchestration.portable import outputs_utils
 from tfx.orchestration.portable.mlmd import context_lib, execution_lib
 
-from pipeline.errors import NodeFailed
+from flexunet.core.errors import NodeFailed
 from pipeline.launch import SUCCESSFUL, NodeResult, final_state
 
 logger = logging.getLogger("flexunet.kubeflow")

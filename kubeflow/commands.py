@@ -1,12 +1,12 @@
-"""What `flexunet kubeflow compile` and `submit` do; pipeline/cli.py only reads their options."""
+"""What `flexunet kubeflow compile` and `submit` do; flexunet/cli/main.py only reads their options."""
 
 import datetime
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import load_config
-from pipeline.console import NO_LOG, captured_output
+from flexunet.cli.console import NO_LOG, captured_output
+from flexunet.core.config.load import load_config
 
 
 def run_compile(config: str, overrides: Sequence[str], image: str, output: Path) -> None:

@@ -12,11 +12,11 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration import metadata
 from tfx.orchestration.portable.mlmd import common_utils, context_lib
 
+from flexunet.core.errors import UserError
+from flexunet.core.lock import locked
 from kubeflow.environment import DATABASE_VARIABLES, OPTIONAL_VARIABLES
 from kubeflow.files import LONGEST_WAIT
 from kubeflow.postgresql import PostgresqlMetadata
-from pipeline.errors import UserError
-from pipeline.lock import locked
 
 _ATTEMPTS: Final = 5
 

@@ -13,9 +13,9 @@ from rich.console import Console
 
 import kubeflow
 import pipeline
-from pipeline.cli import exit_with
-from pipeline.console import LOGGER_NAME
-from pipeline.errors import UserError
+from flexunet.cli.console import LOGGER_NAME
+from flexunet.cli.main import exit_with
+from flexunet.core.errors import UserError
 
 # As a shell counts a process that SIGTERM ended.
 TERMINATED: Final = 128 + signal.SIGTERM

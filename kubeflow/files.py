@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.errors import UserError
-from pipeline.small_files import replace_file
+from flexunet.core.errors import UserError
+from flexunet.core.files import replace_file
 
 # Seconds that a step waits for the lock of a folder: a rollback or another run's step holds it for a few.
 LONGEST_WAIT: Final = 600

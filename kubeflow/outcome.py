@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any, Final
 
+from flexunet.core.errors import ModelRefused, NodeFailed, ServingRefused
 from kubeflow.package import VERDICT, task_name
-from pipeline.errors import ModelRefused, NodeFailed, ServingRefused
 
 Tell = Callable[[str], None]
 

@@ -15,10 +15,11 @@ from typing import Any, Final
 import yaml
 from kfp import compiler, dsl
 
+from flexunet.core.config.kubeflow import KubeflowConfig, NodeConfig
+from flexunet.core.config.load import ConfigError
+from flexunet.core.config.whole import Config
+from flexunet.core.errors import UserError
 from kubeflow.resources import give
-from pipeline.cluster import KubeflowConfig, NodeConfig
-from pipeline.config import Config, ConfigError
-from pipeline.errors import UserError
 
 PIPELINE_NAME: Final = "flexunet"
 PREPARE: Final = "Prepare"

@@ -10,10 +10,11 @@ from typing import Any
 
 import click
 
+from flexunet.core.config.load import config_from
+from flexunet.core.config.whole import Config
+from flexunet.core.errors import UserError
 from kubeflow import entry
 from kubeflow.files import LONGEST_WAIT, Parameters, Run
-from pipeline.config import Config, config_from
-from pipeline.errors import UserError
 
 
 @click.command()
@@ -26,8 +27,8 @@ from pipeline.errors import UserError
 @click.option("--accept-refused", default="", help="Reason to push the model though the gate refuses it.")
 def main(config: str, nodes: str, run_id: str, data: str, span: int, overrides: str, accept_refused: str) -> None:
     """Makes everything ready for the nodes of one run."""
-    from pipeline.commands import check_data
-    from pipeline.lock import locked
+    from flexunet.core.lock import locked
+    from pipeline.cli.commands import check_data
 
     changes = _changes(overrides)
     loaded = config_from(json.loads(config), "the package's config", changes)
@@ -67,10 +68,10 @@ def _check_volume(mount: Path) -> None:
 
 
 def _compile(run: Run, config: Config, parameters: Parameters, compiled_nodes: list[str]) -> None:
-    from components.pushes import record_rollbacks
+    from flexunet.core.beam import LOCAL_BEAM_ARGS
+    from flexunet.history.pushes import record_rollbacks
     from kubeflow.database import open_database
     from pipeline import dag
-    from pipeline.beam import LOCAL_BEAM_ARGS
     from pipeline.launch import compile_run
 
     paths = dag.Paths(parameters.data, str(run.root), parameters.span)

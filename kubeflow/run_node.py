@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
+from flexunet.core.errors import NodeFailed, UserError
 from kubeflow import entry
 from kubeflow.environment import GPUS_VARIABLE
 from kubeflow.files import LONGEST_WAIT, Run
-from pipeline.errors import NodeFailed, UserError
 
 
 @click.command()
@@ -29,7 +29,7 @@ def main(name: str, root: Path, run_id: str) -> None:
 
     from kubeflow import attempts
     from kubeflow.database import open_database
-    from pipeline.board import Board
+    from pipeline.cli.board import Board
 
     node = _find(ir, name)
     database = open_database(os.environ, ir, root)
@@ -49,10 +49,10 @@ def _find(ir: Any, name: str) -> Any:
 
 def _run(ir: Any, node: Any, database: Any, run: Run) -> Any:
     """As the local runner does; while models are pushed, no rollback and no other run pushes."""
+    from flexunet.core.lock import locked
     from kubeflow.attempts import results
     from pipeline.dag import Paths
     from pipeline.local import run_in_turn
-    from pipeline.lock import locked
 
     serving = Path(Paths(data="", root=str(run.root)).serving)
     accepted_refused = run.read_parameters().accepted_refused

@@ -17,10 +17,10 @@ import kfp_server_api
 import urllib3.exceptions
 import yaml
 
+from flexunet.core.config.kubeflow import KubeflowConfig
+from flexunet.core.errors import UserError
 from kubeflow.outcome import Tell, pod_name, tasks
 from kubeflow.package import PIPELINE_NAME, PREPARE, task_name
-from pipeline.cluster import KubeflowConfig
-from pipeline.errors import UserError
 
 # A token is a credential: from the environment only. Without one, kfp takes what the cluster or its own settings give.
 TOKEN_VARIABLE: Final = "FLEXUNET_KUBEFLOW_TOKEN"  # noqa: S105

@@ -21,11 +21,11 @@ def main(root: Path, run_id: str) -> None:
     run = Run(root, run_id)
     ir, accepted_refused = run.read_pipeline(), run.read_parameters().accepted_refused
 
+    from flexunet.core.lock import locked
     from kubeflow.attempts import all_results
     from kubeflow.database import open_database
-    from pipeline.commands import print_outcome
+    from pipeline.cli.commands import print_outcome
     from pipeline.local import publish_report
-    from pipeline.lock import locked
 
     results = all_results(ir, open_database(os.environ, ir, root))
     with locked(root, wait_seconds=LONGEST_WAIT):

@@ -17,23 +17,19 @@ from components import (
     pusher,
     record_gen,
     record_schema,
-    report,
+    reporter,
     segmentation_metrics,
     serving_validator,
     warm_start,
 )
-from dataset.manifest import MANIFEST, newest_spans
-from pipeline import features
-from pipeline.config import (
-    Config,
-    GateSettings,
-    SchemaConfig,
-    ServingConfig,
-    ServingSettings,
-    TrainerConfig,
-    TransformConfig,
-    part_of,
-)
+from flexunet.core import features
+from flexunet.core.config.data import SchemaConfig, TransformConfig
+from flexunet.core.config.gate import GateSettings
+from flexunet.core.config.section import part_of
+from flexunet.core.config.serving import ServingConfig, ServingSettings
+from flexunet.core.config.train import TrainerConfig
+from flexunet.core.config.whole import Config
+from flexunet.dataset.manifest import MANIFEST, newest_spans
 from pipeline.evaluation import make_eval_config
 from pipeline.fingerprint import code_fingerprint
 
@@ -162,7 +158,7 @@ def create_pipeline(
         examples=examples.outputs["examples"],
         settings=part_of(config, ServingSettings).model_dump_json(),
         # The second module is what the node runs in a process of its own.
-        code=fingerprint([serving_validator.__name__, "serving.validate"]),
+        code=fingerprint([serving_validator.__name__, "flexunet.serving.validate"]),
         accepted_refused=accepted_refused,
     )
     servers = _infra_validators(config.serving, trainer.outputs["model"], examples.outputs["examples"], serving)
@@ -184,7 +180,7 @@ def create_pipeline(
         code=fingerprint([pusher.__name__]),
         accepted_refused=accepted_refused,
     ).with_id("Pusher")
-    reporter = report.Reporter(
+    reporter = reporter.Reporter(
         channels={
             "evaluation": evaluator.outputs["evaluation"],
             "model": trainer.outputs["model"],
@@ -198,7 +194,7 @@ def create_pipeline(
             "baseline_model": resolver.outputs["model"],
         },
         settings=settings.model_dump_json(),
-        code=fingerprint([report.__name__]),
+        code=fingerprint([reporter.__name__]),
     )
     return tfx.dsl.Pipeline(
         pipeline_name="flexunet",

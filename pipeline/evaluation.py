@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import tensorflow_model_analysis as tfma
 
-from components import segmentation_metrics, summary
-from pipeline import features
-from pipeline.config import GateSettings
+from components import derived_scores, segmentation_metrics
+from flexunet.core import features
+from flexunet.core.config.gate import GateSettings
 
 
 def make_eval_config(settings: GateSettings, code: str) -> tfma.EvalConfig:
@@ -36,24 +36,24 @@ def make_eval_config(settings: GateSettings, code: str) -> tfma.EvalConfig:
 
 def _thresholds(settings: GateSettings) -> Iterator[tuple[str, tfma.MetricThreshold]]:
     gate = settings.gate
-    yield summary.GATE + summary.FOREGROUND_DICE, _at_least(gate.min_foreground_dice)
+    yield derived_scores.GATE + derived_scores.FOREGROUND_DICE, _at_least(gate.min_foreground_dice)
     # `absolute` is the least change accepted, so that an allowed regression is negative. Without a baseline TFMA drops
     # it, and the value thresholds alone decide.
     change = tfma.GenericChangeThreshold(
         absolute={"value": -gate.max_regression}, direction=tfma.MetricDirection.HIGHER_IS_BETTER
     )
-    yield summary.FOREGROUND_DICE, tfma.MetricThreshold(change_threshold=change)
+    yield derived_scores.FOREGROUND_DICE, tfma.MetricThreshold(change_threshold=change)
     if any(c.name not in gate.allow_unmeasured for c in settings.classes[1:]):
-        yield summary.MEASURED, _at_least(1)
+        yield derived_scores.MEASURED, _at_least(1)
     for name, bound in gate.min_class_dice.items():
-        yield summary.GATE + summary.class_score("dice", name), _at_least(bound)
+        yield derived_scores.GATE + derived_scores.class_score("dice", name), _at_least(bound)
     if gate.min_defects_found is not None:
-        yield summary.GATE + summary.DEFECTS_FOUND, _at_least(gate.min_defects_found)
+        yield derived_scores.GATE + derived_scores.DEFECTS_FOUND, _at_least(gate.min_defects_found)
     if gate.max_false_alarms is not None:
         at_most = tfma.GenericValueThreshold(upper_bound={"value": gate.max_false_alarms})
-        yield summary.GATE + summary.FALSE_ALARMS, tfma.MetricThreshold(value_threshold=at_most)
+        yield derived_scores.GATE + derived_scores.FALSE_ALARMS, tfma.MetricThreshold(value_threshold=at_most)
     for name, bound in gate.min_slice_dice.items():
-        yield summary.SLICE + name, _at_least(bound)
+        yield derived_scores.SLICE + name, _at_least(bound)
 
 
 def _at_least(bound: float) -> tfma.MetricThreshold:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 from unicodedata import normalize
 
-from pipeline.errors import UserError
+from flexunet.core.errors import UserError
 
 IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
 

@@ -11,7 +11,7 @@ from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
 
-from pipeline.errors import NodeFailed, last_line
+from flexunet.core.errors import NodeFailed, last_line
 
 _STATE = metadata_store_pb2.Execution
 # How an execution ends whose outputs can be used.

@@ -11,17 +11,17 @@ from tfx.components.evaluator.constants import BLESSED_FILE_NAME
 from tfx.orchestration import metadata
 from tfx.utils import path_utils
 
-from components.pushes import record_rollbacks
 from components.serving_validator import INFRA_BLESSED, NOT_CHECKED, SERVING_FILE
+from flexunet.core.beam import LOCAL_BEAM_ARGS
+from flexunet.core.config.whole import Config
+from flexunet.core.files import read_json
+from flexunet.history.durations import NodeStart, node_seconds
+from flexunet.history.pushes import record_rollbacks
+from flexunet.reporting import files
+from flexunet.reporting.report import write_page
+from flexunet.serving.versions import content_hash, newest_version, pushed_hash, rolled_back, versions
 from pipeline import dag
-from pipeline.beam import LOCAL_BEAM_ARGS
-from pipeline.config import Config
-from pipeline.durations import NodeStart, node_seconds
 from pipeline.launch import NodeResult, compile_run, run_node
-from pipeline.small_files import read_json
-from reporting import files
-from reporting.page import write_page
-from serving.versions import content_hash, newest_version, pushed_hash, rolled_back, versions
 
 
 def run(

@@ -12,14 +12,16 @@ from tfx.dsl.components.base import base_beam_executor
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import json_utils, proto_utils
 
-from components import gate, report
-from dataset.manifest import versions
-from pipeline import features
-from pipeline.beam import LOCAL_BEAM_ARGS
-from pipeline.config import Config, GateSettings, part_of
-from pipeline.errors import NodeFailed, UserError, last_line
+from components import gate, reporter
+from flexunet.core import features
+from flexunet.core.beam import LOCAL_BEAM_ARGS
+from flexunet.core.config.gate import GateSettings
+from flexunet.core.config.section import part_of
+from flexunet.core.config.whole import Config
+from flexunet.core.errors import NodeFailed, UserError, last_line
+from flexunet.dataset.manifest import versions
+from flexunet.serving.exported import exported_config
 from pipeline.evaluation import make_eval_config
-from serving.exported import exported_config
 
 
 def measure(
@@ -45,9 +47,9 @@ def measure(
             evaluation = gate.Evaluation(f"{directory}/evaluation")
         except Exception as error:
             raise NodeFailed(f"Evaluator failed: {last_line(error)}") from error
-    metrics = report.make_metrics(evaluation, settings, model, str(baseline) if baseline else None)
+    metrics = reporter.make_metrics(evaluation, settings, model, str(baseline) if baseline else None)
     if out:
-        report.write_report(out, metrics, evaluation, settings)
+        reporter.write_report(out, metrics, evaluation, settings)
     return metrics, gate.details_json(evaluation, settings)
 
 
@@ -92,7 +94,7 @@ def _checked(model: Path, config: Config) -> Path:
             raise UserError(f"{model}: its {key} are not those of the config, expected the same: name its own config")
     if features.OUTPUT_TRUTH_PNG not in _evaluate_outputs(model / "saved_model.pb"):
         raise UserError(f"{model}: of an earlier version, expected one whose `evaluate` gives masks: train it again")
-    report.training_facts(model)
+    reporter.training_facts(model)
     return model
 
 

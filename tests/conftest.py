@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config import Config, config_from
+from flexunet.core.config.load import config_from
+from flexunet.core.config.whole import Config
 
 CLASSES = [
     {"name": "background", "color": [0, 0, 0]},

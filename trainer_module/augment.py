@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import tensorflow as tf
 
-from pipeline.config import AugmentConfig
+from flexunet.core.config.train import AugmentConfig
 
 Shape = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """Coordinates of the result, seed -> coordinates in the source."""

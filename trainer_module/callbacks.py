@@ -11,9 +11,9 @@ from typing import Any
 import keras
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipeline import features
-from pipeline.config import TrainConfig
-from pipeline.console import terminal
+from flexunet.cli.console import terminal
+from flexunet.core import features
+from flexunet.core.config.train import TrainConfig
 from trainer_module.clock import Clock
 from trainer_module.optimization import CosineSchedule
 

@@ -6,8 +6,8 @@ from typing import Final
 
 import tensorflow as tf
 
-from pipeline import features
-from pipeline.config import TrainerConfig
+from flexunet.core import features
+from flexunet.core.config.train import TrainerConfig
 from trainer_module.augment import make_augment
 
 _SHUFFLE_TILES: Final = 1024

@@ -8,7 +8,7 @@ from typing import Final
 import keras
 import tensorflow as tf
 
-from pipeline.config import TrainConfig
+from flexunet.core.config.train import TrainConfig
 
 # From this compute capability on (Ampere) GPUs multiply bfloat16 at full speed, which needs no loss scaling.
 _BFLOAT16_CAPABILITY: Final = (8, 0)

@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from pipeline import features
-from pipeline.config import TrainerConfig
+from flexunet.core import features
+from flexunet.core.config.train import TrainerConfig
 from trainer_module.batching import in_chunks, map_rows
 from trainer_module.losses import cross_entropy
 from trainer_module.metrics import calibration_bins, count_matrix

@@ -8,8 +8,9 @@ from typing import Final
 
 import tensorflow as tf
 
-from pipeline.config import SegmentationClass, TrainConfig
-from pipeline.features import IGNORE_ID
+from flexunet.core.config.data import SegmentationClass
+from flexunet.core.config.train import TrainConfig
+from flexunet.core.features import IGNORE_ID
 
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 

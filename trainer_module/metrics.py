@@ -5,8 +5,8 @@ from typing import Final
 import keras
 import tensorflow as tf
 
-from pipeline import scores
-from pipeline.features import IGNORE_ID
+from flexunet.core import scores
+from flexunet.core.features import IGNORE_ID
 
 # Of equal width over the top class's probability, as in Guo et al. 2017, arXiv:1706.04599.
 CALIBRATION_BINS: Final = 15

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import keras
 import tensorflow as tf
 
-from pipeline.config import ModelConfig
+from flexunet.core.config.train import ModelConfig
 
 # Batches of 2 to 8 images are too small for batch statistics; 8 channels a group, Wu & He 2018, arXiv:1803.08494.
 _CHANNELS_PER_GROUP = 8

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from pipeline.config import TrainConfig
+from flexunet.core.config.train import TrainConfig
 from trainer_module.clock import Clock
 
 

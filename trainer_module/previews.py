@@ -10,9 +10,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline import features
-from pipeline.config import TrainerConfig
-from pipeline.palette import rgb_from_class_ids
+from flexunet.core import features
+from flexunet.core.config.train import TrainerConfig
+from flexunet.core.palette import rgb_from_class_ids
 from trainer_module.augment import make_augment
 from trainer_module.data import tiles_dataset
 

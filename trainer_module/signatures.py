@@ -9,8 +9,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from pipeline import features
-from pipeline.config import TrainerConfig
+from flexunet.core import features
+from flexunet.core.config.train import TrainerConfig
 from trainer_module.batching import in_chunks, map_rows
 from transform_module import images
 

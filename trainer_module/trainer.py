@@ -12,8 +12,9 @@ import tensorflow as tf
 from pydantic import BaseModel
 from tfx import v1 as tfx
 
-from pipeline.config import ModelConfig, SegmentationClass, TrainerConfig
-from serving.exported import LENIENT, exported_part
+from flexunet.core.config.data import SegmentationClass
+from flexunet.core.config.train import ModelConfig, TrainerConfig
+from flexunet.serving.exported import LENIENT, exported_part
 from trainer_module import data, devices, previews
 from trainer_module.callbacks import close_bars, training_callbacks
 from trainer_module.checkpoint import Checkpoint, checkpoint_key

@@ -8,10 +8,10 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from pipeline import features
-from pipeline.config import TrainerConfig
-from serving.protos import predict_pb2 as pb
-from serving.wire import as_strings, predict_request
+from flexunet.core import features
+from flexunet.core.config.train import TrainerConfig
+from flexunet.serving.protos import predict_pb2 as pb
+from flexunet.serving.wire import as_strings, predict_request
 
 # The first request of a size compiles kernels; later ones of another size are as fast as ever.
 _BATCH_SIZES = (1, 16)

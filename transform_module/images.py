@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import tensorflow as tf
 
-from pipeline.config import ImageConfig
-from pipeline.features import IGNORE_ID
+from flexunet.core.config.data import ImageConfig
+from flexunet.core.features import IGNORE_ID
+from flexunet.core.tiles import blending_window
 from transform_module.headers import Headers, read_headers
-from transform_module.tiles import blending_window
 
 # Decoded in the place of an image that is refused; nobody sees it.
 _PLACEHOLDER: Final = base64.b64decode(

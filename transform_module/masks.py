@@ -1,11 +1,11 @@
-"""RGB masks -> class ids inside a graph, by exact colour match (pipeline/palette.py does it on files, both ways)."""
+"""RGB masks -> class ids inside a graph, by exact colour match (flexunet/core/palette.py does it on files, both ways)."""
 
 from collections.abc import Sequence
 
 import tensorflow as tf
 
-from pipeline.config import RecordsConfig, SegmentationClass
-from pipeline.features import IGNORE_ID
+from flexunet.core.config.data import RecordsConfig, SegmentationClass
+from flexunet.core.features import IGNORE_ID
 
 
 def decode_mask(encoded: tf.Tensor) -> tf.Tensor:

@@ -7,8 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from pipeline import features
-from pipeline.config import TransformConfig
+from flexunet.core import features
+from flexunet.core.config.data import TransformConfig
 from transform_module import images, masks
 
 

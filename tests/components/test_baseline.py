@@ -7,7 +7,7 @@ import pytest
 from tfx.types import standard_artifacts
 
 from components.baseline import LatestPushedModel
-from components.pushes import PUSHED, PUSHED_COMPARABLE, PUSHED_MODEL_ID, RESTORED_AT, ROLLED_BACK
+from flexunet.history.pushes import PUSHED, PUSHED_COMPARABLE, PUSHED_MODEL_ID, RESTORED_AT, ROLLED_BACK
 
 OURS, OTHERS = "classes-a", "classes-b"
 

@@ -8,7 +8,8 @@ from tfx.types import standard_artifacts
 
 from components.drift import PreviousSpanStatistics, drift_findings
 from components.record_schema import record_schema
-from pipeline.config import SchemaConfig, part_of
+from flexunet.core.config.data import SchemaConfig
+from flexunet.core.config.section import part_of
 
 # After tfx, which stands in for a module that TFDV needs.
 import numpy as np  # isort: skip

@@ -23,7 +23,10 @@ from PIL import Image
 from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
 
 from components import gate
-from pipeline.config import Config, GateSettings, TrainerConfig, part_of
+from flexunet.core.config.gate import GateSettings
+from flexunet.core.config.section import part_of
+from flexunet.core.config.train import TrainerConfig
+from flexunet.core.config.whole import Config
 from pipeline.measure import evaluate
 from trainer_module.export import export_model
 from trainer_module.model import build_model

@@ -15,8 +15,10 @@ from tfx import v1 as tfx
 
 from components import mask_validator
 from components.mask_validator import Executor, MaskValidation, expected_counts
-from pipeline.beam import LOCAL_BEAM_ARGS
-from pipeline.config import Config, TransformConfig, part_of
+from flexunet.core.beam import LOCAL_BEAM_ARGS
+from flexunet.core.config.data import TransformConfig
+from flexunet.core.config.section import part_of
+from flexunet.core.config.whole import Config
 
 SPLITS = ("train", "eval", "test")
 # 4 x 2 pixels: 4 of background, 3 of inclusion, 1 of patches.

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components import measurement, summary
+from components import derived_scores, measurement
 from components.measurement import ImageResult, Totals, measure_image
-from pipeline.config import GateSettings, part_of
+from flexunet.core.config.gate import GateSettings
+from flexunet.core.config.section import part_of
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def added(images: list[ImageResult], settings: GateSettings) -> Totals:
 
 
 def everything(totals: Totals, settings: GateSettings) -> Any:
-    return summary.all_scores(totals, settings), summary.details(totals, settings)
+    return derived_scores.all_scores(totals, settings), derived_scores.details(totals, settings)
 
 
 @pytest.mark.parametrize("shards", [1, 2, 7, 40])
@@ -155,4 +156,4 @@ def test_a_false_alarm_is_among_the_worst_and_a_stray_pixel_is_not(settings: Gat
 
 def test_no_image_at_all_is_an_error_that_says_so(settings: GateSettings) -> None:
     with pytest.raises(ValueError, match="no image reached the evaluation"):
-        summary.all_scores(Totals(), settings)
+        derived_scores.all_scores(Totals(), settings)

@@ -9,7 +9,7 @@ from tfx.dsl.io import fileio
 
 from components import mirror
 from components.mirror import mirror_version, mirrored_versions, newest_mirrored
-from pipeline.errors import UserError
+from flexunet.core.errors import UserError
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from tfx.types import standard_artifacts
 
 from components import pusher
-from serving.versions import versions
+from flexunet.serving.versions import versions
 
 
 def blessing(kind: Any, blessed: int) -> list[Any]:

@@ -20,7 +20,7 @@ from tfx import v1 as tfx
 from tfx.orchestration import metadata
 from components.record_gen import RecordGen
 from benchmarks.memory import peak_mebibytes
-from pipeline.beam import LOCAL_BEAM_ARGS
+from flexunet.core.beam import LOCAL_BEAM_ARGS
 
 data, root = sys.argv[1:]
 pipeline = tfx.dsl.Pipeline(

@@ -13,7 +13,10 @@ import tensorflow as tf
 from PIL import Image
 
 from components.serving_validator import check_export
-from pipeline.config import Config, ServingSettings, TrainerConfig, part_of
+from flexunet.core.config.section import part_of
+from flexunet.core.config.serving import ServingSettings
+from flexunet.core.config.train import TrainerConfig
+from flexunet.core.config.whole import Config
 from trainer_module.export import export_model
 from trainer_module.model import build_model
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.synthetic import write_surfaces
-from pipeline import cli
+from flexunet.cli import main
+from flexunet.dataset.synthetic import write_surfaces
 
 SIZE = 48
 PALETTE = [(0, 0, 0), (0, 0, 255), (0, 255, 0), (255, 0, 0)]
@@ -36,7 +36,7 @@ def out(good: Path) -> Path:
 
 def ingest(source: Path, out: Path, *options: str) -> int:
     with pytest.raises(SystemExit) as ended:
-        cli.main(["ingest", str(source), str(out), "--config", "demo", *options])
+        main.main(["ingest", str(source), str(out), "--config", "demo", *options])
     return int(ended.value.code or 0)
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.ingest import ingest
-from dataset.synthetic import write_surfaces
-from pipeline.config import load_config
+from flexunet.core.config.load import load_config
+from flexunet.dataset.ingest import ingest
+from flexunet.dataset.synthetic import write_surfaces
 
 CONFIG = load_config("demo")
 COLORS = [c.color for c in CONFIG.classes]

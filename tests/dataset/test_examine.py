@@ -12,10 +12,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from dataset.examine import BadPair, Content, Facts, examine, read_content
-from dataset.pairs import Pair
-from dataset.problems import Problem
-from pipeline.config import Config, config_from
+from flexunet.core.config.load import config_from
+from flexunet.core.config.whole import Config
+from flexunet.dataset.examine import BadPair, Content, Facts, examine, read_content
+from flexunet.dataset.pairs import Pair
+from flexunet.dataset.problems import Problem
 
 CLASSES = [
     {"name": "background", "color": [0, 0, 0]},

@@ -11,8 +11,8 @@ from PIL import Image, ImageFilter
 from scipy.ndimage import gaussian_filter
 from scipy.sparse.csgraph import connected_components
 
-from dataset import groups as groups_module
-from dataset.groups import assign_splits, near_duplicate_groups, pixel_digest, thumbnail
+from flexunet.dataset import groups as groups_module
+from flexunet.dataset.groups import assign_splits, near_duplicate_groups, pixel_digest, thumbnail
 
 NEU_SEG_DEV = Path(__file__).resolve().parents[2].parent / "shared/data/neu_seg_dev"
 FRACTIONS = {"train": 0.8, "eval": 0.1, "test": 0.1}

@@ -13,13 +13,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from dataset.ingest import Ingested, ingest
-from dataset.manifest import read_manifest
-from dataset.problems import DataError
-from dataset.synthetic import generate_surface, write_surfaces
-from pipeline import features
-from pipeline.config import Config, config_from, load_config
-from pipeline.errors import UserError
+from flexunet.core import features
+from flexunet.core.config.load import config_from, load_config
+from flexunet.core.config.whole import Config
+from flexunet.core.errors import UserError
+from flexunet.dataset.ingest import Ingested, ingest
+from flexunet.dataset.manifest import read_manifest
+from flexunet.dataset.problems import DataError
+from flexunet.dataset.synthetic import generate_surface, write_surfaces
 
 CASES = Path(__file__).resolve().parents[2].parent / "shared/cases"
 NEU_SEG_DEV = Path(__file__).resolve().parents[2].parent / "shared/data/neu_seg_dev"

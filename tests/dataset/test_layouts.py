@@ -8,11 +8,12 @@ import layout_sources as sources
 import numpy as np
 import pytest
 
-from dataset.examine import examine, read_content
-from dataset.layouts.detect import READERS, find_layout
-from dataset.records import Entry, make_example
-from dataset.synthetic import generate_surface
-from pipeline.config import Config, config_from
+from flexunet.core.config.load import config_from
+from flexunet.core.config.whole import Config
+from flexunet.dataset.examine import examine, read_content
+from flexunet.dataset.layouts.detect import READERS, find_layout
+from flexunet.dataset.records import Entry, make_example
+from flexunet.dataset.synthetic import generate_surface
 
 SIZE, COUNT = 48, 6
 

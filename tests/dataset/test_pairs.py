@@ -5,8 +5,8 @@ from unicodedata import normalize
 
 import pytest
 
-from dataset.layouts.detect import find_layout
-from dataset.layouts.interface import Layout
+from flexunet.dataset.layouts.detect import find_layout
+from flexunet.dataset.layouts.interface import Layout
 
 
 def source_of(directory: Path, *names: str) -> Path:

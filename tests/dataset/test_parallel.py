@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dataset import parallel
-from dataset.pairs import Pair
-from dataset.parallel import mapped, mapped_by_processes, threads_for
+from flexunet.dataset import parallel
+from flexunet.dataset.pairs import Pair
+from flexunet.dataset.parallel import mapped, mapped_by_processes, threads_for
 
 
 def test_small_images_get_no_threads_and_large_ones_get_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -47,7 +47,7 @@ def test_processes_give_results_in_order_and_errors_as_they_are(monkeypatch: pyt
 
 SCRIPT = """
 import os, time
-from dataset import parallel
+from flexunet.dataset import parallel
 
 def worker(item):
     time.sleep(0.05)

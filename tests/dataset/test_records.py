@@ -13,15 +13,16 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from dataset import records
-from dataset.assignment import Row
-from dataset.commit import settle
-from dataset.examine import BadPair, examine
-from dataset.layouts.detect import find_layout
-from dataset.records import plan_shards, write_shard, write_version
-from dataset.synthetic import write_surfaces
-from pipeline import features
-from pipeline.config import Config, config_from
+from flexunet.core import features
+from flexunet.core.config.load import config_from
+from flexunet.core.config.whole import Config
+from flexunet.dataset import records
+from flexunet.dataset.assignment import Row
+from flexunet.dataset.commit import settle
+from flexunet.dataset.examine import BadPair, examine
+from flexunet.dataset.layouts.detect import find_layout
+from flexunet.dataset.records import plan_shards, write_shard, write_version
+from flexunet.dataset.synthetic import write_surfaces
 
 COLORS = [(0, 0, 0), (0, 0, 255), (0, 255, 0), (255, 0, 0)]
 NAMES = ["background", "inclusion", "patches", "scratches"]
@@ -205,9 +206,9 @@ def test_what_took_effect_is_finished(tmp_path: Path):
 KILLER = """
 import json, os, pathlib, shutil, signal, sys, time, traceback
 import apache_beam, tensorflow
-import dataset.records
-from dataset.ingest import ingest
-from pipeline.config import config_from
+import flexunet.dataset.records
+from flexunet.dataset.ingest import ingest
+from flexunet.core.config.load import config_from
 
 task = json.load(sys.stdin)
 config = config_from({"classes": task["classes"]}, "test")

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.assignment import read_assignment
-from dataset.ingest import Ingested, ingest
-from dataset.manifest import read_manifest
-from dataset.synthetic import generate_surface
-from pipeline.config import Config, config_from, load_config
-from pipeline.errors import UserError
-from pipeline.palette import rgb_from_class_ids
+from flexunet.core.config.load import config_from, load_config
+from flexunet.core.config.whole import Config
+from flexunet.core.errors import UserError
+from flexunet.core.palette import rgb_from_class_ids
+from flexunet.dataset.assignment import read_assignment
+from flexunet.dataset.ingest import Ingested, ingest
+from flexunet.dataset.manifest import read_manifest
+from flexunet.dataset.synthetic import generate_surface
 
 SIZE = 48
 CONFIG: Config = load_config("demo", ["dataset.train=0.6", "dataset.eval=0.2", "dataset.test=0.2"])

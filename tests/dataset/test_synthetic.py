@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from dataset import synthetic
+from flexunet.dataset import synthetic
 
 COLOURS = [(0, 0, 0), (0, 0, 255), (0, 255, 0), (255, 0, 0)]
 Surfaces = list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]

@@ -21,7 +21,7 @@ from PIL import Image
 
 from docs import commands as documented
 from docs import pictures
-from pipeline import cli
+from flexunet.cli import main
 
 ROOT = documented.ROOT
 TUTORIAL, README = documented.PAGES
@@ -57,7 +57,7 @@ class Reader:
             return self._start(text.removesuffix("&"))
         if words[0] == "flexunet" and words[1] in HEAVY:
             with pytest.raises(SystemExit) as ended:
-                cli.main(words[1:])
+                main.main(words[1:])
             return int(ended.value.code or 0)
         return subprocess.run(["bash", "-c", text], cwd=self.folder, env=ENVIRONMENT, check=False).returncode
 
@@ -134,7 +134,7 @@ def test_the_records_page_has_every_signature(reader: Reader):
 def test_how_long_nodes_took_is_known_to_the_next_run(reader: Reader):
     from tfx.orchestration import metadata
 
-    from pipeline.durations import node_seconds
+    from flexunet.history.durations import node_seconds
 
     database = reader.folder / "runs" / "mine" / "metadata.db"
     seconds = node_seconds(metadata.sqlite_metadata_connection_config(str(database)))
@@ -175,7 +175,7 @@ def test_commands_of_every_page_are_taken(page: str):
             targets = [word for word in words[1:] if "=" not in word]
             assert all(re.search(rf"^(\S+ )*{target}( \S+)*:", MAKEFILE, re.M) for target in targets), text
         elif words[0] == "flexunet":
-            parse(cli.cli, words[1:])
+            parse(main.cli, words[1:])
 
 
 MAKEFILE = (ROOT / "Makefile").read_text()

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from docs import commands as documented
-from pipeline import features, scores
+from flexunet.core import features, scores
 from trainer_module import augment, losses
 
 

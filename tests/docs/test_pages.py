@@ -7,7 +7,7 @@ import pytest
 
 from docs import commands as documented
 from docs import generate, pictures
-from pipeline.config import Config
+from flexunet.core.config.whole import Config
 
 ROOT = documented.ROOT
 
@@ -36,7 +36,7 @@ def test_every_key_says_what_it_is(name: str, section: dict[str, Any]):
 
 @pytest.mark.parametrize("page", documented.pages())
 def test_files_that_a_page_names_exist(page: str):
-    """In code, such as `pipeline/config.py`; paths of a user's own folders have other beginnings."""
+    """In code, such as `flexunet/core/config/`; paths of a user's own folders have other beginnings."""
     text = (ROOT / page).read_text()
     packages = "pipeline dataset transform_module trainer_module components serving benchmarks docs tests"
     folders = "|".join(packages.split())

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dataset.ingest import ingest
-from pipeline.config import load_config
+from flexunet.core.config.load import load_config
+from flexunet.dataset.ingest import ingest
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "TF_CPP_MIN_LOG_LEVEL": "3"}
 SETTINGS = ("image.height=32", "image.width=32", "model.num_layers=2", "train.epochs=40", "train.batch_size=4")
@@ -37,7 +37,7 @@ def run_until_epoch(epochs: int, arguments: list[str], folder: Path) -> tuple[in
     """Sends SIGINT after so many epochs; the exit code and all that a terminal showed."""
     master, slave = pty.openpty()
     # A shell without job control starts what runs in the background, such as these tests, deaf to Ctrl-C.
-    command = ["env", "--default-signal=INT", sys.executable, "-m", "pipeline.cli", *arguments]
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "flexunet.cli.main", *arguments]
     started = subprocess.Popen(command, cwd=folder, env={**ENVIRONMENT, "COLUMNS": "300"}, stdout=slave, stderr=slave)
     os.close(slave)
     shown, sent, deadline = bytearray(), 0.0, time.monotonic() + 300

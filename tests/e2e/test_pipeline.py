@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.ingest import ingest
-from pipeline import cli, local
-from pipeline.config import Config, load_config
-from pipeline.errors import NodeFailed
-from pipeline.history import read_history
-from serving.versions import versions
+from flexunet.cli import main
+from flexunet.core.config.load import load_config
+from flexunet.core.config.whole import Config
+from flexunet.core.errors import NodeFailed
+from flexunet.dataset.ingest import ingest
+from flexunet.history.store import read_history
+from flexunet.serving.versions import versions
+from pipeline import local
 
 AFTER_GATE = {"Evaluator", "ServingValidator", "Pusher", "Reporter"}
 AFTER_TRAINER = AFTER_GATE | {"Trainer"}
@@ -236,7 +238,7 @@ def config_file(tmp_path_factory: pytest.TempPathFactory, make_config: Any) -> P
 
 def exit_code(command: list[str]) -> int:
     with pytest.raises(SystemExit) as ended:
-        cli.main(command)
+        main.main(command)
     return int(ended.value.code or 0)
 
 

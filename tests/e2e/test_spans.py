@@ -11,11 +11,11 @@ import tensorflow as tf
 from PIL import Image, ImageEnhance
 from tfx.orchestration import metadata
 
-from dataset.ingest import ingest
-from dataset.manifest import read_manifest
+from flexunet.core.beam import LOCAL_BEAM_ARGS
+from flexunet.core.config.whole import Config
+from flexunet.dataset.ingest import ingest
+from flexunet.dataset.manifest import read_manifest
 from pipeline import dag
-from pipeline.beam import LOCAL_BEAM_ARGS
-from pipeline.config import Config
 from pipeline.launch import compile_run, run_node
 
 NODES = {

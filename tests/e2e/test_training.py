@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from dataset.ingest import ingest
+from flexunet.core.config.whole import Config
+from flexunet.dataset.ingest import ingest
 from pipeline import local
-from pipeline.config import Config
 
 RESOLVERS = {"BaselineResolver", "PreviousSpanResolver", "WarmStartResolver"}
 # A process of its own, which can be killed.
@@ -21,7 +21,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from pipeline import local
-from pipeline.config import Config
+from flexunet.core.config.whole import Config
 
 local.run(Config.model_validate_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
 """

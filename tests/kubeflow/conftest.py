@@ -13,7 +13,7 @@ from kfp_package import Package, read_package
 from postgres_server import Server, postgres
 from small_run import EPOCHS, SETTINGS
 
-from dataset.ingest import ingest
+from flexunet.dataset.ingest import ingest
 
 ROOT = Path(__file__).parents[2]
 

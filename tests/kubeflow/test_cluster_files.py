@@ -9,8 +9,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from pipeline.checkout import kubeflow_module
-from pipeline.cluster import KubeflowConfig
+from flexunet.cli.checkout import kubeflow_module
+from flexunet.core.config.kubeflow import KubeflowConfig
 
 CLUSTER = Path(__file__).parents[2] / "kubeflow" / "cluster"
 KUBERNETES = "1.32"

@@ -12,8 +12,8 @@ from ml_metadata.proto import metadata_store_pb2
 from postgres_server import Server
 from tfx.orchestration import metadata
 
-from pipeline.checkout import kubeflow_module
-from pipeline.errors import UserError
+from flexunet.cli.checkout import kubeflow_module
+from flexunet.core.errors import UserError
 
 database = kubeflow_module("database")
 VARIABLES = kubeflow_module("environment").DATABASE_VARIABLES

@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 import pytest
 
-from pipeline.checkout import kubeflow_module
-from pipeline.errors import ModelRefused, NodeFailed, UserError
+from flexunet.cli.checkout import kubeflow_module
+from flexunet.core.errors import ModelRefused, NodeFailed, UserError
 
 entry = kubeflow_module("entry")
 run_node = kubeflow_module("run_node")

@@ -12,10 +12,12 @@ from google.protobuf import json_format
 from kfp_package import Package, check_rules, read_package
 from tfx.orchestration import metadata
 
-from pipeline import checkout, dag
-from pipeline.checkout import kubeflow_module
-from pipeline.config import Config, ConfigError
-from pipeline.errors import UserError
+from flexunet.cli import checkout
+from flexunet.cli.checkout import kubeflow_module
+from flexunet.core.config.load import ConfigError
+from flexunet.core.config.whole import Config
+from flexunet.core.errors import UserError
+from pipeline import dag
 from pipeline.launch import compile_run
 
 # As the command line imports it: another package of the name may be installed.

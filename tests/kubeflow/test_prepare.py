@@ -12,11 +12,11 @@ from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import beam_executor_operator, data_types
 from tfx.proto.orchestration import executable_spec_pb2
 
-from dataset.ingest import ingest
+from flexunet.cli.checkout import kubeflow_module
+from flexunet.core.config.whole import Config
+from flexunet.core.errors import UserError
+from flexunet.dataset.ingest import ingest
 from pipeline import dag
-from pipeline.checkout import kubeflow_module
-from pipeline.config import Config
-from pipeline.errors import UserError
 from pipeline.launch import compile_run
 
 prepare = kubeflow_module("prepare")

@@ -17,7 +17,7 @@ from kfp_package import Package
 from postgres_server import Server
 from small_run import EPOCHS
 
-from serving.versions import versions
+from flexunet.serving.versions import versions
 
 # Alone on two cores the fixture takes minutes; beside other work more than a test's default.
 pytestmark = pytest.mark.timeout(3000)

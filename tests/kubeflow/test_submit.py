@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlparse
 
 import pytest
 
-from pipeline import cli
+from flexunet.cli import main
 
 CONFIG = '{"classes": [], "kubeflow": {"service_account": "mine"}}'
 PACKAGE = f"""
@@ -161,7 +161,7 @@ def package(tmp_path: Path) -> Path:
 
 def submit(package: Path, host: str, *more: str) -> int:
     with pytest.raises(SystemExit) as ended:
-        cli.main(["kubeflow", "submit", str(package), "--host", host, "--poll-seconds", "0.1", *more])
+        main.main(["kubeflow", "submit", str(package), "--host", host, "--poll-seconds", "0.1", *more])
     return int(ended.value.code or 0)
 
 

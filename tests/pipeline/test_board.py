@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pipeline.board import Board
+from pipeline.cli.board import Board
 
 
 def console(live: bool) -> Console:

@@ -9,9 +9,9 @@ import pytest
 from tfx.dsl.compiler import compiler
 from tfx.orchestration import metadata
 
-from dataset.manifest import FORMAT
+from flexunet.core.config.whole import Config
+from flexunet.dataset.manifest import FORMAT
 from pipeline import dag
-from pipeline.config import Config
 
 NODES = [
     "RecordGen",
@@ -36,10 +36,10 @@ ENTRY_MODULES = {
     "Transform": "transform_module.preprocessing",
     "Trainer": "trainer_module.trainer",
     "Evaluator": "components.segmentation_metrics",
-    "ServingValidator": "serving.validate",
+    "ServingValidator": "flexunet.serving.validate",
     "Pusher": "components.pusher",
     "RecordGen": "components.record_gen",
-    "Reporter": "components.report",
+    "Reporter": "components.reporter",
 }
 
 

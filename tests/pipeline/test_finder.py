@@ -6,7 +6,7 @@ from unicodedata import normalize
 
 import pytest
 
-from pipeline.errors import UserError
+from flexunet.core.errors import UserError
 from pipeline.finder import AREAS_COLUMNS, Files, find_files, left_out_words
 
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PREPROCESSING = "transform_module.preprocessing"
 TRAINER = "trainer_module.trainer"
 METRICS = "components.segmentation_metrics"
-REPORT = "components.report"
+REPORT = "components.reporter"
 SCRIPT = """
 import json, sys
 from pipeline import fingerprint
@@ -61,15 +61,15 @@ def fingerprints(folder: Path) -> dict[str, str]:
         ("transform_module/images.py", {PREPROCESSING, TRAINER}),
         ("transform_module/__init__.py", {PREPROCESSING, TRAINER}),
         ("transform_module/preprocessing.py", {PREPROCESSING, TRAINER}),
-        ("pipeline/config.py", {PREPROCESSING, TRAINER, METRICS, REPORT}),
-        ("pipeline/features.py", {PREPROCESSING, TRAINER, METRICS, REPORT}),
-        ("pipeline/scores.py", {TRAINER, METRICS, REPORT}),
+        ("flexunet/core/config/", {PREPROCESSING, TRAINER, METRICS, REPORT}),
+        ("flexunet/core/features.py", {PREPROCESSING, TRAINER, METRICS, REPORT}),
+        ("flexunet/core/scores.py", {TRAINER, METRICS, REPORT}),
         ("components/segmentation_metrics.py", {METRICS, REPORT}),
-        ("reporting/page.py", {REPORT}),
-        ("reporting/templates/report.js", {REPORT}),
-        ("reporting/templates/base.css", {REPORT}),
-        ("pipeline/cli.py", set()),
-        ("dataset/groups.py", set()),
+        ("flexunet/reporting/report.py", {REPORT}),
+        ("flexunet/reporting/templates/report.js", {REPORT}),
+        ("flexunet/reporting/templates/base.css", {REPORT}),
+        ("flexunet/cli/main.py", set()),
+        ("flexunet/dataset/groups.py", set()),
     ],
 )
 def test_what_an_edit_changes(copy: Path, before: dict[str, str], edited: str, changed: set[str]):

@@ -11,10 +11,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.config import Config, GateSettings, part_of
-from pipeline.palette import rgb_from_class_ids
-from reporting import files
-from reporting.gallery import Predicted, write_gallery
+from flexunet.core.config.gate import GateSettings
+from flexunet.core.config.section import part_of
+from flexunet.core.config.whole import Config
+from flexunet.core.palette import rgb_from_class_ids
+from flexunet.reporting import files
+from flexunet.reporting.gallery import Predicted, write_gallery
 
 SIDE = 48
 NAMES = ("background", "inclusion", "patches", "scratches")

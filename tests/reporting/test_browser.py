@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reporting.page import write_page
+from flexunet.reporting.report import write_page
 
 OpenPage = Callable[..., Any]
 WIDTHS = (1280, 390)

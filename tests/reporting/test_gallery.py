@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config import Config, GateSettings, part_of
-from pipeline.features import IGNORE_ID
-from pipeline.palette import rgb_from_class_ids
-from reporting import gallery
-from reporting.errors import COLORS, FALSE_ALARM, MISSED
-from reporting.files import GALLERY_FILE
-from reporting.gallery import Predicted, write_gallery
+from flexunet.core.config.gate import GateSettings
+from flexunet.core.config.section import part_of
+from flexunet.core.config.whole import Config
+from flexunet.core.features import IGNORE_ID
+from flexunet.core.palette import rgb_from_class_ids
+from flexunet.reporting import gallery
+from flexunet.reporting.files import GALLERY_FILE
+from flexunet.reporting.gallery import Predicted, write_gallery
+from flexunet.reporting.mistakes import COLORS, FALSE_ALARM, MISSED
 
 
 def png(pixels: np.ndarray, path: Path) -> bytes:

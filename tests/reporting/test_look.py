@@ -2,7 +2,7 @@
 
 import pytest
 
-from reporting.look import percent, score, seconds, signed, ticks
+from flexunet.reporting.look import percent, score, seconds, signed, ticks
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from pipeline.config import Config
-from reporting.settings import Difference, differences, settings_of, written
+from flexunet.core.config.whole import Config
+from flexunet.reporting.settings import Difference, differences, settings_of, written
 
 
 def test_only_what_is_not_the_default_counts_as_changed(make_config: Callable[..., Config]) -> None:

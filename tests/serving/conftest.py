@@ -144,7 +144,8 @@ def make_color_export(
     """`make_color_export(fit="tile")`: a model folder with version 1 whose answers follow from the colours."""
 
     def make(**image: Any) -> Path:
-        from pipeline.config import TrainerConfig, part_of
+        from flexunet.core.config.section import part_of
+        from flexunet.core.config.train import TrainerConfig
         from trainer_module.export import export_model
 
         config = make_config(image={"height": SIZE, "width": SIZE, **image})

@@ -1,4 +1,4 @@
-"""serving.c_api against real exports: what Python gives, what the session refuses, strings, errors and memory."""
+"""flexunet.serving.c_api against real exports: what Python gives, what the session refuses, strings, errors and memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from serving.c_api import SavedModel, SavedModelError, TensorInfo, load_arrays, pack, save_arrays, unpack
+from flexunet.serving.c_api import SavedModel, SavedModelError, TensorInfo, load_arrays, pack, save_arrays, unpack
 
 ROOT = Path(__file__).parents[2]
 UNKNOWN_RANK: Any = None  # TensorFlow's type stubs do not allow it as a shape; TensorSpec does.
@@ -22,7 +22,7 @@ UNKNOWN_RANK: Any = None  # TensorFlow's type stubs do not allow it as a shape; 
 # Runs the command line and fails if anything imported tensorflow.
 RUN_WITHOUT_TENSORFLOW = """
 import sys
-from serving.c_api import main
+from flexunet.serving.c_api import main
 main(sys.argv[1:])
 imported = [name for name in sys.modules if name.partition(".")[0] in ("tensorflow", "keras")]
 assert not imported, imported
@@ -33,7 +33,7 @@ MEASURE_RUNS = """
 import sys
 from pathlib import Path
 import numpy as np
-from serving.c_api import SavedModel
+from flexunet.serving.c_api import SavedModel
 
 def resident_bytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
@@ -178,7 +178,7 @@ def test_saving_a_keras_model_directly_loads_in_python_and_fails_in_the_session(
     assert run_in_python(exports.keras, "serving_default", inputs=tf.constant(inputs["inputs"]))
     save_arrays(tmp_path / "inputs.npz", inputs)
     files = (tmp_path / "inputs.npz", tmp_path / "outputs.npz")
-    result = interpret("-m", "serving.c_api", exports.keras, "serving_default", *files)
+    result = interpret("-m", "flexunet.serving.c_api", exports.keras, "serving_default", *files)
     assert result.returncode == 1
     assert "error: signature 'serving_default' of" in result.stderr
     assert "Could not find variable" in result.stderr

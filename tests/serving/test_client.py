@@ -23,11 +23,11 @@ import pytest
 import urllib3
 from PIL import Image
 
-from pipeline.errors import UserError
-from serving.client import Options, ServingError, connect, predict_image, predict_images
-from serving.protos import predict_pb2 as pb
-from serving.server import Server
-from serving.wire import MODEL_STATUS, PREDICT, as_strings, predict_request
+from flexunet.core.errors import UserError
+from flexunet.serving.client import Options, ServingError, connect, predict_image, predict_images
+from flexunet.serving.protos import predict_pb2 as pb
+from flexunet.serving.server import Server
+from flexunet.serving.wire import MODEL_STATUS, PREDICT, as_strings, predict_request
 
 ROOT = Path(__file__).parents[2]
 INTERFACES = ["grpc", "http", "folder"]
@@ -376,10 +376,10 @@ def test_a_taken_port_is_the_users_mistake(server: Server, color_export: Path) -
 def test_the_client_is_light() -> None:
     """Under 0.5 s and 100 MB; seconds of the processor, since others use this machine too."""
     code = (
-        "import time, sys; t = time.process_time(); import serving.client, serving.grpc_model, "
-        "serving.rest_model; s = time.process_time() - t; "
+        "import time, sys; t = time.process_time(); import flexunet.serving.client, flexunet.serving.grpc_model, "
+        "flexunet.serving.rest_model; s = time.process_time() - t; "
         "heavy = [m for m in sys.modules if m.split('.')[0] in ('tensorflow', 'tfx', 'scipy', 'keras')]; "
-        "from serving.memory import resident_megabytes; print(s, resident_megabytes('VmHWM'), len(heavy))"
+        "from flexunet.serving.memory import resident_megabytes; print(s, resident_megabytes('VmHWM'), len(heavy))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     runs = [

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 import yaml
 
-from pipeline.config import ServingConfig
+from flexunet.core.config.serving import ServingConfig
 
 DEPLOY = Path(__file__).parents[2] / "serving" / "deploy"
 KUBERNETES = "1.32"

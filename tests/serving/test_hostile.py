@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.c_api import SavedModel, save_arrays
-from serving.wire import as_strings
+from flexunet.serving.c_api import SavedModel, save_arrays
+from flexunet.serving.wire import as_strings
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,9 +23,9 @@ PROBE = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from serving.c_api import SavedModel, load_arrays
-from serving.memory import PeakMemory
-from serving.wire import as_strings
+from flexunet.serving.c_api import SavedModel, load_arrays
+from flexunet.serving.memory import PeakMemory
+from flexunet.serving.wire import as_strings
 
 arrays = load_arrays(Path(sys.argv[2]))
 good, images = arrays["good"][0], arrays["images"]

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.c_api import SavedModel, load_arrays, save_arrays
-from serving.wire import read_warmup
+from flexunet.serving.c_api import SavedModel, load_arrays, save_arrays
+from flexunet.serving.wire import read_warmup
 
 ROOT = Path(__file__).parents[2]
 OLDER = "2.20.0"
@@ -18,7 +18,7 @@ OLDER = "2.20.0"
 RUN = """
 import sys
 from pathlib import Path
-from serving.c_api import SavedModel, load_arrays, save_arrays
+from flexunet.serving.c_api import SavedModel, load_arrays, save_arrays
 
 directory, library, folder = map(Path, sys.argv[1:4])
 with SavedModel(directory, library) as model:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import cli
-from serving.predict import regions
-from serving.server import Server
+from flexunet.cli import main
+from flexunet.serving.predict import regions
+from flexunet.serving.server import Server
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def config(tmp_path: Path, make_config: Any) -> Path:
 
 def exit_code(*arguments: Any) -> int:
     with pytest.raises(SystemExit) as ended:
-        cli.main([str(argument) for argument in arguments])
+        main.main([str(argument) for argument in arguments])
     return int(ended.value.code or 0)
 
 

@@ -6,10 +6,10 @@ import keras
 import numpy as np
 import pytest
 
-from dataset.synthetic import generate_surface
-from pipeline import scores
-from pipeline.config import ModelConfig, TrainConfig
-from serving.tiling import _starts, predict_tiled
+from flexunet.core import scores
+from flexunet.core.config.train import ModelConfig, TrainConfig
+from flexunet.dataset.synthetic import generate_surface
+from flexunet.serving.tiling import _starts, predict_tiled
 from trainer_module.losses import make_loss
 from trainer_module.model import build_model
 

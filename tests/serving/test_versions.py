@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.errors import UserError
-from serving.versions import (
+from flexunet.core.errors import UserError
+from flexunet.serving.versions import (
     Keeping,
     content_hash,
     finish_rollback,
@@ -155,7 +155,7 @@ def test_a_rollback_that_ended_before_its_push_is_finished_by_the_next(
 ) -> None:
     serving = pushed(tmp_path, "abc")
     with monkeypatch.context() as patch:
-        patch.setattr("serving.versions.shutil.copytree", lambda *_: 1 / 0)
+        patch.setattr("flexunet.serving.versions.shutil.copytree", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             roll_back(serving)
     assert versions(serving) == [1, 2, 3]
@@ -228,7 +228,7 @@ def test_the_newest_is_pushed_again_for_another_provenance(tmp_path: Path) -> No
 PUSH = """
 import sys
 from pathlib import Path
-from serving.versions import Keeping, push_version
+from flexunet.serving.versions import Keeping, push_version
 model, serving = map(Path, sys.argv[1:3])
 print("go", flush=True)
 push_version(model, serving, {}, Keeping(3))

@@ -9,8 +9,8 @@ import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import get_model_status_pb2, predict_pb2, prediction_log_pb2
 
-from serving import wire
-from serving.protos import predict_pb2 as ours
+from flexunet.serving import wire
+from flexunet.serving.protos import predict_pb2 as ours
 
 ARRAYS = [
     np.arange(6, dtype=np.uint8).reshape(1, 2, 3),

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.config import AugmentConfig
-from pipeline.features import IGNORE_ID
+from flexunet.core.config.train import AugmentConfig
+from flexunet.core.features import IGNORE_ID
 from trainer_module.augment import make_augment
 
 SIZE = 32

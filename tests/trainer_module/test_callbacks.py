@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pipeline.config import TrainConfig
+from flexunet.core.config.train import TrainConfig
 from trainer_module.callbacks import ProgressBar, ProgressLine, training_callbacks
 from trainer_module.clock import Clock
 from trainer_module.optimization import make_optimizer

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.config import TrainConfig, TrainerConfig, part_of
+from flexunet.core.config.section import part_of
+from flexunet.core.config.train import TrainConfig, TrainerConfig
 from trainer_module import devices
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +63,7 @@ from pathlib import Path
 import tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
-from pipeline.config import TrainerConfig
+from flexunet.core.config.train import TrainerConfig
 from trainer_module import devices
 from trainer_module.trainer import Job, train
 

@@ -18,9 +18,11 @@ from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from pipeline.config import Config, TrainerConfig, part_of
-from serving.c_api import load_arrays, save_arrays
-from serving.wire import read_warmup
+from flexunet.core.config.section import part_of
+from flexunet.core.config.train import TrainerConfig
+from flexunet.core.config.whole import Config
+from flexunet.serving.c_api import load_arrays, save_arrays
+from flexunet.serving.wire import read_warmup
 from trainer_module.export import export_model
 from trainer_module.model import build_model
 from trainer_module.signatures import check_graph
@@ -85,7 +87,7 @@ def in_session(tmp_path: Path, directory: Path, signature: str, **inputs: Any) -
     files = tmp_path / "inputs.npz", tmp_path / "outputs.npz"
     arrays = {n: v if isinstance(v, np.ndarray) else np.array(v, object) for n, v in inputs.items()}
     save_arrays(files[0], arrays)
-    command = [sys.executable, "-m", "serving.c_api", str(directory), signature, *map(str, files)]
+    command = [sys.executable, "-m", "flexunet.serving.c_api", str(directory), signature, *map(str, files)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

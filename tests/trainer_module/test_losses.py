@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.config import SegmentationClass, TrainConfig
-from pipeline.features import IGNORE_ID
+from flexunet.core.config.data import SegmentationClass
+from flexunet.core.config.train import TrainConfig
+from flexunet.core.features import IGNORE_ID
 from trainer_module.losses import cross_entropy, focal, foreground_dice_loss, make_loss
 
 TRUTH = np.zeros((2, 8, 8), np.uint8)

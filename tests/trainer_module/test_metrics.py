@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 from sklearn.metrics import confusion_matrix
 
-from pipeline import scores
-from pipeline.features import IGNORE_ID
+from flexunet.core import scores
+from flexunet.core.features import IGNORE_ID
 from trainer_module.metrics import ForegroundDice, count_matrix
 
 ROOT = Path(__file__).parents[2]

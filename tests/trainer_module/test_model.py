@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from pipeline.config import ModelConfig, load_config
+from flexunet.core.config.load import load_config
+from flexunet.core.config.train import ModelConfig
 from trainer_module.model import build_model, levels
 
 

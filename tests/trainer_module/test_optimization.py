@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from pipeline.config import TrainConfig
+from flexunet.core.config.train import TrainConfig
 from trainer_module.clock import Clock
 from trainer_module.optimization import CosineSchedule, cosine, make_optimizer
 

@@ -16,7 +16,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from pipeline.config import TrainerConfig, part_of
+from flexunet.core.config.section import part_of
+from flexunet.core.config.train import TrainerConfig
 from trainer_module import devices
 from trainer_module.checkpoint import checkpoint_key
 from trainer_module.export import export_model
@@ -167,7 +168,7 @@ import hashlib, json, logging, sys
 from pathlib import Path
 import numpy as np
 from benchmarks.memory import peak_mebibytes
-from pipeline.config import TrainerConfig
+from flexunet.core.config.train import TrainerConfig
 from trainer_module.trainer import Job, train
 
 logging.basicConfig(level=logging.INFO)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.config import ImageConfig
-from pipeline.features import IGNORE_ID
+from flexunet.core.config.data import ImageConfig
+from flexunet.core.features import IGNORE_ID
 from transform_module import images
 
 STRETCH = ImageConfig(height=8, width=8, fit="stretch")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline import palette
-from pipeline.config import RecordsConfig, SegmentationClass
-from pipeline.features import IGNORE_ID
+from flexunet.core import palette
+from flexunet.core.config.data import RecordsConfig, SegmentationClass
+from flexunet.core.features import IGNORE_ID
 from transform_module import masks
 
 CLASSES = (

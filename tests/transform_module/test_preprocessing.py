@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.config import TransformConfig, part_of
+from flexunet.core.config.data import TransformConfig
+from flexunet.core.config.section import part_of
 from transform_module.preprocessing import preprocessing_fn
 
 IMAGE = np.arange(32 * 32 * 3, dtype=np.int64).reshape(32, 32, 3).astype(np.uint8)

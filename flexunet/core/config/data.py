@@ -1,0 +1,87 @@
+"""Settings of what is read: `[[classes]]`, `[records]` and `[image]`."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from flexunet.core import features
+from flexunet.core.config.section import Section
+
+Channel = Annotated[int, Field(ge=0, le=255)]
+
+Color = tuple[Channel, Channel, Channel]
+
+
+class SegmentationClass(Section):
+    """A class; its id is its position in `[[classes]]`, position 0 is the background."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]*$",
+        max_length=64,
+        description="Letters, digits, spaces, _ and -, at most 64.",
+    )
+    color: Color = Field(description="RGB colour of the class in masks, 0 to 255 each.")
+
+
+class RecordsConfig(Section):
+    """Feature keys in the records, for records made elsewhere, and the colour of unlabelled pixels."""
+
+    image: str = Field(default=features.IMAGE_ENCODED, description="Key of the encoded image.")
+    mask: str = Field(default=features.MASK_ENCODED, description="Key of the encoded mask.")
+    id: str = Field(default=features.IMAGE_ID, description="Key of the id.")
+    group: str = Field(default=features.IMAGE_GROUP, description='Key of the group; "" for none.')
+    ignore_color: Color | None = Field(
+        default=None, description="RGB of unlabelled pixels: out of loss, counts, statistics."
+    )
+    overlaps: Literal["last", "smallest", "classes"] = Field(
+        default="last",
+        description="Which of two annotated instances is on top: the last in the file, the smallest, or the one whose "
+        "class comes later in `[[classes]]`.",
+    )
+
+
+class ImageConfig(Section):
+    """What the model sees, and how an image of another size is brought to it."""
+
+    height: int = Field(default=256, ge=8, le=8192, description="Pixels.")
+    width: int = Field(default=256, ge=8, le=8192, description="Pixels.")
+    fit: Literal["stretch", "pad", "tile"] = Field(
+        default="stretch",
+        description="stretch: resize to height x width; pad: resize keeping the aspect, pad the rest; "
+        "tile: keep the scale and cut into overlapping tiles (for wide strips).",
+    )
+    tile_overlap: int = Field(
+        default=32, ge=0, description="Pixels shared by neighbouring tiles; only for fit = 'tile'."
+    )
+    max_pixels: int = Field(default=50_000_000, ge=64, description="Larger images are refused before they are decoded.")
+
+    @model_validator(mode="after")
+    def _accepts_images_of_its_own_size(self) -> Self:
+        if self.height * self.width > self.max_pixels:
+            raise ValueError(
+                f"max_pixels is {self.max_pixels}, expected at least height * width, {self.height * self.width}: "
+                "the export would refuse images of the model's size"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _overlap_is_less_than_half_a_tile(self) -> Self:
+        if self.fit == "tile" and 2 * self.tile_overlap > min(self.height, self.width):
+            raise ValueError(
+                f"tile_overlap is {self.tile_overlap}, expected at most half of the smaller side "
+                f"({min(self.height, self.width) // 2}); lower it or enlarge the tile"
+            )
+        return self
+
+
+class SchemaConfig(Section):
+    """The sections that the records' schema is made of."""
+
+    classes: tuple[SegmentationClass, ...] = Field(min_length=2, max_length=features.IGNORE_ID)
+    records: RecordsConfig = Field(default_factory=RecordsConfig)
+
+
+class TransformConfig(SchemaConfig):
+    """The sections that Transform reads."""
+
+    image: ImageConfig = Field(default_factory=ImageConfig)

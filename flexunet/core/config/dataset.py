@@ -1,0 +1,25 @@
+"""Settings of `[dataset]`: how images are assigned to splits. Read by ingest and RecordGen."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from flexunet.core.config.section import Section, Share
+
+
+class DatasetConfig(Section):
+    """How images are dealt to splits, and how many spans of them a run reads."""
+
+    train: Share = Field(default=0.8, description="Share of the images that trains; the three add up to 1.")
+    eval: Share = Field(default=0.1, description="Share that steers training.")
+    test: Share = Field(default=0.1, description="Share that the gate and every headline use.")
+    seed: int = Field(default=137, ge=0, description="Of how groups are dealt to splits.")
+    near_duplicate_correlation: Share = Field(default=0.95, description="Images that correlate more share a group.")
+    spans: int = Field(default=1, ge=1, description="A run reads the newest spans, so many, together.")
+
+    @model_validator(mode="after")
+    def _shares_add_up(self) -> Self:
+        total = self.train + self.eval + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train + eval + test is {total:g}, expected 1")
+        return self

@@ -1,0 +1,70 @@
+"""Settings of `[gate]`: what a model must reach."""
+
+from typing import Final, Literal, Self
+
+from pydantic import Field, model_validator
+
+from flexunet.core.config.data import SegmentationClass
+from flexunet.core.config.section import Section, Share
+
+# Slices that every evaluation has: by the set of defects present, and by the largest defect's size.
+BUILT_IN_SLICES: Final = ("defects", "size")
+
+SIZE_QUARTILES: Final = ("smallest", "small", "large", "largest")
+
+
+class GateConfig(Section):
+    """What a model must reach on `test`: docs/explanation/gate.md. Bounds are inclusive, an undefined score fails."""
+
+    min_foreground_dice: Share = Field(default=0.5, description="Bound of the mean Dice over the defect classes.")
+    bound_on: Literal["lower", "point"] = Field(
+        default="lower",
+        description="lower: the lower end of foreground Dice's 95 % interval must keep the bound; point: its value.",
+    )
+    min_class_dice: dict[str, Share] = Field(default_factory=dict, description="Bound of a class's Dice, by name.")
+    allow_unmeasured: tuple[str, ...] = Field(
+        default=(), description="Classes that may have no pixel in `test`; a model is refused for any other."
+    )
+    max_regression: float = Field(
+        default=0.01, ge=0, le=1, description="How much foreground Dice may be lost against the baseline."
+    )
+    min_defects_found: Share | None = Field(default=None, description="Share of the defects, all classes together.")
+    defect_overlap: Share = Field(
+        default=0.25, description="A defect is found if this share of its pixels was predicted as its class."
+    )
+    max_false_alarms: float | None = Field(default=None, ge=0, le=1, description="Share of the defect-free images.")
+    false_alarm_share: Share = Field(
+        default=0.0005, description="A defect-free image is a false alarm if this share of it is predicted as defect."
+    )
+    slice_columns: tuple[str, ...] = Field(default=(), description="Columns of `--metadata` to measure by value.")
+    min_slice_dice: dict[str, Share] = Field(
+        default_factory=dict,
+        description="Bound per slice: 'defects=inclusion+scratches', 'size=smallest' (then small, large, largest: "
+        "quartiles of the largest defect), 'column=value'.",
+    )
+    min_groups: int = Field(default=10, ge=1, description="A slice with fewer groups is shown, not gated.")
+    resamples: int = Field(default=1000, ge=200, le=20_000, description="Of the bootstrap that gives the intervals.")
+    seed: int = Field(default=137, ge=0, lt=2**63, description="Of the bootstrap.")
+    listed_images: int = Field(default=5, ge=1, le=100, description="How many worst, median and best images are named.")
+
+    @model_validator(mode="after")
+    def _slices_are_measured(self) -> Self:
+        reserved = [column for column in self.slice_columns if column in BUILT_IN_SLICES]
+        if reserved:
+            raise ValueError(
+                f"slice_columns names {reserved[0]!r}, which the gate measures by itself, expected another: rename it"
+            )
+        known = (*BUILT_IN_SLICES, *self.slice_columns)
+        for name in self.min_slice_dice:
+            column, equals, value = name.partition("=")
+            if column not in known or not equals or (column == "size" and value not in SIZE_QUARTILES):
+                expected = ", ".join([f"size={q}" for q in SIZE_QUARTILES] + [f"{k}=..." for k in known if k != "size"])
+                raise ValueError(f"min_slice_dice names {name!r}, expected one of {expected}")
+        return self
+
+
+class GateSettings(Section):
+    """The sections that the gate and the report read."""
+
+    classes: tuple[SegmentationClass, ...]
+    gate: GateConfig

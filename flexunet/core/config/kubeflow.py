@@ -1,0 +1,103 @@
+"""The settings of `[kubeflow]`: what a cluster gives to each node. No node of the pipeline reads them."""
+
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import Field, model_validator
+
+from flexunet.core.config.section import Section
+
+# Names that Kubernetes takes for objects, variables and amounts.
+ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+SecretKey = Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$")]
+Cpu = Annotated[str, Field(pattern=r"^([0-9]+(\.[0-9]+)?|[1-9][0-9]*m)$")]
+Memory = Annotated[str, Field(pattern=r"^[1-9][0-9]*(Ki|Mi|Gi|Ti|K|M|G|T)?$")]
+
+# Set by the package itself: which GPUs a node sees, where ML Metadata is.
+RESERVED_VARIABLES: Final = ("CUDA_VISIBLE_DEVICES", "FLEXUNET_")
+# What differs from node to node before anybody configures it. Only training needs a GPU, runs for hours, and shares
+# memory between GPUs.
+_PER_NODE: Final[dict[str, dict[str, Any]]] = {
+    "Trainer": {"cpu": "4", "memory": "16Gi", "gpus": 1, "shared_memory": "2Gi", "retries": 4},
+}
+
+
+class Toleration(Section):
+    """A taint of cluster nodes that a node of the pipeline may run on."""
+
+    key: str = Field(default="", description='Of the taint; "": any.')
+    operator: Literal["Exists", "Equal"] = Field(default="Exists", description="Exists: whatever its value is.")
+    value: str = Field(default="", description="Of the taint, for Equal.")
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = Field(default="", description='"": any.')
+
+    @model_validator(mode="after")
+    def _value_fits_operator(self) -> Self:
+        if self.operator == "Exists" and self.value:
+            raise ValueError(f"value is {self.value!r} with operator 'Exists', expected none; use operator = 'Equal'")
+        if self.operator == "Equal" and not self.key:
+            raise ValueError("key is empty with operator 'Equal', expected the taint's key")
+        return self
+
+
+class NodeConfig(Section):
+    """What one node of the pipeline gets."""
+
+    cpu: Cpu = Field(default="1", description="Cores requested; there is no limit, which would only slow it down.")
+    memory: Memory = Field(default="4Gi", description="Requested and the limit.")
+    gpus: int = Field(default=0, ge=0, le=16, description="Of one machine; 0 also hides those that are there.")
+    gpu_resource: str = Field(default="nvidia.com/gpu", min_length=1, description="How the cluster calls a GPU.")
+    shared_memory: Memory | None = Field(default=None, description="Size of /dev/shm; unset: the 64 MB of containers.")
+    node_selector: dict[str, str] = Field(default_factory=dict, description="Labels of the cluster's nodes.")
+    tolerations: tuple[Toleration, ...] = Field(default=(), description="Taints that the node may run on.")
+    timeout_seconds: int | None = Field(default=None, ge=1, description="Of one attempt.")
+    retries: int = Field(default=2, ge=0, le=100, description="How often a failed or killed node is started again.")
+    retry_wait_seconds: int = Field(default=30, ge=0, le=3600, description="Doubled after each attempt.")
+    env: dict[VariableName, str] = Field(default_factory=dict, description="More of the container's environment.")
+    secrets: dict[ObjectName, dict[SecretKey, VariableName]] = Field(
+        default_factory=dict, description="Keys of Kubernetes secrets as environment: {secret = {key = 'VARIABLE'}}."
+    )
+    beam_args: tuple[str, ...] = Field(
+        default=(), description="For Apache Beam, such as --runner=FlinkRunner; only where the node runs Beam."
+    )
+
+    @model_validator(mode="after")
+    def _variables_are_free(self) -> Self:
+        for name in [*self.env, *(variable for keys in self.secrets.values() for variable in keys.values())]:
+            if name.startswith(RESERVED_VARIABLES):
+                raise ValueError(f"{name} is set by the package itself, expected another variable: remove it")
+        return self
+
+
+class KubeflowConfig(Section):
+    """Where a cluster keeps what the pipeline reads and writes, and what each node gets: docs/how-to/kubeflow.md."""
+
+    volume_claim: ObjectName = Field(default="flexunet-data", description="Mounted by every node: ReadWriteMany.")
+    mount_path: str = Field(
+        default="/mnt/flexunet", pattern=r"^(/[A-Za-z0-9._-]+)+$", description="Where every node finds the volume."
+    )
+    data: str = Field(default="records", min_length=1, description="Default of the run's `data`, below mount_path.")
+    root: str = Field(default="runs/main", min_length=1, description="Folder of the runs, below mount_path.")
+    database_secret: ObjectName = Field(default="flexunet-metadata", description="How ML Metadata is reached.")
+    service_account: ObjectName = Field(default="flexunet-pipeline", description="Who the pods of a run are.")
+    image_pull_secrets: tuple[ObjectName, ...] = Field(default=(), description="Secrets of the images' registry.")
+    image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(
+        default="IfNotPresent", description="When a machine asks the registry for the image."
+    )
+    run_as_user: int = Field(default=65532, ge=1, description="Never root.")
+    run_as_group: int = Field(default=65532, ge=1, description="Nor root's.")
+    defaults: NodeConfig = Field(default_factory=NodeConfig, description="Of all nodes.")
+    nodes: dict[str, NodeConfig] = Field(default_factory=dict, description="By node: Trainer, Transform, ...")
+
+    @model_validator(mode="after")
+    def _stays_on_the_volume(self) -> Self:
+        for key in ("data", "root"):
+            path = getattr(self, key)
+            if path.startswith("/") or ".." in path.split("/"):
+                raise ValueError(f"{key} is {path!r}, expected a path below mount_path, such as 'runs/main'")
+        return self
+
+    def node(self, name: str) -> NodeConfig:
+        """What a node gets: its own keys, else those of `defaults`, else ours."""
+        own = self.nodes.get(name, NodeConfig())
+        layers = [_PER_NODE.get(name, {}), *(c.model_dump(exclude_unset=True) for c in (self.defaults, own))]
+        return NodeConfig(**{key: value for layer in layers for key, value in layer.items()})

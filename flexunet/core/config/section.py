@@ -1,0 +1,21 @@
+"""What every group of settings is made of."""
+
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """A frozen group of settings; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Share = Annotated[float, Field(gt=0, le=1)]
+
+_Part = TypeVar("_Part", bound=Section)
+
+
+def part_of(config: Section, part: type[_Part]) -> _Part:
+    """The sections of `config` that `part` declares."""
+    return part(**{name: getattr(config, name) for name in part.model_fields})

@@ -1,0 +1,274 @@
+"""From a user's folders to records: every check first, then near-duplicate groups, splits, and one rename."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flexunet.core.config.whole import Config
+from flexunet.core.errors import UserError
+from flexunet.core.features import SPLIT_TRAIN, SPLITS
+from flexunet.core.lock import locked
+from flexunet.dataset import groups as near_duplicates
+from flexunet.dataset.assignment import Assignment, Row, read_assignment
+from flexunet.dataset.commit import committed, newest_manifest, settle
+from flexunet.dataset.duplicates import duplicate_summary
+from flexunet.dataset.examine import Facts, examine_or_problem
+from flexunet.dataset.layouts.detect import find_layout
+from flexunet.dataset.layouts.interface import Layout
+from flexunet.dataset.manifest import FORMAT, newest_version, version_path, versions
+from flexunet.dataset.metadata import read_metadata
+from flexunet.dataset.pairs import Pair
+from flexunet.dataset.parallel import mapped, mapped_by_processes, threads_for
+from flexunet.dataset.problems import DataError, Problem
+from flexunet.dataset.splits import Dealt, SplitPolicy, deal
+from flexunet.reporting.data import render_picture
+
+# Called with the number of steps ahead and what they are; gives a function to call after each.
+Progress = Callable[[str, int], Callable[[], None]]
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What an ingest found and where it wrote it; `version` is None after a check, `manifest` is of this span."""
+
+    layout: Layout
+    version: Path | None
+    manifest: dict[str, Any]
+    unchanged: bool
+
+
+def ingest(
+    source: Path,
+    out: Path,
+    config: Config,
+    splits: SplitPolicy | None = None,
+    skip_bad: bool = False,
+    check_only: bool = False,
+    span: int = 1,
+    metadata: Path | None = None,
+    layout_name: str | None = None,
+    no_mask_is_background: bool = False,
+    progress: Progress = lambda what, steps: lambda: None,
+) -> Ingested:
+    """Checks every pair below `source`, deals groups to splits and writes `out/span-N/version-M`.
+
+    Raises:
+      DataError: lists every problem found; nothing was written.
+    """
+    layout = find_layout(source, out, layout_name, no_mask_is_background)
+    columns, mistakes = read_metadata(metadata, layout.pairs) if metadata else ({}, [])
+    facts, problems = _examine_all(layout.pairs, config, progress)
+    problems = [*layout.problems, *problems]
+    if mistakes or (problems and not (skip_bad and facts)):
+        raise DataError([*problems, *mistakes])
+    # Every span may have a 0001.png.
+    prefix = f"span-{span}/" if span > 1 else ""
+    facts = [replace(f, metadata=columns.get(f.pair.id, {}), pair=_renamed(f.pair, prefix)) for f in facts]
+    others = [a for number, v in versions(out).items() if number != span and (a := read_assignment(v))]
+    rows, linking, crossing = _deal(facts, others, config, splits, _previous_splits(out, span, facts), source)
+    _require_usable(rows, config, source)
+    summary = {
+        **_summary(rows, layout, splits, config),
+        "leaking_groups": crossing,
+        "duplicates": duplicate_summary(facts, config),
+        "skipped": [str(problem) for problem in problems],
+        "left_out": [f"{f.pair.id}: links near-duplicate groups that are in different splits already" for f in linking],
+    }
+    if check_only:
+        return Ingested(layout, None, summary, False)
+    with locked(out):
+        return _write(out, span, rows, summary, config, layout, progress)
+
+
+def _examine_all(pairs: Sequence[Pair], config: Config, progress: Progress) -> tuple[list[Facts], list[Problem]]:
+    step = progress("checking images and masks", len(pairs))
+    attempt, threads = partial(examine_or_problem, config=config), threads_for(pairs)
+    results: list[Facts | Problem] = []
+    for result in mapped(attempt, pairs, threads) if threads > 1 else mapped_by_processes(attempt, pairs):
+        results.append(result)
+        step()
+    return [r for r in results if isinstance(r, Facts)], [r for r in results if isinstance(r, Problem)]
+
+
+def _renamed(pair: Pair, prefix: str) -> Pair:
+    return replace(pair, id=prefix + pair.id)
+
+
+def _placed(others: Sequence[Assignment]) -> list[tuple[str, str]]:
+    return [image for assignment in others for image in assignment.placed()]
+
+
+def _group(facts: Sequence[Facts], others: Sequence[Assignment], config: Config) -> list[int]:
+    """For each image, those of other spans last, the index of the first of its group."""
+    thumbnails = np.concatenate([[f.thumbnail for f in facts], *(a.thumbnails for a in others)], dtype=np.float16)
+    sizes = np.concatenate([[(f.width, f.height) for f in facts], *(a.sizes for a in others)])
+    digests = [*(f.pixel_digest for f in facts), *(digest for a in others for digest in a.digests)]
+    threshold = config.dataset.near_duplicate_correlation
+    return near_duplicates.near_duplicate_groups(thumbnails, threshold, sizes, digests).tolist()
+
+
+def _deal(
+    facts: Sequence[Facts],
+    others: Sequence[Assignment],
+    config: Config,
+    policy: SplitPolicy | None,
+    previous: Mapping[str, str],
+    source: Path,
+) -> Dealt:
+    """Deals, again without the images that link groups of different splits: then groups are those dealt before."""
+    placed = _placed(others)
+    dealt = deal(facts, _group(facts, others, config), placed, config, policy, previous, source)
+    if dealt.left_out and dealt.rows:
+        rest = [row.facts for row in dealt.rows]
+        again = deal(rest, _group(rest, others, config), placed, config, policy, previous, source)
+        dealt = again._replace(left_out=[*dealt.left_out, *again.left_out])
+    if dealt.crossing and not _keeps(policy, facts):
+        raise UserError(
+            f"{source}: {dealt.crossing} groups of near-duplicates hold images that were dealt to different splits "
+            "before, in another version or span; expected none. If dataset.near_duplicate_correlation changed, set it "
+            "back; if the source has splits of its own, use --splits regroup; or ingest into a new folder"
+        )
+    return dealt
+
+
+def _keeps(policy: SplitPolicy | None, facts: Sequence[Facts]) -> bool:
+    """Whether the source's own splits are to be kept although they leak."""
+    return policy == "keep" and any(f.pair.split for f in facts)
+
+
+def _require_usable(rows: Sequence[Row], config: Config, source: Path) -> None:
+    problems = []
+    for split in SPLITS:
+        members = [row for row in rows if row.split == split]
+        if not members:
+            repair = "add images, or use --splits regroup" if rows and rows[0].facts.pair.split else "add images"
+            problems.append(Problem(source, f"no image falls into {split}", "at least one in each split", repair))
+            continue
+        seen = _pixels(members, config)
+        missing = [c.name for class_id, c in enumerate(config.classes) if seen[class_id] == 0]
+        if missing and split == SPLIT_TRAIN:
+            what = f"no training image shows {', '.join(missing)}"
+            problems.append(Problem(source, what, "every class in train", "add images or remove it from [[classes]]"))
+        elif not seen[1:].any():
+            what = f"no image of {split} shows a defect"
+            problems.append(Problem(source, what, "some in each split", "add images, or change [dataset] or --splits"))
+    if problems:
+        raise DataError(problems)
+
+
+def _summary(rows: Sequence[Row], layout: Layout, policy: SplitPolicy | None, config: Config) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "classes": [c.model_dump(mode="json") for c in config.classes],
+        "ignore_color": list(config.records.ignore_color) if config.records.ignore_color else None,
+        "layout": layout.description,
+        "files": {"read": layout.files_read, "left_out": [asdict(entry) for entry in layout.left_out]},
+        "notes": [*layout.notes, *_unused_splits(layout, policy)],
+        "splits_policy": "keep" if layout.has_splits and policy != "regroup" else "regroup",
+        "median_size": [int(np.median([getattr(r.facts, side) for r in rows])) for side in ("height", "width")],
+        "images": len(rows),
+        "groups": len({row.group for row in rows}),
+        "splits": {split: _split_summary([r for r in rows if r.split == split], config) for split in SPLITS},
+        "metadata": sorted({column for row in rows for column in row.facts.metadata}),
+    }
+
+
+def _unused_splits(layout: Layout, policy: SplitPolicy | None) -> list[str]:
+    if not layout.has_splits or policy != "regroup":
+        return []
+    seen = Counter(pair.split for pair in layout.pairs)
+    counts = ", ".join(f"{split} {seen[split]}" for split in SPLITS if seen[split])
+    return [f"the source's own splits ({counts} images) are not used: --splits regroup assigns them anew"]
+
+
+def _split_summary(rows: Sequence[Row], config: Config) -> dict[str, Any]:
+    pixels = _pixels(rows, config)
+    names = [c.name for c in config.classes]
+    return {
+        "images": len(rows),
+        "groups": len({row.group for row in rows}),
+        "images_with": {name: sum(bool(r.facts.pixels[i]) for r in rows) for i, name in enumerate(names)},
+        "pixels": {name: int(pixels[i]) for i, name in enumerate(names)},
+    }
+
+
+def _pixels(rows: Sequence[Row], config: Config) -> NDArray[np.int64]:
+    """Pixels of each class, int64 `[C]`."""
+    return sum((row.facts.pixels for row in rows), np.zeros(len(config.classes), np.int64))
+
+
+def _write(
+    out: Path,
+    span: int,
+    rows: Sequence[Row],
+    summary: dict[str, Any],
+    config: Config,
+    layout: Layout,
+    progress: Progress,
+) -> Ingested:
+    directory = out / f"span-{span}"
+    settle(out)
+    fingerprint = _fingerprint(rows, config)
+    # Old spans may be deleted to free the disk.
+    known = [entry for entry in newest_manifest(out).get("spans", []) if version_path(out, entry).is_dir()]
+    spans = {entry["span"]: entry for entry in known}
+    newest = newest_version(directory)
+    old = spans.get(span, {})
+    same_records = bool(newest) and (old.get("version"), old.get("fingerprint")) == (newest, fingerprint)
+    number = newest if same_records else newest + 1
+    version = directory / f"version-{number}"
+    entry = spans[span] = {"span": span, "version": number, "fingerprint": fingerprint, **summary}
+    if entry == old:
+        return Ingested(layout, version, entry, True)
+    # Checks must not wait for TensorFlow.
+    from flexunet.dataset.records import write_version
+
+    directory.mkdir(parents=True, exist_ok=True)
+    manifest = {**spans[max(spans)], "spans": [spans[number] for number in sorted(spans)]}
+    with committed(out, manifest, render_picture(entry, rows, config)):
+        # Others may have been skipped or left out with the same result.
+        if not same_records:
+            write_version(version, rows, config, progress("writing records", len(rows)))
+    return Ingested(layout, version, entry, same_records)
+
+
+def _previous_splits(out: Path, span: int, facts: Sequence[Facts]) -> dict[str, str]:
+    """Split by image id in the newest version of this span: a group stays in its split when images are added.
+
+    By what the image shows, since files get renamed; by id where the image was replaced. Nothing where that version
+    kept the source's splits, which may leak.
+    """
+    directory = out / f"span-{span}"
+    newest = newest_version(directory)
+    entries = newest_manifest(out).get("spans", [])
+    kept = any((e["span"], e["version"], e["splits_policy"]) == (span, newest, "keep") for e in entries)
+    assignment = None if kept else read_assignment(directory / f"version-{newest}")
+    if assignment is None:
+        return {}
+    by_pixels = dict(zip(assignment.digests, assignment.splits.values(), strict=True))
+    present = {f.pixel_digest for f in facts}
+    ids_of_gone = [i for i, digest in zip(assignment.splits, assignment.digests, strict=True) if digest not in present]
+    replaced = {image_id: assignment.splits[image_id] for image_id in ids_of_gone}
+    found = {f.pair.id: by_pixels.get(f.pixel_digest) or replaced.get(f.pair.id) for f in facts}
+    return {image_id: split for image_id, split in found.items() if split}
+
+
+def _fingerprint(rows: Sequence[Row], config: Config) -> str:
+    """Of everything that decides the records' bytes."""
+    digest = hashlib.sha256(config.records.model_dump_json().encode() + str(config.dataset.seed).encode())
+    digest.update(json.dumps([c.model_dump() for c in config.classes]).encode())
+    for row in sorted(rows, key=lambda row: row.facts.pair.id):
+        digest.update(
+            "\0".join(
+                [row.facts.pair.id, row.facts.digest, row.group, row.split, json.dumps(row.facts.metadata)]
+            ).encode()
+        )
+    return digest.hexdigest()

@@ -1,0 +1,232 @@
+"""Writes the records: names, order and size of the files are planned here, Apache Beam makes one file of each plan.
+
+The unit of work is a file, since no runner keeps the order of single records. Which worker makes it, in which order and
+how often does not matter: the bytes are the same. On a runner with workers elsewhere, source and output must lie on a
+file system that all of them mount.
+"""
+
+import hashlib
+import os
+import pickle
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+import apache_beam as beam
+import numpy as np
+import tensorflow as tf
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from flexunet.core import features
+from flexunet.core.beam import LOCAL_BEAM_ARGS
+from flexunet.core.config.whole import Config
+from flexunet.dataset.assignment import Row, write_assignment
+from flexunet.dataset.commit import aside
+from flexunet.dataset.examine import Content, Facts, read_content
+from flexunet.dataset.parallel import mapped, threads_for
+
+# Small enough that readers and writers can share a split, large enough that headers do not matter: two cores write
+# 250 MB in files of 32 MB in 0.7 of the time of files of 128 MB. Counted in bytes of the user's files: a shard of
+# images that must be written anew (CMYK or turned JPEGs, WebP) can become several times larger.
+SHARD_BYTES: Final = 32 * 2**20
+_NONE: Final = np.empty((0, 0), np.float16)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a worker needs for one record: some hundred bytes, the thumbnail is not among them."""
+
+    facts: Facts
+    group: str
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file to be, and its records in order."""
+
+    file: Path
+    entries: tuple[Entry, ...]
+
+
+def write_version(
+    target: Path,
+    rows: Sequence[Row],
+    config: Config,
+    on_record: Callable[[], None],
+    beam_args: Sequence[str] = LOCAL_BEAM_ARGS,
+) -> None:
+    """Writes `rows` to `target/{split}/*.tfrecord.gz`, which appears by one rename; an error leaves nothing.
+
+    Args:
+      target: the version's folder, not there yet.
+      rows: in any order; records are dealt in the order of a hash, so that readers need no shuffle of whole files and
+        the bytes repeat.
+      config: keys, classes and seed.
+      on_record: called after each record, from any thread; not on runners whose workers are other processes.
+      beam_args: Apache Beam's options.
+    """
+    directory = aside(target)
+    try:
+        for split in features.SPLITS:
+            (directory / split).mkdir(parents=True)
+        shards = list(plan_shards(directory, rows, config.dataset.seed))
+        with _watched(on_record) as watch:
+            _run(shards, config, watch, beam_args)
+        _require_all(shards)
+        for attempt in directory.glob("*/.*"):
+            attempt.unlink()
+        write_assignment(directory, rows)
+        directory.rename(target)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def plan_shards(directory: Path, rows: Iterable[Row], seed: int) -> Iterator[Shard]:
+    """Each split shuffled by a hash of seed and id, cut where the files it stands for reach `SHARD_BYTES`."""
+    shuffled = sorted(rows, key=lambda row: hashlib.sha256(f"{seed}/{row.facts.pair.id}".encode()).digest())
+    for split in features.SPLITS:
+        entries = [Entry(replace(r.facts, thumbnail=_NONE), r.group) for r in shuffled if r.split == split]
+        for number, part in enumerate(_cut(entries)):
+            yield Shard(directory / split / f"records-{number:05d}.tfrecord.gz", part)
+
+
+def make_example(entry: Entry, content: Content, config: Config) -> tf.train.Example:
+    """One record; keys as in flexunet/core/features.py, where the config does not rename them."""
+    keys, facts = config.records, entry.facts
+    shares = facts.pixels / max(1, facts.pixels.sum())
+    values: dict[str, bytes | int | float] = {
+        keys.image: content.image,
+        keys.mask: content.mask,
+        keys.id: facts.pair.id.encode(),
+        features.IMAGE_FILENAME: facts.pair.image.name.encode(),
+        features.IMAGE_FORMAT: facts.image_format.encode(),
+        features.IMAGE_HEIGHT: facts.height,
+        features.IMAGE_WIDTH: facts.width,
+        features.IMAGE_BRIGHTNESS: facts.brightness,
+        **{features.MASK_SHARE_PREFIX + c.name: float(s) for c, s in zip(config.classes, shares, strict=True)},
+        **{features.METADATA_PREFIX + column: value.encode() for column, value in facts.metadata.items()},
+    }
+    if keys.group:
+        values[keys.group] = entry.group.encode()
+    return tf.train.Example(features=tf.train.Features(feature={key: _feature(v) for key, v in values.items()}))
+
+
+def write_shard(shard: Shard, config: Config, on_record: Callable[[], None] = lambda: None) -> None:
+    """Makes the file of `shard`, by one rename: runners try again, and some run two attempts side by side."""
+    attempt = shard.file.with_name(f".{shard.file.name}.{uuid4().hex}")
+    options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
+    try:
+        with tf.io.TFRecordWriter(str(attempt), options) as writer:
+            facts = [entry.facts for entry in shard.entries]
+            contents = mapped(partial(read_content, config=config), facts, threads_for([f.pair for f in facts]))
+            for entry, content in zip(shard.entries, contents, strict=True):
+                writer.write(make_example(entry, content, config).SerializeToString(deterministic=True))
+                on_record()
+        attempt.replace(shard.file)
+    finally:
+        attempt.unlink(missing_ok=True)
+
+
+def _cut(entries: Iterable[Entry]) -> Iterator[tuple[Entry, ...]]:
+    part: list[Entry] = []
+    filled = 0
+    for entry in entries:
+        size = entry.facts.pair.file_bytes()
+        if part and filled + size > SHARD_BYTES:
+            yield tuple(part)
+            part, filled = [], 0
+        part.append(entry)
+        filled += size
+    if part:
+        yield tuple(part)
+
+
+def _run(shards: Sequence[Shard], config: Config, watch: str, beam_args: Sequence[str]) -> None:
+    with beam.Pipeline(options=PipelineOptions(list(beam_args))) as pipeline:
+        _ = (
+            pipeline
+            # As bytes: Beam would pickle every entry again at each step, for twice the time of writing it.
+            | "Shards" >> beam.Create([pickle.dumps(shard) for shard in shards])
+            | "OneToAWorker" >> beam.Reshuffle()
+            | "Write" >> beam.ParDo(_WriteShards(config, watch))
+        )
+
+
+class _WriteShards(beam.DoFn):
+    """Writes as many shards at once as there are cores: compressing takes most of the time and needs no lock."""
+
+    def __init__(self, config: Config, watch: str) -> None:
+        self._config, self._watch = config, watch
+
+    def start_bundle(self) -> None:
+        self._pool = ThreadPoolExecutor(os.cpu_count())
+        self._pending: list[Future[None]] = []
+
+    def process(self, pickled_shard: bytes) -> None:
+        self._pending.append(self._pool.submit(_write_watched, pickled_shard, self._config, self._watch))
+
+    def finish_bundle(self) -> None:
+        with self._pool:
+            for written in self._pending:
+                written.result()
+
+
+def _require_all(shards: Sequence[Shard]) -> None:
+    missing = [shard.file for shard in shards if not shard.file.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{missing[0]} and {len(missing) - 1} others of {len(shards)} shards were not written, although the "
+            "pipeline ended well: expected workers that mount the folder of the output"
+        )
+
+
+@dataclass
+class _Watch:
+    on_record: Callable[[], None]
+    error: Exception | None = None
+
+
+# Callbacks cannot be pickled; workers inside this process find theirs here.
+_WATCHES: Final[dict[str, _Watch]] = {}
+
+
+@contextmanager
+def _watched(on_record: Callable[[], None]) -> Iterator[str]:
+    """Gives a name for `on_record` that can be pickled. Errors of a worker in this process come out as they were."""
+    name = uuid4().hex
+    watch = _WATCHES[name] = _Watch(on_record)
+    try:
+        yield name
+    except Exception:
+        # Beam turns a worker's error into text.
+        if watch.error is not None:
+            raise watch.error from None
+        raise
+    finally:
+        del _WATCHES[name]
+
+
+def _write_watched(pickled_shard: bytes, config: Config, name: str) -> None:
+    shard: Shard = pickle.loads(pickled_shard)  # noqa: S301 - made in _run, nothing else comes here
+    watch = _WATCHES.get(name)
+    if watch is None:
+        return write_shard(shard, config)
+    try:
+        return write_shard(shard, config, watch.on_record)
+    except Exception as error:
+        watch.error = error
+        raise
+
+
+def _feature(value: bytes | int | float) -> tf.train.Feature:
+    if isinstance(value, bytes):
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+    if isinstance(value, float):
+        return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))

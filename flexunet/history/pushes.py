@@ -1,0 +1,70 @@
+"""What ML Metadata knows of a push, without TFX: `flexunet rollback` need not wait for its import."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import ml_metadata as mlmd
+from ml_metadata.proto import metadata_store_pb2
+
+from flexunet.serving.versions import newest_version, restored_at, rolled_back, version_hash
+
+# Custom properties of PushedModel artifacts. The first is TFX's own; a rollback leaves ROLLED_BACK on what it withdrew
+# and RESTORED_AT, in milliseconds since 1970 as ML Metadata's own times, on what it restored.
+PUSHED: Final = "pushed"
+PUSHED_MODEL_ID: Final = "pushed_model_id"
+PUSHED_COMPARABLE: Final = "pushed_comparable"
+PUSHED_SHA256: Final = "pushed_sha256"
+ROLLED_BACK: Final = "rolled_back"
+RESTORED_AT: Final = "restored_at"
+# Also a key of provenance.json: why a person had a model pushed that the gate refused.
+ACCEPTED_REFUSED: Final = "accepted_refused"
+
+_PUSHED_MODEL: Final = "PushedModel"
+
+
+def record_rollbacks(connection: metadata_store_pb2.ConnectionConfig, serving: Path) -> None:
+    """Marks which pushes hold a model that is rolled back, and which one a rollback made the newest again.
+
+    The folder of the versions, `serving`, is what knows (flexunet/serving/versions.py); this is its copy for the resolver and
+    for lineage. The caller holds the lock of the run's folder.
+    """
+    if connection.HasField("sqlite") and not Path(connection.sqlite.filename_uri).is_file():
+        return
+    store = mlmd.MetadataStore(connection)
+    if _PUSHED_MODEL not in {kind.name for kind in store.get_artifact_types()}:
+        return
+    withdrawn, restored = rolled_back(serving), _restored(serving)
+    changed = [push for push in store.get_artifacts_by_type(_PUSHED_MODEL) if _mark(push, withdrawn, restored)]
+    if changed:
+        store.put_artifacts(changed)
+
+
+def last_pushed(artifact_id: int, created: int, restored: int | None) -> tuple[int, int]:
+    """Sorts pushes by when they were made or, by a rollback, restored, both in milliseconds since 1970."""
+    return max(created, restored or 0), artifact_id
+
+
+def sqlite_connection(database: Path) -> metadata_store_pb2.ConnectionConfig:
+    """Of the file that a run on one machine keeps its metadata in."""
+    connection = metadata_store_pb2.ConnectionConfig()
+    connection.sqlite.filename_uri = str(database)
+    return connection
+
+
+def _restored(serving: Path) -> dict[str, int]:
+    """The model that the newest version holds and when it was restored, if a rollback made that version."""
+    newest = newest_version(serving)
+    moment = restored_at(newest) if newest else None
+    return {version_hash(newest): int(moment.timestamp() * 1000)} if newest and moment else {}
+
+
+def _mark(push: Any, withdrawn: Collection[str], restored: Mapping[str, int]) -> bool:
+    """Whether the marks had to change."""
+    properties = push.custom_properties
+    digest = properties[PUSHED_SHA256].string_value if PUSHED_SHA256 in properties else None
+    wanted = {ROLLED_BACK: int(digest in withdrawn), **({RESTORED_AT: restored[digest]} if digest in restored else {})}
+    changed = {k: v for k, v in wanted.items() if v != (properties[k].int_value if k in properties else 0)}
+    for key, value in changed.items():
+        properties[key].int_value = value
+    return bool(changed)

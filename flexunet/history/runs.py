@@ -1,0 +1,119 @@
+"""`flexunet runs`: a line for each run, from ML Metadata."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from flexunet.core.errors import UserError
+from flexunet.history.pushes import ACCEPTED_REFUSED, PUSHED, PUSHED_SHA256, ROLLED_BACK
+from flexunet.history.store import History, Run
+from flexunet.reporting import files
+from flexunet.serving.versions import newest_version, pushed_hash
+
+# Of TFX's Pusher, and of its blessings.
+PUSHED_VERSION: Final = "pushed_version"
+BLESSED: Final = "blessed"
+INTERRUPTED: Final = "interrupted"
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run. `pushed_version`: the number under which its model was pushed, then or by an earlier run.
+
+    `served_as`: the number under which that model is served now, or None; `freed`: its report was cleaned away.
+    """
+
+    run_id: str
+    started: str
+    seconds: float
+    verdict: str
+    foreground_dice: float | None
+    foreground_dice_interval: list[float] | None
+    examples: int | None
+    pushed_version: int | None
+    rolled_back: bool
+    served_as: int | None
+    freed: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def run_rows(history: History, serving: Path, is_running: bool) -> list[RunRow]:
+    """Newest first.
+
+    Args:
+      history: of the folder.
+      serving: the folder of the versions.
+      is_running: whether a run holds the folder now: then the newest, unless it has ended, is that one.
+    """
+    newest = newest_version(serving)
+    served = {pushed_hash(newest) or "": int(newest.name)} if newest else {}
+    rows = [_row(run, served) for run in history.runs if run.nodes]
+    if is_running and rows and rows[0].verdict == INTERRUPTED:
+        rows[0] = replace(rows[0], verdict="running")
+    return rows
+
+
+def find_run(history: History, name: str) -> Run:
+    """The run whose id is `name` or begins with it.
+
+    Raises:
+      UserError: there is none, there are several, or it has no report.
+    """
+    found = [run for run in history.runs if run.run_id == name] or [
+        run for run in history.runs if run.run_id.startswith(name)
+    ]
+    if len(found) != 1:
+        what = "no run" if not found else f"{len(found)} runs"
+        raise UserError(f"{name}: {what} of this id, expected one of those that `flexunet runs` lists, or a folder")
+    [run] = found
+    if run.report is None or not Path(run.report.uri).is_dir():
+        why = "it did not come to its end" if run.report is None else "`flexunet clean` freed it"
+        raise UserError(f"run {run.run_id} has no report: {why}; choose another, or run it again")
+    return run
+
+
+def verdict_of(run: Run) -> str:
+    """What became of a run, in a few words."""
+    failed = [name for name, execution in run.nodes.items() if execution.state == "FAILED"]
+    if failed:
+        return f"failed: {failed[0]}"
+    if run.report is None:
+        return INTERRUPTED
+    pushed = run.output("Pusher", "pushed_model")
+    if not _is_blessed(run, "Evaluator"):
+        overruled = pushed is not None and ACCEPTED_REFUSED in pushed.properties
+        return "refused, pushed all the same" if overruled else "refused by the gate"
+    if not all(_is_blessed(run, node) for node in ("ServingValidator", "InfraValidator") if node in run.nodes):
+        return "refused by serving"
+    return "accepted"
+
+
+def _row(run: Run, served: dict[str, int]) -> RunRow:
+    started = min(execution.started for execution in run.nodes.values())
+    ended = max(execution.ended for execution in run.nodes.values())
+    value, lower, upper, examples = (
+        None if run.report is None else run.report.properties.get(name) for name in files.HEADLINE_PROPERTIES
+    )
+    pushed = run.output("Pusher", "pushed_model")
+    facts = pushed.properties if pushed and pushed.properties.get(PUSHED) == 1 else {}
+    return RunRow(
+        run_id=run.run_id,
+        started=started.isoformat(timespec="seconds"),
+        seconds=round((ended - started).total_seconds(), 1),
+        verdict=verdict_of(run),
+        foreground_dice=value,
+        foreground_dice_interval=None if lower is None or upper is None else [lower, upper],
+        examples=None if examples is None else int(examples),
+        pushed_version=int(facts[PUSHED_VERSION]) if facts else None,
+        rolled_back=facts.get(ROLLED_BACK) == 1,
+        served_as=served.get(facts.get(PUSHED_SHA256, "unknown")),
+        freed=run.report is not None and not run.report.is_live,
+    )
+
+
+def _is_blessed(run: Run, node: str) -> bool:
+    blessing = run.output(node, "blessing")
+    return blessing is not None and blessing.properties.get(BLESSED) == 1

@@ -1,0 +1,197 @@
+"""What ML Metadata remembers of the runs in a folder: read whole, and without TFX, which takes long to import."""
+
+import datetime
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import ml_metadata as mlmd
+from ml_metadata.proto import metadata_store_pb2
+
+from flexunet.core.errors import UserError, last_line
+from flexunet.history.pushes import sqlite_connection
+
+DATABASE: Final = "metadata.db"
+# TFX's names of the contexts that executions belong to.
+_RUN: Final = "pipeline_run"
+_NODE: Final = "node"
+_EVENT = metadata_store_pb2.Event
+_INPUTS: Final = (_EVENT.INPUT, _EVENT.DECLARED_INPUT, _EVENT.INTERNAL_INPUT)
+_OUTPUTS: Final = (_EVENT.OUTPUT, _EVENT.DECLARED_OUTPUT, _EVENT.INTERNAL_OUTPUT)
+_SUCCESSFUL: Final = ("COMPLETE", "CACHED")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """`kind` is TFX's name of its type; `is_live`: a cache or a resolver may still give it.
+
+    `created`: milliseconds since 1970.
+    """
+
+    id: int
+    kind: str
+    uri: str
+    is_live: bool
+    created: int
+    properties: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One node of one run; what came from the cache has outputs that an earlier execution made."""
+
+    id: int
+    node: str
+    state: str
+    started: datetime.datetime
+    ended: datetime.datetime
+    properties: dict[str, Any]
+    inputs: dict[str, list[Artifact]] = field(default_factory=dict)
+    outputs: dict[str, list[Artifact]] = field(default_factory=dict)
+
+    @property
+    def succeeded(self) -> bool:
+        return self.state in _SUCCESSFUL
+
+    def output(self, key: str) -> Artifact | None:
+        """The artifact of an output that has one."""
+        return next(iter(self.outputs.get(key, [])), None)
+
+    def input(self, key: str) -> Artifact | None:
+        """The artifact of an input that has one."""
+        return next(iter(self.inputs.get(key, [])), None)
+
+
+@dataclass(frozen=True)
+class Run:
+    """The executions of one run, by node."""
+
+    run_id: str
+    nodes: dict[str, Execution]
+
+    def output(self, node: str, key: str) -> Artifact | None:
+        """The artifact of an output of one of its nodes."""
+        execution = self.nodes.get(node)
+        return execution.output(key) if execution else None
+
+    @property
+    def report(self) -> Artifact | None:
+        """Of a run that came to its end."""
+        reporter = self.nodes.get("Reporter")
+        return reporter.output("report") if reporter and reporter.succeeded else None
+
+
+@dataclass(frozen=True)
+class History:
+    """`runs` newest first; `maker`: by artifact id, the execution that made it; `run_of`: by execution id."""
+
+    runs: list[Run]
+    artifacts: dict[int, Artifact]
+    maker: dict[int, Execution]
+    run_of: dict[int, Run]
+
+    def of_kind(self, kind: str) -> list[Artifact]:
+        """Newest first."""
+        return [a for a in sorted(self.artifacts.values(), key=lambda a: -a.id) if a.kind == kind]
+
+
+def open_store(root: Path) -> mlmd.MetadataStore:
+    """ML Metadata of the runs in `root`.
+
+    Raises:
+      UserError: no run was ever started there.
+    """
+    check_root(root)
+    path = root / DATABASE
+    try:
+        return mlmd.MetadataStore(sqlite_connection(path))
+    # ML Metadata has no error of its own for this.
+    except RuntimeError as error:
+        raise UserError(f"{path}: not a database of ML Metadata ({last_line(error)}): restore or remove it") from None
+
+
+def check_root(root: Path) -> None:
+    """Raises UserError where no run was ever started."""
+    if not (root / DATABASE).is_file():
+        raise UserError(f"{root}: no {DATABASE}, expected the --root of `flexunet run` or `flexunet demo`")
+
+
+def read_history(root: Path) -> History:
+    """All runs in `root`.
+
+    Raises:
+      UserError: no run was ever started there.
+    """
+    store = open_store(root)
+    nodes = _node_names(store)
+    executions = {e.id: _execution(e, nodes[e.id]) for e in store.get_executions() if e.id in nodes}
+    events = _events(store, executions)
+    # Last: a run may go on, and what an event is about is there before it.
+    artifacts = [*store.get_artifacts()]
+    kinds = {kind.id: kind.name for kind in store.get_artifact_types()}
+    artifacts = {a.id: _artifact(a, kinds[a.type_id]) for a in artifacts}
+    maker: dict[int, Execution] = {}
+    for event in sorted(events, key=lambda event: event.execution_id):
+        execution, artifact = executions[event.execution_id], artifacts[event.artifact_id]
+        key = event.path.steps[0].key
+        if event.type in _INPUTS:
+            execution.inputs.setdefault(key, []).append(artifact)
+        elif event.type in _OUTPUTS:
+            execution.outputs.setdefault(key, []).append(artifact)
+        if event.type == _EVENT.OUTPUT:
+            maker.setdefault(artifact.id, execution)
+    runs = _runs(store, executions)
+    run_of = {execution.id: run for run in runs for execution in run.nodes.values()}
+    return History(runs, artifacts, maker, run_of)
+
+
+def _node_names(store: mlmd.MetadataStore) -> dict[int, str]:
+    """By execution id; a context's name is `<pipeline>.<node>`."""
+    names: dict[int, str] = {}
+    for context in _contexts(store, _NODE):
+        for execution in store.get_executions_by_context(context.id):
+            names[execution.id] = context.name.rpartition(".")[2]
+    return names
+
+
+def _runs(store: mlmd.MetadataStore, executions: dict[int, Execution]) -> list[Run]:
+    runs = []
+    for context in sorted(_contexts(store, _RUN), key=lambda context: -context.id):
+        found = [executions[e.id] for e in store.get_executions_by_context(context.id) if e.id in executions]
+        nodes = {execution.node: execution for execution in sorted(found, key=lambda execution: execution.id)}
+        runs.append(Run(context.name, nodes))
+    return runs
+
+
+def _contexts(store: mlmd.MetadataStore, kind: str) -> list[Any]:
+    known = {context_type.name for context_type in store.get_context_types()}
+    return store.get_contexts_by_type(kind) if kind in known else []
+
+
+def _events(store: mlmd.MetadataStore, executions: Iterable[int]) -> list[Any]:
+    ids = list(executions)
+    return store.get_events_by_execution_ids(ids) if ids else []
+
+
+def _artifact(artifact: Any, kind: str) -> Artifact:
+    is_live = artifact.state == metadata_store_pb2.Artifact.LIVE
+    created = artifact.create_time_since_epoch
+    return Artifact(artifact.id, kind, artifact.uri, is_live, created, _properties(artifact))
+
+
+def _execution(execution: Any, node: str) -> Execution:
+    state = metadata_store_pb2.Execution.State.Name(execution.last_known_state)
+    times = (execution.create_time_since_epoch, execution.last_update_time_since_epoch)
+    started, ended = (datetime.datetime.fromtimestamp(time / 1000).astimezone() for time in times)
+    return Execution(execution.id, node, state, started, ended, _properties(execution))
+
+
+def _properties(message: Any) -> dict[str, Any]:
+    """TFX's own and custom ones, as Python values."""
+    values = {**message.properties, **message.custom_properties}
+    return {
+        name: getattr(value, str(value.WhichOneof("value")))
+        for name, value in values.items()
+        if value.WhichOneof("value")
+    }

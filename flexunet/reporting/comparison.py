@@ -1,0 +1,105 @@
+"""Two runs side by side: what came out, and what was different about them."""
+
+from pathlib import Path
+from typing import Any
+
+from flexunet.reporting import files
+from flexunet.reporting.charts import Series, line_chart
+from flexunet.reporting.look import environment
+from flexunet.reporting.report import Report
+from flexunet.reporting.settings import differences
+from flexunet.reporting.verdict import verdict
+
+PAGE = "against.html"
+_SCORES = (
+    ("mean IoU", "mean_iou"),
+    ("pixel accuracy", "pixel_accuracy"),
+    ("cross-entropy", "cross_entropy"),
+    ("calibration error", "calibration_error"),
+)
+
+
+def write_comparison(folder: Path, here: Report, there: Report, name: str) -> Path:
+    """Writes `against.html` into `folder`, that of `here`; `name` is what the user called the other run."""
+    page = environment().get_template("comparison.html.j2").render(_contents(here, there, name))
+    files.replace(folder / PAGE, page)
+    return folder / PAGE
+
+
+def _contents(here: Report, there: Report, name: str) -> dict[str, Any]:
+    reports = (here, there)
+    return {
+        "here": here.metrics,
+        "there": there.metrics,
+        "name": name,
+        "verdicts": [verdict(report.metrics, report.serving) for report in reports],
+        "lineages": [report.lineage for report in reports],
+        "colors": {**there.colors, **here.colors},
+        "rows": _rows(here, there),
+        "others": [(words, here.metrics[key], there.metrics[key]) for words, key in _SCORES],
+        "checks": _checks(here, there),
+        "differences": differences(here.lineage["config"], there.lineage["config"]),
+        "same_images": _same_images(here, there),
+        "charts": _charts(here, there),
+    }
+
+
+def _rows(here: Report, there: Report) -> list[dict[str, Any]]:
+    """Foreground Dice and the classes that either run has; `baseline` is the other run, as the plot calls it."""
+    names = dict.fromkeys([*here.metrics["classes"], *there.metrics["classes"]])
+    rows = [_row("all defects", *(_headline(report) for report in (here, there)))]
+    return rows + [_row(name, *(_class(report, name) for report in (here, there))) for name in names]
+
+
+def _row(name: str, ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": name,
+        **ours,
+        "baseline": theirs["dice"],
+        "baseline_interval": theirs["interval"],
+        "bound": None,
+        "found": (ours["found"], theirs["found"]),
+    }
+
+
+def _headline(report: Report) -> dict[str, Any]:
+    metrics = report.metrics
+    found = metrics["defects"]["found_share"]
+    return {"dice": metrics["foreground_dice"], "interval": metrics["foreground_dice_interval"], "found": found}
+
+
+def _class(report: Report, name: str) -> dict[str, Any]:
+    scores, details = report.metrics["classes"].get(name, {}), report.details
+    return {
+        "dice": scores.get("dice"),
+        "interval": details["intervals"].get(f"dice/{name}"),
+        "found": details["defects_found"].get(name),
+    }
+
+
+def _checks(here: Report, there: Report) -> list[dict[str, Any]]:
+    """Each check of either gate, in both runs; None where a run has no such check."""
+    ours, theirs = ({(c["check"], c["slice"]): c for c in r.metrics["gate"]} for r in (here, there))
+    return [{"here": ours.get(key), "there": theirs.get(key)} for key in dict.fromkeys([*ours, *theirs])]
+
+
+def _same_images(here: Report, there: Report) -> bool:
+    """Whether both were measured on the same records: else a difference of scores is not one of models."""
+    return here.lineage["data"]["fingerprint"] == there.lineage["data"]["fingerprint"]
+
+
+def _charts(here: Report, there: Report) -> list[Any]:
+    columns = (("Loss on eval", "val_loss"), ("Foreground Dice on eval", "val_foreground_dice"))
+    if not here.history or not there.history:
+        return []
+    return [
+        line_chart(
+            title,
+            "epoch",
+            [
+                Series("this run", "var(--first)", [(row["epoch"], row.get(column)) for row in here.history]),
+                Series("the other", "var(--second)", [(row["epoch"], row.get(column)) for row in there.history], True),
+            ],
+        )
+        for title, column in columns
+    ]

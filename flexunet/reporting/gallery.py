@@ -1,0 +1,125 @@
+"""The images worth looking at: each with truth, prediction and errors, as small files that a page stacks.
+
+The image and the three masks are stored once each; the browser lays the masks over the image.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from flexunet.core.config.gate import GateSettings
+from flexunet.core.features import BACKGROUND_ID
+from flexunet.core.palette import as_rgb, color_table
+from flexunet.reporting import mistakes
+from flexunet.reporting.files import GALLERY_FILE, write_json
+
+# Pictures get smaller until all of them fit; base64 adds a third, and a page must stay below 15 MB.
+MOST_BYTES: Final = 8_000_000
+_SIDES: Final = (640, 448, 320, 224, 160, 96)
+_JPEG_QUALITY: Final = 85
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """One image. `which`: of WORST, MEDIAN, BEST; `truth` and `predicted`: class ids uint8 `[h, w]`."""
+
+    which: list[str]
+    image_id: str
+    dice: float
+    encoded: bytes
+    truth: NDArray[np.uint8]
+    predicted: NDArray[np.uint8]
+
+
+def write_gallery(folder: Path, images: Sequence[Predicted], settings: GateSettings) -> None:
+    """Writes `gallery.json` and the pictures, none of them larger than fits into a page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    side, pictures = _fitting_pictures(images, settings)
+    rows: list[dict[str, Any]] = []
+    for number, (image, files) in enumerate(zip(images, pictures, strict=True)):
+        names = {part: f"{number:03d}-{part}.{'jpg' if part == 'image' else 'png'}" for part in files}
+        for part, name in names.items():
+            (folder / name).write_bytes(files[part])
+        rows.append({**_facts(image, settings), "side": side, "files": names})
+    write_json(folder / GALLERY_FILE, rows)
+
+
+def _fitting_pictures(images: Sequence[Predicted], settings: GateSettings) -> tuple[int, list[dict[str, bytes]]]:
+    """The largest pictures that fit; what a smaller side would take is guessed from what a larger one took."""
+    largest = max((side for image in images for side in image.truth.shape), default=1)
+    guessed = 0.0
+    for side in _SIDES[:-1]:
+        shown = min(side, largest)
+        if guessed * shown**2 <= MOST_BYTES:
+            pictures = [_pictures(image, side, settings) for image in images]
+            total = sum(len(data) for files in pictures for data in files.values())
+            if total <= MOST_BYTES:
+                return side, pictures
+            guessed = total / shown**2
+    return _SIDES[-1], [_pictures(image, _SIDES[-1], settings) for image in images]
+
+
+def _facts(image: Predicted, settings: GateSettings) -> dict[str, Any]:
+    height, width = image.truth.shape
+    gate = settings.gate
+    counted = mistakes.count_errors(
+        image.truth, image.predicted, len(settings.classes), gate.defect_overlap, gate.false_alarm_share
+    )
+    classes = {
+        c.name: asdict(counts)
+        for c, counts in zip(settings.classes, counted, strict=True)
+        if any(vars(counts).values())
+    }
+    return {
+        "id": image.image_id,
+        "which": image.which,
+        "dice": image.dice,
+        "height": height,
+        "width": width,
+        "classes": classes,
+        "pixels": _error_pixels(image),
+    }
+
+
+def _error_pixels(image: Predicted) -> dict[str, int]:
+    counts = np.bincount(mistakes.error_map(image.truth, image.predicted).ravel(), minlength=1 + len(mistakes.KINDS))
+    return {kind: int(counts[1 + index]) for index, kind in enumerate(mistakes.KINDS)}
+
+
+def _pictures(image: Predicted, side: int, settings: GateSettings) -> dict[str, bytes]:
+    """The files of one image, its longer side at most `side` pixels."""
+    height, width = image.truth.shape
+    scale = min(1.0, side / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    colors = color_table(settings.classes)
+    kinds = np.zeros((256, 3), np.uint8)
+    kinds[1 : 1 + len(mistakes.KINDS)] = [mistakes.COLORS[kind] for kind in mistakes.KINDS]
+    return {
+        "image": _photo(image.encoded, size),
+        "truth": _mask(image.truth, colors, size),
+        "predicted": _mask(image.predicted, colors, size),
+        "errors": _mask(mistakes.error_map(image.truth, image.predicted), kinds, size),
+    }
+
+
+def _photo(encoded: bytes, size: tuple[int, int]) -> bytes:
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(encoded)) as image:
+        # As it stands in the record, unturned: the mask fits that.
+        as_rgb(image).resize(size, Image.Resampling.BOX).save(buffer, "JPEG", quality=_JPEG_QUALITY, optimize=True)
+    return buffer.getvalue()
+
+
+def _mask(ids: NDArray[np.uint8], colors: NDArray[np.uint8], size: tuple[int, int]) -> bytes:
+    """A PNG with a palette whose id 0 is transparent."""
+    picture = Image.fromarray(ids)
+    picture.putpalette(colors.tobytes())
+    buffer = io.BytesIO()
+    picture.resize(size, Image.Resampling.NEAREST).save(buffer, "PNG", transparency=BACKGROUND_ID)
+    return buffer.getvalue()

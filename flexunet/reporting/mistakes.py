@@ -1,0 +1,95 @@
+"""What kind of mistake a prediction makes: pixel by pixel for the picture, region by region for the counts."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from flexunet.core.config.data import Color
+from flexunet.core.features import BACKGROUND_ID, IGNORE_ID
+
+RIGHT: Final = "right"
+MISSED: Final = "missed"
+FALSE_ALARM: Final = "alarm"
+WRONG_CLASS: Final = "wrong"
+# In the order of their ids in an error map, which begin with 1; 0 is background that was seen as such.
+KINDS: Final = (RIGHT, MISSED, FALSE_ALARM, WRONG_CLASS)
+# Okabe and Ito's palette: told apart by the colour-blind, and on grey steel.
+COLORS: Final[dict[str, Color]] = {
+    RIGHT: (0, 158, 115),
+    MISSED: (213, 94, 0),
+    FALSE_ALARM: (86, 180, 233),
+    WRONG_CLASS: (240, 228, 66),
+}
+# Pixels that touch by a corner belong together, as in the gate.
+_NEIGHBORS: Final = np.ones((3, 3), np.int8)
+
+
+@dataclass
+class Counts:
+    """Of one class in one image: defects of the truth, and regions that were predicted where no defect is."""
+
+    defects: int = 0
+    right: int = 0
+    missed: int = 0
+    wrong: int = 0
+    alarm: int = 0
+
+
+def error_map(truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Class ids uint8 `[h, w]` both -> 1 + position in KINDS, uint8 `[h, w]`; 0 where there is nothing to show."""
+    defect, found = truth != BACKGROUND_ID, predicted != BACKGROUND_ID
+    kinds = np.select(
+        [truth == IGNORE_ID, defect & (truth == predicted), defect & ~found, ~defect & found, defect & found],
+        [0, 1, 2, 3, 4],
+        0,
+    )
+    return kinds.astype(np.uint8)
+
+
+def count_errors(
+    truth: NDArray[np.uint8], predicted: NDArray[np.uint8], num_classes: int, overlap: float, alarm_share: float
+) -> list[Counts]:
+    """For each class id; the background's stay 0.
+
+    A defect, a connected region of one class in the truth, is right if the share `overlap` of its pixels was predicted
+    as its class, as the gate has it. Of the others it is of the wrong class if more of its pixels were predicted as
+    other defects than as background, else missed. A false alarm is a connected region predicted as one class that
+    touches no defect and covers the share `alarm_share` of the labelled pixels.
+    """
+    counts = [Counts() for _ in range(num_classes)]
+    labelled = truth != IGNORE_ID
+    least = max(1.0, alarm_share * np.count_nonzero(labelled))
+    for class_id in range(1, num_classes):
+        _count_defects(counts[class_id], truth == class_id, predicted, class_id, overlap)
+        regions, number = _regions((predicted == class_id) & labelled)
+        sizes = _sizes(regions, number)
+        touching = np.bincount(regions[labelled & (truth != BACKGROUND_ID)], minlength=number + 1)[1:]
+        counts[class_id].alarm = int(np.count_nonzero((touching == 0) & (sizes >= least)))
+    return counts
+
+
+def _count_defects(
+    counts: Counts, where: NDArray[np.bool_], predicted: NDArray[np.uint8], class_id: int, overlap: float
+) -> None:
+    regions, number = _regions(where)
+    sizes = _sizes(regions, number)
+    hits = np.bincount(regions[predicted == class_id], minlength=number + 1)[1:]
+    nothing = np.bincount(regions[predicted == BACKGROUND_ID], minlength=number + 1)[1:]
+    right = hits >= overlap * sizes
+    wrong = ~right & (sizes - hits - nothing > nothing)
+    counts.defects, counts.right, counts.wrong = number, int(right.sum()), int(wrong.sum())
+    counts.missed = number - counts.right - counts.wrong
+
+
+def _regions(where: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
+    regions = np.zeros(where.shape, np.int32)
+    # Given where to write, it returns the number alone, which its stubs do not know.
+    number: Any = ndimage.label(where, _NEIGHBORS, output=regions)
+    return regions, int(number)
+
+
+def _sizes(regions: NDArray[np.int32], number: int) -> NDArray[np.int64]:
+    return np.bincount(regions.ravel(), minlength=number + 1)[1:]

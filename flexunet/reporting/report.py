@@ -1,0 +1,206 @@
+"""`report/index.html`: one run in one file that opens anywhere, without network and without other files."""
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from flexunet.core.errors import UserError
+from flexunet.core.features import TRAINING_AUGMENTED, TRAINING_HISTORY
+from flexunet.core.files import read_json
+from flexunet.reporting import files, mistakes, training
+from flexunet.reporting.charts import Histogram, reliability
+from flexunet.reporting.look import data_uri, environment, rgb
+from flexunet.reporting.settings import settings_of
+from flexunet.reporting.verdict import verdict
+
+ERROR_WORDS: Final = {
+    mistakes.RIGHT: "defect seen rightly",
+    mistakes.MISSED: "missed defect",
+    mistakes.FALSE_ALARM: "false alarm",
+    mistakes.WRONG_CLASS: "wrong class",
+}
+_SCRIPT: Final = "report.js"
+_CONFUSION_SHOWN: Final = 24
+
+
+@dataclass(frozen=True)
+class Report:
+    """The JSON files of a report; None for what a run of a part of the pipeline does not write."""
+
+    folder: Path
+    metrics: dict[str, Any]
+    details: dict[str, Any]
+    lineage: dict[str, Any]
+    serving: dict[str, Any] | None
+    data: dict[str, Any] | None
+    model: dict[str, Any] | None
+    gallery: list[dict[str, Any]]
+    history: training.History
+
+    @property
+    def colors(self) -> dict[str, str]:
+        """CSS colour of each class by name, in the order of their ids."""
+        return {row["name"]: rgb(row["color"]) for row in self.lineage["config"]["classes"]}
+
+
+def read_report(folder: Path) -> Report:
+    """Reads a report's folder.
+
+    Raises:
+      UserError: it holds no report of this version.
+    """
+    names = (files.METRICS_FILE, files.DETAILS_FILE, files.LINEAGE_FILE)
+    needed = {name: read_json(folder / name) for name in names}
+    missing = [name for name, content in needed.items() if content is None]
+    if missing:
+        raise UserError(f"{folder}: no {missing[0]}, expected the report of a run of this version: run it again")
+    return Report(
+        folder,
+        *needed.values(),
+        serving=read_json(folder / files.SERVING_FILE),
+        data=read_json(folder / files.DATA_FILE),
+        model=read_json(folder / files.MODEL_FILE),
+        gallery=read_json(folder / files.GALLERY_FOLDER / files.GALLERY_FILE) or [],
+        history=training.read_history(folder / files.TRAINING_FOLDER / TRAINING_HISTORY),
+    )
+
+
+def write_page(folder: Path) -> Path:
+    """Writes `index.html` from the other files of a report's folder; returns its path.
+
+    Raises:
+      UserError: the folder holds no report of this version.
+    """
+    files.replace(folder / files.PAGE, render_report(read_report(folder)))
+    return folder / files.PAGE
+
+
+def render_report(report: Report) -> str:
+    """The page; the same report gives the same text."""
+    made = environment()
+    assert made.loader is not None
+    script = made.loader.get_source(made, _SCRIPT)[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    # The policy of the page lets no other script run, whatever a name in it holds.
+    return made.get_template("report.html.j2").render(_contents(report), script=script, script_hash=f"sha256-{digest}")
+
+
+def _contents(report: Report) -> dict[str, Any]:
+    """The variables of the template, section by section."""
+    return {
+        "metrics": report.metrics,
+        "details": report.details,
+        "serving": report.serving,
+        "lineage": report.lineage,
+        "colors": report.colors,
+        "verdict": verdict(report.metrics, report.serving),
+        "rows": _class_rows(report),
+        "confusion": _confusion(report),
+        "reliability": reliability(report.details["reliability"]),
+        "gallery": [_shown(row, report) for row in report.gallery],
+        "error_kinds": [(kind, words, rgb(mistakes.COLORS[kind])) for kind, words in ERROR_WORDS.items()],
+        "model": report.model,
+        "diagram": _diagram(report),
+        "settings": settings_of(report.lineage["config"]),
+        **_training(report),
+        **_data(report),
+    }
+
+
+def _class_rows(report: Report) -> list[dict[str, Any]]:
+    """Of the table of scores: foreground first, then each class, with interval, baseline and bound."""
+    metrics, details, gate = report.metrics, report.details, report.lineage["config"]["gate"]
+    baseline = details["baseline"] or {"foreground_dice": None, "foreground_dice_interval": None, "classes": {}}
+    headline = {
+        "name": "all defects",
+        "dice": metrics["foreground_dice"],
+        "interval": metrics["foreground_dice_interval"],
+        "baseline": baseline["foreground_dice"],
+        "baseline_interval": baseline["foreground_dice_interval"],
+        "bound": gate["min_foreground_dice"],
+        "iou": metrics["mean_iou"],
+        "precision": None,
+        "recall": None,
+        "found": metrics["defects"]["found_share"],
+        "pixels": sum(
+            row["pixels"] or 0 for name, row in metrics["classes"].items() if name in details["defects_found"]
+        ),
+    }
+    rows = [
+        {
+            **row,
+            "name": name,
+            "interval": details["intervals"].get(f"dice/{name}"),
+            "baseline": baseline["classes"].get(name, {}).get("dice"),
+            "baseline_interval": baseline["classes"].get(name, {}).get("interval"),
+            "bound": gate["min_class_dice"].get(name),
+            "found": details["defects_found"].get(name),
+        }
+        for name, row in metrics["classes"].items()
+    ]
+    return [headline, *rows]
+
+
+def _confusion(report: Report) -> dict[str, Any]:
+    """A row for each class of the truth: its pixels, and which share of them was predicted as each class.
+
+    Of many classes those with the most mistaken pixels: the table grows with their square.
+    """
+    counts, names = report.details["confusion"] or [], list(report.colors)
+    mistaken = [sum(row) - row[index] + sum(other[index] for other in counts) for index, row in enumerate(counts)]
+    shown = sorted(sorted(range(len(counts)), key=lambda index: -mistaken[index])[:_CONFUSION_SHOWN])
+    rows = []
+    for index in shown:
+        total = sum(counts[index])
+        shares = [counts[index][other] / total if total else None for other in shown]
+        rows.append({"name": names[index], "pixels": total, "shares": shares})
+    return {"names": [names[index] for index in shown], "rows": rows, "left_out": len(counts) - len(shown)}
+
+
+def _shown(row: dict[str, Any], report: Report) -> dict[str, Any]:
+    """An image of the gallery: its pictures inside the page, and what the filters look at."""
+    folder = report.folder / files.GALLERY_FOLDER
+    kinds = (mistakes.MISSED, mistakes.FALSE_ALARM, mistakes.WRONG_CLASS)
+    totals = {kind: sum(counts[kind] for counts in row["classes"].values()) for kind in kinds}
+    return {
+        **row,
+        "pictures": {
+            part: data_uri((folder / name).read_bytes(), "jpeg" if name.endswith(".jpg") else "png")
+            for part, name in row["files"].items()
+        },
+        "totals": totals,
+        "defects": sum(counts["defects"] for counts in row["classes"].values()),
+    }
+
+
+def _training(report: Report) -> dict[str, Any]:
+    config = report.lineage["config"]
+    folder = report.folder / files.TRAINING_FOLDER
+    best = training.best_epoch(report.history, config["train"]["monitor"])
+    aspect = config["image"]["width"] / config["image"]["height"]
+    return {
+        "charts": training.charts(report.history, best),
+        "best_epoch": best,
+        "epochs": len(report.history),
+        "strips": training.strips(folder, best, aspect),
+        "augmented": training.augmented(folder / TRAINING_AUGMENTED),
+    }
+
+
+def _data(report: Report) -> dict[str, Any]:
+    if report.data is None:
+        return {"data": None, "brightness": []}
+    plots = [
+        Histogram(
+            f"{split}, mean {row['mean']:.0f}", "grey level", [f"{edge:.0f}" for edge in row["edges"]], row["counts"]
+        )
+        for split, row in report.data["brightness"].items()
+    ]
+    return {"data": report.data, "brightness": plots}
+
+
+def _diagram(report: Report) -> str | None:
+    path = report.folder / files.DIAGRAM_FILE
+    return data_uri(path.read_bytes(), "svg+xml") if path.is_file() else None

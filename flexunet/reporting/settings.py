@@ -1,0 +1,75 @@
+"""A configuration as a flat list of keys, for tables and for the difference of two."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from flexunet.core.config.whole import Config
+
+
+@dataclass(frozen=True)
+class Setting:
+    """`train.epochs` and its value as TOML would have it; `changed`: another than the default."""
+
+    key: str
+    value: str
+    changed: bool
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A key whose value is not the same in two configurations; None where one has no such key."""
+
+    key: str
+    here: str | None
+    there: str | None
+
+
+def settings_of(config: dict[str, Any]) -> list[Setting]:
+    """Every key of the sections that `config`, a Config in JSON or a part of one, holds."""
+    defaults = dict(_flat(_defaults()))
+    return [Setting(key, written(value), defaults.get(key, value) != value) for key, value in _flat(config)]
+
+
+def differences(here: dict[str, Any], there: dict[str, Any]) -> list[Difference]:
+    """Keys with different values, in the order of the first configuration."""
+    left, right = dict(_flat(here)), dict(_flat(there))
+    return [
+        Difference(key, written(left[key]) if key in left else None, written(right[key]) if key in right else None)
+        for key in dict.fromkeys([*left, *right])
+        if key not in left or key not in right or left[key] != right[key]
+    ]
+
+
+def written(value: Any) -> str:
+    """As in a TOML file; what TOML has no word for is "unset"."""
+    if value is None:
+        return "unset"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, list):
+        return f"[{', '.join(map(written, value))}]"
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{k} = {written(v)}' for k, v in value.items())} }}" if value else "{ }"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _flat(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for section, content in config.items():
+        if isinstance(content, dict):
+            yield from ((f"{section}.{key}", value) for key, value in content.items())
+        elif section == "classes":
+            yield from ((f"classes.{row['name']}", row["color"]) for row in content)
+        else:
+            yield section, content
+
+
+def _defaults() -> dict[str, Any]:
+    """Of the sections that have them: `[[classes]]` has none."""
+    sections = {name: field.default_factory for name, field in Config.model_fields.items() if field.default_factory}
+    made = {name: factory() for name, factory in sections.items()}  # pyright: ignore[reportCallIssue]
+    return {name: section.model_dump(mode="json") for name, section in made.items() if isinstance(section, BaseModel)}

@@ -1,0 +1,118 @@
+"""Masks for images, from a model that runs anywhere; light: neither TensorFlow nor SciPy is imported.
+
+with connect("grpc://host:8500") as model:
+    for prediction in predict_images(model, [path.read_bytes() for path in paths]):
+        print(prediction.class_ids.shape, prediction.confidence)
+"""
+
+import collections
+import functools
+import io
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from flexunet.core import features
+from flexunet.serving.transport import Model, Options, ServingError, connect
+from flexunet.serving.wire import as_strings
+
+__all__ = ["Model", "Options", "Prediction", "ServingError", "connect", "predict_image", "predict_images"]
+
+_OUTPUTS: Final = (
+    features.OUTPUT_MASK_PNG,
+    features.OUTPUT_CLASS_FRACTIONS,
+    features.OUTPUT_CONFIDENCE,
+    features.OUTPUT_VALID,
+    features.OUTPUT_ERROR,
+)
+
+
+_Item = TypeVar("_Item")
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer to one image.
+
+    Attributes:
+      class_ids: uint8 `[h, w]` at the image's own size; `[0, 0]` if there is no answer.
+      class_fractions: float32 `[C]`, the share of the image's pixels.
+      confidence: mean over the pixels of the probability of the class chosen there.
+      error: "" or why there is no answer.
+      seconds: from the request to the answer.
+    """
+
+    class_ids: NDArray[np.uint8]
+    class_fractions: NDArray[np.float32]
+    confidence: float
+    error: str
+    seconds: float
+
+    @property
+    def valid(self) -> bool:
+        """Whether there is an answer."""
+        return not self.error
+
+
+def predict_image(model: Model, encoded: bytes) -> Prediction:
+    """PNG, JPEG, BMP or WebP bytes -> the answer; an image that is refused is one with an `error`.
+
+    Raises:
+      ServingError: the model gave no answer at all.
+    """
+    started = time.perf_counter()
+    inputs = {features.INPUT_IMAGE_BYTES: as_strings([encoded])}
+    outputs = model.run(features.SIGNATURE_SERVING, inputs, _OUTPUTS)
+    missing = [name for name in _OUTPUTS if name not in outputs]
+    if missing:
+        raise ServingError(f"the answer has no {', '.join(missing)}: is this a model of this project?")
+    mask_png, error = outputs[features.OUTPUT_MASK_PNG][0], outputs[features.OUTPUT_ERROR][0].decode()
+    return Prediction(
+        class_ids=np.zeros((0, 0), np.uint8) if error else np.asarray(Image.open(io.BytesIO(mask_png))),
+        class_fractions=outputs[features.OUTPUT_CLASS_FRACTIONS][0],
+        confidence=float(outputs[features.OUTPUT_CONFIDENCE][0]),
+        error=error,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def predict_images(model: Model, images: Iterable[bytes], concurrency: int = 4) -> Iterator[Prediction]:
+    """The answers, in order. At most `concurrency` requests are under way, and as many images in memory.
+
+    The server joins them to batches. One image a request: a large one would delay its batch-mates' answers.
+
+    Raises:
+      ServingError: the model gave no answer at all; what is under way is let go.
+    """
+    for answer in in_order(functools.partial(predict_image, model), images, concurrency):
+        yield answer.result()
+
+
+def in_order(
+    function: Callable[[_Item], _Answer], items: Iterable[_Item], concurrency: int
+) -> Iterator[Future[_Answer]]:
+    """`function` of each item, `concurrency` at a time; yields what ended, in the order of the items."""
+    waiting: collections.deque[Future[_Answer]] = collections.deque()
+    with ThreadPoolExecutor(concurrency) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) >= concurrency:
+                    yield _ended(waiting.popleft())
+            while waiting:
+                yield _ended(waiting.popleft())
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _ended(future: Future[_Answer]) -> Future[_Answer]:
+    wait([future])
+    return future

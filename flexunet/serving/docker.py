@@ -1,0 +1,26 @@
+"""The command that starts TF Serving's official image on a model folder."""
+
+import shlex
+from pathlib import Path
+
+from flexunet.core.config.serving import ServingConfig
+from flexunet.serving.wire import MODEL_NAME
+
+
+def docker_command(model: Path, grpc_port: int, rest_port: int) -> str:
+    """A shell command; where `model` is a numeric version, the server follows the newest beside it."""
+    base = model.resolve()
+    # TF Serving looks for versions: a SavedModel that is none itself is mounted as version 1.
+    source, target = (base.parent, f"/models/{MODEL_NAME}")
+    if not base.name.isdigit():
+        source, target = base, f"/models/{MODEL_NAME}/1"
+    words = [
+        *("docker", "run", "--rm", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"),
+        *("--user", "1000:1000", "-p", f"{grpc_port}:8500", "-p", f"{rest_port}:8501"),
+        *("--mount", f"type=bind,source={source},target={target},readonly"),
+        *("--entrypoint", "tensorflow_model_server", ServingConfig().image),
+        *(f"--model_name={MODEL_NAME}", f"--model_base_path=/models/{MODEL_NAME}"),
+        *("--port=8500", "--rest_api_port=8501"),
+        *("--enable_batching=true", "--enable_per_model_batching_parameters=true"),
+    ]
+    return shlex.join(words)

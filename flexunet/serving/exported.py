@@ -1,0 +1,71 @@
+"""What a model folder says about itself: classes, colours and sizes, for those who show its answers."""
+
+from pathlib import Path
+from typing import Final, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from flexunet.core import features
+from flexunet.core.config.data import ImageConfig, RecordsConfig, SegmentationClass
+from flexunet.core.errors import UserError, last_line
+
+# A newer version's export has settings that this one does not know, and they do not matter here.
+LENIENT: Final = ConfigDict(frozen=True, extra="ignore")
+
+Part = TypeVar("Part", bound=BaseModel)
+
+
+class ServedRecords(RecordsConfig):
+    """The colour of unlabelled pixels, and the records' keys."""
+
+    model_config = LENIENT
+
+
+class ServedImage(ImageConfig):
+    """The size that the model sees, and how an image is brought to it."""
+
+    model_config = LENIENT
+
+
+class ServedConfig(BaseModel):
+    """The part of a configuration that callers of a model need."""
+
+    model_config = LENIENT
+
+    classes: tuple[SegmentationClass, ...]
+    records: ServedRecords = ServedRecords()
+    image: ServedImage = ServedImage()
+
+
+def model_directory(directory: Path) -> Path:
+    """The SavedModel itself: `directory`, or its newest numeric version.
+
+    Raises:
+      UserError: neither holds a SavedModel.
+    """
+    if (directory / "saved_model.pb").is_file():
+        return directory
+    numbers = [int(p.name) for p in directory.glob("*/") if p.name.isdigit()] if directory.is_dir() else []
+    if not numbers:
+        raise UserError(f"{directory}: no model here, expected a SavedModel, such as DIR/serving_model/1 of a run")
+    return directory / str(max(numbers))
+
+
+def exported_config(directory: Path) -> ServedConfig:
+    """Classes, colours and sizes that the model in `directory` was trained with.
+
+    Raises:
+      UserError: not a model of this project.
+    """
+    return exported_part(directory, ServedConfig)
+
+
+def exported_part(directory: Path, part: type[Part]) -> Part:
+    """As `exported_config`, for callers that need other sections."""
+    path = directory / features.ASSETS_EXTRA / features.EXPORTED_CONFIG
+    if not path.is_file():
+        raise UserError(f"{path}: missing, expected a model exported by this project")
+    try:
+        return part.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not of this version ({last_line(error)}): export the model anew") from None

@@ -1,0 +1,168 @@
+"""Predictions on image files: coloured masks, overlays and a table of areas and regions."""
+
+import csv
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from flexunet.core import features
+from flexunet.core.config.whole import Config
+from flexunet.core.errors import UserError
+from flexunet.core.palette import as_rgb, rgb_from_class_ids
+from flexunet.serving.client import Model, Prediction, in_order, predict_image
+from flexunet.serving.exported import ServedConfig
+from flexunet.serving.tiling import predict_tiled
+from pipeline.finder import AREAS_COLUMNS, AREAS_FILE, IMAGE_SUFFIXES, LeftOut, Tally, find_files
+
+_OVERLAY_OPACITY: Final = 0.5
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image without a prediction, and why."""
+
+    image: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model, what its classes look like, and how it is asked.
+
+    Attributes:
+      tiled: images larger than the model are cut by this client, keeping their scale.
+      concurrency: images under way at once.
+    """
+
+    model: Model
+    config: ServedConfig | Config
+    tiled: bool = False
+    concurrency: int = 4
+
+    def predict(self, image: Path) -> Prediction:
+        """Raises OSError or UserError where there is no answer."""
+        size = self.config.image
+        if not self.tiled:
+            prediction = predict_image(self.model, image.read_bytes())
+        else:
+            with Image.open(image) as opened:
+                prediction = predict_tiled(self.model, np.asarray(as_rgb(opened)), (size.height, size.width))
+        if prediction.error:
+            raise UserError(prediction.error)
+        if len(prediction.class_fractions) != len(self.config.classes):
+            raise UserError(
+                f"the model has {len(prediction.class_fractions)} classes, the config {len(self.config.classes)}: "
+                "give the config that it was trained with"
+            )
+        return prediction
+
+
+def image_files(paths: Sequence[Path], out: Path) -> tuple[list[Path], list[LeftOut]]:
+    """The images to predict, and what folders hold besides.
+
+    Files are taken as given, folders are searched; what lies in `out` are predictions.
+
+    Raises:
+      UserError: a path does not exist, or a folder holds no image.
+    """
+    images: list[Path] = []
+    tally = Tally()
+    for path in paths:
+        found = [path]
+        if path.is_dir():
+            files = find_files(path, out)
+            names = files.with_suffix(IMAGE_SUFFIXES)
+            found = [path / name for name in names]
+            for entry in files.account(names):
+                tally.add(entry.why, str(path / entry.example), entry.files)
+        if not path.exists() or not (found or path.resolve() == out.resolve()):
+            raise UserError(f"{path}: no image here, expected a file or folder of {', '.join(sorted(IMAGE_SUFFIXES))}")
+        images += found
+    return images, list(tally.counted())
+
+
+def predict_files(
+    job: Job, images: Sequence[Path], out: Path, step: Callable[[float | None], None] = lambda seconds: None
+) -> list[Failure]:
+    """Writes `STEM_mask.png`, `STEM_overlay.png` for each image and `areas.csv`; returns what failed.
+
+    `step` is called after each image with the seconds that its answer took, None if there was none.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    failures: list[Failure] = []
+    answers = in_order(job.predict, images, job.concurrency)
+    with (out / AREAS_FILE).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(AREAS_COLUMNS)
+        for image, stem, answer in zip(images, _output_stems(images), answers, strict=True):
+            try:
+                prediction = answer.result()
+                _write_pictures(image, prediction.class_ids, out / stem, job.config)
+            # Pillow raises many kinds for an image that only TensorFlow can read; each is named, none stops the others.
+            except Exception as error:  # noqa: BLE001
+                failures.append(Failure(image, _first_line(error)))
+                step(None)
+            else:
+                writer.writerows(_areas(image, prediction.class_ids, job.config))
+                step(prediction.seconds)
+    return failures
+
+
+def overlay(image: Image.Image, mask_rgb: NDArray[np.uint8], class_ids: NDArray[np.uint8]) -> Image.Image:
+    """The image with its defects tinted; the background stays as it is."""
+    base = np.asarray(as_rgb(image), np.float32)
+    opacity = np.where(class_ids == features.BACKGROUND_ID, 0.0, _OVERLAY_OPACITY)[..., np.newaxis]
+    return Image.fromarray((base * (1 - opacity) + mask_rgb * opacity).round().astype(np.uint8))
+
+
+def regions(class_ids: NDArray[np.uint8], class_id: int) -> list[tuple[int, int, int, int]]:
+    """Left, top, width and height of each connected region of a class; pixels that touch at a corner are connected."""
+    from scipy import ndimage  # a third of a second that nobody waits for who only wants masks
+
+    labelled: Any = ndimage.label(class_ids == class_id, structure=np.ones((3, 3), bool))
+    found: Any = ndimage.find_objects(labelled[0])
+    return [(x.start, y.start, x.stop - x.start, y.stop - y.start) for y, x in found]
+
+
+def _output_stems(images: Sequence[Path]) -> Iterator[str]:
+    """The files' stems; a stem that occurs again gets a number, so that nothing is overwritten."""
+    taken: set[str] = set()
+    names = {image.stem for image in images}
+    for image in images:
+        numbered = (f"{image.stem}-{number}" for number in itertools.count(2))
+        free = (name for name in numbered if name not in taken | names)
+        stem = image.stem if image.stem not in taken else next(free)
+        taken.add(stem)
+        yield stem
+
+
+def _write_pictures(image: Path, class_ids: NDArray[np.uint8], target: Path, config: ServedConfig | Config) -> None:
+    mask_rgb = rgb_from_class_ids(class_ids, config.classes, config.records.ignore_color)
+    with Image.open(image) as opened:
+        tinted = overlay(opened, mask_rgb, class_ids)
+    Image.fromarray(mask_rgb).save(target.with_name(f"{target.name}_mask.png"))
+    tinted.save(target.with_name(f"{target.name}_overlay.png"))
+
+
+def _areas(
+    image: Path, class_ids: NDArray[np.uint8], config: ServedConfig | Config
+) -> Iterator[tuple[str, str, int, str, int | str, str]]:
+    """A row for each class; the background's regions say nothing and are left empty."""
+    pixels = np.bincount(class_ids.ravel(), minlength=len(config.classes))
+    for class_id, (segmentation_class, count) in enumerate(zip(config.classes, pixels, strict=False)):
+        row = (str(image), segmentation_class.name, int(count), f"{count / class_ids.size:.6f}")
+        if class_id == features.BACKGROUND_ID:
+            yield (*row, "", "")
+        else:
+            boxes = regions(class_ids, class_id)
+            yield (*row, len(boxes), "; ".join(" ".join(map(str, box)) for box in boxes))
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,181 @@
+"""index.html as text: self-contained, escaped, bounded, complete, and readable without seeing it."""
+
+import re
+import shutil
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from html_page import Page
+from PIL import Image
+
+from flexunet.core.config.whole import Config
+from flexunet.core.errors import UserError
+from flexunet.core.files import read_json
+from flexunet.reporting import files
+from flexunet.reporting.gallery import Predicted
+from flexunet.reporting.report import read_report, render_report, write_page
+
+Write = Callable[..., Path]
+
+
+def page_of(folder: Path) -> Page:
+    return Page(write_page(folder).read_text(encoding="utf-8"))
+
+
+def test_the_page_needs_no_other_file_and_no_network(tmp_path: Path, write_report_folder: Write) -> None:
+    page = page_of(write_report_folder(tmp_path))
+    references = [v for _, attributes in page.tags for k, v in attributes.items() if k in {"src", "href", "srcset"}]
+    assert all((reference or "").startswith(("data:image/", "#")) for reference in references)
+    assert len(page.all("img")) > 20 and not page.all("link")
+    assert "url(http" not in (tmp_path / files.PAGE).read_text()
+
+
+def test_each_picture_is_stored_once(tmp_path: Path, write_report_folder: Write) -> None:
+    page = page_of(write_report_folder(tmp_path))
+    panels = [image["src"] for image in page.all("img") if image["alt"] == "" and image.get("src")]
+    photos = [source for source in panels if (source or "").startswith("data:image/jpeg")]
+    assert len(photos) == 5 and len(panels) == 4 * 5
+
+
+def test_every_part_is_there_for_an_accepted_model(tmp_path: Path, write_report_folder: Write) -> None:
+    page = page_of(write_report_folder(tmp_path))
+    ids = {attributes.get("id") for _, attributes in page.tags}
+    links = {(a["href"] or "")[1:] for a in page.all("a")}
+    assert links <= ids and {"gate", "scores", "images", "mistakes", "training", "lineage"} <= links
+    for words in (
+        "Accepted: version 2",
+        "0.8000",
+        "95 % interval 0.7000 to 0.9000",
+        "+0.0500",
+        "5 groups of test images: below 50 the interval is rough",
+        "images with patches",
+        "epoch 20, kept",
+        "image/brightness moved",
+        "/runs/Trainer/model/9",
+        "12 ms median",
+        "b" * 64,
+        "split:train,num_files:1",
+        "train.epochs",
+    ):
+        assert words in page.text, words
+
+
+def test_a_refused_model_has_the_same_page_and_the_reasons_come_first(
+    tmp_path: Path, write_report_folder: Write
+) -> None:
+    page = page_of(write_report_folder(tmp_path, blessed=False))
+    first = page.text[: page.text.index("Foreground Dice")]
+    assert "Refused by the gate" in first and "its lower end must be at least 0.9900" in first
+    assert len(page.all("article")) == 5
+    assert "failed" in page.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "serving", "title"),
+    [
+        ({"pushed_version": None}, {"blessed": False, "problems": ["too slow"]}, "Refused by the serving validator"),
+        ({"pushed_version": None}, {"rolled_back": 2}, "Accepted, but rolled back as version 2"),
+        ({"blessed": False, "pushed_version": 2}, {}, "Refused by the gate, pushed all the same as version 2"),
+        ({"pushed_version": None}, {}, "Accepted by the gate"),
+    ],
+)
+def test_the_title_says_what_happened(
+    tmp_path: Path, write_report_folder: Write, changes: dict[str, Any], serving: dict[str, Any], title: str
+) -> None:
+    write_report_folder(tmp_path, **changes)
+    known = read_json(tmp_path / files.SERVING_FILE)
+    files.write_json(tmp_path / files.SERVING_FILE, {**known, **serving})
+    page = write_page(tmp_path).read_text()
+    assert f"<h1>{title}</h1>" in page and f"<title>{title}" in page
+
+
+def test_the_page_can_be_read_without_seeing_it(tmp_path: Path, write_report_folder: Write) -> None:
+    page = page_of(write_report_folder(tmp_path))
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert all("alt" in image for image in page.all("img"))
+    assert all(header.get("scope") in {"col", "row"} for header in page.all("th"))
+    assert all(svg.get("aria-label") or svg.get("aria-hidden") for svg in page.all("svg"))
+    assert all(button.get("aria-label") or button.get("data-do") for button in page.all("button"))
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert all(a["aria-labelledby"] in ids for _, a in page.tags if "aria-labelledby" in a)
+    assert page.all("html")[0]["lang"] == "en"
+    assert any(p.get("aria-live") == "polite" for p in page.all("p"))
+
+
+def test_names_are_shown_and_never_run(tmp_path: Path, write_report_folder: Write) -> None:
+    evil = '<img src=x onerror="alert(1)">"\'</script><script>alert(2)</script>'
+    ids = np.ones((8, 8), np.uint8)
+    Image.new("RGB", (8, 8)).save(tmp_path / "p.png")
+    image = Predicted(["worst"], evil, 0.5, (tmp_path / "p.png").read_bytes(), ids, ids)
+    page = page_of(write_report_folder(tmp_path / "r", images=[image]))
+    assert len(page.all("script")) == 1
+    assert not any("onerror" in attributes for _, attributes in page.tags)
+    assert evil in page.text
+
+
+def test_the_same_report_gives_the_same_bytes(tmp_path: Path, write_report_folder: Write) -> None:
+    folder = write_report_folder(tmp_path)
+    assert render_report(read_report(folder)) == render_report(read_report(folder))
+
+
+def test_three_hundred_noisy_images_stay_below_fifteen_megabytes(tmp_path: Path, write_report_folder: Write) -> None:
+    """As many as `gate.listed_images` can ask for, of noise, which compresses least."""
+    generator = np.random.default_rng(0)
+    Image.fromarray(generator.integers(0, 256, (160, 160, 3)).astype(np.uint8)).save(tmp_path / "p.png")
+    encoded = (tmp_path / "p.png").read_bytes()
+    ids = generator.integers(0, 4, (160, 160)).astype(np.uint8)
+    images = [Predicted(["worst"], str(i), 0.5, encoded, ids, ids[::-1]) for i in range(300)]
+    write_report_folder(tmp_path / "r", images=images)
+    assert write_page(tmp_path / "r").stat().st_size < 15_000_000
+
+
+def test_many_classes_do_not_make_the_page_large(
+    tmp_path: Path, write_report_folder: Write, make_config: Callable[..., Config]
+) -> None:
+    """Of 200 classes the confusion has those that are mistaken most."""
+    classes = [{"name": f"class {i:03}", "color": [i, 255 - i, 7]} for i in range(200)]
+    folder = write_report_folder(tmp_path, config=make_config(classes=classes), images=[])
+    details = read_json(folder / files.DETAILS_FILE)
+    details["confusion"][150][3] = 10_000
+    files.write_json(folder / files.DETAILS_FILE, details)
+    page = page_of(folder)
+    assert (folder / files.PAGE).stat().st_size < 2_000_000
+    assert "Not shown: 176 classes with fewer mistaken pixels" in page.text
+    table = page.text[page.text.index("Confusion") : page.text.index("Calibration")]
+    assert "class 150" in table and "class 003" in table and "class 199" not in table
+
+
+def test_a_report_with_nothing_but_scores_still_has_a_page(
+    tmp_path: Path, write_report_folder: Write, make_config: Callable[..., Config]
+) -> None:
+    """A model that gives no numbers, records made elsewhere, a training without history."""
+    folder = write_report_folder(
+        tmp_path, images=[], baseline=None, foreground_dice=None, foreground_dice_interval=None
+    )
+    for name in (files.DATA_FILE, files.SERVING_FILE):
+        (folder / name).unlink()
+    shutil.rmtree(folder / files.TRAINING_FOLDER)
+    details = read_json(folder / files.DETAILS_FILE)
+    files.write_json(
+        folder / files.DETAILS_FILE, {**details, "confusion": None, "reliability": [], "baseline": None, "warnings": []}
+    )
+    page = page_of(folder)
+    assert "no other comparable model was pushed" in page.text
+    assert "no test image has a defect or a false alarm" in page.text
+    assert page.text.count("the model gave no numbers") == 2
+    assert "No history was found" in page.text and "Not examined" in page.text
+    assert not page.all("dialog") and not page.all("article")
+
+
+def test_a_report_of_an_earlier_version_is_the_users_to_repeat(tmp_path: Path, write_report_folder: Write) -> None:
+    folder = write_report_folder(tmp_path)
+    (folder / files.LINEAGE_FILE).unlink()
+    with pytest.raises(UserError, match=r"no lineage.json, expected the report of a run of this version: run it again"):
+        write_page(folder)

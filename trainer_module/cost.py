@@ -1,0 +1,133 @@
+"""What a model costs: layers, parameters, multiply-accumulates, activation memory, and a diagram of its levels."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import keras
+
+from flexunet.core.config.train import TrainerConfig
+from flexunet.core.errors import UserError
+from trainer_module.model import Level, build_model, levels
+
+DIAGRAM_SUFFIXES: Final = (".png", ".svg", ".pdf")
+_FLOAT_BYTES: Final = 4
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One layer; multiply-accumulates and outputs are for one image."""
+
+    name: str
+    kind: str
+    output_shape: tuple[int, ...]
+    parameters: int
+    multiply_accumulates: int
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the layer gives."""
+        return math.prod(self.output_shape)
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """A whole model: multiply-accumulates are for one image, activations for a training step of `batch_size` images."""
+
+    parameters: int
+    multiply_accumulates: int
+    activation_bytes: int
+    batch_size: int
+    layers: tuple[LayerCost, ...]
+
+
+def model_cost(config: TrainerConfig, batch_size: int) -> ModelCost:
+    """What the model of a configuration costs, found by building it."""
+    model = build_model(config.image.height, config.image.width, len(config.classes), config.model, config.train.seed)
+    costs = layer_costs(model)
+    operations = sum(cost.multiply_accumulates for cost in costs)
+    return ModelCost(model.count_params(), operations, activation_bytes(costs, batch_size), batch_size, tuple(costs))
+
+
+def layer_costs(model: keras.Model) -> list[LayerCost]:
+    """The layers in order; only convolutions are counted as multiply-accumulates, the rest is a hundredth of them."""
+    return [
+        LayerCost(
+            layer.name,
+            type(layer).__name__,
+            tuple(layer.output.shape[1:]),
+            layer.count_params(),
+            _multiply_accumulates(layer),
+        )
+        for layer in model.layers
+        if not isinstance(layer, keras.layers.InputLayer)
+    ]
+
+
+def activation_bytes(costs: Sequence[LayerCost], batch_size: int) -> int:
+    """What a training step keeps for its backward pass: the float32 outputs of all layers, for the whole batch."""
+    return sum(cost.outputs for cost in costs) * batch_size * _FLOAT_BYTES
+
+
+def _multiply_accumulates(layer: Any) -> int:
+    if isinstance(layer, keras.layers.Conv2DTranspose):
+        height, width, channels = layer.input.shape[1:]
+        return height * width * channels * layer.filters * math.prod(layer.kernel_size)
+    if isinstance(layer, keras.layers.Conv2D):
+        height, width, filters = layer.output.shape[1:]
+        return height * width * filters * layer.input.shape[-1] * math.prod(layer.kernel_size)
+    return 0
+
+
+def draw_diagram(config: TrainerConfig, path: Path) -> None:
+    """Draws the U: a box for each double convolution with filters, kernel, dilation and dropout, skips as arrows.
+
+    Raises:
+      UserError: the suffix of `path` is none of DIAGRAM_SUFFIXES.
+    """
+    if path.suffix not in DIAGRAM_SUFFIXES:
+        raise UserError(f"--diagram {path}: expected a file that ends in one of {', '.join(DIAGRAM_SUFFIXES)}")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    found = levels(config.model)
+    figure = Figure(figsize=(11, 1.1 * len(found) + 1), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.axis("off")
+    *upper, bridge = found
+    for level in upper:
+        lowest = level is upper[-1]
+        for side in (-1, 1):
+            _box(axes, 1.6 * side, level, config)
+            above = (1.6 * side, -level.index - 0.3)
+            below = (0.75 * side, 0.1 - bridge.index) if lowest else (1.6 * side, -level.index - 0.7)
+            _arrow(axes, *((above, below) if side < 0 else (below, above)))
+        _arrow(axes, (-0.75, -level.index), (0.75, -level.index), "skip")
+    _box(axes, 0, bridge, config)
+    axes.text(-1.6, 0.6, f"image {config.image.height}x{config.image.width}x3", ha="center")
+    axes.text(1.6, 0.6, f"{config.model.head}: {', '.join(c.name for c in config.classes)}", ha="center")
+    axes.set(xlim=(-2.6, 2.6), ylim=(-bridge.index - 0.5, 0.8))
+    figure.savefig(path)
+
+
+def _box(axes: Any, x: float, level: Level, config: TrainerConfig) -> None:
+    height, width = config.image.height >> level.index, config.image.width >> level.index
+    details = f"{level.kernel}x{level.kernel} kernel, dilation {level.dilation}, dropout {level.dropout:.2g}"
+    axes.text(
+        x,
+        -level.index,
+        f"{height}x{width}x{level.filters}\n{details}",
+        ha="center",
+        va="center",
+        fontsize=9,
+        bbox={"boxstyle": "round", "facecolor": "#e8eef7", "edgecolor": "#3b5b92"},
+    )
+
+
+def _arrow(axes: Any, start: tuple[float, float], end: tuple[float, float], label: str = "") -> None:
+    axes.annotate("", xy=end, xytext=start, arrowprops={"arrowstyle": "->", "color": "#3b5b92"})
+    if label:
+        axes.text((start[0] + end[0]) / 2, start[1] + 0.08, label, ha="center", fontsize=8, color="#3b5b92")
