@@ -16,10 +16,10 @@ IMAGES ?= $(error name a folder of images and masks: make $(MAKECMDGOALS) IMAGES
 demo: setup ## The whole pipeline on generated steel surfaces
 	$(RUN)flexunet demo
 
-test: setup ## All tests that need PyPI only; prints the ten slowest
+test: setup ## The tests that need PyPI only and minutes; prints the ten slowest
 	$(RUN)python -m pytest -m "not downloads and not slow" --durations=10
 
-test-all: setup ## Also tests that need Debian packages or downloads
+test-all: setup ## Also the slow ones, and those that need Debian packages or downloads
 	$(RUN)python -m pytest --durations=10
 
 lint: setup ## Style, types, layers, the documentation, and that lock and requirements agree

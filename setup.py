@@ -1,23 +1,11 @@
-"""Packages and the entry point; Apache Beam's --setup_file ships this to workers. The rest is in pyproject.toml."""
+"""The packages of the wheel: the library and its command; training is run from a checkout or the image.
+
+`pipeline`, `components` and the others are common names, and a wheel would put them over a user's own packages.
+"""
 
 from setuptools import find_packages, setup
 
 setup(
-    packages=find_packages(
-        include=[
-            f"{name}{suffix}"
-            for name in (
-                "pipeline",
-                "dataset",
-                "transform_module",
-                "trainer_module",
-                "components",
-                "serving",
-                "reporting",
-            )
-            for suffix in ("", ".*")
-        ]
-    ),
-    package_data={"pipeline": ["configs/*.toml"], "dataset": ["templates/*"], "reporting": ["templates/*"]},
-    entry_points={"console_scripts": ["flexunet = flexunet.cli.main:main"]},
+    packages=find_packages(include=["flexunet", "flexunet.*"]),
+    package_data={"flexunet": ["py.typed", "core/config/presets/*.toml", "reporting/templates/*"]},
 )

@@ -8,14 +8,14 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import click
 from rich.console import Console
 from rich.table import Table
 
+from flexunet.cli.command import walk
 from flexunet.cli.main import cli
 
 ROUNDS: Final = 5
@@ -25,7 +25,7 @@ BOUND_SECONDS: Final = 1.0
 def main() -> None:
     """Prints a line for each command; raises if one takes too long."""
     program = shutil.which("flexunet", path=str(Path(sys.executable).parent)) or "flexunet"
-    commands = {" ".join(["flexunet", *path, "--help"]): [program, *path, "--help"] for path in paths(cli)}
+    commands = {" ".join(["flexunet", *path, "--help"]): [program, *path, "--help"] for path, _ in walk(cli)}
     commands = {"python -c pass": [sys.executable, "-c", "pass"], **commands}
     seconds: dict[str, list[float]] = {name: [] for name in commands}
     # By turns: what else the machine does then strikes all of them alike.
@@ -37,16 +37,6 @@ def main() -> None:
     slow = [name for name, median in medians.items() if median > BOUND_SECONDS]
     if slow:
         raise SystemExit(f"above {BOUND_SECONDS:g} s: {', '.join(slow)}")
-
-
-def paths(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The group itself and every command below it."""
-    yield path
-    for name, command in sorted(group.commands.items()):
-        if isinstance(command, click.Group):
-            yield from paths(command, (*path, name))
-        else:
-            yield (*path, name)
 
 
 def timed(command: Sequence[str]) -> float:

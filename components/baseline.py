@@ -13,7 +13,14 @@ from tfx.dsl.components.common import resolver
 from tfx.dsl.io import fileio
 from tfx.types import Artifact
 
-from flexunet.history.pushes import PUSHED, PUSHED_COMPARABLE, PUSHED_MODEL_ID, RESTORED_AT, ROLLED_BACK, last_pushed
+from flexunet.history.pushes import (
+    PUSHED,
+    PUSHED_COMPARABLE,
+    PUSHED_MODEL_ID,
+    RESTORED_MILLISECONDS,
+    ROLLED_BACK,
+    last_pushed,
+)
 
 logger = logging.getLogger("flexunet.baseline")
 
@@ -53,7 +60,7 @@ class LatestPushedModel(resolver.ResolverStrategy):
 
 def _last_pushed(push: Artifact) -> tuple[int, int]:
     created = push.mlmd_artifact.create_time_since_epoch
-    return last_pushed(push.id, created, push.get_int_custom_property(RESTORED_AT))
+    return last_pushed(push.id, created, push.get_int_custom_property(RESTORED_MILLISECONDS))
 
 
 def is_there(model: Artifact | None) -> bool:

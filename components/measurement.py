@@ -204,7 +204,8 @@ def measure_image(outputs: Mapping[str, Any], metadata: Mapping[str, str], setti
     """From one row of the `evaluate` signature's outputs and the record's metadata columns."""
     num_classes = len(settings.classes)
     truth, predicted = (_decode(outputs[key]) for key in (features.OUTPUT_TRUTH_PNG, features.OUTPUT_PREDICTED_PNG))
-    defects = find_defects(truth, predicted, num_classes, settings.gate)
+    gate = settings.gate
+    defects = find_defects(truth, predicted, num_classes, gate.defect_overlap, gate.false_alarm_share)
     kinds = [c.name for c, number in zip(settings.classes, defects.present, strict=True) if number]
     return ImageResult(
         image_id=_text(outputs[features.OUTPUT_IMAGE_ID]),

@@ -17,7 +17,8 @@ from tfx.types.standard_component_specs import MODEL_KEY, PUSHED_MODEL_KEY
 from components import gate
 from components.mirror import mirror_version, newest_mirrored
 from flexunet.core.config.gate import GateSettings
-from flexunet.history.pushes import ACCEPTED_REFUSED, PUSHED_COMPARABLE, PUSHED_MODEL_ID, PUSHED_SHA256
+from flexunet.core.features import ACCEPTED_REFUSED
+from flexunet.history.pushes import PUSHED_COMPARABLE, PUSHED_MODEL_ID, PUSHED_SHA256
 from flexunet.serving.versions import (
     Keeping,
     content_hash,

@@ -25,11 +25,12 @@ from components.mask_validator import VALIDATION_FILE
 from flexunet.core import features
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.train import TrainerConfig
-from flexunet.reporting import files
+from flexunet.core.files import write_json
+from flexunet.core.libraries import LIBRARIES
+from flexunet.core.root import ReportFolder
 from flexunet.reporting.gallery import Predicted, write_gallery
 from flexunet.serving.exported import exported_part
 from flexunet.serving.versions import content_hash
-from pipeline.fingerprint import LIBRARIES
 from trainer_module.cost import activation_bytes, draw_diagram, layer_costs
 from trainer_module.model import build_model
 
@@ -44,7 +45,7 @@ def export_config(model: Path) -> TrainerConfig:
 
 
 def draw_gallery(
-    folder: Path,
+    folder: ReportFolder,
     listed: dict[str, list[dict[str, Any]]],
     model: Path,
     examples: Artifact,
@@ -53,7 +54,7 @@ def draw_gallery(
     """Predicts the listed images of `test` again, through the exported graph, and writes them to `folder`.
 
     Args:
-      folder: gets the gallery.
+      folder: of the report, gets the gallery.
       listed: worst, median and best to `{id, dice}` each.
       model: a SavedModel of this project.
       examples: records with the split `test`.
@@ -84,19 +85,19 @@ def data_facts(examples: Artifact, statistics: Artifact, validation: Artifact, d
     }
 
 
-def write_model(folder: Path, model: Path) -> None:
+def write_model(folder: ReportFolder, model: Path) -> None:
     """Layers with their costs, and the diagram."""
     config = export_config(model)
     network = build_model(config.image.height, config.image.width, len(config.classes), config.model, config.train.seed)
     costs = layer_costs(network)
-    draw_diagram(config, folder / files.DIAGRAM_FILE)
+    draw_diagram(config, folder.diagram)
     facts = {
         "parameters": network.count_params(),
         "multiply_accumulates": sum(cost.multiply_accumulates for cost in costs),
         "activation_bytes": activation_bytes(costs, config.train.batch_size),
         "layers": [{**vars(cost), "output_shape": list(cost.output_shape)} for cost in costs],
     }
-    files.write_json(folder / files.MODEL_FILE, facts)
+    write_json(folder.model, facts)
 
 
 def lineage_facts(

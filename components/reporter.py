@@ -17,6 +17,7 @@ from components.serving_validator import SERVING_FILE
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.errors import UserError
 from flexunet.core.features import (
+    ACCEPTED_REFUSED,
     ASSETS_EXTRA,
     EXPORTED_TRAINING,
     SPLIT_TEST,
@@ -24,16 +25,15 @@ from flexunet.core.features import (
     TRAINING_HISTORY,
     TRAINING_PREVIEWS,
 )
-from flexunet.core.files import read_json
-from flexunet.history.pushes import ACCEPTED_REFUSED
-from flexunet.reporting import files
+from flexunet.core.files import read_json, write_json
+from flexunet.core.root import HEADLINE_PROPERTIES, ReportFolder
 from flexunet.reporting.report import write_page
 
 FORMAT: Final = 1
 
 
 class Report(artifact.Artifact):
-    """A folder with `index.html` and what it is made of, which flexunet/reporting/files.py names."""
+    """A folder with `index.html` and what it is made of, which flexunet/core/root.py names."""
 
     TYPE_NAME = "SegmentationReport"
 
@@ -49,17 +49,17 @@ class Executor(base_executor.BaseExecutor):
         exported = _serving_path(inputs["model"])
         metrics = _metrics(inputs, evaluation, settings, exported)
         target = artifact_utils.get_single_instance(output_dict["report"])
-        directory = Path(target.uri)
-        write_report(directory, metrics, evaluation, settings)
-        copy_training(Path(inputs["model_run"].uri), directory / files.TRAINING_FOLDER)
-        shutil.copyfile(Path(inputs["infra_blessing"].uri) / SERVING_FILE, directory / files.SERVING_FILE)
-        self._write_parts(directory, inputs, evaluation, settings, exported)
-        write_page(directory)
+        folder = ReportFolder(Path(target.uri))
+        write_report(folder.path, metrics, evaluation, settings)
+        copy_training(Path(inputs["model_run"].uri), folder.training)
+        shutil.copyfile(Path(inputs["infra_blessing"].uri) / SERVING_FILE, folder.serving)
+        self._write_parts(folder, inputs, evaluation, settings, exported)
+        write_page(folder)
         _leave_headline(target, metrics)
 
     def _write_parts(
         self,
-        directory: Path,
+        folder: ReportFolder,
         inputs: dict[str, Artifact],
         evaluation: gate.Evaluation,
         settings: GateSettings,
@@ -68,12 +68,12 @@ class Executor(base_executor.BaseExecutor):
         examples = inputs["examples"]
         run = self._context.pipeline_run_id if self._context else None
         lineage = report_parts.lineage_facts(inputs["model"], exported, examples, settings, run)
-        files.write_json(directory / files.LINEAGE_FILE, lineage)
+        write_json(folder.lineage, lineage)
         data = report_parts.data_facts(examples, inputs["statistics"], inputs["validation"], inputs["drift"])
-        files.write_json(directory / files.DATA_FILE, data)
-        report_parts.write_model(directory, exported)
+        write_json(folder.data, data)
+        report_parts.write_model(folder, exported)
         images = evaluation.details["images"]
-        report_parts.draw_gallery(directory / files.GALLERY_FOLDER, images, exported, examples, settings)
+        report_parts.draw_gallery(folder, images, exported, examples, settings)
 
 
 def make_metrics(
@@ -109,8 +109,9 @@ def training_facts(model: Path) -> dict[str, Any]:
 def write_report(directory: Path, metrics: dict[str, Any], evaluation: gate.Evaluation, settings: GateSettings) -> None:
     """Writes `metrics.json` and `details.json`."""
     directory.mkdir(parents=True, exist_ok=True)
-    files.write_json(directory / files.METRICS_FILE, metrics)
-    files.write_json(directory / files.DETAILS_FILE, gate.details_json(evaluation, settings))
+    folder = ReportFolder(directory)
+    write_json(folder.metrics, metrics)
+    write_json(folder.details, gate.details_json(evaluation, settings))
 
 
 def copy_training(model_run: Path, directory: Path) -> None:
@@ -171,7 +172,7 @@ def _leave_headline(target: Artifact, metrics: dict[str, Any]) -> None:
     """In ML Metadata, where it outlives the folder: `flexunet runs` lists it after `flexunet clean`."""
     lower, upper = metrics["foreground_dice_interval"] or (None, None)
     values = (metrics["foreground_dice"], lower, upper, metrics["examples"])
-    for name, value in zip(files.HEADLINE_PROPERTIES, values, strict=True):
+    for name, value in zip(HEADLINE_PROPERTIES, values, strict=True):
         if value is not None:
             target.set_float_custom_property(name, float(value))
 

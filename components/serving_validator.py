@@ -22,8 +22,7 @@ from tfx.types import Artifact, artifact_utils, component_spec, standard_artifac
 from tfx.utils import path_utils
 
 from flexunet.core.config.serving import ServingSettings
-from flexunet.core.features import SPLIT_TEST
-from flexunet.history.pushes import ACCEPTED_REFUSED
+from flexunet.core.features import ACCEPTED_REFUSED, SPLIT_TEST
 from flexunet.serving.c_api import save_arrays
 from flexunet.serving.wire import as_strings
 from transform_module.images import decode_image

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import click
 
+from flexunet.cli.command import walk
 from flexunet.cli.main import cli
 from flexunet.core.config.data import SchemaConfig, TransformConfig
 from flexunet.core.config.gate import GateSettings
@@ -140,19 +141,9 @@ def commands() -> Iterator[str]:
         "\nWith `--json`, stdout is one JSON document and what is else told goes to stderr; a refused model's is "
         "printed all the same. Where no terminal is, tables have no rules and nothing moves.\n"
     )
-    for path, command in leaves(cli):
-        yield from _command(path, command)
-
-
-def leaves(
-    group: click.Group, path: tuple[str, ...] = ("flexunet",)
-) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Every command below a group, and below groups in it."""
-    for name, command in sorted(group.commands.items()):
-        if isinstance(command, click.Group):
-            yield from leaves(command, (*path, name))
-        else:
-            yield (*path, name), command
+    for path, command in walk(cli, ("flexunet",)):
+        if not isinstance(command, click.Group):
+            yield from _command(path, command)
 
 
 def _command(path: tuple[str, ...], command: click.Command) -> Iterator[str]:

@@ -1,17 +1,43 @@
-"""What `flexunet kubeflow compile` and `submit` do; flexunet/cli/main.py only reads their options."""
+"""`flexunet kubeflow compile` and `submit`."""
 
 import datetime
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import click
+
+from flexunet.cli.command import CommandGroup
 from flexunet.cli.console import NO_LOG, captured_output
-from flexunet.core.config.load import load_config
+from flexunet.cli.options import ACCEPT_REFUSED, CONFIG, FILE, SET
+from flexunet.core.errors import UserError
 
 
-def run_compile(config: str, overrides: Sequence[str], image: str, output: Path) -> None:
-    """`flexunet kubeflow compile`."""
+@click.group(cls=CommandGroup)
+def kubeflow() -> None:
+    """Compiles the same pipeline for Kubeflow Pipelines, and runs it there: docs/how-to/kubeflow.md.
+
+    Examples:
+      flexunet kubeflow compile --config mine.toml --image registry.example/flexunet:1 --output package.yaml
+      flexunet kubeflow submit package.yaml --host http://localhost:8080
+    """
+
+
+@kubeflow.command("compile")
+@CONFIG
+@SET
+@click.option("--image", required=True, metavar="I", help="Image of kubeflow/Dockerfile, where the cluster finds it.")
+@click.option("--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="YAML file to write.")
+def kubeflow_compile(config: str, overrides: tuple[str, ...], image: str, output: Path) -> None:
+    """Writes the package for Kubeflow Pipelines 2.
+
+    Examples:
+      flexunet kubeflow compile --config mine.toml --image registry.example/flexunet:1 --output package.yaml
+    """
+    from flexunet.core.config.load import load_config
+
     loaded = load_config(config, overrides)
+    if not output.parent.is_dir():
+        raise UserError(f"{output.parent}: no such folder, expected one for {output.name}: make it, or name another")
     with captured_output(NO_LOG) as console:
         from kubeflow.package import Package, node_graph, write_package
 
@@ -20,7 +46,23 @@ def run_compile(config: str, overrides: Sequence[str], image: str, output: Path)
         console.print(f"{output}: {len(package.upstream)} nodes, prepare and verdict, in the image {image}")
 
 
-def run_submit(
+@kubeflow.command("submit")
+@click.argument("package", type=FILE)
+@click.option("--host", required=True, envvar="KF_PIPELINES_ENDPOINT", metavar="URL", help="Kubeflow Pipelines.")
+@click.option("--namespace", metavar="NAME", help="Of your profile, where Kubeflow has several users.")
+@click.option("--experiment", default="flexunet", show_default=True, help="Groups runs on Kubeflow's pages.")
+@click.option("--service-account", metavar="NAME", help="Who the run's pods are.  [default: as in the package]")
+@click.option("--name", help="Of the run.  [default: the date and time]")
+@click.option("--data", help="Records, below the volume's mount path.  [default: as in the package]")
+@click.option(
+    "--span", type=click.IntRange(min=1), metavar="N", help="The newest span to read.  [default: the newest there is]"
+)
+@SET
+@ACCEPT_REFUSED
+@click.option("--schedule", metavar="CRON", help="Runs again and again instead: seconds first, such as '0 0 3 * * *'.")
+@click.option("--wait/--no-wait", default=True, help="Follows the run to its verdict.")
+@click.option("--poll-seconds", default=5.0, show_default=True, type=click.FloatRange(min=0.1), help="While it waits.")
+def kubeflow_submit(
     package: Path,
     host: str,
     namespace: str | None,
@@ -32,24 +74,29 @@ def run_submit(
     poll_seconds: float,
     **parameters: Any,
 ) -> None:
-    """`flexunet kubeflow submit`."""
+    """Uploads PACKAGE, runs it and follows it; exits as `flexunet run` does: 2 and 4 if the model is refused.
+
+    Examples:
+      flexunet kubeflow submit package.yaml --host http://localhost:8080 --set train.epochs=20
+      flexunet kubeflow submit package.yaml --host http://localhost:8080 --schedule "0 0 3 * * *"
+    """
     with captured_output(NO_LOG) as console:
         from kubeflow import outcome, submit
 
         settings, names = submit.read_package(package)
         account = service_account or settings.service_account
-        kubeflow = submit.Kubeflow(submit.Target(host, namespace, experiment, account))
-        version = kubeflow.upload(package)
+        pipelines = submit.Kubeflow(submit.Target(host, namespace, experiment, account))
+        version = pipelines.upload(package)
         given = submit.run_parameters(**parameters)
         run_name = name or f"flexunet {datetime.datetime.now():%Y-%m-%d %H:%M:%S}"
         if schedule is not None:
-            console.print(kubeflow.link("recurringrun", kubeflow.schedule(version, run_name, given, schedule)))
+            console.print(pipelines.link("recurringrun", pipelines.schedule(version, run_name, given, schedule)))
             return
-        run_id = kubeflow.start(version, run_name, given)
-        link = kubeflow.link("runs", run_id)
+        run_id = pipelines.start(version, run_name, given)
+        link = pipelines.link("runs", run_id)
         console.print(link)
         if not wait:
             return
-        run = kubeflow.follow(run_id, names, console.print, poll_seconds)
+        run = pipelines.follow(run_id, names, console.print, poll_seconds)
         verdict = outcome.ended_verdict(run, names)
-        outcome.judge(run, names, kubeflow.log(run_id, verdict) if verdict else None, link, console.print)
+        outcome.judge(run, names, pipelines.log(run_id, verdict) if verdict else None, link, console.print)

@@ -28,7 +28,7 @@ from kubeflow.files import LONGEST_WAIT, Parameters, Run
 def main(config: str, nodes: str, run_id: str, data: str, span: int, overrides: str, accept_refused: str) -> None:
     """Makes everything ready for the nodes of one run."""
     from flexunet.core.lock import locked
-    from pipeline.cli.commands import check_data
+    from flexunet.dataset.compatible import check_data
 
     changes = _changes(overrides)
     loaded = config_from(json.loads(config), "the package's config", changes)

@@ -52,7 +52,7 @@ def _run(ir: Any, node: Any, database: Any, run: Run) -> Any:
     from flexunet.core.lock import locked
     from kubeflow.attempts import results
     from pipeline.dag import Paths
-    from pipeline.local import run_in_turn
+    from pipeline.run import run_in_turn
 
     serving = Path(Paths(data="", root=str(run.root)).serving)
     accepted_refused = run.read_parameters().accepted_refused

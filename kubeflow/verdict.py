@@ -24,8 +24,8 @@ def main(root: Path, run_id: str) -> None:
     from flexunet.core.lock import locked
     from kubeflow.attempts import all_results
     from kubeflow.database import open_database
-    from pipeline.cli.commands import print_outcome
-    from pipeline.local import publish_report
+    from pipeline.cli.outcome import print_outcome
+    from pipeline.run import publish_report
 
     results = all_results(ir, open_database(os.environ, ir, root))
     with locked(root, wait_seconds=LONGEST_WAIT):

@@ -29,6 +29,7 @@ from flexunet.core.config.section import part_of
 from flexunet.core.config.serving import ServingConfig, ServingSettings
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.whole import Config
+from flexunet.core.root import Root
 from flexunet.dataset.manifest import MANIFEST, newest_spans
 from pipeline.evaluation import make_eval_config
 from pipeline.fingerprint import code_fingerprint
@@ -47,13 +48,9 @@ class Paths:
     span: int | None = None
 
     @property
-    def serving(self) -> str:
-        """Where TF Serving looks for versions."""
-        return f"{self.root}/serving_model"
-
-    @property
-    def metadata(self) -> str:
-        return f"{self.root}/metadata.db"
+    def runs(self) -> Root:
+        """What lies where in `root`."""
+        return Root(Path(self.root))
 
 
 def create_pipeline(
@@ -133,7 +130,7 @@ def create_pipeline(
         custom_config={
             **_custom_config(part_of(config, TrainerConfig).model_dump_json(), RUN_FN, fingerprint),
             # Each run has a folder of its own; what a killed training resumes from must outlive it.
-            "checkpoints": f"{paths.root}/checkpoints",
+            "checkpoints": str(paths.runs.checkpoints),
         },
     )
     resolver = tfx.dsl.Resolver(
@@ -172,7 +169,7 @@ def create_pipeline(
             "baseline_model": resolver.outputs["model"],
             **({"server_blessing": servers[0].outputs["blessing"]} if servers else {}),
         },
-        directory=paths.serving,
+        directory=str(paths.runs.serving),
         comparable=_comparable(config),
         settings=settings.model_dump_json(),
         keep_versions=config.serving.keep_versions,
@@ -180,7 +177,7 @@ def create_pipeline(
         code=fingerprint([pusher.__name__]),
         accepted_refused=accepted_refused,
     ).with_id("Pusher")
-    reporter = reporter.Reporter(
+    report = reporter.Reporter(
         channels={
             "evaluation": evaluator.outputs["evaluation"],
             "model": trainer.outputs["model"],
@@ -215,7 +212,7 @@ def create_pipeline(
             serving,
             *servers,
             push,
-            reporter,
+            report,
         ],
         enable_cache=True,
         metadata_connection_config=metadata_connection,

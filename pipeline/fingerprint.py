@@ -1,8 +1,10 @@
 """A hash of the code that a node runs: its entry modules, what of ours they import, and the libraries' versions.
 
-TFX keys its cache on execution properties, and code that is imported by path is not among them.
+TFX keys its cache on execution properties, and code that is imported by path is not among them. What is hashed is what
+code means: a comment, a docstring, the description of a setting or a line break changes nothing.
 """
 
+import ast
 import functools
 import hashlib
 import importlib.metadata
@@ -13,25 +15,35 @@ from typing import Any
 
 import grimp
 
-# Their upgrade can change what a node gives; other libraries only carry data around.
-LIBRARIES = ("tensorflow", "keras", "tensorflow-transform", "tensorflow-model-analysis")
-PACKAGES = ("pipeline", "dataset", "transform_module", "trainer_module", "components", "serving", "reporting")
+from flexunet.core.libraries import LIBRARIES
+
+PACKAGES = ("flexunet", "transform_module", "trainer_module", "components", "pipeline")
 # What a package of templates holds is code as well.
 TEMPLATES = (".j2", ".css", ".js")
 
 
 def code_fingerprint(modules: Sequence[str]) -> str:
-    """sha256 over the source of `modules` and of what they import, in our packages; a missing module raises."""
-    graph = _import_graph()
-    needed = set(modules).union(*(graph.find_upstream_modules(module) for module in modules))
-    # Importing a.b runs a/__init__.py.
-    needed |= {module.rpartition(".")[0] for module in needed if "." in module}
+    """sha256 over what `modules` and the modules they import mean, in our packages; a missing module raises."""
     versions = [f"{library} {importlib.metadata.version(library)}" for library in LIBRARIES]
     digest = hashlib.sha256("\n".join(versions).encode())
-    for module in sorted(needed):
-        for path in _sources(module):
-            digest.update(f"{module}/{path.name}".encode() + b"\0" + path.read_bytes() + b"\0")
+    for module in sorted(needed_modules(modules)):
+        digest.update(f"{module} {_meaning(module)}\n".encode())
     return digest.hexdigest()
+
+
+def needed_modules(modules: Sequence[str]) -> set[str]:
+    """`modules`, all of ours that they import, and the packages above those with what *they* import."""
+    graph = _import_graph()
+    needed: set[str] = set()
+    waiting = list(modules)
+    while waiting:
+        module = waiting.pop()
+        if module not in needed:
+            needed.add(module)
+            waiting += graph.find_upstream_modules(module)
+            # Importing a.b.c runs a/__init__.py and a/b/__init__.py.
+            waiting += [package] if (package := module.rpartition(".")[0]) else []
+    return needed
 
 
 @functools.cache
@@ -39,11 +51,34 @@ def _import_graph() -> Any:
     return grimp.build_graph(*PACKAGES, cache_dir=None)
 
 
-def _sources(module: str) -> list[Path]:
-    """The module's file; of a package also the templates beside it."""
+@functools.cache
+def _meaning(module: str) -> str:
+    """sha256 of the module's syntax tree; of a package also of the templates beside it."""
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         raise ValueError(f"{module} has no source file")
     source = Path(spec.origin)
+    tree = _WithoutWords().visit(ast.parse(source.read_bytes(), source))
+    digest = hashlib.sha256(ast.dump(tree).encode())
     beside = sorted(source.parent.iterdir()) if source.name == "__init__.py" else []
-    return [source, *(path for path in beside if path.suffix in TEMPLATES)]
+    for path in beside:
+        if path.suffix in TEMPLATES:
+            digest.update(f"{path.name}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+class _WithoutWords(ast.NodeTransformer):
+    """Leaves out docstrings, and the descriptions of settings, which only documentation and errors of schemas show."""
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                node.body = node.body[1:]
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        if isinstance(node.func, ast.Name) and node.func.id == "Field":
+            node.keywords = [keyword for keyword in node.keywords if keyword.arg != "description"]
+        return self.generic_visit(node)

@@ -4,16 +4,14 @@ import csv
 import logging
 import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from flexunet.cli.console import terminal
 from flexunet.core import features
 from flexunet.core.config.train import TrainConfig
+from flexunet.core.progress import Step, is_watched, tell
 from trainer_module.clock import Clock
 from trainer_module.optimization import CosineSchedule
 
@@ -54,31 +52,23 @@ class ProgressLine(keras.callbacks.Callback):
         )
 
 
-class ProgressBar(keras.callbacks.Callback):
-    """A bar over all steps, on a terminal: epoch, loss, foreground Dice, images per second, time left."""
+class StepTeller(keras.callbacks.Callback):
+    """Tells each step to whoever watches: epoch, loss, foreground Dice, images per second."""
 
-    def __init__(self, epochs: int, images_per_epoch: int, steps_per_epoch: int, console: Any) -> None:
+    TASK = "training"
+
+    def __init__(self, epochs: int, images_per_epoch: int, steps_per_epoch: int) -> None:
         super().__init__()
-        self._epochs, self._steps, self._batch = epochs, steps_per_epoch, images_per_epoch / steps_per_epoch
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=console, transient=True)
-        self._task = self._bar.add_task("training", total=epochs * steps_per_epoch)
-
-    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        self._bar.start()
+        self._epochs, self._steps, self._images = epochs, steps_per_epoch, images_per_epoch / steps_per_epoch
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._epoch = epoch
-        self._bar.update(self._task, completed=epoch * self._steps)
+        self._epoch, self._started = epoch, time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         loss, dice = (float((logs or {}).get(name, math.nan)) for name in ("loss", "foreground_dice"))
-        speed = (self._bar.tasks[0].speed or 0.0) * self._batch
-        what = f"epoch {self._epoch + 1}/{self._epochs}  loss {loss:.4f}  Dice {dice:.4f}  {speed:.0f} images/s"
-        self._bar.update(self._task, advance=1, description=what)
-
-    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        self._bar.stop()
+        speed = (batch + 1) * self._images / max(time.monotonic() - self._started, 1e-9)
+        words = f"epoch {self._epoch + 1}/{self._epochs}  loss {loss:.4f}  Dice {dice:.4f}  {speed:.0f} images/s"
+        tell(Step(self.TASK, self._epoch * self._steps + batch + 1, self._epochs * self._steps, words))
 
 
 class History(keras.callbacks.Callback):
@@ -135,7 +125,7 @@ class StopOnNan(keras.callbacks.Callback):
 def training_callbacks(
     config: TrainConfig, log_directory: Path, images_per_epoch: int, steps_per_epoch: int, clock: Clock
 ) -> list[Any]:
-    """Averaged weights, early stopping with the best ones, schedule, TensorBoard, CSV history, bar and lines.
+    """Averaged weights, early stopping with the best ones, schedule, TensorBoard, CSV history, steps and lines.
 
     Those before the others bring the weights into the model that the others measure.
     """
@@ -162,14 +152,6 @@ def training_callbacks(
         callbacks.append(CosineSchedule(config, steps_per_epoch, clock))
     if config.max_seconds is not None:
         callbacks.append(TimeLimit(config.max_seconds, clock))
-    console = terminal()
-    if console is not None:
-        callbacks.append(ProgressBar(config.epochs, images_per_epoch, steps_per_epoch, console))
+    if is_watched():
+        callbacks.append(StepTeller(config.epochs, images_per_epoch, steps_per_epoch))
     return callbacks
-
-
-def close_bars(callbacks: Sequence[Any]) -> None:
-    """Keras ends no callback of a training that raises: the terminal's cursor would stay hidden."""
-    for callback in callbacks:
-        if isinstance(callback, ProgressBar):
-            callback.on_train_end()

@@ -81,14 +81,19 @@ def _multiply_accumulates(layer: Any) -> int:
     return 0
 
 
+def check_diagram(path: Path) -> None:
+    """Raises UserError where the suffix of `path` is none of DIAGRAM_SUFFIXES."""
+    if path.suffix not in DIAGRAM_SUFFIXES:
+        raise UserError(f"--diagram {path}: expected a file that ends in one of {', '.join(DIAGRAM_SUFFIXES)}")
+
+
 def draw_diagram(config: TrainerConfig, path: Path) -> None:
     """Draws the U: a box for each double convolution with filters, kernel, dilation and dropout, skips as arrows.
 
     Raises:
       UserError: the suffix of `path` is none of DIAGRAM_SUFFIXES.
     """
-    if path.suffix not in DIAGRAM_SUFFIXES:
-        raise UserError(f"--diagram {path}: expected a file that ends in one of {', '.join(DIAGRAM_SUFFIXES)}")
+    check_diagram(path)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -14,9 +14,10 @@ from tfx import v1 as tfx
 
 from flexunet.core.config.data import SegmentationClass
 from flexunet.core.config.train import ModelConfig, TrainerConfig
+from flexunet.core.progress import Step, tell
 from flexunet.serving.exported import LENIENT, exported_part
 from trainer_module import data, devices, previews
-from trainer_module.callbacks import close_bars, training_callbacks
+from trainer_module.callbacks import StepTeller, training_callbacks
 from trainer_module.checkpoint import Checkpoint, checkpoint_key
 from trainer_module.clock import Clock
 from trainer_module.export import export_model, exported_weights
@@ -163,7 +164,7 @@ def _fit(
             verbose=0,
         )
     finally:
-        close_bars(callbacks)
+        tell(Step(StepTeller.TASK, 0, 0, ended=True))
         _remove(cache)
     return history.epoch[-1] + 1
 

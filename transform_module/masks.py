@@ -1,4 +1,4 @@
-"""RGB masks -> class ids inside a graph, by exact colour match (flexunet/core/palette.py does it on files, both ways)."""
+"""RGB masks -> class ids inside a graph, by exact colour match; flexunet/core/palette.py does it on files."""
 
 from collections.abc import Sequence
 

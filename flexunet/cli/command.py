@@ -1,13 +1,15 @@
-"""What all commands of `flexunet` share: --verbose, --json, examples in --help, a word about Ctrl-C."""
+"""What all commands of `flexunet` share: --verbose, examples in --help, a word about Ctrl-C, imports when they run."""
 
+import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import click
 
-from flexunet.cli.options import JSON, VERBOSE
-from flexunet.core.errors import Interrupted
+from flexunet.cli.checkout import missing_package
+from flexunet.cli.options import VERBOSE, noted
+from flexunet.core.errors import Interrupted, UserError
 
 _HEADING: Final = "Examples:"
 _EXAMPLES: Final = re.compile(r"^\s*Examples?:", re.MULTILINE)
@@ -56,6 +58,82 @@ class CommandGroup(click.Group):
 CommandGroup.group_class = CommandGroup
 
 
+class SectionedGroup(CommandGroup):
+    """The top of the command line: modules in sections, each imported when its command is looked at.
+
+    A module is named as its command is, and holds it under that name.
+
+    Args:
+      sections: modules by command, by the heading that they stand under in `--help`.
+    """
+
+    def __init__(self, *arguments: Any, sections: Mapping[str, Mapping[str, str]], **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        self._sections = sections
+        self._modules = {name: module for modules in sections.values() for name, module in modules.items()}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Those that are there: a wheel has no others."""
+        return [name for name, module in self._modules.items() if not missing_package(module)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports the command.
+
+        Raises:
+          UserError: it needs a checkout of the project.
+        """
+        module = self._modules.get(cmd_name)
+        if module is None:
+            return None
+        missing = missing_package(module)
+        if missing:
+            raise UserError(
+                f"flexunet {cmd_name} is not in the wheel: it needs {missing}/, "
+                "expected a checkout of the project or its image: run it there"
+            )
+        return getattr(importlib.import_module(module), cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the names to guess from."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.exceptions.NoSuchCommand as error:
+            raise click.exceptions.NoSuchCommand(args[0], possibilities=self._modules, ctx=error.ctx) from None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """A list for each section."""
+        available = set(self.list_commands(ctx))
+        width = max(map(len, self._modules))
+        for heading, modules in self._sections.items():
+            names = [name for name in modules if name in available]
+            rows = [(name.ljust(width), self._short_help(ctx, name, formatter.width - width - 6)) for name in names]
+            if rows:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
+        left_out = [name for name in self._modules if name not in available]
+        if left_out:
+            formatter.write_paragraph()
+            formatter.write_text(f"In a checkout of the project, or in its image, also: {', '.join(left_out)}.")
+
+    def _short_help(self, ctx: click.Context, name: str, width: int) -> str:
+        command = self.get_command(ctx, name)
+        return command.get_short_help_str(width) if command else ""
+
+
+def walk(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """A group and every command below it, each with the words that call it, those of `group` left out."""
+    yield path, group
+    context = click.Context(group)
+    for name in sorted(group.list_commands(context)):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from walk(command, (*path, name))
+        elif command:
+            yield (*path, name), command
+
+
 def split_examples(docstring: str) -> tuple[str, list[str]]:
     """The text before the examples, and a line for each of them."""
     text, *examples = _EXAMPLES.split(docstring, maxsplit=1)
@@ -70,22 +148,7 @@ def write_examples(examples: list[str], formatter: click.HelpFormatter) -> None:
             formatter.write(f"  {example}\n")
 
 
-def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds --json to a command that hands its result to `flexunet.cli.console.print_result`."""
-    return click.option(
-        "--json", is_flag=True, expose_value=False, callback=_noted(JSON), help="One JSON document on stdout."
-    )(function)
-
-
 def _verbose() -> click.Option:
     return click.Option(
-        ["-v", "--verbose"], is_flag=True, expose_value=False, callback=_noted(VERBOSE), help="Shows all logs."
+        ["-v", "--verbose"], is_flag=True, expose_value=False, callback=noted(VERBOSE), help="Shows all logs."
     )
-
-
-def _noted(key: str) -> Callable[[click.Context, click.Parameter, bool], None]:
-    def note(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-        if value:
-            context.meta[key] = True
-
-    return note

@@ -16,7 +16,9 @@ import click
 from rich.console import Console
 
 from flexunet.cli.options import JSON, VERBOSE, wanted
+from flexunet.core import progress
 from flexunet.core.errors import UserError
+from flexunet.core.progress import step_of
 
 LOGGER_NAME = "flexunet"
 # Commands without a run: what libraries print is dropped, exceptions still reach the terminal.
@@ -51,7 +53,7 @@ def captured_output(log_file: Path) -> Iterator[Console]:
             console = Console(file=terminal, highlight=False, markup=False, soft_wrap=True, width=width)
             handlers = _attach(console, log_file, verbose)
             try:
-                with _followed(log_file, console) if verbose else contextlib.nullcontext():
+                with _followed(log_file, console) if verbose else drawn_steps(console):
                     yield console
             finally:
                 _detach(handlers)
@@ -59,12 +61,6 @@ def captured_output(log_file: Path) -> Iterator[Console]:
                 for saved, target in zip(real, (1, 2), strict=True):
                     os.dup2(saved, target)
                     os.close(saved)
-
-
-def terminal() -> Console | None:
-    """The console inside `captured_output`, if it is a terminal: for the bars of code that TFX calls."""
-    handlers = [h for h in logging.getLogger(LOGGER_NAME).handlers if isinstance(h, _ConsoleHandler)]
-    return next((handler.console for handler in handlers if is_live(handler.console)), None)
 
 
 def is_live(console: Console) -> bool:
@@ -81,6 +77,56 @@ class _ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.console.print(self.format(record), soft_wrap=True)
+
+
+class _StepHandler(logging.Handler):
+    """Draws the steps that nodes tell as one bar a task, with the time left."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        # A tenth of a second of imports, for those who see a bar.
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress, self._tasks = Progress(*columns, console=console, transient=True), {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        step = step_of(record)
+        if step is None:
+            return
+        if step.ended:
+            self.end()
+            return
+        if step.task not in self._tasks:
+            self._progress.start()
+            self._tasks[step.task] = self._progress.add_task(step.task, total=step.total, completed=step.done)
+        self._progress.update(self._tasks[step.task], completed=step.done, description=step.words or step.task)
+
+    def end(self) -> None:
+        """Also for a task that raised: the terminal's cursor would stay hidden."""
+        self._progress.stop()
+        for task in self._tasks.values():
+            self._progress.remove_task(task)
+        self._tasks.clear()
+
+
+@contextlib.contextmanager
+def drawn_steps(console: Console) -> Iterator[None]:
+    """Steps become bars on a terminal; elsewhere nobody watches, and nobody tells."""
+    if not is_live(console):
+        yield
+        return
+    handler = _StepHandler(console)
+    progress.LOGGER.addHandler(handler)
+    progress.LOGGER.setLevel(logging.DEBUG)
+    progress.LOGGER.propagate = False
+    try:
+        yield
+    finally:
+        handler.end()
+        progress.LOGGER.removeHandler(handler)
+        progress.LOGGER.setLevel(logging.NOTSET)
+        progress.LOGGER.propagate = True
 
 
 @contextlib.contextmanager

@@ -1,12 +1,19 @@
-"""What `flexunet doctor` looks at."""
+"""`flexunet doctor`: what it looks at, and what it prints."""
 
 import importlib.metadata
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
+
+import click
+
+from flexunet.cli.command import Command
+from flexunet.cli.console import NO_LOG, captured_output, print_result
+from flexunet.cli.options import AS_JSON
+from flexunet.core.errors import UserError
 
 _GIB: Final = 2**30
 # The demo peaks at 1.7 GiB, 500 images of 512x512 at 1.7 too; a machine sold as 4 GB shows 3.8 GiB.
@@ -41,6 +48,32 @@ class Finding:
     found: str
     good: bool
     repair: str = ""
+
+
+@click.command(cls=Command)
+@AS_JSON
+def doctor() -> None:
+    """Checks this machine: versions, missing parts, memory, disk, GPU, and says what to do about each.
+
+    Examples:
+      flexunet doctor
+    """
+    from rich.text import Text
+
+    from flexunet.cli.tables import busy, make_table
+
+    with captured_output(NO_LOG) as console:
+        with busy(console, "looking"):
+            findings = check_machine()
+        table = make_table(console, "", "what", "found", "what to do")
+        for finding in findings:
+            mark = Text("ok", "green") if finding.good else Text("bad", "bold red")
+            table.add_row(mark, finding.what, finding.found, finding.repair)
+        console.print(table)
+    print_result([asdict(finding) for finding in findings])
+    bad = [finding for finding in findings if not finding.good]
+    if bad:
+        raise UserError("\n".join(f"{f.what}: {f.found}: {f.repair}" for f in bad))
 
 
 def check_machine() -> list[Finding]:

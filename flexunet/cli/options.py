@@ -1,14 +1,74 @@
-"""Options that commands have in common and that code far below asks for: click hands `meta` down from the command."""
+"""Options that commands have in common, and what code far below asks of them: click hands `meta` down."""
 
-from typing import Final
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
 
 import click
+from click.shell_completion import CompletionItem
 
 VERBOSE: Final = "flexunet.verbose"
 JSON: Final = "flexunet.json"
+
+FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
+PATH: Final = click.Path(path_type=Path)
 
 
 def wanted(option: str) -> bool:
     """Whether the command that runs was given VERBOSE or JSON."""
     context = click.get_current_context(silent=True)
     return bool(context and context.meta.get(option))
+
+
+def noted(key: str) -> Callable[[click.Context, click.Parameter, bool], None]:
+    """The callback of a flag that `wanted` asks for."""
+
+    def note(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+        if value:
+            context.meta[key] = True
+
+    return note
+
+
+def not_blank(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuses a reason that is empty: it stays on record."""
+    if value is not None and not value.strip():
+        raise click.BadParameter("empty, expected a reason that stays on record", context, parameter)
+    return value
+
+
+def _presets(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from flexunet.core.config.load import preset_names
+
+    names = [CompletionItem(name) for name in preset_names() if name.startswith(incomplete)]
+    # The shell completes files by itself when it is told their type.
+    return [*names, CompletionItem(incomplete, type="file")]
+
+
+def _settings(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    from flexunet.core.config.load import choices_of, key_names
+
+    key, equals, value = incomplete.partition("=")
+    if equals:
+        return [f"{key}={choice}" for choice in choices_of(key) if choice.startswith(value)]
+    return [f"{name}=" for name in key_names() if name.startswith(incomplete)]
+
+
+CONFIG: Final[Callable[..., Any]] = click.option(
+    "--config", required=True, metavar="C", help="TOML file, or the name of a preset.", shell_complete=_presets
+)
+SET: Final[Callable[..., Any]] = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="A.B=V",
+    help="Overrides a key of the config; may be given again.",
+    shell_complete=_settings,
+)
+ROOT: Final[Callable[..., Any]] = click.option("--root", required=True, type=PATH, help="Folder of the runs.")
+ACCEPT_REFUSED: Final[Callable[..., Any]] = click.option(
+    "--accept-refused", metavar="REASON", callback=not_blank, help="Pushes the model though the gate refuses it."
+)
+AS_JSON: Final[Callable[..., Any]] = click.option(
+    "--json", is_flag=True, expose_value=False, callback=noted(JSON), help="One JSON document on stdout."
+)

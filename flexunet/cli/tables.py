@@ -1,8 +1,7 @@
-"""How commands show what they found: tables, bars, scores, checks."""
+"""How commands show what they found: tables, bars, warnings, times."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -17,11 +16,11 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from flexunet.cli.console import is_live
-from pipeline.finder import LeftOut, left_out_words
+from flexunet.core.finder import LeftOut, left_out_words
 
 
 def make_table(console: Console, *columns: str, numbers: tuple[str, ...] = ()) -> Table:
@@ -30,6 +29,11 @@ def make_table(console: Console, *columns: str, numbers: tuple[str, ...] = ()) -
     for column in columns:
         table.add_column(column, justify="right" if column in numbers else "left")
     return table
+
+
+def copied_whole(name: str) -> Column:
+    """A column of what people copy from the terminal: it goes on in the next line instead of being cut."""
+    return Column(name, overflow="fold", min_width=26)
 
 
 @contextlib.contextmanager
@@ -57,67 +61,6 @@ def busy(console: Console, what: str) -> Iterator[None]:
         yield
 
 
-def print_scores(metrics: dict[str, Any], details: dict[str, Any], console: Console) -> None:
-    """Scores of each class, the headline with its interval, and what to be careful about."""
-    scores = ("dice", "iou", "precision", "recall")
-    heads = ("Dice", "IoU", "precision", "recall", "pixels")
-    table = make_table(console, "class", *heads, numbers=heads)
-    for name, row in metrics["classes"].items():
-        values = [_four(row[key]) for key in scores]
-        table.add_row(name, *values, "-" if row["pixels"] is None else f"{row['pixels']:,.0f}")
-    console.print(table)
-    ends = metrics["foreground_dice_interval"]
-    interval = f", 95 % interval {_four(ends[0])} to {_four(ends[1])}" if ends else ""
-    console.print(
-        f"foreground Dice {_four(metrics['foreground_dice'])}{interval} on {metrics['examples']} test images "
-        f"(pixel accuracy {_four(metrics['pixel_accuracy'])}, the seed's Dice {_four(metrics['seed_dice'])})"
-    )
-    found, alarms = metrics["defects"]["found_share"], metrics["defects"]["false_alarm_share"]
-    console.print(f"defects found {_four(found)}; false alarms on images without defect {_four(alarms)}")
-    for warning in details["warnings"]:
-        print_warning(warning, console)
-
-
-def print_ingested(done: Any, class_names: Sequence[str], console: Console) -> None:
-    """What was found in a source, `flexunet.dataset.ingest.Ingested`: layout, what was left out, images and pixels by split."""
-    manifest = done.manifest
-    console.print(done.layout.description)
-    print_left_out(done.layout.left_out, done.layout.files_read, console)
-    for note in manifest["notes"]:
-        print_warning(note, console)
-    for key, what in (("skipped", "skipped"), ("left_out", "left out")):
-        if manifest[key]:
-            console.print(f"{len(manifest[key])} {what}:")
-        for line in manifest[key]:
-            console.print(f"{what}: {line}")
-    for pair in manifest["duplicates"]["different_masks"]:
-        names, agreement = " and ".join(pair["images"]), pair["agreement"]
-        print_warning(f"{names} are one image, their masks agree by {agreement:.1%}", console)
-    figures = ("images", "groups", *class_names)
-    table = make_table(console, "split", *figures, numbers=figures)
-    for split, facts in manifest["splits"].items():
-        total = sum(facts["pixels"].values()) or 1
-        shares = [f"{facts['pixels'][name] / total:.2%}" for name in class_names]
-        table.add_row(split, str(facts["images"]), str(facts["groups"]), *shares)
-    console.print(table)
-    if manifest["leaking_groups"]:
-        print_warning(f"{manifest['leaking_groups']} groups are in more than one split: scores will flatter", console)
-    if done.version is None:
-        console.print("checked; nothing was written")
-    else:
-        console.print(f"records {'unchanged' if done.unchanged else 'written'}: {done.version}")
-
-
-def print_checks(metrics: dict[str, Any], details: dict[str, Any], console: Console) -> None:
-    """Each check of the gate in words; of a refused model also the images that it is worst on."""
-    for check in metrics["gate"]:
-        verdict = ("passed", "green") if check["passed"] else ("FAILED", "bold red")
-        console.print(Text.assemble(verdict, f": {check['words']}"))
-    if not metrics["blessed"] and details["images"]["worst"]:
-        worst = ", ".join(f"{image['id']} (Dice {image['dice']:.4f})" for image in details["images"]["worst"])
-        console.print(f"worst images: {worst}")
-
-
 def print_left_out(left_out: Sequence[LeftOut], read: int, console: Console) -> None:
     """How many files of a folder were not read, and why; nothing where all were."""
     words = left_out_words(left_out, read)
@@ -128,11 +71,6 @@ def print_left_out(left_out: Sequence[LeftOut], read: int, console: Console) -> 
 def print_warning(words: str, console: Console) -> None:
     """A line that begins with `warning:`."""
     console.print(Text.assemble(("warning", "yellow"), f": {words}"))
-
-
-def failures(metrics: dict[str, Any]) -> str:
-    """The failed checks in one line."""
-    return "; ".join(check["words"] for check in metrics["gate"] if not check["passed"])
 
 
 def quantiles(seconds: Sequence[float]) -> dict[str, float]:
@@ -151,7 +89,8 @@ def quantile_words(seconds: Sequence[float]) -> str:
     return f"p50 {found['p50_ms']:.0f} ms, p95 {found['p95_ms']:.0f} ms" if found else "no answer yet"
 
 
-def _four(value: float | None) -> str:
+def four_digits(value: float | None) -> str:
+    """A score; a dash for what is undefined."""
     return "-" if value is None else f"{value:.4f}"
 
 

@@ -1,4 +1,4 @@
-"""Errors that end a command; flexunet/cli/main.py maps each to its exit code."""
+"""Errors that end a command; each knows the exit code of the contract."""
 
 from typing import ClassVar, Final
 
@@ -7,28 +7,42 @@ _ASSERTION: Final = "assertion failed:"
 _LONGEST_LINE: Final = 1000
 
 
-class UserError(Exception):
-    """The user's mistake: one line that says what, where, what was expected and how to repair it. Exit code 1."""
+class CommandError(Exception):
+    """Ends a command: its message is what the user reads, `exit_code` what the shell gets."""
+
+    exit_code: ClassVar[int]
 
 
-class NodeFailed(Exception):
-    """A node of the pipeline raised. Exit code 3."""
+class UserError(CommandError):
+    """The user's mistake: one line that says what, where, what was expected and how to repair it."""
+
+    exit_code = 1
 
 
-class ModelRefused(Exception):
-    """The gate refused the model: its message begins with WORDS. Exit code 2."""
+class ModelRefused(CommandError):
+    """The gate refused the model: its message begins with WORDS."""
 
+    exit_code = 2
     WORDS: ClassVar = "the gate refused the model"
 
 
-class ServingRefused(Exception):
-    """The serving validator refused the model: its message begins with WORDS. Exit code 4."""
+class NodeFailed(CommandError):
+    """A node of the pipeline raised."""
 
+    exit_code = 3
+
+
+class ServingRefused(CommandError):
+    """The serving validator refused the model: its message begins with WORDS."""
+
+    exit_code = 4
     WORDS: ClassVar = "the serving validator refused the model"
 
 
-class Interrupted(Exception):
-    """The user stopped a command; says what is left of it. Exit code 130."""
+class Interrupted(CommandError):
+    """The user stopped a command; says what is left of it."""
+
+    exit_code = 130
 
 
 def last_line(error: BaseException) -> str:

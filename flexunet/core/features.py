@@ -69,6 +69,10 @@ EXPORTED_PROVENANCE: Final = "provenance.json"
 EXPORTED_WARMUP: Final = "tf_serving_warmup_requests"
 EXPORTED_BATCHING: Final = "batching_params.pbtxt"
 
+# Why a person had a model pushed that the gate refused: a parameter of nodes, a property of the push in ML Metadata, a
+# key of provenance.json.
+ACCEPTED_REFUSED: Final = "accepted_refused"
+
 # What a training leaves beside its model, for TensorBoard and the report.
 TRAINING_HISTORY: Final = "history.csv"
 TRAINING_PREVIEWS: Final = "previews"

@@ -28,3 +28,13 @@ def replace_file(path: Path, content: bytes) -> None:
     aside = path.with_name(f"{path.name}.incomplete")
     aside.write_bytes(content)
     aside.replace(path)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes by one rename; what is no Unicode, as file names may be, is escaped."""
+    replace_file(path, text.encode(errors="backslashreplace"))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes by one rename; JSON has no NaN, and one raises ValueError."""
+    replace_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -1,16 +1,56 @@
-"""Defects instead of pixels: which regions of the truth a prediction found, and whether it raised a false alarm."""
+"""Defects instead of pixels: connected regions, and when a defect counts as found.
 
-from typing import NamedTuple
+Pixels that touch at a corner belong together: thin scratches run diagonally.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from flexunet.core.config.gate import GateConfig
 from flexunet.core.features import BACKGROUND_ID, IGNORE_ID
 
-# Pixels that touch by a corner belong together: thin scratches run diagonally.
-_NEIGHBORS = np.ones((3, 3), np.int8)
+
+@dataclass(frozen=True)
+class Regions:
+    """The connected regions of a picture: `labels` int32 `[h, w]`, 0 outside and else 1 to `count`."""
+
+    labels: NDArray[np.int32]
+    count: int
+
+    def pixels(self, where: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+        """Pixels of each region, int64 `[count]`; only those in `where`, bool `[h, w]`, if it is given."""
+        labels = self.labels.ravel() if where is None else self.labels[where]
+        return np.bincount(labels, minlength=self.count + 1)[1:]
+
+    def boxes(self) -> list[tuple[int, int, int, int]]:
+        """Left, top, width and height of each region."""
+        from scipy import ndimage
+
+        found: Any = ndimage.find_objects(self.labels)
+        return [(x.start, y.start, x.stop - x.start, y.stop - y.start) for y, x in found]
+
+
+def connected_regions(where: NDArray[np.bool_]) -> Regions:
+    """The 8-connected regions of bool `[h, w]`."""
+    from scipy import ndimage  # a third of a second that nobody waits for who only wants masks
+
+    labels = np.zeros(where.shape, np.int32)
+    # Given where to write, it returns the number alone, which its stubs do not know.
+    count: Any = ndimage.label(where, np.ones((3, 3), np.int8), output=labels)
+    return Regions(labels, int(count))
+
+
+def are_found(defects: Regions, predicted: NDArray[np.bool_], overlap: float) -> NDArray[np.bool_]:
+    """Which defects of one class are found, bool `[count]`: the share `overlap` of their pixels was predicted as it.
+
+    Args:
+      defects: regions of the class in the truth.
+      predicted: where the class was predicted, bool `[h, w]`.
+      overlap: the share, inclusive.
+    """
+    return defects.pixels(predicted) >= overlap * defects.pixels()
 
 
 class Defects(NamedTuple):
@@ -26,26 +66,29 @@ class Defects(NamedTuple):
     alarm: bool
 
 
-def find_defects(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], num_classes: int, gate: GateConfig) -> Defects:
-    """Class ids uint8 `[h, w]` both.
+def find_defects(
+    truth: NDArray[np.uint8], predicted: NDArray[np.uint8], num_classes: int, overlap: float, alarm_share: float
+) -> Defects:
+    """Counts the defects of an image, and those that were found; class ids uint8 `[h, w]` both.
 
-    A defect is a connected region of one class in the truth, corners included. It is found if at least the share
-    `gate.defect_overlap` of its pixels was predicted as its class.
+    Args:
+      truth: a defect is a connected region of one class in it.
+      predicted: what a model gave.
+      num_classes: background included.
+      overlap: `gate.defect_overlap`, as `are_found` has it.
+      alarm_share: `gate.false_alarm_share` of the labelled pixels.
     """
     found, present, largest = np.zeros(num_classes), np.zeros(num_classes), 0
     # bincount, not unique, which sorts all pixels.
     pixels = np.bincount(truth.ravel(), minlength=IGNORE_ID + 1)
     for class_id in np.flatnonzero(pixels[:num_classes]):
         if class_id != BACKGROUND_ID:
-            regions = np.zeros(truth.shape, np.int32)
-            count = int(ndimage.label(truth == class_id, _NEIGHBORS, output=regions))
-            areas = np.bincount(regions.ravel(), minlength=count + 1)[1:]
-            hits = np.bincount(regions[predicted == class_id], minlength=count + 1)[1:]
-            present[class_id] = count
-            found[class_id] = np.count_nonzero(hits >= gate.defect_overlap * areas)
-            largest = max(largest, int(areas.max()))
+            defects = connected_regions(truth == class_id)
+            present[class_id] = defects.count
+            found[class_id] = np.count_nonzero(are_found(defects, predicted == class_id, overlap))
+            largest = max(largest, int(defects.pixels().max()))
     labelled = truth != IGNORE_ID
     clean = bool(labelled.any()) and largest == 0
-    wrong = np.count_nonzero(predicted[labelled] != BACKGROUND_ID)
-    alarm = clean and wrong > 0 and wrong >= gate.false_alarm_share * np.count_nonzero(labelled)
+    wrong = int(np.count_nonzero(predicted[labelled] != BACKGROUND_ID))
+    alarm = clean and wrong > 0 and wrong >= alarm_share * int(np.count_nonzero(labelled))
     return Defects(found, present, largest, clean, alarm)

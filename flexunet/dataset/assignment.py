@@ -5,6 +5,7 @@ near-duplicates of these images when their files are gone.
 """
 
 import csv
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from flexunet.dataset.examine import Facts
+from flexunet.core.config.whole import Config
+from flexunet.dataset.examine import Facts, read_class_ids, read_small
+from flexunet.reporting.data import DataImage
 
 ASSIGNMENT: Final = "images.csv"
 THUMBNAILS: Final = "thumbnails.npy"
@@ -27,6 +30,21 @@ class Row:
     facts: Facts
     group: str
     split: str
+
+    def shown(self, config: Config) -> DataImage:
+        """What the page of the data set shows of it."""
+        facts = self.facts
+        return DataImage(
+            facts.pair.id,
+            self.group,
+            self.split,
+            facts.width,
+            facts.height,
+            facts.pixels,
+            facts.brightness,
+            read_small=functools.partial(read_small, facts.pair),
+            read_class_ids=functools.partial(read_class_ids, facts.pair, (facts.width, facts.height), config),
+        )
 
 
 @dataclass(frozen=True)

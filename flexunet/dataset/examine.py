@@ -184,6 +184,15 @@ def _understood(pair: Pair, content: bytes, image_size: tuple[int, int], config:
     return _Mask(_class_ids(pair, mask, image_size, config), is_kept)
 
 
+def read_small(pair: Pair, size: tuple[int, int]) -> Image.Image:
+    """The upright image in 8-bit RGB at another size, width and height; bicubic."""
+    with Image.open(pair.image) as image:
+        # JPEG is decoded at a fraction of its size; others take no notice.
+        image.draft(None, size)
+        upright = ImageOps.exif_transpose(image)
+        return palette.as_rgb(upright).resize(size, Image.Resampling.BICUBIC)
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()

@@ -233,7 +233,7 @@ def _write(
 
     directory.mkdir(parents=True, exist_ok=True)
     manifest = {**spans[max(spans)], "spans": [spans[number] for number in sorted(spans)]}
-    with committed(out, manifest, render_picture(entry, rows, config)):
+    with committed(out, manifest, render_picture(entry, [row.shown(config) for row in rows], config)):
         # Others may have been skipped or left out with the same result.
         if not same_records:
             write_version(version, rows, config, progress("writing records", len(rows)))

@@ -13,12 +13,13 @@ from typing import Final
 
 from ml_metadata.proto import metadata_store_pb2
 
+from flexunet.core.root import Root
 from flexunet.history.pushes import (
     PUSHED,
     PUSHED_COMPARABLE,
     PUSHED_MODEL_ID,
     PUSHED_SHA256,
-    RESTORED_AT,
+    RESTORED_MILLISECONDS,
     ROLLED_BACK,
     last_pushed,
 )
@@ -68,7 +69,7 @@ def plan_cleaning(root: Path, keep: int) -> Plan:
     """
     history = read_history(root)
     runs = {run.run_id: run for run in _kept_runs(history, keep)}
-    needed = _needed(history, runs.values(), root / "serving_model")
+    needed = _needed(history, runs.values(), Root(root).serving)
     freed: list[Freed] = []
     marked: list[int] = []
     kept = 0
@@ -84,7 +85,7 @@ def plan_cleaning(root: Path, keep: int) -> Plan:
     return Plan(freed, marked, kept)
 
 
-def clean(root: Path, plan: Plan) -> None:
+def free(root: Path, plan: Plan) -> None:
     """Marks, then removes. The caller holds the lock of `root`, since before the plan was made."""
     if plan.marked:
         store = open_store(root)
@@ -127,7 +128,7 @@ def _current_pushes(history: History, serving: Path) -> list[Artifact]:
 
 
 def _last_pushed(push: Artifact) -> tuple[int, int]:
-    return last_pushed(push.id, push.created, push.properties.get(RESTORED_AT))
+    return last_pushed(push.id, push.created, push.properties.get(RESTORED_MILLISECONDS))
 
 
 def _evidence(history: History, push: Artifact) -> set[int]:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
-from tfx.orchestration import metadata
 
 
 @dataclass(frozen=True)
@@ -15,16 +15,16 @@ class NodeStart:
     last_seconds: float | None
 
 
-def node_seconds(connection: metadata_store_pb2.ConnectionConfig) -> dict[str, float]:
+def node_seconds(store: mlmd.MetadataStore) -> dict[str, float]:
     """Seconds that each node took when it last did its work, by node; those that only came from the cache have none."""
     found: dict[str, float] = {}
-    with metadata.Metadata(connection) as handle:
-        for context in handle.store.get_contexts_by_type("node"):
-            executions = handle.store.get_executions_by_context(context.id)
-            worked = [e for e in executions if e.last_known_state == metadata_store_pb2.Execution.COMPLETE]
-            if worked:
-                last = max(worked, key=lambda execution: execution.create_time_since_epoch)
-                milliseconds = last.last_update_time_since_epoch - last.create_time_since_epoch
-                # TFX names the context PIPELINE.NODE.
-                found[context.name.rpartition(".")[2]] = milliseconds / 1000
+    known = {kind.name for kind in store.get_context_types()}
+    for context in store.get_contexts_by_type("node") if "node" in known else []:
+        executions = store.get_executions_by_context(context.id)
+        worked = [e for e in executions if e.last_known_state == metadata_store_pb2.Execution.COMPLETE]
+        if worked:
+            last = max(worked, key=lambda execution: execution.create_time_since_epoch)
+            milliseconds = last.last_update_time_since_epoch - last.create_time_since_epoch
+            # TFX names the context PIPELINE.NODE.
+            found[context.name.rpartition(".")[2]] = milliseconds / 1000
     return found

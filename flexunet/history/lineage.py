@@ -8,10 +8,11 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict
 
 from flexunet.core.errors import UserError
-from flexunet.core.features import ASSETS_EXTRA, EXPORTED_PROVENANCE
-from flexunet.history.pushes import ACCEPTED_REFUSED, PUSHED_SHA256
+from flexunet.core.features import ACCEPTED_REFUSED, ASSETS_EXTRA, EXPORTED_PROVENANCE
+from flexunet.core.root import Root
+from flexunet.history.pushes import PUSHED_SHA256
 from flexunet.history.runs import PUSHED_VERSION
-from flexunet.history.store import DATABASE, Artifact, Execution, History, read_history
+from flexunet.history.store import Artifact, Execution, History, read_history
 from flexunet.serving.exported import exported_part, model_directory
 from flexunet.serving.versions import content_hash, read_provenance
 
@@ -67,17 +68,17 @@ def lineage_of(model: Path) -> Lineage:
     if not provenance:
         raise UserError(f"{path}: missing, expected a version that a run pushed, such as DIR/serving_model/1")
     root = version.resolve().parent.parent
-    if not (root / DATABASE).is_file():
-        source = f"{path}, written when it was pushed: there is no {root / DATABASE}"
+    if not Root(root).metadata.is_file():
+        source = f"{path}, written when it was pushed: there is no {Root(root).metadata}"
         return _from_provenance(version, provenance, source)
     history = read_history(root)
     pushes = [p for p in history.of_kind(_PUSHED_MODEL) if p.properties.get(PUSHED_SHA256) == provenance["sha256"]]
     if not pushes:
-        source = f"{path}, written when it was pushed: {root / DATABASE} does not know this model"
+        source = f"{path}, written when it was pushed: {Root(root).metadata} does not know this model"
         return _from_provenance(version, provenance, source)
     # A rollback gives the same model a number that no run gave: then its first push tells what made it.
     own = [push for push in pushes if push.properties.get(PUSHED_VERSION) == str(provenance["version"])]
-    return _from_metadata(version, provenance, history, [*own, pushes[-1]][0], f"ML Metadata in {root / DATABASE}")
+    return _from_metadata(version, provenance, history, [*own, pushes[-1]][0], f"ML Metadata in {Root(root).metadata}")
 
 
 def is_intact(version: Path, lineage: Lineage) -> bool:

@@ -10,15 +10,13 @@ from ml_metadata.proto import metadata_store_pb2
 from flexunet.serving.versions import newest_version, restored_at, rolled_back, version_hash
 
 # Custom properties of PushedModel artifacts. The first is TFX's own; a rollback leaves ROLLED_BACK on what it withdrew
-# and RESTORED_AT, in milliseconds since 1970 as ML Metadata's own times, on what it restored.
+# and RESTORED_MILLISECONDS, in milliseconds since 1970 as ML Metadata's own times, on what it restored.
 PUSHED: Final = "pushed"
 PUSHED_MODEL_ID: Final = "pushed_model_id"
 PUSHED_COMPARABLE: Final = "pushed_comparable"
 PUSHED_SHA256: Final = "pushed_sha256"
 ROLLED_BACK: Final = "rolled_back"
-RESTORED_AT: Final = "restored_at"
-# Also a key of provenance.json: why a person had a model pushed that the gate refused.
-ACCEPTED_REFUSED: Final = "accepted_refused"
+RESTORED_MILLISECONDS: Final = "restored_milliseconds"
 
 _PUSHED_MODEL: Final = "PushedModel"
 
@@ -26,8 +24,8 @@ _PUSHED_MODEL: Final = "PushedModel"
 def record_rollbacks(connection: metadata_store_pb2.ConnectionConfig, serving: Path) -> None:
     """Marks which pushes hold a model that is rolled back, and which one a rollback made the newest again.
 
-    The folder of the versions, `serving`, is what knows (flexunet/serving/versions.py); this is its copy for the resolver and
-    for lineage. The caller holds the lock of the run's folder.
+    The folder of the versions, `serving`, is what knows (flexunet/serving/versions.py); this is its copy for the
+    resolver and for lineage. The caller holds the lock of the run's folder.
     """
     if connection.HasField("sqlite") and not Path(connection.sqlite.filename_uri).is_file():
         return
@@ -62,8 +60,10 @@ def _restored(serving: Path) -> dict[str, int]:
 def _mark(push: Any, withdrawn: Collection[str], restored: Mapping[str, int]) -> bool:
     """Whether the marks had to change."""
     properties = push.custom_properties
-    digest = properties[PUSHED_SHA256].string_value if PUSHED_SHA256 in properties else None
-    wanted = {ROLLED_BACK: int(digest in withdrawn), **({RESTORED_AT: restored[digest]} if digest in restored else {})}
+    digest = properties[PUSHED_SHA256].string_value if PUSHED_SHA256 in properties else ""
+    wanted = {ROLLED_BACK: int(digest in withdrawn)}
+    if digest in restored:
+        wanted[RESTORED_MILLISECONDS] = restored[digest]
     changed = {k: v for k, v in wanted.items() if v != (properties[k].int_value if k in properties else 0)}
     for key, value in changed.items():
         properties[key].int_value = value

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from flexunet.core.errors import UserError
-from flexunet.history.pushes import ACCEPTED_REFUSED, PUSHED, PUSHED_SHA256, ROLLED_BACK
+from flexunet.core.features import ACCEPTED_REFUSED
+from flexunet.core.root import HEADLINE_PROPERTIES
+from flexunet.history.pushes import PUSHED, PUSHED_SHA256, ROLLED_BACK
 from flexunet.history.store import History, Run
-from flexunet.reporting import files
 from flexunet.serving.versions import newest_version, pushed_hash
 
 # Of TFX's Pusher, and of its blessings.
@@ -95,7 +96,7 @@ def _row(run: Run, served: dict[str, int]) -> RunRow:
     started = min(execution.started for execution in run.nodes.values())
     ended = max(execution.ended for execution in run.nodes.values())
     value, lower, upper, examples = (
-        None if run.report is None else run.report.properties.get(name) for name in files.HEADLINE_PROPERTIES
+        None if run.report is None else run.report.properties.get(name) for name in HEADLINE_PROPERTIES
     )
     pushed = run.output("Pusher", "pushed_model")
     facts = pushed.properties if pushed and pushed.properties.get(PUSHED) == 1 else {}

@@ -10,9 +10,9 @@ import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 
 from flexunet.core.errors import UserError, last_line
+from flexunet.core.root import Root
 from flexunet.history.pushes import sqlite_connection
 
-DATABASE: Final = "metadata.db"
 # TFX's names of the contexts that executions belong to.
 _RUN: Final = "pipeline_run"
 _NODE: Final = "node"
@@ -103,7 +103,7 @@ def open_store(root: Path) -> mlmd.MetadataStore:
       UserError: no run was ever started there.
     """
     check_root(root)
-    path = root / DATABASE
+    path = Root(root).metadata
     try:
         return mlmd.MetadataStore(sqlite_connection(path))
     # ML Metadata has no error of its own for this.
@@ -113,8 +113,10 @@ def open_store(root: Path) -> mlmd.MetadataStore:
 
 def check_root(root: Path) -> None:
     """Raises UserError where no run was ever started."""
-    if not (root / DATABASE).is_file():
-        raise UserError(f"{root}: no {DATABASE}, expected the --root of `flexunet run` or `flexunet demo`")
+    if not Root(root).metadata.is_file():
+        raise UserError(
+            f"{root}: no {Root(root).metadata.name}, expected the --root of `flexunet run` or `flexunet demo`"
+        )
 
 
 def read_history(root: Path) -> History:

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from flexunet.reporting import files
+from flexunet.core.files import replace_text
+from flexunet.core.root import ReportFolder
 from flexunet.reporting.charts import Series, line_chart
 from flexunet.reporting.look import environment
 from flexunet.reporting.report import Report
 from flexunet.reporting.settings import differences
 from flexunet.reporting.verdict import verdict
 
-PAGE = "against.html"
 _SCORES = (
     ("mean IoU", "mean_iou"),
     ("pixel accuracy", "pixel_accuracy"),
@@ -19,11 +19,11 @@ _SCORES = (
 )
 
 
-def write_comparison(folder: Path, here: Report, there: Report, name: str) -> Path:
+def write_comparison(folder: ReportFolder, here: Report, there: Report, name: str) -> Path:
     """Writes `against.html` into `folder`, that of `here`; `name` is what the user called the other run."""
     page = environment().get_template("comparison.html.j2").render(_contents(here, there, name))
-    files.replace(folder / PAGE, page)
-    return folder / PAGE
+    replace_text(folder.comparison, page)
+    return folder.comparison
 
 
 def _contents(here: Report, there: Report, name: str) -> dict[str, Any]:

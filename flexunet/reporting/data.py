@@ -3,23 +3,20 @@
 import io
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from scipy.ndimage import binary_dilation
 
 from flexunet.core.config.whole import Config
 from flexunet.core.features import SPLITS
-from flexunet.core.palette import as_rgb
-from flexunet.dataset.assignment import Row
-from flexunet.dataset.examine import Facts, read_class_ids
 from flexunet.reporting.charts import Histogram
 from flexunet.reporting.look import data_uri, environment, rgb
-from pipeline.finder import LeftOut, left_out_words
+from flexunet.core.finder import LeftOut, left_out_words
 
 PICTURE: Final = "dataset.html"
 
@@ -46,6 +43,33 @@ _SHARE_EDGES: Final = (0, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 
 
 @dataclass(frozen=True)
+class DataImage:
+    """One image of a span. Its files are read again only if it is shown.
+
+    Attributes:
+      id: as in the records.
+      group: id of its group of near-duplicates.
+      split: train, eval or test.
+      width: of the upright image, in pixels.
+      height: likewise.
+      pixels: labelled pixels of each class, int64 `[C]`.
+      brightness: mean grey level, 0 to 255.
+      read_small: from a size, width and height, to the upright image of that size in 8-bit RGB.
+      read_class_ids: gives its mask, class ids uint8 `[h, w]`.
+    """
+
+    id: str
+    group: str
+    split: str
+    width: int
+    height: int
+    pixels: NDArray[np.int64]
+    brightness: float
+    read_small: Callable[[tuple[int, int]], Image.Image]
+    read_class_ids: Callable[[], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
 class Thumbnail:
     """A small JPEG as a data URI, and its size on the page."""
 
@@ -58,7 +82,7 @@ class Thumbnail:
 class Example:
     """One image of a class's grid: plain, and with the class tinted and every defect outlined."""
 
-    row: Row
+    image: DataImage
     share: float
     plain: Thumbnail
     overlay: Thumbnail
@@ -70,15 +94,15 @@ class Group:
 
     size: int
     splits: list[str]
-    members: list[tuple[Row, Thumbnail]]
+    members: list[tuple[DataImage, Thumbnail]]
 
 
-def render_picture(entry: dict[str, Any], rows: Sequence[Row], config: Config) -> bytes:
+def render_picture(entry: dict[str, Any], rows: Sequence[DataImage], config: Config) -> bytes:
     """The page, in UTF-8; the same input gives the same bytes.
 
     Args:
       entry: what `dataset.json` says of the span.
-      rows: the images of that span; some of their files are read again.
+      rows: the images of that span; the files of some are read again.
       config: classes and colours.
     """
     page = environment().get_template("data.html.j2").render(_contents(entry, rows, config))
@@ -86,9 +110,9 @@ def render_picture(entry: dict[str, Any], rows: Sequence[Row], config: Config) -
     return page.encode("utf-8", "backslashreplace")
 
 
-def _contents(entry: dict[str, Any], rows: Sequence[Row], config: Config) -> dict[str, Any]:
+def _contents(entry: dict[str, Any], rows: Sequence[DataImage], config: Config) -> dict[str, Any]:
     """The variables of the template."""
-    ordered = sorted(rows, key=lambda row: row.facts.pair.id)
+    ordered = sorted(rows, key=lambda row: row.id)
     shares = _shares(ordered, config)
     groups = _by_group(ordered)
     return {
@@ -110,9 +134,9 @@ def _contents(entry: dict[str, Any], rows: Sequence[Row], config: Config) -> dic
     }
 
 
-def _shares(rows: Sequence[Row], config: Config) -> NDArray[np.float64]:
+def _shares(rows: Sequence[DataImage], config: Config) -> NDArray[np.float64]:
     """Share of each class in the labelled pixels of each image, `[N, C]`."""
-    pixels = np.array([row.facts.pixels for row in rows], np.float64).reshape(-1, len(config.classes))
+    pixels = np.array([row.pixels for row in rows], np.float64).reshape(-1, len(config.classes))
     return pixels / np.maximum(pixels.sum(axis=1, keepdims=True), 1)
 
 
@@ -121,18 +145,18 @@ def _pixel_shares(pixels: dict[str, int]) -> dict[str, float]:
     return {name: count / total for name, count in pixels.items()}
 
 
-def _by_group(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    groups: dict[str, list[Row]] = {}
+def _by_group(rows: Sequence[DataImage]) -> dict[str, list[DataImage]]:
+    groups: dict[str, list[DataImage]] = {}
     for row in rows:
         groups.setdefault(row.group, []).append(row)
     return groups
 
 
-def _splits_of(members: Sequence[Row]) -> list[str]:
+def _splits_of(members: Sequence[DataImage]) -> list[str]:
     return [split for split in SPLITS if any(row.split == split for row in members)]
 
 
-def _warnings(entry: dict[str, Any], groups: dict[str, list[Row]]) -> list[str]:
+def _warnings(entry: dict[str, Any], groups: dict[str, list[DataImage]]) -> list[str]:
     """What a reader must know before any score of a model trained on these data."""
     warnings = list(entry["notes"])
     if entry["leaking_groups"]:
@@ -154,7 +178,7 @@ def _warnings(entry: dict[str, Any], groups: dict[str, list[Row]]) -> list[str]:
     return warnings
 
 
-def _examples(rows: Sequence[Row], shares: NDArray[np.float64], config: Config) -> list[list[Example]]:
+def _examples(rows: Sequence[DataImage], shares: NDArray[np.float64], config: Config) -> list[list[Example]]:
     """Examples of each class, the largest share first; of the first 32 classes, if there are more."""
     per_class = min(_EXAMPLES_PER_CLASS, max(1, _MOST_EXAMPLES // len(config.classes)))
     return [
@@ -163,7 +187,7 @@ def _examples(rows: Sequence[Row], shares: NDArray[np.float64], config: Config) 
     ]
 
 
-def _chosen(rows: Sequence[Row], shares: NDArray[np.float64], count: int) -> list[int]:
+def _chosen(rows: Sequence[DataImage], shares: NDArray[np.float64], count: int) -> list[int]:
     """Indices of `count` images evenly between the largest and the smallest share, of different groups."""
     by_share = sorted((i for i in range(len(rows)) if shares[i] > 0), key=lambda i: (-shares[i], i))
     first_of_group: dict[str, int] = {}
@@ -174,22 +198,17 @@ def _chosen(rows: Sequence[Row], shares: NDArray[np.float64], count: int) -> lis
     return [candidates[place] for place in places]
 
 
-def _example(row: Row, class_id: int, share: float, config: Config) -> Example:
-    plain = _small_image(row.facts)
-    class_ids = read_class_ids(row.facts.pair, (row.facts.width, row.facts.height), config)
-    return Example(row, share, _jpeg(plain), _jpeg(_overlay(plain, class_ids, class_id, config), sharp_colors=True))
+def _example(row: DataImage, class_id: int, share: float, config: Config) -> Example:
+    plain = _small_image(row)
+    overlay = _overlay(plain, row.read_class_ids(), class_id, config)
+    return Example(row, share, _jpeg(plain), _jpeg(overlay, sharp_colors=True))
 
 
-def _small_image(facts: Facts) -> Image.Image:
-    """8-bit RGB, its longer side 160 pixels, 320 of a strip; smaller images are enlarged, so that outlines show."""
-    longer, shorter = max(facts.width, facts.height), min(facts.width, facts.height)
+def _small_image(image: DataImage) -> Image.Image:
+    """Its longer side 160 pixels, 320 of a strip; smaller images are enlarged, so that outlines show."""
+    longer, shorter = max(image.width, image.height), min(image.width, image.height)
     scale = _THUMBNAIL_SIDE * (2 if longer >= _STRIP * shorter else 1) / longer
-    size = (max(1, round(facts.width * scale)), max(1, round(facts.height * scale)))
-    with Image.open(facts.pair.image) as image:
-        # JPEG is decoded at a fraction of its size; others take no notice.
-        image.draft(None, size)
-        upright = ImageOps.exif_transpose(image)
-        return as_rgb(upright).resize(size, Image.Resampling.BICUBIC)
+    return image.read_small((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
 
 
 def _overlay(plain: Image.Image, class_ids: NDArray[np.uint8], tinted: int, config: Config) -> Image.Image:
@@ -222,19 +241,19 @@ def _jpeg(image: Image.Image, sharp_colors: bool = False) -> Thumbnail:
     return Thumbnail(data_uri(buffer.getvalue(), "jpeg"), *image.size)
 
 
-def _sizes(rows: Sequence[Row]) -> list[tuple[tuple[int, int], int]]:
+def _sizes(rows: Sequence[DataImage]) -> list[tuple[tuple[int, int], int]]:
     """Distinct (width, height) and how many images have it, the commonest first."""
-    counts = Counter((row.facts.width, row.facts.height) for row in rows)
+    counts = Counter((row.width, row.height) for row in rows)
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _size_plots(rows: Sequence[Row]) -> list[Histogram]:
+def _size_plots(rows: Sequence[DataImage]) -> list[Histogram]:
     """Nothing where a short list says it better."""
     if len(_sizes(rows)) <= _SIZES_LISTED:
         return []
     plots = []
     for side in ("width", "height"):
-        lengths = np.array([getattr(row.facts, side) for row in rows])
+        lengths = np.array([getattr(row, side) for row in rows])
         edges = np.unique(np.linspace(lengths.min(), lengths.max() + 1, _SIZE_BINS + 1).round().astype(int))
         counts, _ = np.histogram(lengths, edges)
         plots.append(
@@ -243,11 +262,11 @@ def _size_plots(rows: Sequence[Row]) -> list[Histogram]:
     return plots
 
 
-def _brightness_plots(rows: Sequence[Row]) -> list[Histogram]:
+def _brightness_plots(rows: Sequence[DataImage]) -> list[Histogram]:
     labels = [str(edge) for edge in _BRIGHTNESS_EDGES]
     plots = []
     for split in SPLITS:
-        levels = [row.facts.brightness for row in rows if row.split == split]
+        levels = [row.brightness for row in rows if row.split == split]
         counts, _ = np.histogram(levels, _BRIGHTNESS_EDGES)
         mean = f", mean {np.mean(levels):.0f}" if levels else ""
         plots.append(Histogram(f"{split}{mean}", "grey level", labels, counts.tolist(), labelled_every=4))
@@ -265,14 +284,14 @@ def _share_plots(shares: NDArray[np.float64], config: Config) -> list[Histogram]
     return plots
 
 
-def _largest_groups(groups: dict[str, list[Row]]) -> list[Group]:
+def _largest_groups(groups: dict[str, list[DataImage]]) -> list[Group]:
     several = [members for members in groups.values() if len(members) > 1]
     largest = sorted(several, key=lambda members: -len(members))[:_GROUPS_SHOWN]
     return [
         Group(
             len(members),
             _splits_of(members),
-            [(row, _jpeg(_small_image(row.facts))) for row in itertools.islice(members, _MEMBERS_SHOWN)],
+            [(row, _jpeg(_small_image(row))) for row in itertools.islice(members, _MEMBERS_SHOWN)],
         )
         for members in largest
     ]

@@ -6,7 +6,6 @@ The image and the three masks are stored once each; the browser lays the masks o
 import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -15,9 +14,10 @@ from PIL import Image
 
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.features import BACKGROUND_ID
+from flexunet.core.files import write_json
 from flexunet.core.palette import as_rgb, color_table
+from flexunet.core.root import ReportFolder
 from flexunet.reporting import mistakes
-from flexunet.reporting.files import GALLERY_FILE, write_json
 
 # Pictures get smaller until all of them fit; base64 adds a third, and a page must stay below 15 MB.
 MOST_BYTES: Final = 8_000_000
@@ -37,17 +37,17 @@ class Predicted:
     predicted: NDArray[np.uint8]
 
 
-def write_gallery(folder: Path, images: Sequence[Predicted], settings: GateSettings) -> None:
+def write_gallery(report: ReportFolder, images: Sequence[Predicted], settings: GateSettings) -> None:
     """Writes `gallery.json` and the pictures, none of them larger than fits into a page."""
-    folder.mkdir(parents=True, exist_ok=True)
+    report.gallery.mkdir(parents=True, exist_ok=True)
     side, pictures = _fitting_pictures(images, settings)
     rows: list[dict[str, Any]] = []
     for number, (image, files) in enumerate(zip(images, pictures, strict=True)):
         names = {part: f"{number:03d}-{part}.{'jpg' if part == 'image' else 'png'}" for part in files}
         for part, name in names.items():
-            (folder / name).write_bytes(files[part])
+            (report.gallery / name).write_bytes(files[part])
         rows.append({**_facts(image, settings), "side": side, "files": names})
-    write_json(folder / GALLERY_FILE, rows)
+    write_json(report.gallery_index, rows)
 
 
 def _fitting_pictures(images: Sequence[Predicted], settings: GateSettings) -> tuple[int, list[dict[str, bytes]]]:

@@ -1,14 +1,14 @@
 """What kind of mistake a prediction makes: pixel by pixel for the picture, region by region for the counts."""
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from flexunet.core.config.data import Color
 from flexunet.core.features import BACKGROUND_ID, IGNORE_ID
+from flexunet.core.regions import are_found, connected_regions
 
 RIGHT: Final = "right"
 MISSED: Final = "missed"
@@ -23,8 +23,6 @@ COLORS: Final[dict[str, Color]] = {
     FALSE_ALARM: (86, 180, 233),
     WRONG_CLASS: (240, 228, 66),
 }
-# Pixels that touch by a corner belong together, as in the gate.
-_NEIGHBORS: Final = np.ones((3, 3), np.int8)
 
 
 @dataclass
@@ -64,32 +62,18 @@ def count_errors(
     least = max(1.0, alarm_share * np.count_nonzero(labelled))
     for class_id in range(1, num_classes):
         _count_defects(counts[class_id], truth == class_id, predicted, class_id, overlap)
-        regions, number = _regions((predicted == class_id) & labelled)
-        sizes = _sizes(regions, number)
-        touching = np.bincount(regions[labelled & (truth != BACKGROUND_ID)], minlength=number + 1)[1:]
-        counts[class_id].alarm = int(np.count_nonzero((touching == 0) & (sizes >= least)))
+        regions = connected_regions((predicted == class_id) & labelled)
+        touching = regions.pixels(labelled & (truth != BACKGROUND_ID))
+        counts[class_id].alarm = int(np.count_nonzero((touching == 0) & (regions.pixels() >= least)))
     return counts
 
 
 def _count_defects(
     counts: Counts, where: NDArray[np.bool_], predicted: NDArray[np.uint8], class_id: int, overlap: float
 ) -> None:
-    regions, number = _regions(where)
-    sizes = _sizes(regions, number)
-    hits = np.bincount(regions[predicted == class_id], minlength=number + 1)[1:]
-    nothing = np.bincount(regions[predicted == BACKGROUND_ID], minlength=number + 1)[1:]
-    right = hits >= overlap * sizes
-    wrong = ~right & (sizes - hits - nothing > nothing)
-    counts.defects, counts.right, counts.wrong = number, int(right.sum()), int(wrong.sum())
-    counts.missed = number - counts.right - counts.wrong
-
-
-def _regions(where: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
-    regions = np.zeros(where.shape, np.int32)
-    # Given where to write, it returns the number alone, which its stubs do not know.
-    number: Any = ndimage.label(where, _NEIGHBORS, output=regions)
-    return regions, int(number)
-
-
-def _sizes(regions: NDArray[np.int32], number: int) -> NDArray[np.int64]:
-    return np.bincount(regions.ravel(), minlength=number + 1)[1:]
+    defects = connected_regions(where)
+    hits, nothing = defects.pixels(predicted == class_id), defects.pixels(predicted == BACKGROUND_ID)
+    right = are_found(defects, predicted == class_id, overlap)
+    wrong = ~right & (defects.pixels() - hits - nothing > nothing)
+    counts.defects, counts.right, counts.wrong = defects.count, int(right.sum()), int(wrong.sum())
+    counts.missed = defects.count - counts.right - counts.wrong

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from flexunet.core.errors import UserError
 from flexunet.core.features import TRAINING_AUGMENTED, TRAINING_HISTORY
-from flexunet.core.files import read_json
-from flexunet.reporting import files, mistakes, training
+from flexunet.core.files import read_json, replace_text
+from flexunet.core.root import ReportFolder
+from flexunet.reporting import mistakes, training
 from flexunet.reporting.charts import Histogram, reliability
 from flexunet.reporting.look import data_uri, environment, rgb
 from flexunet.reporting.settings import settings_of
@@ -29,7 +30,7 @@ _CONFUSION_SHOWN: Final = 24
 class Report:
     """The JSON files of a report; None for what a run of a part of the pipeline does not write."""
 
-    folder: Path
+    folder: ReportFolder
     metrics: dict[str, Any]
     details: dict[str, Any]
     lineage: dict[str, Any]
@@ -45,36 +46,35 @@ class Report:
         return {row["name"]: rgb(row["color"]) for row in self.lineage["config"]["classes"]}
 
 
-def read_report(folder: Path) -> Report:
+def read_report(folder: ReportFolder) -> Report:
     """Reads a report's folder.
 
     Raises:
       UserError: it holds no report of this version.
     """
-    names = (files.METRICS_FILE, files.DETAILS_FILE, files.LINEAGE_FILE)
-    needed = {name: read_json(folder / name) for name in names}
+    needed = {path.name: read_json(path) for path in (folder.metrics, folder.details, folder.lineage)}
     missing = [name for name, content in needed.items() if content is None]
     if missing:
-        raise UserError(f"{folder}: no {missing[0]}, expected the report of a run of this version: run it again")
+        raise UserError(f"{folder.path}: no {missing[0]}, expected the report of a run of this version: run it again")
     return Report(
         folder,
         *needed.values(),
-        serving=read_json(folder / files.SERVING_FILE),
-        data=read_json(folder / files.DATA_FILE),
-        model=read_json(folder / files.MODEL_FILE),
-        gallery=read_json(folder / files.GALLERY_FOLDER / files.GALLERY_FILE) or [],
-        history=training.read_history(folder / files.TRAINING_FOLDER / TRAINING_HISTORY),
+        serving=read_json(folder.serving),
+        data=read_json(folder.data),
+        model=read_json(folder.model),
+        gallery=read_json(folder.gallery_index) or [],
+        history=training.read_history(folder.training / TRAINING_HISTORY),
     )
 
 
-def write_page(folder: Path) -> Path:
+def write_page(folder: ReportFolder) -> Path:
     """Writes `index.html` from the other files of a report's folder; returns its path.
 
     Raises:
       UserError: the folder holds no report of this version.
     """
-    files.replace(folder / files.PAGE, render_report(read_report(folder)))
-    return folder / files.PAGE
+    replace_text(folder.page, render_report(read_report(folder)))
+    return folder.page
 
 
 def render_report(report: Report) -> str:
@@ -161,7 +161,7 @@ def _confusion(report: Report) -> dict[str, Any]:
 
 def _shown(row: dict[str, Any], report: Report) -> dict[str, Any]:
     """An image of the gallery: its pictures inside the page, and what the filters look at."""
-    folder = report.folder / files.GALLERY_FOLDER
+    folder = report.folder.gallery
     kinds = (mistakes.MISSED, mistakes.FALSE_ALARM, mistakes.WRONG_CLASS)
     totals = {kind: sum(counts[kind] for counts in row["classes"].values()) for kind in kinds}
     return {
@@ -177,7 +177,7 @@ def _shown(row: dict[str, Any], report: Report) -> dict[str, Any]:
 
 def _training(report: Report) -> dict[str, Any]:
     config = report.lineage["config"]
-    folder = report.folder / files.TRAINING_FOLDER
+    folder = report.folder.training
     best = training.best_epoch(report.history, config["train"]["monitor"])
     aspect = config["image"]["width"] / config["image"]["height"]
     return {
@@ -202,5 +202,5 @@ def _data(report: Report) -> dict[str, Any]:
 
 
 def _diagram(report: Report) -> str | None:
-    path = report.folder / files.DIAGRAM_FILE
+    path = report.folder.diagram
     return data_uri(path.read_bytes(), "svg+xml") if path.is_file() else None

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
-
-from flexunet.core.config.whole import Config
+from flexunet.core.config.gate import GateSettings
+from flexunet.core.config.serving import ServingSettings
+from flexunet.core.config.train import TrainerConfig
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _flat(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _defaults() -> dict[str, Any]:
-    """Of the sections that have them: `[[classes]]` has none."""
-    sections = {name: field.default_factory for name, field in Config.model_fields.items() if field.default_factory}
-    made = {name: factory() for name, factory in sections.items()}  # pyright: ignore[reportCallIssue]
-    return {name: section.model_dump(mode="json") for name, section in made.items() if isinstance(section, BaseModel)}
+    """Of the sections that a model comes from: `[[classes]]` has none, and no report shows the others."""
+    fields = {**TrainerConfig.model_fields, **GateSettings.model_fields, **ServingSettings.model_fields}
+    sections: dict[str, Any] = {name: field.annotation for name, field in fields.items() if name != "classes"}
+    return {name: kind().model_dump(mode="json") for name, kind in sections.items()}

@@ -24,22 +24,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from flexunet.serving.dtypes import DTYPE_NUMBERS, DTYPES
+
 if TYPE_CHECKING:
     from google.protobuf import descriptor_pb2
 
 _LIBRARY_NAME = "libtensorflow_cc.so.2"
-_STRING = 7  # TF_STRING in tensorflow/c/tf_datatype.h, whose numbers are those of tensorflow.DataType
 _STRING_STRUCT_BYTES = 24  # sizeof(TF_TString)
-DTYPES: dict[int, np.dtype[Any]] = {
-    1: np.dtype(np.float32),
-    2: np.dtype(np.float64),
-    3: np.dtype(np.int32),
-    4: np.dtype(np.uint8),
-    _STRING: np.dtype(object),
-    9: np.dtype(np.int64),
-    10: np.dtype(np.bool_),
-}
-DTYPE_NUMBERS = {dtype: number for number, dtype in DTYPES.items()}
 
 
 class _Output(ctypes.Structure):

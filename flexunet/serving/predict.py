@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,11 @@ from flexunet.core import features
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
 from flexunet.core.palette import as_rgb, rgb_from_class_ids
+from flexunet.core.regions import connected_regions
 from flexunet.serving.client import Model, Prediction, in_order, predict_image
 from flexunet.serving.exported import ServedConfig
 from flexunet.serving.tiling import predict_tiled
-from pipeline.finder import AREAS_COLUMNS, AREAS_FILE, IMAGE_SUFFIXES, LeftOut, Tally, find_files
+from flexunet.core.finder import AREAS_COLUMNS, AREAS_FILE, IMAGE_SUFFIXES, LeftOut, Tally, find_files
 
 _OVERLAY_OPACITY: Final = 0.5
 
@@ -121,15 +122,6 @@ def overlay(image: Image.Image, mask_rgb: NDArray[np.uint8], class_ids: NDArray[
     return Image.fromarray((base * (1 - opacity) + mask_rgb * opacity).round().astype(np.uint8))
 
 
-def regions(class_ids: NDArray[np.uint8], class_id: int) -> list[tuple[int, int, int, int]]:
-    """Left, top, width and height of each connected region of a class; pixels that touch at a corner are connected."""
-    from scipy import ndimage  # a third of a second that nobody waits for who only wants masks
-
-    labelled: Any = ndimage.label(class_ids == class_id, structure=np.ones((3, 3), bool))
-    found: Any = ndimage.find_objects(labelled[0])
-    return [(x.start, y.start, x.stop - x.start, y.stop - y.start) for y, x in found]
-
-
 def _output_stems(images: Sequence[Path]) -> Iterator[str]:
     """The files' stems; a stem that occurs again gets a number, so that nothing is overwritten."""
     taken: set[str] = set()
@@ -160,7 +152,7 @@ def _areas(
         if class_id == features.BACKGROUND_ID:
             yield (*row, "", "")
         else:
-            boxes = regions(class_ids, class_id)
+            boxes = connected_regions(class_ids == class_id).boxes()
             yield (*row, len(boxes), "; ".join(" ".join(map(str, box)) for box in boxes))
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from flexunet.core import features
-from flexunet.serving.c_api import DTYPE_NUMBERS, DTYPES
+from flexunet.serving.dtypes import DTYPE_NUMBERS, DTYPES
 from flexunet.serving.protos import predict_pb2 as pb
 
 PREDICT: Final = "/tensorflow.serving.PredictionService/Predict"

@@ -12,7 +12,7 @@ from flexunet.cli.console import is_live
 
 if TYPE_CHECKING:
     from flexunet.history.durations import NodeStart
-    from pipeline.local import NodeResult
+    from pipeline.launch import NodeResult
 
 _STYLES: Final = {"done": "green", "cached": "cyan", "running": "bold", "waiting": "dim"}
 _REFRESHES_PER_SECOND: Final = 4

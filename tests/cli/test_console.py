@@ -1,11 +1,18 @@
 """What reaches the terminal and what the log file, in a process of its own: file descriptors 1 and 2 are redirected."""
 
+import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
+from flexunet.cli import console
+from flexunet.core import progress
+from flexunet.core.progress import Step
 
 ROOT = Path(__file__).resolve().parents[2]
 # With PYTHONUNBUFFERED, C's stdout would be unbuffered too and nothing could be left in it.
@@ -24,7 +31,6 @@ def run(log_file: Path, script: str) -> "subprocess.CompletedProcess[str]":
         env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
         check=True,
     )
 
@@ -117,9 +123,30 @@ for step in range(2):
     assert log_file.read_text() == "step 0\nstep 1\n"
 
 
+@pytest.mark.parametrize("ending", [Step("training", 0, 0, ended=True), None], ids=["told", "raised"])
+def test_steps_are_a_bar_with_the_time_left_that_goes_away(ending: Step | None):
+    """Also of a task that raised and told nobody."""
+    shown = Console(file=io.StringIO(), force_terminal=True, width=150)
+    with console.drawn_steps(shown):
+        assert progress.is_watched()
+        for done in (13, 14):
+            progress.tell(Step("training", done, 30, "epoch 2/3"))
+        if ending:
+            progress.tell(ending)
+    printed = shown.file.getvalue()
+    assert "epoch 2/3" in printed and "14/30" in printed and re.search(r"\d:\d\d:\d\d|-:--:--", printed)
+    assert printed.endswith(("\x1b[?25h", "\x1b[2K")) and not progress.is_watched()
+
+
+def test_steps_are_drawn_on_a_terminal_only():
+    with console.drawn_steps(Console(file=io.StringIO())):
+        assert not progress.is_watched()
+
+
 VERBOSE = """
 import click
-from flexunet.cli.command import CommandGroup, json_option
+from flexunet.cli.command import CommandGroup
+from flexunet.cli.options import AS_JSON
 from flexunet.cli.console import print_result
 
 @click.group(cls=CommandGroup)
@@ -127,7 +154,7 @@ def cli():
     pass
 
 @cli.command()
-@json_option
+@AS_JSON
 def work():
     with captured_output(log_file) as console:
         console.print("a line")
@@ -143,7 +170,7 @@ cli.main(["work", *sys.argv[2:]], standalone_mode=False)
 def work(log_file: Path, *options: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-c", HEADER + VERBOSE, str(log_file), *options]
     return subprocess.run(
-        command, env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=True
+        command, env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
     )
 
 

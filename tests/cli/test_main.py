@@ -6,7 +6,6 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import click
 import pytest
 
 from flexunet.cli import main
+from flexunet.cli.command import CommandGroup, walk
 from flexunet.core.errors import Interrupted, ModelRefused, NodeFailed, ServingRefused, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,20 +56,7 @@ def write_manifest(data: Path, manifest: Any) -> None:
     (data / "dataset.json").write_text(json.dumps(manifest))
 
 
-def command_of(path: tuple[str, ...]) -> Any:
-    found: Any = main.cli
-    for name in path:
-        found = found.commands[name]
-    return found
-
-
-def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    yield path
-    for name, command in sorted(group.commands.items()):
-        if isinstance(command, click.Group):
-            yield from commands(command, (*path, name))
-        else:
-            yield (*path, name)
+COMMANDS = dict(walk(main.cli))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +172,7 @@ def test_a_root_that_is_a_file(tmp_path: Path, command: str):
     assert "taken" in refusal(tmp_path, *command.split(), "--root", "taken")
 
 
-@pytest.mark.parametrize("path", commands(main.cli), ids=lambda path: " ".join(path) or "main")
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: " ".join(path) or "main")
 def test_help_is_complete_and_imports_nothing_heavy(tmp_path: Path, path: tuple[str, ...]):
     script = (
         "import sys\n"
@@ -210,9 +197,9 @@ def test_help_is_complete_and_imports_nothing_heavy(tmp_path: Path, path: tuple[
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("path", commands(main.cli), ids=lambda path: " ".join(path) or "main")
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: " ".join(path) or "main")
 def test_help_ends_in_examples_that_the_command_takes(path: tuple[str, ...]):
-    command = command_of(path)
+    command = COMMANDS[path]
     assert command.examples
     for example in command.examples:
         words = shlex.split(example.removeprefix('eval "$(').removesuffix(')"'), comments=True)
@@ -224,13 +211,13 @@ def test_help_ends_in_examples_that_the_command_takes(path: tuple[str, ...]):
 
 def test_examples_are_not_wrapped(tmp_path: Path):
     printed = flexunet(tmp_path, "run", "--help").stdout
-    assert all(f"  {example}\n" in printed for example in command_of(("run",)).examples)
+    assert all(f"  {example}\n" in printed for example in COMMANDS[("run",)].examples)
 
 
-@pytest.mark.parametrize("path", commands(main.cli), ids=lambda path: " ".join(path) or "main")
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: " ".join(path) or "main")
 def test_every_command_takes_verbose(path: tuple[str, ...]):
-    if not isinstance(command_of(path), click.Group):
-        assert any("-v" in parameter.opts for parameter in command_of(path).params)
+    if not isinstance(COMMANDS[path], click.Group):
+        assert any("-v" in parameter.opts for parameter in COMMANDS[path].params)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -294,16 +281,16 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str], error: Exception, code: 
     def command():
         raise error
 
-    assert main._exit_code(command) == code
+    assert main.exit_code(command) == code
     assert capsys.readouterr() == ("", printed)
 
 
 def test_interrupted_with_words_of_the_command(capsys: pytest.CaptureFixture[str]):
-    @main.CommandGroup(name="group").command(interrupted="half is done")
+    @CommandGroup(name="group").command(interrupted="half is done")
     def slow() -> None:
         raise KeyboardInterrupt
 
-    assert main._exit_code(lambda: slow.main([], standalone_mode=False), ["slow", "--root", "a b"]) == 130
+    assert main.exit_code(lambda: slow.main([], standalone_mode=False), ["slow", "--root", "a b"]) == 130
     assert capsys.readouterr().err == "error: interrupted; half is done; to go on: flexunet slow --root 'a b'\n"
     with pytest.raises(Interrupted):
         slow.main([], standalone_mode=False)
@@ -314,14 +301,14 @@ def test_interrupted(capsys: pytest.CaptureFixture[str], error: BaseException):
     def command():
         raise error
 
-    assert main._exit_code(command) == 130
+    assert main.exit_code(command) == 130
     out, line = capsys.readouterr()
     assert out == "" and line.startswith("error: interrupted") and line.count("\n") == 1
 
 
 @pytest.mark.parametrize(("result", "code"), [(None, 0), (0, 0), ("done", 0), (1, 1)])
 def test_exit_code_of_a_command_that_returns(result: Any, code: int):
-    assert main._exit_code(lambda: result) == code
+    assert main.exit_code(lambda: result) == code
 
 
 def test_an_error_of_ours_is_not_hidden():
@@ -329,4 +316,4 @@ def test_an_error_of_ours_is_not_hidden():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        main._exit_code(command)
+        main.exit_code(command)

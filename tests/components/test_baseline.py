@@ -7,7 +7,7 @@ import pytest
 from tfx.types import standard_artifacts
 
 from components.baseline import LatestPushedModel
-from flexunet.history.pushes import PUSHED, PUSHED_COMPARABLE, PUSHED_MODEL_ID, RESTORED_AT, ROLLED_BACK
+from flexunet.history.pushes import PUSHED, PUSHED_COMPARABLE, PUSHED_MODEL_ID, RESTORED_MILLISECONDS, ROLLED_BACK
 
 OURS, OTHERS = "classes-a", "classes-b"
 
@@ -25,7 +25,7 @@ def push(
     # Milliseconds.
     result.mlmd_artifact.create_time_since_epoch = 1000 * artifact_id
     if restored:
-        result.set_int_custom_property(RESTORED_AT, restored)
+        result.set_int_custom_property(RESTORED_MILLISECONDS, restored)
     result.set_int_custom_property(PUSHED, pushed)
     result.set_int_custom_property(ROLLED_BACK, rolled_back)
     if pushed:

@@ -7,7 +7,13 @@ import ml_metadata as mlmd
 import pytest
 from ml_metadata.proto import metadata_store_pb2
 
-from flexunet.history.pushes import PUSHED_SHA256, RESTORED_AT, ROLLED_BACK, record_rollbacks, sqlite_connection
+from flexunet.history.pushes import (
+    PUSHED_SHA256,
+    RESTORED_MILLISECONDS,
+    ROLLED_BACK,
+    record_rollbacks,
+    sqlite_connection,
+)
 from flexunet.serving.versions import Keeping, finish_rollback, push_version, restored_at, roll_back, version_hash
 
 
@@ -35,7 +41,7 @@ def marks(serving: Path) -> Callable[[], list[dict[str, int]]]:
     def read() -> list[dict[str, int]]:
         record_rollbacks(connection, serving)
         pushes = store.get_artifacts_by_type("PushedModel")
-        keys = (ROLLED_BACK, RESTORED_AT)
+        keys = (ROLLED_BACK, RESTORED_MILLISECONDS)
         return [{k: p.custom_properties[k].int_value for k in keys if k in p.custom_properties} for p in pushes]
 
     return read
@@ -50,12 +56,12 @@ def test_a_rollback_marks_what_it_withdrew_and_what_it_restored(
 ) -> None:
     moment = restored_at(roll_back(serving, to=1).version)
     assert moment is not None
-    restored = {RESTORED_AT: int(moment.timestamp() * 1000)}
+    restored = {RESTORED_MILLISECONDS: int(moment.timestamp() * 1000)}
     assert marks() == marks() == [restored, {}, {ROLLED_BACK: 1}]
     finish_rollback(serving)
     later = restored_at(roll_back(serving, to=3).version)
     assert later is not None
-    back = {ROLLED_BACK: 0, RESTORED_AT: int(later.timestamp() * 1000)}
+    back = {ROLLED_BACK: 0, RESTORED_MILLISECONDS: int(later.timestamp() * 1000)}
     assert marks() == [{**restored, ROLLED_BACK: 1}, {}, back]
 
 

@@ -9,8 +9,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from flexunet.cli.checkout import kubeflow_module
 from flexunet.core.config.kubeflow import KubeflowConfig
+from kubeflow import environment
 
 CLUSTER = Path(__file__).parents[2] / "kubeflow" / "cluster"
 KUBERNETES = "1.32"
@@ -82,7 +82,7 @@ def test_no_file_holds_a_secret() -> None:
 
 
 def test_the_secrets_keys_are_those_that_the_package_reads() -> None:
-    names = kubeflow_module("environment")
+    names = environment
     [secret] = [document for document in files() if document["kind"] == "Secret"]
     assert set(secret["stringData"]) == {*names.DATABASE_VARIABLES, *names.OPTIONAL_VARIABLES}
     assert secret["metadata"]["name"] == KubeflowConfig().database_secret

@@ -12,11 +12,10 @@ from ml_metadata.proto import metadata_store_pb2
 from postgres_server import Server
 from tfx.orchestration import metadata
 
-from flexunet.cli.checkout import kubeflow_module
 from flexunet.core.errors import UserError
+from kubeflow import database, environment
 
-database = kubeflow_module("database")
-VARIABLES = kubeflow_module("environment").DATABASE_VARIABLES
+VARIABLES = environment.DATABASE_VARIABLES
 TEXT = '{"config": "{\\"path\\": \\"C:\\\\new\\", \'quoted\'}"} \\'
 
 

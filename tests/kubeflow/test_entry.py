@@ -5,12 +5,8 @@ from pathlib import Path
 import click
 import pytest
 
-from flexunet.cli.checkout import kubeflow_module
 from flexunet.core.errors import ModelRefused, NodeFailed, UserError
-
-entry = kubeflow_module("entry")
-run_node = kubeflow_module("run_node")
-files = kubeflow_module("files")
+from kubeflow import entry, files, run_node
 
 
 @pytest.mark.parametrize(

@@ -13,15 +13,14 @@ from kfp_package import Package, check_rules, read_package
 from tfx.orchestration import metadata
 
 from flexunet.cli import checkout
-from flexunet.cli.checkout import kubeflow_module
 from flexunet.core.config.load import ConfigError
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
+from kubeflow import package as packages
 from pipeline import dag
 from pipeline.launch import compile_run
 
 # As the command line imports it: another package of the name may be installed.
-packages = kubeflow_module("package")
 
 GRAPH = {"RecordGen": [], "Transform": ["RecordGen"], "Trainer": ["Transform"]}
 DATABASE = ("kind", "host", "port", "database", "user", "password")

@@ -12,15 +12,12 @@ from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import beam_executor_operator, data_types
 from tfx.proto.orchestration import executable_spec_pb2
 
-from flexunet.cli.checkout import kubeflow_module
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
 from flexunet.dataset.ingest import ingest
+from kubeflow import package, prepare
 from pipeline import dag
 from pipeline.launch import compile_run
-
-prepare = kubeflow_module("prepare")
-package = kubeflow_module("package")
 
 
 @pytest.fixture

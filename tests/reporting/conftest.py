@@ -14,8 +14,9 @@ from PIL import Image
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.section import part_of
 from flexunet.core.config.whole import Config
+from flexunet.core.files import write_json
 from flexunet.core.palette import rgb_from_class_ids
-from flexunet.reporting import files
+from flexunet.core.root import ReportFolder
 from flexunet.reporting.gallery import Predicted, write_gallery
 
 SIDE = 48
@@ -51,23 +52,26 @@ def case(name: str, which: list[str], dice: float) -> Predicted:
 
 
 @pytest.fixture(scope="session")
-def write_report_folder(make_config: Callable[..., Config]) -> Callable[..., Path]:
+def write_report_folder(make_config: Callable[..., Config]) -> Callable[..., ReportFolder]:
     """`write_report_folder(folder, blessed=False)`: everything that the report node writes but the page itself."""
 
-    def write(folder: Path, blessed: bool = True, dice: float = 0.8, images: Any = None, **changes: Any) -> Path:
+    def write(
+        folder: Path, blessed: bool = True, dice: float = 0.8, images: Any = None, **changes: Any
+    ) -> ReportFolder:
         config = changes.pop("config", None) or make_config()
         folder.mkdir(parents=True, exist_ok=True)
-        files.write_json(folder / files.METRICS_FILE, {**_metrics(config, blessed, dice), **changes})
-        files.write_json(folder / files.DETAILS_FILE, _details(config, dice))
-        files.write_json(folder / files.LINEAGE_FILE, _lineage(config))
-        files.write_json(folder / files.SERVING_FILE, _serving(blessed))
-        files.write_json(folder / files.DATA_FILE, _data(config))
-        _write_training(folder / files.TRAINING_FOLDER, config)
+        report = ReportFolder(folder)
+        write_json(report.metrics, {**_metrics(config, blessed, dice), **changes})
+        write_json(report.details, _details(config, dice))
+        write_json(report.lineage, _lineage(config))
+        write_json(report.serving, _serving(blessed))
+        write_json(report.data, _data(config))
+        _write_training(report.training, config)
         if images is None:
             places = (["worst"], ["worst"], ["worst", "median"], ["median"], ["best"])
             images = [case(name, which, 0.2 * i) for i, (name, which) in enumerate(zip(CASES, places, strict=True))]
-        write_gallery(folder / files.GALLERY_FOLDER, images, part_of(config, GateSettings))
-        return folder
+        write_gallery(report, images, part_of(config, GateSettings))
+        return report
 
     return write
 

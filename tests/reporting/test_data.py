@@ -29,7 +29,7 @@ COUNT = 24
 
 
 def write_picture(target: Path, entry: dict[str, Any], rows: list[Row], config: Config) -> None:
-    target.write_bytes(render_picture(entry, rows, config))
+    target.write_bytes(render_picture(entry, [row.shown(config) for row in rows], config))
 
 
 class Picture(Page):

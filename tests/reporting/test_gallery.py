@@ -14,8 +14,8 @@ from flexunet.core.config.section import part_of
 from flexunet.core.config.whole import Config
 from flexunet.core.features import IGNORE_ID
 from flexunet.core.palette import rgb_from_class_ids
+from flexunet.core.root import ReportFolder
 from flexunet.reporting import gallery
-from flexunet.reporting.files import GALLERY_FILE
 from flexunet.reporting.gallery import Predicted, write_gallery
 from flexunet.reporting.mistakes import COLORS, FALSE_ALARM, MISSED
 
@@ -31,7 +31,7 @@ def one(tmp_path: Path, truth: np.ndarray, predicted: np.ndarray) -> Predicted:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    return json.loads((folder / GALLERY_FILE).read_text())
+    return json.loads(ReportFolder(folder).gallery_index.read_text())
 
 
 def test_masks_keep_every_pixel_and_their_background_is_clear(
@@ -41,13 +41,13 @@ def test_masks_keep_every_pixel_and_their_background_is_clear(
     truth = np.random.default_rng(1).integers(0, 4, (20, 30)).astype(np.uint8)
     truth[0, :5] = IGNORE_ID
     predicted = np.zeros_like(truth)
-    write_gallery(tmp_path / "g", [one(tmp_path, truth, predicted)], settings)
+    write_gallery(ReportFolder(tmp_path / "g"), [one(tmp_path, truth, predicted)], settings)
     [row] = rows(tmp_path / "g")
     assert (row["id"], row["which"], row["width"], row["height"]) == ("a", ["worst"], 30, 20)
-    shown = np.asarray(Image.open(tmp_path / "g" / row["files"]["truth"]).convert("RGBA"))
+    shown = np.asarray(Image.open(tmp_path / "g" / "gallery" / row["files"]["truth"]).convert("RGBA"))
     assert (shown[..., :3][truth > 0] == rgb_from_class_ids(truth, settings.classes)[truth > 0]).all()
     assert ((shown[..., 3] == 255) == (truth > 0)).all()
-    mistakes = np.asarray(Image.open(tmp_path / "g" / row["files"]["errors"]).convert("RGBA"))
+    mistakes = np.asarray(Image.open(tmp_path / "g" / "gallery" / row["files"]["errors"]).convert("RGBA"))
     missed = (truth > 0) & (truth != IGNORE_ID)
     assert (mistakes[missed][:, :3] == COLORS[MISSED]).all()
     assert (mistakes[~missed][:, 3] == 0).all()
@@ -61,13 +61,13 @@ def test_large_images_are_made_smaller_until_all_fit(
     noise = np.random.default_rng(2).integers(0, 256, (700, 900, 3)).astype(np.uint8)
     truth = np.random.default_rng(3).integers(0, 4, (700, 900)).astype(np.uint8)
     image = Predicted(["best"], "b", 1.0, png(noise, tmp_path / "noise.png"), truth, truth)
-    write_gallery(tmp_path / "large", [image], settings)
+    write_gallery(ReportFolder(tmp_path / "large"), [image], settings)
     monkeypatch.setattr(gallery, "MOST_BYTES", 200_000)
-    write_gallery(tmp_path / "small", [image] * 3, settings)
+    write_gallery(ReportFolder(tmp_path / "small"), [image] * 3, settings)
     for folder, most in (("large", 8_000_000), ("small", 200_000)):
-        stored = [path for path in (tmp_path / folder).iterdir() if path.name != GALLERY_FILE]
+        stored = [path for path in (tmp_path / folder / "gallery").iterdir() if path.suffix != ".json"]
         assert sum(path.stat().st_size for path in stored) <= most
         assert len(stored) == 4 * len(rows(tmp_path / folder))
-    assert Image.open(tmp_path / "large" / rows(tmp_path / "large")[0]["files"]["image"]).size == (640, 498)
+    assert Image.open(tmp_path / "large" / "gallery" / rows(tmp_path / "large")[0]["files"]["image"]).size == (640, 498)
     # What is counted is counted at the image's own size.
     assert rows(tmp_path / "small")[0]["classes"] == rows(tmp_path / "large")[0]["classes"]

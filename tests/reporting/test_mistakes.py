@@ -60,7 +60,7 @@ def test_a_defect_is_right_exactly_where_the_gate_finds_it() -> None:
         truth = generator.integers(0, 3, (6, 6)).repeat(5, 0).repeat(5, 1).astype(np.uint8)
         predicted = np.where(generator.random(truth.shape) < 0.75, 0, truth).astype(np.uint8)
         gate = GateConfig()
-        found = find_defects(truth, predicted, 3, gate)
+        found = find_defects(truth, predicted, 3, gate.defect_overlap, gate.false_alarm_share)
         counts = count_errors(truth, predicted, 3, gate.defect_overlap, gate.false_alarm_share)
         assert [c.right for c in counts] == found.found.tolist()
         assert [c.defects for c in counts] == found.present.tolist()

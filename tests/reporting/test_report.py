@@ -14,15 +14,15 @@ from PIL import Image
 
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
-from flexunet.core.files import read_json
-from flexunet.reporting import files
+from flexunet.core.files import read_json, write_json
+from flexunet.core.root import ReportFolder
 from flexunet.reporting.gallery import Predicted
 from flexunet.reporting.report import read_report, render_report, write_page
 
-Write = Callable[..., Path]
+Write = Callable[..., ReportFolder]
 
 
-def page_of(folder: Path) -> Page:
+def page_of(folder: ReportFolder) -> Page:
     return Page(write_page(folder).read_text(encoding="utf-8"))
 
 
@@ -31,7 +31,7 @@ def test_the_page_needs_no_other_file_and_no_network(tmp_path: Path, write_repor
     references = [v for _, attributes in page.tags for k, v in attributes.items() if k in {"src", "href", "srcset"}]
     assert all((reference or "").startswith(("data:image/", "#")) for reference in references)
     assert len(page.all("img")) > 20 and not page.all("link")
-    assert "url(http" not in (tmp_path / files.PAGE).read_text()
+    assert "url(http" not in (ReportFolder(tmp_path).page).read_text()
 
 
 def test_each_picture_is_stored_once(tmp_path: Path, write_report_folder: Write) -> None:
@@ -87,9 +87,9 @@ def test_the_title_says_what_happened(
     tmp_path: Path, write_report_folder: Write, changes: dict[str, Any], serving: dict[str, Any], title: str
 ) -> None:
     write_report_folder(tmp_path, **changes)
-    known = read_json(tmp_path / files.SERVING_FILE)
-    files.write_json(tmp_path / files.SERVING_FILE, {**known, **serving})
-    page = write_page(tmp_path).read_text()
+    known = read_json(ReportFolder(tmp_path).serving)
+    write_json(ReportFolder(tmp_path).serving, {**known, **serving})
+    page = write_page(ReportFolder(tmp_path)).read_text()
     assert f"<h1>{title}</h1>" in page and f"<title>{title}" in page
 
 
@@ -132,8 +132,7 @@ def test_three_hundred_noisy_images_stay_below_fifteen_megabytes(tmp_path: Path,
     encoded = (tmp_path / "p.png").read_bytes()
     ids = generator.integers(0, 4, (160, 160)).astype(np.uint8)
     images = [Predicted(["worst"], str(i), 0.5, encoded, ids, ids[::-1]) for i in range(300)]
-    write_report_folder(tmp_path / "r", images=images)
-    assert write_page(tmp_path / "r").stat().st_size < 15_000_000
+    assert write_page(write_report_folder(tmp_path / "r", images=images)).stat().st_size < 15_000_000
 
 
 def test_many_classes_do_not_make_the_page_large(
@@ -142,11 +141,11 @@ def test_many_classes_do_not_make_the_page_large(
     """Of 200 classes the confusion has those that are mistaken most."""
     classes = [{"name": f"class {i:03}", "color": [i, 255 - i, 7]} for i in range(200)]
     folder = write_report_folder(tmp_path, config=make_config(classes=classes), images=[])
-    details = read_json(folder / files.DETAILS_FILE)
+    details = read_json(folder.details)
     details["confusion"][150][3] = 10_000
-    files.write_json(folder / files.DETAILS_FILE, details)
+    write_json(folder.details, details)
     page = page_of(folder)
-    assert (folder / files.PAGE).stat().st_size < 2_000_000
+    assert folder.page.stat().st_size < 2_000_000
     assert "Not shown: 176 classes with fewer mistaken pixels" in page.text
     table = page.text[page.text.index("Confusion") : page.text.index("Calibration")]
     assert "class 150" in table and "class 003" in table and "class 199" not in table
@@ -159,13 +158,11 @@ def test_a_report_with_nothing_but_scores_still_has_a_page(
     folder = write_report_folder(
         tmp_path, images=[], baseline=None, foreground_dice=None, foreground_dice_interval=None
     )
-    for name in (files.DATA_FILE, files.SERVING_FILE):
-        (folder / name).unlink()
-    shutil.rmtree(folder / files.TRAINING_FOLDER)
-    details = read_json(folder / files.DETAILS_FILE)
-    files.write_json(
-        folder / files.DETAILS_FILE, {**details, "confusion": None, "reliability": [], "baseline": None, "warnings": []}
-    )
+    folder.data.unlink()
+    folder.serving.unlink()
+    shutil.rmtree(folder.training)
+    details = read_json(folder.details)
+    write_json(folder.details, {**details, "confusion": None, "reliability": [], "baseline": None, "warnings": []})
     page = page_of(folder)
     assert "no other comparable model was pushed" in page.text
     assert "no test image has a defect or a false alarm" in page.text
@@ -176,6 +173,6 @@ def test_a_report_with_nothing_but_scores_still_has_a_page(
 
 def test_a_report_of_an_earlier_version_is_the_users_to_repeat(tmp_path: Path, write_report_folder: Write) -> None:
     folder = write_report_folder(tmp_path)
-    (folder / files.LINEAGE_FILE).unlink()
+    folder.lineage.unlink()
     with pytest.raises(UserError, match=r"no lineage.json, expected the report of a run of this version: run it again"):
         write_page(folder)

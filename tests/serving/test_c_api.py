@@ -1,4 +1,4 @@
-"""flexunet.serving.c_api against real exports: what Python gives, what the session refuses, strings, errors and memory."""
+"""The C API against real exports: what Python gives, what the session refuses, strings, errors and memory."""
 
 from __future__ import annotations
 

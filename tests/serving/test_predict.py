@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from flexunet.cli import main
-from flexunet.serving.predict import regions
 from flexunet.serving.server import Server
 
 
@@ -139,16 +138,6 @@ def test_a_server_that_is_away_is_named_for_every_file(photos: Path, config: Pat
     assert exit_code(*arguments, "--deadline", "1") == 1
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 2 and all("http://127.0.0.1:9/v1/models/flexunet:predict" in line for line in lines)
-
-
-def test_regions_touch_at_corners_and_have_boxes() -> None:
-    class_ids = np.zeros((6, 8), np.uint8)
-    class_ids[0, 0] = class_ids[1, 1] = 1
-    class_ids[3:5, 4:8] = 1
-    class_ids[5, 0] = 2
-    assert regions(class_ids, 1) == [(0, 0, 2, 2), (4, 3, 4, 2)]
-    assert regions(class_ids, 2) == [(0, 5, 1, 1)]
-    assert regions(class_ids, 3) == []
 
 
 def test_docker_mounts_the_folder_of_versions_read_only(color_export: Path, capfd: Any) -> None:

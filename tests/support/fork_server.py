@@ -13,7 +13,7 @@ def main() -> None:
     import components.serving_validator
     import kubeflow.attempts
     import kubeflow.database
-    import pipeline.cli.commands
+    import pipeline.cli.outcome
     import pipeline.local
     import trainer_module.trainer
     import transform_module.preprocessing

@@ -1,7 +1,7 @@
 """What happens between epochs, on a real fit."""
 
 import csv
-import io
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from rich.console import Console
 
 from flexunet.core.config.train import TrainConfig
-from trainer_module.callbacks import ProgressBar, ProgressLine, training_callbacks
+from flexunet.core.progress import step_of
+from trainer_module.callbacks import ProgressLine, StepTeller, training_callbacks
 from trainer_module.clock import Clock
 from trainer_module.optimization import make_optimizer
 
@@ -86,23 +86,21 @@ def test_the_weights_that_are_kept_are_the_average(tmp_path: Path) -> None:
     assert weight(2, 0.9) != pytest.approx(plain[1], abs=1e-2)
 
 
-def test_the_bar_tells_epoch_loss_dice_speed_and_time_left() -> None:
-    console = Console(file=io.StringIO(), force_terminal=True, width=150)
-    bar = ProgressBar(epochs=3, images_per_epoch=40, steps_per_epoch=10, console=console)
-    bar.on_train_begin()
-    bar.on_epoch_begin(1)
+def test_each_step_tells_epoch_loss_dice_and_speed_to_who_watches(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "flexunet.progress")
+    teller = StepTeller(epochs=3, images_per_epoch=40, steps_per_epoch=10)
+    teller.on_epoch_begin(1)
     for step in range(4):
-        bar.on_train_batch_end(step, {"loss": 0.5, "foreground_dice": 0.25})
-    bar._bar.refresh()
-    bar.on_train_end()
-    printed = console.file.getvalue()
-    assert re.search(r"epoch 2/3  loss 0.5000  Dice 0.2500  \d+ images/s", printed)
-    assert "14/30" in printed and re.search(r"\d:\d\d:\d\d", printed)
+        teller.on_train_batch_end(step, {"loss": 0.5, "foreground_dice": 0.25})
+    step = step_of(caplog.records[-1])
+    assert step and (step.task, step.done, step.total, step.ended) == ("training", 14, 30, False)
+    assert re.fullmatch(r"epoch 2/3  loss 0.5000  Dice 0.2500  \d+ images/s", step.words)
 
 
-def test_a_bar_is_drawn_on_a_terminal_only(tmp_path: Path) -> None:
-    config = TrainConfig(epochs=1)
-    kinds = {
-        type(c) for c in training_callbacks(config, tmp_path, images_per_epoch=4, steps_per_epoch=1, clock=Clock())
-    }
-    assert ProgressBar not in kinds and ProgressLine in kinds
+@pytest.mark.parametrize("is_watched", [False, True])
+def test_steps_are_told_only_to_who_watches(tmp_path: Path, caplog: pytest.LogCaptureFixture, is_watched: bool) -> None:
+    if is_watched:
+        caplog.set_level(logging.DEBUG, "flexunet.progress")
+    made = training_callbacks(TrainConfig(epochs=1), tmp_path, images_per_epoch=4, steps_per_epoch=1, clock=Clock())
+    kinds = {type(callback) for callback in made}
+    assert (StepTeller in kinds) == is_watched and ProgressLine in kinds

@@ -6,7 +6,7 @@ import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, cast, get_args
+from typing import Any, Final, Literal, cast, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -147,3 +147,16 @@ def _section_type(section: Any, name: int | str) -> Any:
     field = section.model_fields.get(name)
     kinds = [field.annotation, *get_args(field.annotation)] if field else []
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), section)
+
+
+def choices_of(key: str) -> list[str]:
+    """The values that a `section.key` may have, where they are few: those of a choice, or true and false."""
+    section, _, name = key.partition(".")
+    holder = Config.model_fields.get(section)
+    field = getattr(holder.annotation, "model_fields", {}).get(name) if holder else None
+    if field is None:
+        return []
+    kinds = [field.annotation, *get_args(field.annotation)]
+    if bool in kinds:
+        return ["true", "false"]
+    return [str(choice) for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]

@@ -24,7 +24,7 @@ from flexunet.dataset.layouts.outlines import (
 )
 from flexunet.dataset.pairs import Pair
 from flexunet.dataset.problems import Problem
-from pipeline.finder import IMAGE_SUFFIXES
+from flexunet.core.finder import IMAGE_SUFFIXES
 
 _FILE_BYTES: Final = 4 * 2**30
 _LISTED: Final = 20

@@ -11,7 +11,7 @@ from flexunet.dataset.layouts.interface import Layout, Reader, Reading, Source
 from flexunet.dataset.layouts.names import SPLIT_NAMES, images_by_id, masks_by_id
 from flexunet.dataset.pairs import Pair
 from flexunet.dataset.problems import Problem
-from pipeline.finder import IMAGE_SUFFIXES, find_files
+from flexunet.core.finder import IMAGE_SUFFIXES, find_files
 
 READERS: Final = {
     module.READER.name: module.READER

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flexunet.dataset.pairs import Pair
 from flexunet.dataset.problems import Problem
-from pipeline.finder import Files, LeftOut
+from flexunet.core.finder import Files, LeftOut
 
 
 @dataclass(frozen=True)

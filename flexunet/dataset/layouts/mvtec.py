@@ -8,7 +8,7 @@ from flexunet.dataset.layouts.names import printable
 from flexunet.dataset.layouts.pairing import background
 from flexunet.dataset.pairs import Pair
 from flexunet.dataset.problems import Problem
-from pipeline.finder import IMAGE_SUFFIXES
+from flexunet.core.finder import IMAGE_SUFFIXES
 
 _GOOD = "good"
 _TRUTH = "ground_truth"

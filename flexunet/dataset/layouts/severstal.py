@@ -14,7 +14,7 @@ from flexunet.dataset.layouts.interface import Reader, Reading, Source, SourceCl
 from flexunet.dataset.layouts.names import printable
 from flexunet.dataset.pairs import Pair
 from flexunet.dataset.problems import Problem
-from pipeline.finder import IMAGE_SUFFIXES
+from flexunet.core.finder import IMAGE_SUFFIXES
 
 _HEADER: Final = ("ImageId", "ClassId", "EncodedPixels")
 _OLD_HEADER: Final = ("ImageId_ClassId", "EncodedPixels")

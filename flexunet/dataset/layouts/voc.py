@@ -12,7 +12,7 @@ from flexunet.dataset.layouts.names import images_by_id, place, printable, split
 from flexunet.dataset.layouts.pairing import Make, pair_up
 from flexunet.dataset.pairs import Pair
 from flexunet.dataset.problems import Problem
-from pipeline.finder import IMAGE_SUFFIXES
+from flexunet.core.finder import IMAGE_SUFFIXES
 
 _MASKS = "segmentationclass"
 _LISTS = ("imagesets", "segmentation")

@@ -7,7 +7,7 @@ from unicodedata import normalize
 import pytest
 
 from flexunet.core.errors import UserError
-from pipeline.finder import AREAS_COLUMNS, Files, find_files, left_out_words
+from flexunet.core.finder import AREAS_COLUMNS, Files, find_files, left_out_words
 
 
 def tree(root: Path, *names: str) -> Path:

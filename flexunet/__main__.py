@@ -1,0 +1,5 @@
+"""`python -m flexunet`, where the entry point is not on the PATH."""
+
+from flexunet.cli.main import main
+
+main()

@@ -1,0 +1,83 @@
+"""`flexunet predict`."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flexunet.cli.command import Command
+from flexunet.cli.console import NO_LOG, captured_output, print_result
+from flexunet.cli.options import AS_JSON, FILE, PATH
+from flexunet.core.errors import UserError
+
+
+@click.command(cls=Command, interrupted="masks that were written stay, areas.csv is not whole")
+@click.argument("model", metavar="MODEL_DIR_or_URL")
+@click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE_OR_DIR...")
+@click.option("--out", required=True, type=PATH, help="Folder for masks, overlays, areas.csv.")
+@click.option("--config", metavar="C", help="Classes and colours; needed for a URL.")
+@click.option("--tiled", is_flag=True, help="Cuts large images into overlapping tiles of the model's size.")
+@click.option("--concurrency", default=4, show_default=True, type=click.IntRange(1, 64), help="Images under way.")
+@click.option(
+    "--deadline", default=60.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Seconds."
+)
+@click.option("--model-name", default="flexunet", show_default=True, help="The server's name of the model.")
+@click.option("--version", type=click.IntRange(min=1), metavar="N", help="The server's version; else the newest.")
+@click.option("--ca", "certificate_authority", type=FILE, help="PEM file, for grpcs and https; else the system's.")
+@click.option("--cert", "certificate", type=FILE, help="PEM file of this client's certificate.")
+@click.option("--key", type=FILE, help="PEM file of its key.")
+@AS_JSON
+def predict(
+    model: str,
+    images: Sequence[Path],
+    out: Path,
+    config: str | None,
+    tiled: bool,
+    concurrency: int,
+    **options: Any,
+) -> None:
+    """Writes a coloured mask, an overlay and areas for each image; asks a model folder, or a server by its URL.
+
+    Examples:
+      flexunet predict runs/mine/serving_model photos --out predictions
+      flexunet predict grpc://localhost:8500 photos --out predictions --config mine.toml
+      flexunet predict runs/mine/serving_model wide-strip.png --out predictions --tiled
+    """
+    from flexunet.cli.tables import bars, print_left_out, quantile_words, quantiles
+    from flexunet.serving.predict import Job, image_files, predict_files
+    from flexunet.serving.transport import Options, connect
+
+    (files, left_out), shown = image_files(images, out), _shown_config(model, config)
+    seconds: list[float] = []
+    with captured_output(NO_LOG) as console, connect(model, Options(**options)) as connected:
+        with bars(console) as progress:
+            advance = progress("predicting", len(files))
+
+            def step(taken: float | None) -> None:
+                seconds.extend([] if taken is None else [taken])
+                advance(f"predicting, {quantile_words(seconds)}")
+
+            failed = predict_files(Job(connected, shown, tiled, concurrency), files, out, step)
+        done = len(files) - len(failed)
+        console.print(
+            f"{done} of {len(files)} images: masks, overlays and areas.csv in {out}; {quantile_words(seconds)}"
+        )
+        print_left_out(left_out, len(files), console)
+    found = {"images": done, "out": out, "left_out": [asdict(entry) for entry in left_out]}
+    print_result({**found, **quantiles(seconds), "failed": [asdict(f) for f in failed]})
+    if failed:
+        raise UserError("\n".join(f"{f.image}: no prediction ({f.reason})" for f in failed))
+
+
+def _shown_config(target: str, config: str | None) -> Any:
+    """Classes and colours: a folder tells them, a server does not."""
+    from flexunet.core.config.load import load_config
+    from flexunet.serving.exported import exported_config, model_directory
+
+    if config is not None:
+        return load_config(config)
+    if "://" in target:
+        raise UserError(f"{target}: a server does not tell classes and colours; add --config, that of the training")
+    return exported_config(model_directory(Path(target)))

@@ -1,0 +1,38 @@
+"""Whether ingested records are what a configuration expects."""
+
+from pathlib import Path
+from typing import Any
+
+from flexunet.core.config.whole import Config
+from flexunet.core.errors import UserError
+from flexunet.dataset.manifest import newest_spans
+
+
+def check_data(data: Path, config: Config, training: bool = True, newest: int | None = None) -> str:
+    """Refuses records that the config does not fit; returns a warning, or nothing.
+
+    `newest` is the newest span to read, where that is not the newest there is.
+
+    Records made elsewhere have no manifest; Transform checks every mask's colours all the same.
+    """
+    spans = newest_spans(data, config.dataset.spans, newest)
+    if spans is None:
+        return f"{data}: records without dataset.json: nothing is known of near-duplicates across their splits"
+    for span in spans:
+        _check_classes(span, data, config)
+    images = sum(span["splits"]["train"]["images"] for span in spans)
+    if training and config.image.fit != "tile" and images < config.train.batch_size:
+        raise UserError(f"train.batch_size is {config.train.batch_size}, expected at most the {images} training images")
+    leaking = sum(span["leaking_groups"] for span in spans)
+    return f"{leaking} groups are in more than one split of {data}: the scores will flatter" if leaking else ""
+
+
+def _check_classes(span: dict[str, Any], data: Path, config: Config) -> None:
+    recorded = [(c["name"], tuple(c["color"])) for c in span["classes"]]
+    wanted = [(c.name, c.color) for c in config.classes]
+    ignored = config.records.ignore_color
+    if (recorded, span["ignore_color"]) != (wanted, list(ignored) if ignored else None):
+        raise UserError(
+            f"{data}: span {span['span']} has the classes {recorded} and the ignore colour {span['ignore_color']}, "
+            f"expected {wanted} and {ignored} as in the config: ingest again"
+        )

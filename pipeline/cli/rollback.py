@@ -1,0 +1,67 @@
+"""`flexunet rollback`."""
+
+from pathlib import Path
+
+import click
+
+from flexunet.cli.command import Command
+from flexunet.cli.console import NO_LOG, captured_output, print_result
+from flexunet.cli.options import AS_JSON, ROOT
+from flexunet.core.errors import UserError
+from flexunet.core.root import Root
+
+
+@click.command(cls=Command)
+@ROOT
+@click.option(
+    "--to", type=click.IntRange(min=1), metavar="N", help="The version to restore, instead of the one before."
+)
+@click.option("--keep", type=click.IntRange(min=2), help="Newest versions that stay.  [default: as at the last push]")
+@AS_JSON
+def rollback(root: Path, to: int | None, keep: int | None) -> None:
+    """Serves an earlier model again, under a higher version number.
+
+    Examples:
+      flexunet rollback --root runs/mine
+      flexunet rollback --root runs/mine --to 3
+    """
+    from flexunet.core.lock import locked
+    from flexunet.history.pushes import record_rollbacks, sqlite_connection
+    from flexunet.serving.versions import finish_rollback, keeping, roll_back
+
+    serving = Root(root).serving
+    if not serving.is_dir():
+        raise UserError(f"{serving}: no such folder, expected the --root of a run that pushed a model")
+    with locked(root), captured_output(NO_LOG) as console:
+        mirror = keeping(serving).mirror
+        above = _newest_mirrored(mirror)
+        done = roll_back(serving, to, keep, above)
+        record_rollbacks(sqlite_connection(Root(root).metadata), serving)
+        if mirror:
+            _mirror(done.version, mirror, keep or keeping(serving).versions)
+        finish_rollback(serving)
+        console.print(
+            f"version {done.restored} is served again as version {done.version.name}; version {done.withdrawn} is "
+            "rolled back: no run pushes that model again or compares with it"
+        )
+        console.print(f"to bring it back: flexunet rollback --root {root} --to {done.withdrawn}")
+    print_result({"version": int(done.version.name), "restored": done.restored, "withdrawn": done.withdrawn})
+
+
+def _newest_mirrored(store: str) -> int:
+    if not store:
+        return 0
+    from components.mirror import newest_mirrored  # it imports TFX
+
+    return newest_mirrored(store)
+
+
+def _mirror(version: Path, store: str, keep: int | None) -> None:
+    from components.mirror import mirror_version
+
+    try:
+        mirror_version(version, store, keep)
+    except UserError as error:
+        raise UserError(
+            f"{error}; version {version.name} is served from {version.parent} already, the same command again copies it"
+        ) from error

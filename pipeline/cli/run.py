@@ -1,0 +1,94 @@
+"""`flexunet run`."""
+
+import datetime
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flexunet.cli.command import Command
+from flexunet.cli.console import captured_output
+from flexunet.cli.options import ACCEPT_REFUSED, AS_JSON, CONFIG, PATH, ROOT, SET
+from flexunet.core.errors import NodeFailed
+from flexunet.core.root import Root
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from flexunet.core.config.whole import Config
+    from pipeline.cli.outcome import Refusal
+
+RESUMES = "finished nodes stay in the cache, and a training goes on after its last finished epoch"
+
+
+@click.command(cls=Command, interrupted=RESUMES)
+@CONFIG
+@click.option("--data", required=True, type=PATH, help="OUT of `flexunet ingest`.")
+@ROOT
+@SET
+@click.option("--beam-arg", "beam_args", multiple=True, help="Passed on to Apache Beam, such as --runner=FlinkRunner.")
+@ACCEPT_REFUSED
+@AS_JSON
+def run(
+    config: str,
+    data: Path,
+    root: Path,
+    overrides: tuple[str, ...],
+    beam_args: tuple[str, ...],
+    accept_refused: str | None,
+) -> None:
+    """Trains, measures, judges, and pushes the model if it is good enough.
+
+    Examples:
+      flexunet run --config mine.toml --data records --root runs/mine
+      flexunet run --config mine.toml --data records --root runs/mine --set train.epochs=20 --json
+      flexunet run --config mine.toml --data records --root runs/mine --accept-refused "the line stands still"
+    """
+    from flexunet.cli.tables import print_warning
+    from flexunet.core.config.load import load_config
+    from flexunet.core.lock import locked
+    from flexunet.dataset.compatible import check_data
+    from pipeline.cli.outcome import conclude
+
+    loaded = load_config(config, overrides)
+    warning = check_data(data, loaded)
+    log = log_file(root)
+    with locked(root), captured_output(log) as console:
+        if warning:
+            print_warning(warning, console)
+        metrics, refusal = run_and_show(loaded, data, root, beam_args, console, log, accept_refused or "")
+    conclude(metrics, refusal)
+
+
+def log_file(root: Path) -> Path:
+    """Where what libraries print goes, a file for each command that runs the pipeline."""
+    return Root(root).logs / f"{datetime.datetime.now():%Y%m%d-%H%M%S}.log"
+
+
+def run_and_show(
+    config: "Config",
+    data: Path,
+    root: Path,
+    beam_args: Sequence[str],
+    console: "Console",
+    log: Path,
+    accept_refused: str = "",
+) -> tuple[dict[str, Any], "Refusal | None"]:
+    """Shows the nodes and what came out; returns what metrics.json holds, and the refusal, if there is one."""
+    from flexunet.cli.tables import busy
+    from pipeline.cli.outcome import print_outcome
+
+    with busy(console, "loading TFX"):
+        from pipeline import local
+        from pipeline.cli.board import Board
+    try:
+        with Board(console) as board:
+            metrics = local.run(config, data, root, beam_args, board.ended, accept_refused, board.started)
+    except Exception as error:
+        with log.open("a", encoding="utf-8") as file:
+            traceback.print_exc(file=file)
+        what = str(error) if isinstance(error, NodeFailed) else f"the run failed: {type(error).__name__}: {error}"
+        raise NodeFailed(f"{what}\nfull log: {log}") from error
+    return metrics, print_outcome(metrics, root, console, accept_refused)
