@@ -1,19 +1,18 @@
 """Finds images and masks in a user's folders and pairs them by path, never by the order of a listing."""
 
-import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from dataset.problems import Problem
-from pipeline.errors import UserError
 from pipeline.features import SPLIT_EVAL, SPLIT_TEST, SPLIT_TRAIN
+from pipeline.finder import IMAGE_SUFFIXES, Files, LeftOut, find_files, nfc
 
+# Compared without regard to case, as are the names of splits.
 IMAGE_FOLDERS: Final = frozenset({"images"})
 MASK_FOLDERS: Final = frozenset({"masks", "annotations"})
-IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
 # Folder names that other layouts use for our splits.
 _SPLIT_FOLDERS: Final = {
@@ -30,7 +29,7 @@ _SPLIT_FOLDERS: Final = {
 
 @dataclass(frozen=True)
 class Pair:
-    """An image and its mask; `id` is their common path below the source, without role folder and suffix."""
+    """An image and its mask; `id` is their common path below the source, without role folder and suffix, in NFC."""
 
     id: str
     image: Path
@@ -40,61 +39,74 @@ class Pair:
 
 @dataclass(frozen=True)
 class Layout:
-    """What lies in the source, in words, and its pairs sorted by id."""
+    """What lies in the source.
+
+    Attributes:
+      description: in words.
+      pairs: sorted by id.
+      problems: files that cannot be used.
+      files_read: how many files below the source belong to it.
+      left_out: the files that do not, counted by reason.
+      notes: what else the user should know, a sentence each.
+    """
 
     description: str
     pairs: list[Pair]
     problems: list[Problem]
+    files_read: int = 0
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def has_splits(self) -> bool:
         return any(pair.split is not None for pair in self.pairs)
 
 
-def find_pairs(source: Path) -> Layout:
-    """Walks `source` for `images/` beside `masks/` or `annotations/`, with split folders above or below them."""
+def find_pairs(source: Path, output: Path | None = None) -> Layout:
+    """Looks below `source` for `images/` beside `masks/` or `annotations/`, with split folders above or below them.
+
+    `output` is where the records will lie; it may be below `source` and is left out.
+
+    Raises:
+      UserError: a folder cannot be listed.
+    """
     if not source.is_dir():
-        return Layout(
-            "nothing", [], [Problem(source, "no such folder", "a folder of images and masks", "check SOURCE")]
-        )
-    images, masks = _by_id(source, IMAGE_FOLDERS), _by_id(source, MASK_FOLDERS)
+        what = "not a folder" if source.exists() else "no such folder"
+        return Layout("nothing", [], [Problem(source, what, "a folder of images and masks", "check SOURCE")])
+    files = find_files(source, output)
+    images, masks = _by_id(files, IMAGE_FOLDERS), _by_id(files, MASK_FOLDERS)
     problems = [*_duplicates(images, "image"), *_duplicates(masks, "mask")]
     problems += _orphans(images, masks, "image", "a mask") + _orphans(masks, images, "mask", "an image")
     pairs = [
-        Pair(pair_id, images[pair_id][0], masks[pair_id][0], _split_of(pair_id))
+        Pair(pair_id, images[pair_id][0], masks[pair_id][0], split_of(pair_id))
         for pair_id in sorted(images.keys() & masks.keys())
         if len(images[pair_id]) == len(masks[pair_id]) == 1
     ]
     if not images and not masks:
         expected = "images/ beside masks/ or annotations/, as in SOURCE/images/a.png and SOURCE/masks/a.png"
         problems.append(Problem(source, "no images found", expected, "move or rename the folders"))
-    return Layout(_describe(source, pairs), pairs, problems)
+    read = {
+        path.relative_to(source).as_posix() for found in (images, masks) for paths in found.values() for path in paths
+    }
+    return Layout(_describe(source, pairs), pairs, problems, len(read), files.account(read), _notes_on_splits(pairs))
 
 
-def _by_id(source: Path, role_folders: frozenset[str]) -> dict[str, list[Path]]:
+def split_of(pair_id: str) -> str | None:
+    """The split that a folder of the id names; case does not matter."""
+    folders = [folder.casefold() for folder in pair_id.split("/")[:-1]]
+    return next((_SPLIT_FOLDERS[folder] for folder in folders if folder in _SPLIT_FOLDERS), None)
+
+
+def _by_id(files: Files, role_folders: frozenset[str]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
-    # Not rglob: it does not enter folders that are links. Names with a leading dot are not the user's.
-    folders = sorted(
-        (Path(folder), sorted(names)) for folder, _, names in os.walk(source, followlinks=True, onerror=_refuse)
-    )
-    for folder, names in folders:
-        kept = list(folder.relative_to(source).parts)
-        role = next((part for part in kept if part in role_folders), None)
-        if role is None:
-            continue
-        kept.remove(role)
-        for name in names:
-            path = folder / name
-            if path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
-                found.setdefault("/".join([*kept, path.stem]), []).append(path)
+    for name in files.with_suffix(IMAGE_SUFFIXES):
+        path = PurePosixPath(nfc(name))
+        kept = list(path.parts[:-1])
+        role = next((part for part in kept if part.casefold() in role_folders), None)
+        if role is not None:
+            kept.remove(role)
+            found.setdefault("/".join([*kept, path.stem]), []).append(files.root / name)
     return found
-
-
-def _refuse(error: OSError) -> None:
-    """os.walk would leave the folder out."""
-    raise UserError(
-        f"{error.filename}: cannot be listed ({error.strerror}), expected a readable folder: correct its permissions"
-    )
 
 
 def _duplicates(files: dict[str, list[Path]], role: str) -> Iterable[Problem]:
@@ -119,9 +131,14 @@ def _orphans(files: dict[str, list[Path]], others: dict[str, list[Path]], role: 
     ]
 
 
-def _split_of(pair_id: str) -> str | None:
-    folders = pair_id.split("/")[:-1]
-    return next((_SPLIT_FOLDERS[folder] for folder in folders if folder in _SPLIT_FOLDERS), None)
+def _notes_on_splits(pairs: Sequence[Pair]) -> tuple[str, ...]:
+    """Several folders of images, none of which names a split, may be splits under names that nobody here knows."""
+    tops = sorted({pair.id.partition("/")[0] for pair in pairs if "/" in pair.id})
+    if len(tops) < 2 or any(pair.split for pair in pairs):
+        return ()
+    some = ", ".join(tops[:5]) + (", ..." if len(tops) > 5 else "")
+    known = ", ".join(sorted(_SPLIT_FOLDERS))
+    return (f"{len(tops)} folders ({some}), none of which names a split ({known}): images are assigned to splits anew",)
 
 
 def _describe(source: Path, pairs: list[Pair]) -> str:

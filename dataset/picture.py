@@ -16,6 +16,7 @@ from dataset.assignment import Row
 from dataset.examine import Facts, read_class_ids
 from pipeline.config import Config
 from pipeline.features import SPLITS
+from pipeline.finder import LeftOut, left_out_words
 from pipeline.palette import as_rgb
 from reporting.charts import Histogram
 from reporting.look import data_uri, environment, rgb
@@ -97,6 +98,7 @@ def _contents(entry: dict[str, Any], rows: Sequence[Row], config: Config) -> dic
         "pixel_shares": {split: _pixel_shares(entry["splits"][split]["pixels"]) for split in SPLITS},
         "warnings": _warnings(entry, groups),
         "problems": [*entry["skipped"], *entry["left_out"]],
+        "files": left_out_words([LeftOut(**kind) for kind in entry["files"]["left_out"]], entry["files"]["read"]),
         "examples": _examples(ordered, shares, config),
         "sizes": _sizes(ordered),
         "size_plots": _size_plots(ordered),
@@ -132,7 +134,7 @@ def _splits_of(members: Sequence[Row]) -> list[str]:
 
 def _warnings(entry: dict[str, Any], groups: dict[str, list[Row]]) -> list[str]:
     """What a reader must know before any score of a model trained on these data."""
-    warnings = []
+    warnings = list(entry["notes"])
     if entry["leaking_groups"]:
         crossing = [group for group, members in groups.items() if len(_splits_of(members)) > 1]
         such_as = f", such as that of {crossing[0]}" if crossing else ""

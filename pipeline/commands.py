@@ -23,6 +23,7 @@ from pipeline.show import (
     make_table,
     print_checks,
     print_ingested,
+    print_left_out,
     print_scores,
     print_warning,
     quantile_words,
@@ -118,7 +119,7 @@ def run_predict(
     from serving.predict import Job, image_files, predict_files
     from serving.transport import Options, connect
 
-    files, shown = image_files(images, out), _shown_config(target, config)
+    (files, left_out), shown = image_files(images, out), _shown_config(target, config)
     seconds: list[float] = []
     with captured_output(NO_LOG) as console, connect(target, Options(**options)) as model:
         with bars(console) as progress:
@@ -133,7 +134,9 @@ def run_predict(
         console.print(
             f"{done} of {len(files)} images: masks, overlays and areas.csv in {out}; {quantile_words(seconds)}"
         )
-    print_result({"images": done, "out": out, **quantiles(seconds), "failed": [asdict(f) for f in failed]})
+        print_left_out(left_out, len(files), console)
+    found = {"images": done, "out": out, "left_out": [asdict(entry) for entry in left_out]}
+    print_result({**found, **quantiles(seconds), "failed": [asdict(f) for f in failed]})
     if failed:
         raise UserError("\n".join(f"{f.image}: no prediction ({f.reason})" for f in failed))
 

@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.console import is_live
+from pipeline.finder import LeftOut, left_out_words
 
 
 def make_table(console: Console, *columns: str, numbers: tuple[str, ...] = ()) -> Table:
@@ -81,6 +82,9 @@ def print_ingested(done: Any, class_names: Sequence[str], console: Console) -> N
     """What was found in a source, `dataset.ingest.Ingested`: layout, what was left out, images and pixels by split."""
     manifest = done.manifest
     console.print(done.layout.description)
+    print_left_out(done.layout.left_out, done.layout.files_read, console)
+    for note in manifest["notes"]:
+        print_warning(note, console)
     for key, what in (("skipped", "skipped"), ("left_out", "left out")):
         if manifest[key]:
             console.print(f"{len(manifest[key])} {what}:")
@@ -112,6 +116,13 @@ def print_checks(metrics: dict[str, Any], details: dict[str, Any], console: Cons
     if not metrics["blessed"] and details["images"]["worst"]:
         worst = ", ".join(f"{image['id']} (Dice {image['dice']:.4f})" for image in details["images"]["worst"])
         console.print(f"worst images: {worst}")
+
+
+def print_left_out(left_out: Sequence[LeftOut], read: int, console: Console) -> None:
+    """How many files of a folder were not read, and why; nothing where all were."""
+    words = left_out_words(left_out, read)
+    if words:
+        console.print(Text(words))
 
 
 def print_warning(words: str, console: Console) -> None:

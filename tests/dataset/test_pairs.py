@@ -1,6 +1,7 @@
 """Images and masks are paired by path and stem, never by the order of two listings; what has no partner is named."""
 
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
@@ -184,3 +185,43 @@ def test_folders_may_be_links(tmp_path: Path):
     layout = find_pairs(tmp_path / "source")
     assert [pair.id for pair in layout.pairs] == ["a"]
     assert layout.problems == []
+
+
+def test_names_are_compared_in_their_composed_form(tmp_path: Path):
+    names = [f"images/{normalize('NFD', 'Käfig')}.png", f"masks/{normalize('NFC', 'Käfig')}.png"]
+    assert [pair.id for pair in find_pairs(source_of(tmp_path, *names)).pairs] == [normalize("NFC", "Käfig")]
+
+
+def test_folders_and_splits_are_known_in_any_case(tmp_path: Path):
+    names = [f"{split}/{role}/{split}.png" for split in ("Train", "VALID", "Test") for role in ("Images", "Masks")]
+    layout = find_pairs(source_of(tmp_path, *names))
+    assert {pair.id: pair.split for pair in layout.pairs} == {
+        "Test/Test": "test",
+        "Train/Train": "train",
+        "VALID/VALID": "eval",
+    }
+
+
+def test_every_file_is_read_or_counted(tmp_path: Path):
+    names = ["images/a.png", "masks/a.png", "images/orphan.png", "images/Thumbs.db", "README.md", "preview.png"]
+    layout = find_pairs(source_of(tmp_path, *names, "images/.ipynb_checkpoints/a-checkpoint.png", "masks/._a.png"))
+    assert layout.files_read == 3
+    assert {entry.why: (entry.files, entry.example) for entry in layout.left_out} == {
+        "in hidden folders": (1, "images/.ipynb_checkpoints/a-checkpoint.png"),
+        "hidden": (1, "masks/._a.png"),
+        "with the suffix .md": (1, "README.md"),
+        "with the suffix .db": (1, "images/Thumbs.db"),
+        "images that do not belong to this layout": (1, "preview.png"),
+    }
+
+
+def test_several_folders_without_a_split_are_told(tmp_path: Path):
+    names = [f"{lot}/{role}/{lot}.png" for lot in ("fold1", "fold2") for role in ("images", "masks")]
+    (note,) = find_pairs(source_of(tmp_path, *names)).notes
+    assert note.startswith("2 folders (fold1, fold2), none of which names a split")
+    assert find_pairs(source_of(tmp_path / "fold1")).notes == ()
+
+
+def test_a_file_is_no_folder_of_images(tmp_path: Path):
+    source_of(tmp_path, "a.png")
+    assert [p.what for p in find_pairs(tmp_path / "a.png").problems] == ["not a folder"]

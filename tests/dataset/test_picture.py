@@ -69,6 +69,8 @@ def entry_of(rows: Sequence[Row], config: Config, **changes: Any) -> dict[str, A
         "version": 2,
         "fingerprint": "f" * 64,
         "layout": "images in images; masks in masks",
+        "files": {"read": 2 * len(rows), "left_out": []},
+        "notes": [],
         "splits_policy": "regroup",
         "median_size": [32, 32],
         "images": len(rows),
