@@ -14,9 +14,9 @@ from scipy.ndimage import binary_dilation
 
 from flexunet.core.config.whole import Config
 from flexunet.core.features import SPLITS
+from flexunet.core.finder import LeftOut, left_out_words
 from flexunet.reporting.charts import Histogram
 from flexunet.reporting.look import data_uri, environment, rgb
-from flexunet.core.finder import LeftOut, left_out_words
 
 PICTURE: Final = "dataset.html"
 

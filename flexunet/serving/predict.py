@@ -14,12 +14,12 @@ from PIL import Image
 from flexunet.core import features
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
+from flexunet.core.finder import AREAS_COLUMNS, AREAS_FILE, IMAGE_SUFFIXES, LeftOut, Tally, find_files
 from flexunet.core.palette import as_rgb, rgb_from_class_ids
 from flexunet.core.regions import connected_regions
 from flexunet.serving.client import Model, Prediction, in_order, predict_image
 from flexunet.serving.exported import ServedConfig
 from flexunet.serving.tiling import predict_tiled
-from flexunet.core.finder import AREAS_COLUMNS, AREAS_FILE, IMAGE_SUFFIXES, LeftOut, Tally, find_files
 
 _OVERLAY_OPACITY: Final = 0.5
 

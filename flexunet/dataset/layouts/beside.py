@@ -4,10 +4,10 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 
+from flexunet.core.finder import IMAGE_SUFFIXES, suffix_of
 from flexunet.dataset.layouts.interface import Reader, Reading, Source
 from flexunet.dataset.layouts.names import MASK_FOLDERS, place
 from flexunet.dataset.layouts.pairing import mask_file, pair_up
-from flexunet.core.finder import IMAGE_SUFFIXES, suffix_of
 
 _LOSSY = frozenset({".jpg", ".jpeg"})
 _ENDING = re.compile(r"(?<=.)[ _.-]+[A-Za-z][A-Za-z0-9]*")

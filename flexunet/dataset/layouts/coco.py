@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, TypeVar
 import ijson
 from pydantic import BaseModel, Field, ValidationError
 
+from flexunet.core.finder import IMAGE_SUFFIXES
 from flexunet.dataset.annotation import BadAnnotation
 from flexunet.dataset.layouts.bounded import refuse
 from flexunet.dataset.layouts.interface import Reader, Reading, Source, SourceClass
@@ -24,7 +25,6 @@ from flexunet.dataset.layouts.outlines import (
 )
 from flexunet.dataset.pairs import Pair
 from flexunet.dataset.problems import Problem
-from flexunet.core.finder import IMAGE_SUFFIXES
 
 _FILE_BYTES: Final = 4 * 2**30
 _LISTED: Final = 20

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flexunet.core.finder import Files, LeftOut
 from flexunet.dataset.pairs import Pair
 from flexunet.dataset.problems import Problem
-from flexunet.core.finder import Files, LeftOut
 
 
 @dataclass(frozen=True)

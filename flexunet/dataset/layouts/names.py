@@ -7,8 +7,8 @@ from pathlib import PurePosixPath
 from typing import Final, NamedTuple
 
 from flexunet.core.features import SPLIT_EVAL, SPLIT_TEST, SPLIT_TRAIN
-from flexunet.dataset.layouts.interface import Source
 from flexunet.core.finder import IMAGE_SUFFIXES, nfc
+from flexunet.dataset.layouts.interface import Source
 
 # As public data sets have them; compared without regard to case.
 IMAGE_FOLDERS: Final = frozenset(

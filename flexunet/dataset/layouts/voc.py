@@ -5,6 +5,7 @@
 from pathlib import Path, PurePosixPath
 
 from flexunet.core.features import SPLITS
+from flexunet.core.finder import IMAGE_SUFFIXES
 from flexunet.dataset.annotation import BadAnnotation
 from flexunet.dataset.layouts.bounded import read_text
 from flexunet.dataset.layouts.interface import Reader, Reading, Source, SourceClass
@@ -12,7 +13,6 @@ from flexunet.dataset.layouts.names import images_by_id, place, printable, split
 from flexunet.dataset.layouts.pairing import Make, pair_up
 from flexunet.dataset.pairs import Pair
 from flexunet.dataset.problems import Problem
-from flexunet.core.finder import IMAGE_SUFFIXES
 
 _MASKS = "segmentationclass"
 _LISTS = ("imagesets", "segmentation")
