@@ -1,4 +1,4 @@
-"""Each layout of a source gives the same records as images/ + masks/."""
+"""Every layout gives the records that the same surfaces give as images/ and masks/; what is wrong is one line."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -75,7 +75,7 @@ WAYS: dict[str, tuple[str, Callable[[Path, sources.Surfaces], None]]] = {
     "a folder per image": ("class-masks", sources.class_masks("masks/{0}/{1}.png")),
     "a suffix per class": ("class-masks", sources.class_masks("masks/{0}_{1}.png")),
     "one-hot": ("npz", sources.npz(sources.one_hot)),
-    "one-hot, layers first": ("npz", sources.npz(lambda ids: np.moveaxis(sources.one_hot(ids), -1, 0) > 0, key="arr_0")),  # noqa: E501
+    "one-hot, layers first": ("npz", sources.npz(lambda ids: sources.one_hot(ids).transpose(2, 0, 1) > 0, key="x")),
     "ids in archives": ("npz", sources.npz(lambda ids: ids.astype(np.int64))),
 }  # fmt: skip
 

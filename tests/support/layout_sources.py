@@ -1,4 +1,4 @@
-"""The same surfaces as public data sets and labelling tools lay them out; outlines follow the pixels exactly."""
+"""The same surfaces written as public data sets and labelling tools lay them out; outlines follow the pixels."""
 
 import csv
 import json
