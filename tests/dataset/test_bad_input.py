@@ -181,7 +181,7 @@ def no_test_split(source: Path) -> None:
 BAD: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     "no source": (shutil.rmtree, ["no such folder"]),
     "empty source": (lambda s: [shutil.rmtree(p) for p in s.iterdir()], ["no images found", "images/"]),
-    "no masks folder": (lambda s: shutil.rmtree(s / "masks"), ["nothing that tells their classes", "images/ beside masks/"]),
+    "no masks folder": (lambda s: shutil.rmtree(s / "masks"), ["nothing that tells their classes", "beside masks/"]),
     "no images folder": (lambda s: shutil.rmtree(s / "images"), ["mask without an image"]),
     "images folder misnamed": (lambda s: (s / "images").rename(s / "pictures"), ["none with the same path and stem"]),
     "image without mask": (lambda s: mask(s).unlink(), ["steel-00001.png: image without a mask"]),
