@@ -20,7 +20,7 @@ from flexunet.core.config.gate import GateSettings
 from flexunet.core.features import ACCEPTED_REFUSED
 from flexunet.history.pushes import PUSHED_COMPARABLE, PUSHED_MODEL_ID, PUSHED_SHA256
 from flexunet.serving.versions import (
-    Keeping,
+    Retention,
     content_hash,
     newest_version,
     push_version,
@@ -57,12 +57,12 @@ class Executor(executor.Executor):
             **({ACCEPTED_REFUSED: reason} if reason else {}),
             **_origin(input_dict, GateSettings.model_validate_json(exec_properties["settings"])),
         }
-        keeping = Keeping(exec_properties["keep_versions"], exec_properties["mirror"])
+        retention = Retention(exec_properties["keep_versions"], exec_properties["mirror"])
         # Asked first: a store that cannot be used must not leave a version that only this folder has.
-        above, again = newest_mirrored(keeping.mirror), bool(reason) and _accepted_for(directory) != reason
-        target = push_version(model, directory, provenance, keeping, above, again)
-        if keeping.mirror:
-            mirror_version(target, keeping.mirror, keeping.versions)
+        above, again = newest_mirrored(retention.mirror), bool(reason) and _accepted_for(directory) != reason
+        target = push_version(model, directory, provenance, retention, above, again)
+        if retention.mirror:
+            mirror_version(target, retention.mirror, retention.versions)
         self._MarkPushed(pushed, pushed_destination=str(target), pushed_version=target.name)
         pushed.set_int_custom_property(PUSHED_MODEL_ID, artifact_utils.get_single_instance(input_dict[MODEL_KEY]).id)
         pushed.set_string_custom_property(PUSHED_COMPARABLE, exec_properties["comparable"])
@@ -71,7 +71,7 @@ class Executor(executor.Executor):
             pushed.set_string_custom_property(ACCEPTED_REFUSED, reason)
 
     def _is_servable(self, input_dict: dict[str, Any]) -> bool:
-        """By our serving validator and, where it is configured, by TFX's InfraValidator."""
+        """Whether our serving validator and, where it is configured, TFX's InfraValidator accepted the model."""
         blessings = [input_dict["infra_blessing"], input_dict.get("server_blessing")]
         return all(self.CheckBlessing({"infra_blessing": blessing}) for blessing in blessings if blessing)
 

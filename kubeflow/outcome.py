@@ -35,7 +35,7 @@ def ended_verdict(run: Any, names: Collection[str]) -> Any:
 
 
 def pod_name(node: str) -> str:
-    """Of the verdict's pod, from Argo's id of its node, WORKFLOW-HASH, which names the pod up to Argo 3.3 only."""
+    """Name of the verdict's pod, from Argo's id of its node, WORKFLOW-HASH, which names the pod up to Argo 3.3 only."""
     workflow, _, number = node.rpartition("-")
     return f"{workflow}-{_TEMPLATE}-{number}"
 

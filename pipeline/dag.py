@@ -40,7 +40,7 @@ RUN_FN = "trainer_module.trainer.run_fn"
 
 @dataclass(frozen=True)
 class Paths:
-    """Where one pipeline reads and writes."""
+    """Folders and database of one pipeline."""
 
     data: str
     root: str
@@ -259,13 +259,13 @@ def _custom_config(config: str, function: str, fingerprint: Callable[[Sequence[s
 
 
 def _expected_counts(paths: Paths, spans: int) -> str:
-    """Of the records that the run will read; "null" where they were made elsewhere or cannot be seen from here."""
+    """Counts of the records that the run will read; "null" where they were made elsewhere or cannot be seen."""
     data = Path(paths.data)
     is_described = (data / MANIFEST).is_file()
     return mask_validator.expected_counts(newest_spans(data, spans, paths.span) if is_described else None)
 
 
 def _comparable(config: Config) -> str:
-    """Of what two models must share to be measured alike: classes, records' keys, what `evaluate` gives."""
+    """Fingerprint of what two models must share to be measured alike: classes, records' keys, what `evaluate` gives."""
     shared = f"{features.EVALUATE_FORMAT} " + config.model_dump_json(include={"classes", "records"})
     return hashlib.sha256(shared.encode()).hexdigest()

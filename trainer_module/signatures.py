@@ -64,13 +64,13 @@ class ServingSignatures:
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.INPUT_IMAGE_BYTES)])
     def serve_rest(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """As `serve`, with the mask under a name that TF Serving's REST interface writes as base64."""
+        """The answer of `serve` with the mask under a name that TF Serving's REST interface writes as base64."""
         outputs = self.serve(image_bytes)
         return {features.OUTPUT_MASK_PNG_REST: outputs.pop(features.OUTPUT_MASK_PNG), **outputs}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.INPUT_EXAMPLES)])
     def serve_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        """As `serve`, from serialized records, for InfraValidator and BulkInferrer; no mask is needed in them."""
+        """The answer of `serve` to serialized records, for InfraValidator and BulkInferrer; they need no mask."""
         key = self._records.image
 
         def image_of(example: tf.Tensor) -> tf.Tensor:

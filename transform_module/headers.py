@@ -24,7 +24,7 @@ _ANIMATED: Final = 0x02
 
 
 class Headers(NamedTuple):
-    """Of each image of a batch: its size, int64 `[N]`, and why it is refused, string `[N]`, "" if it is not."""
+    """Sizes of a batch of images, int64 `[N]`, and why each is refused, string `[N]`, "" if it is not."""
 
     height: tf.Tensor
     width: tf.Tensor

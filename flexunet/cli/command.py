@@ -50,7 +50,7 @@ class CommandGroup(click.Group):
         super().__init__(*arguments, help=text, **attributes)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """As a command's."""
+        """Examples come last, as in a command."""
         write_examples(self.examples, formatter)
 
 
@@ -96,7 +96,7 @@ class SectionedGroup(CommandGroup):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with the names to guess from."""
+        """Resolves as click does; an unknown name is refused with all names to guess from."""
         try:
             return super().resolve_command(ctx, args)
         except click.exceptions.NoSuchCommand as error:

@@ -22,10 +22,20 @@ if TYPE_CHECKING:
 @CONFIG
 @SET
 @click.option("--check", "check_only", is_flag=True, help="Checks everything, writes nothing.")
-@click.option("--splits", type=click.Choice(["keep", "regroup"]), help="For a source that has splits of its own.")
+@click.option(
+    "--splits",
+    type=click.Choice(["keep", "regroup"]),
+    help="Keeps the splits that the source has, or assigns groups anew.",
+)
 @click.option("--skip-bad", is_flag=True, help="Leaves bad pairs out; they are counted and listed.")
-@click.option("--metadata", type=PATH, metavar="CSV", help="Columns for slices; one is `stem`.")
-@click.option("--span", default=1, show_default=True, type=click.IntRange(min=1), help="Adds new data beside the old.")
+@click.option("--metadata", type=PATH, metavar="CSV", help="Table whose columns become slices; one of them is `stem`.")
+@click.option(
+    "--span",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Number of the span that is written; a new number adds data beside the old.",
+)
 @AS_JSON
 def ingest(source: Path, out: Path, config: str, overrides: tuple[str, ...], **options: Any) -> None:
     """Turns folders of images and masks (SOURCE) into records (OUT).

@@ -17,17 +17,34 @@ from flexunet.core.errors import UserError
 @click.argument("model", metavar="MODEL_DIR_or_URL")
 @click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE_OR_DIR...")
 @click.option("--out", required=True, type=PATH, help="Folder for masks, overlays, areas.csv.")
-@click.option("--config", metavar="C", help="Classes and colours; needed for a URL.")
+@click.option("--config", metavar="C", help="Config with classes and colours; needed for a URL.")
 @click.option("--tiled", is_flag=True, help="Cuts large images into overlapping tiles of the model's size.")
-@click.option("--concurrency", default=4, show_default=True, type=click.IntRange(1, 64), help="Images under way.")
 @click.option(
-    "--deadline", default=60.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Seconds."
+    "--concurrency",
+    default=4,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Number of images that are predicted at once.",
 )
-@click.option("--model-name", default="flexunet", show_default=True, help="The server's name of the model.")
-@click.option("--version", type=click.IntRange(min=1), metavar="N", help="The server's version; else the newest.")
-@click.option("--ca", "certificate_authority", type=FILE, help="PEM file, for grpcs and https; else the system's.")
+@click.option(
+    "--deadline",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Seconds to wait for an answer.",
+)
+@click.option("--model-name", default="flexunet", show_default=True, help="Name of the model on the server.")
+@click.option(
+    "--version", type=click.IntRange(min=1), metavar="N", help="Version of the model on the server; else the newest."
+)
+@click.option(
+    "--ca",
+    "certificate_authority",
+    type=FILE,
+    help="PEM file of the authority, for grpcs and https; else the system's.",
+)
 @click.option("--cert", "certificate", type=FILE, help="PEM file of this client's certificate.")
-@click.option("--key", type=FILE, help="PEM file of its key.")
+@click.option("--key", type=FILE, help="PEM file of the client certificate's key.")
 @AS_JSON
 def predict(
     model: str,

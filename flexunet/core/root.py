@@ -93,7 +93,7 @@ class Root:
 
     @property
     def report(self) -> ReportFolder:
-        """Of the last run."""
+        """Report of the last run."""
         return ReportFolder(self.path / "report")
 
     @property

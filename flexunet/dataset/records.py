@@ -65,7 +65,7 @@ def write_version(
 
     Args:
       target: the version's folder, not there yet.
-      rows: in any order; records are dealt in the order of a hash, so that readers need no shuffle of whole files and
+      rows: in any order; records are written in the order of a hash, so that readers need no shuffle of whole files and
         the bytes repeat.
       config: keys, classes and seed.
       on_record: called after each record, from any thread; not on runners whose workers are other processes.

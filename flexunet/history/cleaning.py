@@ -171,7 +171,7 @@ def _executions(history: History) -> list[Execution]:
 
 
 def _folders(execution: Execution, root: Path) -> list[Path]:
-    """Its outputs, as TFX lays them: `node/output/execution`. Also of one that was killed before it told of them."""
+    """An execution's outputs, as TFX lays them: `node/output/execution`, also of one that was killed."""
     folders = sorted((root / execution.node).glob(f"*/{execution.id}"))
     return [folder for folder in (*folders, root / execution.node / _SYSTEM / str(execution.id)) if folder.is_dir()]
 

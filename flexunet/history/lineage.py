@@ -54,7 +54,7 @@ class _Exported(BaseModel):
 
 
 def lineage_of(model: Path) -> Lineage:
-    """Of a version that a run or a rollback pushed.
+    """Lineage of a version that a run or a rollback pushed.
 
     Args:
       model: the version's folder, or the folder of the versions, whose newest is meant.
@@ -180,12 +180,12 @@ def _code(value: Any) -> str | None:
 
 
 def _custom_config(execution: Execution) -> dict[str, Any]:
-    """Of TFX's own nodes that call our code."""
+    """The `custom_config` of those of TFX's own nodes that call our code."""
     return json.loads(execution.properties["custom_config"])
 
 
 def _baseline(history: History, model: Artifact) -> dict[str, Any]:
-    """Where it lies, and under which number it was pushed."""
+    """Folder of the baseline, and the number that it was pushed under."""
     pushes = [p for p in history.of_kind(_PUSHED_MODEL) if p.properties.get("pushed_model_id") == model.id]
     numbers = [p.properties[PUSHED_VERSION] for p in pushes if PUSHED_VERSION in p.properties]
     return {"model": model.uri, "version": int(numbers[0]) if numbers else None}

@@ -44,7 +44,7 @@ def last_pushed(artifact_id: int, created: int, restored: int | None) -> tuple[i
 
 
 def sqlite_connection(database: Path) -> metadata_store_pb2.ConnectionConfig:
-    """Of the file that a run on one machine keeps its metadata in."""
+    """Connection to the SQLite file that a run on one machine keeps its metadata in."""
     connection = metadata_store_pb2.ConnectionConfig()
     connection.sqlite.filename_uri = str(database)
     return connection

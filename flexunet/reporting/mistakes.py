@@ -27,7 +27,7 @@ COLORS: Final[dict[str, Color]] = {
 
 @dataclass
 class Counts:
-    """Of one class in one image: defects of the truth, and regions that were predicted where no defect is."""
+    """Counts of one class in one image: defects of the truth, and regions that were predicted where no defect is."""
 
     defects: int = 0
     right: int = 0
@@ -50,7 +50,7 @@ def error_map(truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> NDArray
 def count_errors(
     truth: NDArray[np.uint8], predicted: NDArray[np.uint8], num_classes: int, overlap: float, alarm_share: float
 ) -> list[Counts]:
-    """For each class id; the background's stay 0.
+    """Counts for each class id; those of the background stay 0.
 
     A defect, a connected region of one class in the truth, is right if the share `overlap` of its pixels was predicted
     as its class, as the gate has it. Of the others it is of the wrong class if more of its pixels were predicted as

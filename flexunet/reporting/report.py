@@ -110,7 +110,7 @@ def _contents(report: Report) -> dict[str, Any]:
 
 
 def _class_rows(report: Report) -> list[dict[str, Any]]:
-    """Of the table of scores: foreground first, then each class, with interval, baseline and bound."""
+    """Rows of the table of scores: foreground first, then each class, with interval, baseline and bound."""
     metrics, details, gate = report.metrics, report.details, report.lineage["config"]["gate"]
     baseline = details["baseline"] or {"foreground_dice": None, "foreground_dice_interval": None, "classes": {}}
     headline = {

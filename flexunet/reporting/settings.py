@@ -44,7 +44,7 @@ def differences(here: dict[str, Any], there: dict[str, Any]) -> list[Difference]
 
 
 def written(value: Any) -> str:
-    """As in a TOML file; what TOML has no word for is "unset"."""
+    """A value as TOML writes it; None, which TOML has no word for, is "unset"."""
     if value is None:
         return "unset"
     if isinstance(value, bool):
@@ -69,7 +69,7 @@ def _flat(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _defaults() -> dict[str, Any]:
-    """Of the sections that a model comes from: `[[classes]]` has none, and no report shows the others."""
+    """Defaults of the sections that a model comes from: `[[classes]]` has none, no report shows the others."""
     fields = {**TrainerConfig.model_fields, **GateSettings.model_fields, **ServingSettings.model_fields}
     sections: dict[str, Any] = {name: field.annotation for name, field in fields.items() if name != "classes"}
     return {name: kind().model_dump(mode="json") for name, kind in sections.items()}

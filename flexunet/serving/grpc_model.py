@@ -42,7 +42,7 @@ class GrpcModel(Closing):
     def run(
         self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] = ()
     ) -> dict[str, np.ndarray]:
-        """As `flexunet.serving.transport.Model.run`."""
+        """Calls a signature: see `flexunet.serving.transport.Model.run`."""
         request = predict_request(signature, inputs, outputs, self._options.model_name, self._options.version)
         limit = self._options.max_message_bytes
         if request.ByteSize() > limit:

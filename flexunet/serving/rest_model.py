@@ -37,7 +37,7 @@ class RestModel(Closing):
     def run(
         self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] = ()
     ) -> dict[str, np.ndarray]:
-        """As `flexunet.serving.transport.Model.run`; `serving_default` goes by way of its REST twin."""
+        """Calls a signature, see `transport.Model.run`; `serving_default` goes by way of its REST twin."""
         # In REST only names that end in `_bytes` are base64: a PNG under another name would break the JSON.
         sent = features.SIGNATURE_REST if signature == features.SIGNATURE_SERVING else signature
         body = json.dumps({"signature_name": sent, "inputs": {name: _to_json(a) for name, a in inputs.items()}})

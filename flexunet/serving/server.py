@@ -247,7 +247,7 @@ def _string(value: Any) -> bytes:
 
 
 def _spell(name: str, array: np.ndarray) -> Any:
-    """As TF Serving writes it: strings are base64 only where the output's name ends in `_bytes`."""
+    """An output in the JSON form of TF Serving: strings are base64 only where the output's name ends in `_bytes`."""
     if not array.dtype.hasobject:
         return array.tolist()
     if name.endswith("_bytes"):

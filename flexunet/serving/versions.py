@@ -42,7 +42,7 @@ class Rollback:
 
 
 @dataclass(frozen=True)
-class Keeping:
+class Retention:
     """How many of the newest versions stay, None for all, and the URL of the store that mirrors them, or ""."""
 
     versions: int | None = None
@@ -62,7 +62,7 @@ def newest_version(directory: Path) -> Path | None:
 
 
 def push_version(
-    model: Path, directory: Path, provenance: dict[str, Any], keeping: Keeping, above: int = 0, again: bool = False
+    model: Path, directory: Path, provenance: dict[str, Any], retention: Retention, above: int = 0, again: bool = False
 ) -> Path:
     """Copies `model` to a new version of `directory`, the highest number ever, and keeps the newest few.
 
@@ -70,7 +70,7 @@ def push_version(
       model: a SavedModel's folder.
       directory: the folder of the versions.
       provenance: what `provenance.json` says of the version's origin.
-      keeping: remembered for rollbacks.
+      retention: remembered for rollbacks.
       above: numbers up to this one were given elsewhere, by another folder that the same store mirrors.
       again: pushes also what the newest version already holds; else that changes nothing.
 
@@ -79,11 +79,11 @@ def push_version(
     """
     directory.mkdir(parents=True, exist_ok=True)
     with _state(directory) as state:
-        state |= {"keep": keeping.versions, "mirror": keeping.mirror, "unfinished": None}
+        state |= {"keep": retention.versions, "mirror": retention.mirror, "unfinished": None}
     newest, digest = newest_version(directory), content_hash(model)
     if not again and newest and pushed_hash(newest) == digest:
         return newest
-    return _push(model, directory, {**provenance, _SHA256: digest}, keeping.versions, above)
+    return _push(model, directory, {**provenance, _SHA256: digest}, retention.versions, above)
 
 
 def roll_back(directory: Path, to: int | None = None, keep: int | None = None, above: int = 0) -> Rollback:
@@ -129,10 +129,10 @@ def finish_rollback(directory: Path) -> None:
         state["unfinished"] = None
 
 
-def keeping(directory: Path) -> Keeping:
-    """As the last push had it."""
+def last_retention(directory: Path) -> Retention:
+    """What the last push was told to keep."""
     state = _read_state(directory)
-    return Keeping(state["keep"], state["mirror"])
+    return Retention(state["keep"], state["mirror"])
 
 
 def rolled_back(directory: Path) -> dict[str, int]:
@@ -161,12 +161,12 @@ def pushed_hash(version: Path) -> str | None:
 
 
 def version_hash(version: Path) -> str:
-    """As `pushed_hash`, computed where it is not noted."""
+    """The hash of `pushed_hash`, computed where it is not noted."""
     return pushed_hash(version) or content_hash(version)
 
 
 def restored_at(version: Path) -> datetime.datetime | None:
-    """When a rollback made this version of an earlier one; None for one that a run pushed."""
+    """Time when a rollback made this version of an earlier one; None for one that a run pushed."""
     moment = read_provenance(version).get(RESTORED_AT)
     return datetime.datetime.fromisoformat(moment) if moment else None
 

@@ -29,7 +29,7 @@ def print_scores(metrics: dict[str, Any], details: dict[str, Any], console: Cons
     console.print(
         f"foreground Dice {four_digits(metrics['foreground_dice'])}{interval} on {metrics['examples']} test images "
         f"(pixel accuracy {four_digits(metrics['pixel_accuracy'])}, "
-        f"soft Dice with background {four_digits(metrics['seed_dice'])})"
+        f"soft Dice, background included, {four_digits(metrics['seed_dice'])})"
     )
     found, alarms = metrics["defects"]["found_share"], metrics["defects"]["false_alarm_share"]
     console.print(f"defects found {four_digits(found)}; false alarms on images without defect {four_digits(alarms)}")

@@ -25,10 +25,15 @@ RESUMES = "finished nodes stay in the cache, and a training goes on after its la
 
 @click.command(cls=Command, interrupted=RESUMES)
 @CONFIG
-@click.option("--data", required=True, type=PATH, help="OUT of `flexunet ingest`.")
+@click.option("--data", required=True, type=PATH, help="Folder of the records, OUT of `flexunet ingest`.")
 @ROOT
 @SET
-@click.option("--beam-arg", "beam_args", multiple=True, help="Passed on to Apache Beam, such as --runner=FlinkRunner.")
+@click.option(
+    "--beam-arg",
+    "beam_args",
+    multiple=True,
+    help="Argument of Apache Beam, such as --runner=FlinkRunner; may be given again.",
+)
 @ACCEPT_REFUSED
 @AS_JSON
 def run(

@@ -14,7 +14,7 @@ from flexunet.history.pushes import (
     record_rollbacks,
     sqlite_connection,
 )
-from flexunet.serving.versions import Keeping, finish_rollback, push_version, restored_at, roll_back, version_hash
+from flexunet.serving.versions import Retention, finish_rollback, push_version, restored_at, roll_back, version_hash
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def serving(tmp_path: Path) -> Path:
     for mark in "abc":
         (tmp_path / mark).mkdir()
         (tmp_path / mark / "saved_model.pb").write_text(mark)
-        push_version(tmp_path / mark, tmp_path / "serving", {}, Keeping())
+        push_version(tmp_path / mark, tmp_path / "serving", {}, Retention())
     return tmp_path / "serving"
 
 
