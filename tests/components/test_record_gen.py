@@ -61,7 +61,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
             write(folder / "data" / f"span-{span}" / f"version-{version}" / split, marks, padding)
     (folder / "root").mkdir()
     command = [sys.executable, "-c", SCRIPT, str(folder / "data"), str(folder / "root")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     [artifact] = (folder / "root" / "RecordGen" / "examples").iterdir()
     return artifact, json.loads(done.stdout.splitlines()[-1])

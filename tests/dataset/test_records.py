@@ -260,9 +260,7 @@ json.dump({"killed": killed, "seconds": seconds}, sys.stdout)
 
 def run_killer(task: dict[str, Any]) -> list[bool]:
     """Whether each child was still running when its moment came."""
-    done = subprocess.run(
-        [sys.executable, "-c", KILLER], input=json.dumps(task), capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run([sys.executable, "-c", KILLER], input=json.dumps(task), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)["killed"]
 
@@ -277,6 +275,7 @@ def assert_old_or_new(left: dict[str, bytes], old: dict[str, bytes], new: dict[s
         assert visible.keys() | about.keys() == new.keys()
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_a_rerun_yields_the_bytes_of_an_undisturbed_run(tmp_path: Path):
     """Ten random moments, one in each tenth of the run, and one between the two renames; with and without old data."""
     few, many = tmp_path / "few", tmp_path / "many"

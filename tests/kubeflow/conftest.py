@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kfp_cluster import Cluster, ForkServer
+from fork_server import ForkServer
+from kfp_cluster import Cluster
 from kfp_package import Package, read_package
 from postgres_server import Server, postgres
 from small_run import EPOCHS, SETTINGS

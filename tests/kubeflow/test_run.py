@@ -6,16 +6,17 @@ interpreter, since importing TFX costs each process ten seconds.
 
 import json
 import signal
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kfp_cluster import Cluster, ForkServer, Process, Run, kill
+from fork_server import ForkServer
+from kfp_cluster import Cluster, Process, Run, has_ended, kill
 from kfp_package import Package
 from postgres_server import Server
 from small_run import EPOCHS
+from waiting import epochs_in, wait_until
 
 from flexunet.serving.versions import versions
 
@@ -52,7 +53,7 @@ def story(cluster: Cluster, fork_server: ForkServer, mount: Path) -> Story:
 
     def kill_twice(task: str, attempt: int, process: Process) -> None:
         if task == "trainer" and attempt < 2:
-            rows = wait_for_epochs(root, 4 * (attempt + 1))
+            rows = wait_for_epochs(root, 4 * (attempt + 1), process)
             kill(process, (signal.SIGTERM, signal.SIGKILL)[attempt])
             killed.append((attempt, rows))
 
@@ -72,15 +73,14 @@ def story(cluster: Cluster, fork_server: ForkServer, mount: Path) -> Story:
     return Story(root, first, second, better, refused, metrics, pushed, killed)
 
 
-def wait_for_epochs(root: Path, count: int) -> int:
-    """Rows of the newest history.csv, once they are that many."""
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        rows = [len(path.read_text().splitlines()) - 1 for path in root.glob("Trainer/model_run/*/history.csv")]
-        if rows and max(rows) >= count:
-            return max(rows)
-        time.sleep(0.01)
-    raise TimeoutError("Trainer did not come to its epochs")
+def wait_for_epochs(root: Path, count: int, process: Process) -> int:
+    """Epochs in the newest history.csv, once they are that many."""
+
+    def trained() -> int:
+        return max(map(epochs_in, root.glob("Trainer/model_run/*/history.csv")), default=0)
+
+    wait_until(lambda: trained() >= count, lambda: has_ended(process))
+    return trained()
 
 
 def logs(run: Run) -> str:
@@ -171,7 +171,7 @@ def test_a_node_that_is_done_is_left_alone_by_a_retry(
 ) -> None:
     before = database_server.ask("metadata", "SELECT id, last_known_state FROM execution ORDER BY id")
     for task in ("transform", "baseline-resolver", "pusher"):
-        attempt = cluster._attempt(story.first, task, 9, {}, fork_server.start, None)
+        attempt = cluster.attempt(story.first, task, 9, {}, fork_server.start)
         assert attempt.exit_code == 0, attempt.text
         assert " 0.0 s" in attempt.text
     assert database_server.ask("metadata", "SELECT id, last_known_state FROM execution ORDER BY id") == before
@@ -180,6 +180,6 @@ def test_a_node_that_is_done_is_left_alone_by_a_retry(
 def test_a_node_of_another_run_is_told_that_nothing_was_prepared(
     story: Story, cluster: Cluster, fork_server: ForkServer
 ) -> None:
-    attempt = cluster._attempt(Run("another"), "transform", 0, {}, fork_server.start, None)
+    attempt = cluster.attempt(Run("another"), "transform", 0, {}, fork_server.start)
     assert attempt.child_exit_code == 1
     assert "error: " in attempt.text and "expected what the step prepare writes" in attempt.text

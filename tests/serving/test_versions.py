@@ -274,6 +274,7 @@ class Reader(threading.Thread):
             self.broken.append(f"version {number} after {self.seen}")
 
 
+@pytest.mark.slow
 def test_a_reader_never_sees_half_a_version_while_pushers_are_killed(tmp_path: Path) -> None:
     model, serving = make_model(tmp_path / "a", files=30), tmp_path / "serving"
     reader, delays = Reader(serving), np.random.default_rng(0).uniform(0, 0.03, 50)

@@ -89,7 +89,7 @@ def in_session(tmp_path: Path, directory: Path, signature: str, **inputs: Any) -
     save_arrays(files[0], arrays)
     command = [sys.executable, "-m", "flexunet.serving.c_api", str(directory), signature, *map(str, files)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return load_arrays(files[1])
 
