@@ -13,16 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from steel import CLASSES, COLORS
 
 from flexunet.core.config.load import config_from
 from flexunet.core.config.whole import Config
-
-CLASSES = [
-    {"name": "background", "color": [0, 0, 0]},
-    {"name": "inclusion", "color": [0, 0, 255]},
-    {"name": "patches", "color": [0, 255, 0]},
-    {"name": "scratches", "color": [255, 0, 0]},
-]
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +44,7 @@ def write_colorful_pairs() -> Callable[..., None]:
 
     def write(directory: Path, count: int, size: int = 32, seed: int = 0) -> None:
         generator = np.random.default_rng(seed)
-        colors = np.array([c["color"] for c in CLASSES], np.uint8)
+        colors = np.array(COLORS, np.uint8)
         for folder in ("images", "masks"):
             (directory / folder).mkdir(parents=True, exist_ok=True)
         for index in range(count):
@@ -92,7 +86,7 @@ def write_solid_pairs() -> Callable[..., None]:
     """Writes pairs whose image is the mask itself, so that `color_reader()` is a perfect model."""
 
     def write(directory: Path, count: int, size: int = 32) -> None:
-        colors = np.array([c["color"] for c in CLASSES], np.uint8)
+        colors = np.array(COLORS, np.uint8)
         for index in range(count):
             class_ids = np.zeros((size, size), np.uint8)
             for class_id in (1, 2, 3):
@@ -109,23 +103,21 @@ def write_tiles() -> Callable[..., None]:
     """Writes what Transform gives: tiles of noise with three coloured squares, and their class ids."""
 
     def write(path: Path, count: int, size: int = 32, seed: int = 0) -> None:
-        import tensorflow as tf
+        # TensorFlow, which most tests do without.
+        from examples import tile, write_examples
 
         generator = np.random.default_rng(seed)
-        colors = np.array([c["color"] for c in CLASSES], np.uint8)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
-            for _ in range(count):
-                class_ids = np.zeros((1, size, size), np.uint8)
-                for class_id in (1, 2, 3):
-                    row, column = generator.integers(0, size - 10, 2)
-                    class_ids[0, row : row + 10, column : column + 10] = class_id
-                noise = generator.integers(0, 80, (1, size, size, 1))
-                image = (colors[class_ids] * 0.6 + noise).astype(np.uint8)
-                example = tf.train.Example()
-                for key, value in (("image", image), ("class_ids", class_ids)):
-                    example.features.feature[key].bytes_list.value.append(tf.io.serialize_tensor(value).numpy())
-                writer.write(example.SerializeToString())
+        colors = np.array(COLORS, np.uint8)
+
+        def drawn() -> bytes:
+            class_ids = np.zeros((1, size, size), np.uint8)
+            for class_id in (1, 2, 3):
+                row, column = generator.integers(0, size - 10, 2)
+                class_ids[0, row : row + 10, column : column + 10] = class_id
+            noise = generator.integers(0, 80, (1, size, size, 1))
+            return tile((colors[class_ids] * 0.6 + noise).astype(np.uint8), class_ids)
+
+        write_examples(path, (drawn() for _ in range(count)))
 
     return write
 

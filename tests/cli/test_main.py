@@ -1,7 +1,6 @@
 """The command line: exit codes of the contract, one clear line for a mistake, nothing left behind, nothing heavy."""
 
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -12,20 +11,14 @@ from typing import Any
 import click
 import pytest
 from command_line import flexunet
+from processes import ENVIRONMENT, ROOT
+from steel import CLASSES
 
 from flexunet.cli import main
 from flexunet.cli.command import CommandGroup, walk
 from flexunet.core.errors import Interrupted, ModelRefused, NodeFailed, ServingRefused, UserError
 
-ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 HEAVY = ("tensorflow", "tfx", "kfp", "apache_beam", "numpy", "keras")
-DEMO_CLASSES = [
-    {"name": "background", "color": [0, 0, 0]},
-    {"name": "inclusion", "color": [0, 0, 255]},
-    {"name": "patches", "color": [0, 255, 0]},
-    {"name": "scratches", "color": [255, 0, 0]},
-]
 
 
 def process(cwd: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -143,10 +136,10 @@ def test_a_broken_palette_is_refused_with_file_and_line(tmp_path: Path):
 @pytest.mark.parametrize(
     "classes",
     [
-        DEMO_CLASSES[:3],
-        [DEMO_CLASSES[i] for i in (0, 2, 1, 3)],
-        [*DEMO_CLASSES[:3], {"name": "rust", "color": [255, 0, 0]}],
-        [*DEMO_CLASSES[:3], {"name": "scratches", "color": [254, 0, 0]}],
+        CLASSES[:3],
+        [CLASSES[i] for i in (0, 2, 1, 3)],
+        [*CLASSES[:3], {"name": "rust", "color": [255, 0, 0]}],
+        [*CLASSES[:3], {"name": "scratches", "color": [254, 0, 0]}],
     ],
 )
 def test_records_of_other_classes(tmp_path: Path, classes: list[dict[str, Any]]):
@@ -168,7 +161,7 @@ def test_a_dataset_json_of_something_else(tmp_path: Path, manifest: Any):
 
 @pytest.mark.parametrize("command", ["demo", "run --config demo --data records"])
 def test_a_root_that_is_a_file(tmp_path: Path, command: str):
-    write_records(tmp_path / "records", DEMO_CLASSES)
+    write_records(tmp_path / "records", CLASSES)
     (tmp_path / "taken").write_text("not a folder")
     assert "taken" in refusal(tmp_path, *command.split(), "--root", "taken")
 

@@ -8,7 +8,6 @@ any prediction and any truth.
 from tfx import v1  # noqa: F401
 
 # isort: split
-import io
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,11 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
+import steel
 import tensorflow_model_analysis as tfma
 from evaluation import evaluate_values
+from examples import encoded, serialized, write_examples
 from numpy.typing import NDArray
-from PIL import Image
 from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
 
 from components import gate
@@ -38,32 +37,24 @@ Pair = tuple[Ids, Ids]
 IGNORED = 255
 # Black is background, and then blue, green and red; grey for pixels that nobody labelled.
 COLORS = np.zeros((256, 3), np.uint8)
-COLORS[1:4] = [(0, 0, 255), (0, 255, 0), (255, 0, 0)]
+COLORS[:4] = steel.COLORS
 COLORS[IGNORED] = (9, 9, 9)
 RECORDS = {"ignore_color": [9, 9, 9]}
 
 
-def png(pixels: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def write_records(folder: Path, pairs: Sequence[Pair], groups: Sequence[str] = (), **metadata: Sequence[str]) -> Path:
     """Pairs of an image, or the class ids that it shows, and true ids; each a group of its own unless `groups` says."""
-    folder.mkdir(parents=True)
-    options = tf.io.TFRecordOptions(compression_type="GZIP")
-    with tf.io.TFRecordWriter(str(folder / "records.tfrecord.gz"), options) as writer:
-        for index, (predicted, truth) in enumerate(pairs):
-            values = {
-                "image/encoded": png(COLORS[predicted] if predicted.ndim == 2 else predicted),
-                "mask/encoded": png(COLORS[truth]),
-                "image/id": f"{index:03d}".encode(),
-                "image/group": (groups[index] if groups else f"{index:03d}").encode(),
-                **{f"metadata/{key}": values[index].encode() for key, values in metadata.items() if values[index]},
-            }
-            feature = {k: tf.train.Feature(bytes_list=tf.train.BytesList(value=[v])) for k, v in values.items()}
-            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+
+    def example(index: int, predicted: Any, truth: Ids) -> bytes:
+        values = {
+            "image/encoded": encoded(COLORS[predicted] if predicted.ndim == 2 else predicted),
+            "mask/encoded": encoded(COLORS[truth]),
+            "image/id": f"{index:03d}",
+            "image/group": groups[index] if groups else f"{index:03d}",
+        }
+        return serialized(values | {f"metadata/{key}": v[index] for key, v in metadata.items() if v[index]})
+
+    write_examples(folder / "records.tfrecord.gz", (example(i, *pair) for i, pair in enumerate(pairs)))
     return folder
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from examples import serialized, write_examples
 
 ROOT = Path(__file__).parents[2]
 RECORD_BYTES = 200_000
@@ -35,13 +36,8 @@ print(json.dumps(peak_mebibytes() - before))
 
 def write(directory: Path, marks: list[bytes], padding: int = 0) -> None:
     noise = np.random.default_rng(0)
-    directory.mkdir(parents=True)
-    options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
-    with tf.io.TFRecordWriter(str(directory / "records-00000.tfrecord.gz"), options) as writer:
-        for mark in marks:
-            values = {"image/id": mark, "image/encoded": noise.bytes(padding)}
-            feature = {k: tf.train.Feature(bytes_list=tf.train.BytesList(value=[v])) for k, v in values.items()}
-            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    examples = (serialized({"image/id": mark, "image/encoded": noise.bytes(padding)}) for mark in marks)
+    write_examples(directory / "records-00000.tfrecord.gz", examples)
 
 
 def ids(directory: Path) -> list[bytes]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from examples import encoded, record
 from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
@@ -32,12 +33,6 @@ SIZES = [(32, 32), (50, 41), (7, 90)]
 FITS = {"stretch": {"fit": "stretch"}, "pad": {"fit": "pad"}, "tile": {"fit": "tile", "tile_overlap": 8}}
 
 
-def png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def pictures() -> list[np.ndarray]:
     generator = np.random.default_rng(0)
     return [generator.integers(0, 256, (*size, 3)).astype(np.uint8) for size in SIZES]
@@ -50,17 +45,8 @@ def masks(config: Config) -> list[np.ndarray]:
 
 
 def records(config: Config) -> list[bytes]:
-    def example(index: int, picture: np.ndarray, mask: np.ndarray) -> bytes:
-        values = {
-            "image/encoded": png(picture),
-            "mask/encoded": png(mask),
-            "image/id": f"id-{index}".encode(),
-            "image/group": b"group",
-        }
-        feature = {k: tf.train.Feature(bytes_list=tf.train.BytesList(value=[v])) for k, v in values.items()}
-        return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
-
-    return [example(i, *pair) for i, pair in enumerate(zip(pictures(), masks(config), strict=True))]
+    pairs = zip(pictures(), masks(config), strict=True)
+    return [record(picture, mask, f"id-{index}") for index, (picture, mask) in enumerate(pairs)]
 
 
 @pytest.fixture(scope="module", params=sorted(FITS))
@@ -95,7 +81,7 @@ def in_session(tmp_path: Path, directory: Path, signature: str, **inputs: Any) -
 
 
 def test_masks_have_the_images_own_sizes(exported: tuple[Path, Config]) -> None:
-    outputs = in_python(exported[0], "serving_default", image_bytes=[png(p) for p in pictures()])
+    outputs = in_python(exported[0], "serving_default", image_bytes=[encoded(p) for p in pictures()])
     class_ids = [np.asarray(Image.open(io.BytesIO(m))) for m in outputs["mask_png"]]
     assert [ids.shape for ids in class_ids] == SIZES
     assert all(ids.max() <= 3 for ids in class_ids)
@@ -105,7 +91,7 @@ def test_masks_have_the_images_own_sizes(exported: tuple[Path, Config]) -> None:
 
 def test_serving_and_evaluation_see_the_same_masks(exported: tuple[Path, Config]) -> None:
     directory, config = exported
-    served = in_python(directory, "serving_default", image_bytes=[png(p) for p in pictures()])
+    served = in_python(directory, "serving_default", image_bytes=[encoded(p) for p in pictures()])
     measured = in_python(directory, "evaluate", examples=records(config))
     for mask, png_bytes, counts in zip(masks(config), served["mask_png"], measured["counts"], strict=True):
         colors = [tuple(c.color) for c in config.classes]
@@ -169,7 +155,7 @@ def test_the_session_loader_of_tf_serving_gives_what_python_gives(
     exported: tuple[Path, Config], signature: str, tmp_path: Path
 ) -> None:
     directory, config = exported
-    images, examples = {"image_bytes": [png(p) for p in pictures()]}, {"examples": records(config)}
+    images, examples = {"image_bytes": [encoded(p) for p in pictures()]}, {"examples": records(config)}
     pixels = {"pixels": np.stack([pictures()[1]] * 3)}
     rows: Any = dict(zip(SIGNATURES, [images, images, examples, pixels, pixels, examples], strict=True))[signature]
     python, session = in_python(directory, signature, **rows), in_session(tmp_path, directory, signature, **rows)
@@ -236,7 +222,7 @@ def test_batching_parameters_are_those_that_tf_serving_reads(exported: tuple[Pat
 def test_pixels_and_probabilities_agree_with_encoded_images(exported: tuple[Path, Config]) -> None:
     directory = exported[0]
     for picture in pictures():
-        served = in_python(directory, "serving_default", image_bytes=[png(picture)])
+        served = in_python(directory, "serving_default", image_bytes=[encoded(picture)])
         expected = np.asarray(Image.open(io.BytesIO(served["mask_png"][0])))
         class_ids = in_python(directory, "pixels", pixels=picture[None])["class_ids"]
         probabilities = in_python(directory, "probabilities", pixels=picture[None])["probabilities"]
@@ -248,7 +234,7 @@ def test_pixels_and_probabilities_agree_with_encoded_images(exported: tuple[Path
 
 def test_records_are_served_like_their_images_with_or_without_a_mask(exported: tuple[Path, Config]) -> None:
     directory, config = exported
-    expected = in_python(directory, "serving_default", image_bytes=[png(p) for p in pictures()])
+    expected = in_python(directory, "serving_default", image_bytes=[encoded(p) for p in pictures()])
     for examples in (records(config), [tf.train.Example.FromString(r) for r in records(config)]):
         bare = []
         for example in examples:
@@ -279,7 +265,7 @@ def test_a_model_that_gives_no_number_answers_that_it_does(make_config: Any, col
     model = color_reader()
     model.layers[-2].set_weights([w * np.nan for w in model.layers[-2].get_weights()])
     export_model(model, part_of(config, TrainerConfig), {}, tmp_path / "export")
-    outputs = in_python(tmp_path / "export", "serving_default", image_bytes=[png(pictures()[0])])
+    outputs = in_python(tmp_path / "export", "serving_default", image_bytes=[encoded(pictures()[0])])
     assert not outputs["valid"][0]
     assert outputs["error"][0] == b"the model gave no number"
     assert outputs["class_fractions"].tolist() == [[0, 0, 0, 0]]
@@ -302,7 +288,7 @@ def test_a_perfect_model_keeps_every_pixel(make_config: Any, color_reader: Any, 
     config = make_config(image=FITS["tile"])
     export_model(color_reader(), part_of(config, TrainerConfig), {}, tmp_path / "export")
     for mask in masks(config):
-        outputs = in_python(tmp_path / "export", "serving_default", image_bytes=[png(mask)])
+        outputs = in_python(tmp_path / "export", "serving_default", image_bytes=[encoded(mask)])
         class_ids = np.asarray(Image.open(io.BytesIO(outputs["mask_png"][0])))
         np.testing.assert_array_equal(np.array([c.color for c in config.classes])[class_ids], mask)
 

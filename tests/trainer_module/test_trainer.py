@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from examples import tile, write_examples
 from PIL import Image
 from waiting import epochs_in, wait_until
 
@@ -145,13 +146,8 @@ def test_stopped_by_the_clock_it_keeps_the_average(run: Callable[..., Trained]) 
 def test_an_eval_split_without_defects_steers_nothing(
     tiles: Path, tmp_path: Path, make_config: Any, write_tiles: Any
 ) -> None:
-    class_ids = tf.io.serialize_tensor(np.full((1, 32, 32), 255, np.uint8)).numpy()
-    image = tf.io.serialize_tensor(np.zeros((1, 32, 32, 3), np.uint8)).numpy()
-    with tf.io.TFRecordWriter(str(tmp_path / "eval.gz"), "GZIP") as writer:
-        example = tf.train.Example()
-        example.features.feature["image"].bytes_list.value.append(image)
-        example.features.feature["class_ids"].bytes_list.value.append(class_ids)
-        writer.write(example.SerializeToString())
+    unlabelled = tile(np.zeros((1, 32, 32, 3), np.uint8), np.full((1, 32, 32), 255, np.uint8))
+    write_examples(tmp_path / "eval.gz", [unlabelled])
     job = Job([str(tiles / "train.gz")], [str(tmp_path / "eval.gz")], tmp_path / "logs", tmp_path / "checkpoints")
     with pytest.raises(ValueError, match=r"no pixel of `eval` is labelled as a defect"):
         train(job, part_of(make_config(**RECIPE), TrainerConfig))
