@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 
 # Before TensorFlow is imported anywhere: its start-up notes would drown a failing test.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -12,7 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fork_server import ForkServer
 from PIL import Image
+from processes import ENVIRONMENT, ROOT
 from steel import CLASSES, COLORS
 
 from flexunet.core.config.load import config_from
@@ -120,6 +123,27 @@ def write_tiles() -> Callable[..., None]:
         write_examples(path, (drawn() for _ in range(count)))
 
     return write
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    """The one interpreter that imports TFX for all the processes that need it."""
+    server = ForkServer(ENVIRONMENT)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def run_forked(fork_server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """`run_forked(code, *arguments)`: what `python -c code arguments` prints, TFX imported; a failure is one here."""
+
+    def run(code: str, *arguments: str | Path) -> str:
+        log = tmp_path_factory.mktemp("fork") / "log"
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        assert fork_server.start(command, ENVIRONMENT, ROOT, log).wait() == 0, log.read_text()[-3000:]
+        return log.read_text()
+
+    return run
 
 
 @pytest.fixture(scope="session")

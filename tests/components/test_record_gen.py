@@ -1,8 +1,7 @@
 """RecordGen takes the newest version of the newest span, in bounded memory."""
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 import tensorflow as tf
 from examples import serialized, write_examples
 
-ROOT = Path(__file__).parents[2]
 RECORD_BYTES = 200_000
 RECORDS = 200
 
@@ -47,7 +45,7 @@ def ids(directory: Path) -> list[bytes]:
 
 
 @pytest.fixture(scope="module")
-def copied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+def copied(tmp_path_factory: pytest.TempPathFactory, run_forked: Callable[..., str]) -> tuple[Path, float]:
     """The artifact's folder, and by how many MB the node's process grew."""
     folder = tmp_path_factory.mktemp("records")
     for span, version, padding, records in ((1, 1, 0, 1), (2, 1, 0, 1), (2, 2, RECORD_BYTES, RECORDS)):
@@ -56,11 +54,9 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
             marks = [f"{span}.{version}.{split}.{i}".encode() for i in range(count)]
             write(folder / "data" / f"span-{span}" / f"version-{version}" / split, marks, padding)
     (folder / "root").mkdir()
-    command = [sys.executable, "-c", SCRIPT, str(folder / "data"), str(folder / "root")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    printed = run_forked(SCRIPT, folder / "data", folder / "root")
     [artifact] = (folder / "root" / "RecordGen" / "examples").iterdir()
-    return artifact, json.loads(done.stdout.splitlines()[-1])
+    return artifact, json.loads(printed.splitlines()[-1])
 
 
 def test_the_newest_version_of_the_newest_span_is_copied_whole(copied: tuple[Path, float]) -> None:

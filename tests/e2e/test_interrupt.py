@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import ENVIRONMENT
 from waiting import epochs_in
 
 from flexunet.core.config.load import load_config
 from flexunet.dataset.ingest import ingest
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "TF_CPP_MIN_LOG_LEVEL": "3"}
 SETTINGS = ("image.height=32", "image.width=32", "model.num_layers=2", "train.epochs=40", "train.batch_size=4")
 
 
@@ -42,7 +42,13 @@ def run_until_epoch(epochs: int, arguments: list[str], folder: Path) -> tuple[in
     master, slave = pty.openpty()
     # A shell without job control starts what runs in the background, such as these tests, deaf to Ctrl-C.
     command = ["env", "--default-signal=INT", sys.executable, "-m", "flexunet.cli.main", *arguments]
-    started = subprocess.Popen(command, cwd=folder, env={**ENVIRONMENT, "COLUMNS": "300"}, stdout=slave, stderr=slave)
+    started = subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**ENVIRONMENT, "TF_CPP_MIN_LOG_LEVEL": "3", "COLUMNS": "300"},
+        stdout=slave,
+        stderr=slave,
+    )
     os.close(slave)
     shown, sent = bytearray(), 0.0
     while True:

@@ -7,15 +7,13 @@ from typing import Any
 
 import pytest
 from command_line import flexunet
-from fork_server import ForkServer
 from kfp_cluster import Cluster
 from kfp_package import Package, read_package
 from postgres_server import Server, postgres
+from processes import ROOT
 from small_run import EPOCHS, SETTINGS
 
 from flexunet.dataset.ingest import ingest
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -48,13 +46,6 @@ def image_environment() -> dict[str, str]:
 def database_server() -> Iterator[Server]:
     with postgres() as server:
         yield server
-
-
-@pytest.fixture(scope="session")
-def fork_server(image_environment: dict[str, str]) -> Iterator[ForkServer]:
-    server = ForkServer(image_environment)
-    yield server
-    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,7 @@
 import functools
 import io
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import pytest
 import tensorflow as tf
 from examples import encoded, record
 from PIL import Image
+from processes import python
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
@@ -28,7 +26,7 @@ from trainer_module.export import export_model
 from trainer_module.model import build_model
 from trainer_module.signatures import check_graph
 
-ROOT = Path(__file__).parents[2]
+SIGNATURES = ["serving_default", "serving_rest", "serving_examples", "pixels", "probabilities", "evaluate"]
 SIZES = [(32, 32), (50, 41), (7, 90)]
 FITS = {"stretch": {"fit": "stretch"}, "pad": {"fit": "pad"}, "tile": {"fit": "tile", "tile_overlap": 8}}
 
@@ -68,16 +66,37 @@ def in_python(directory: Path, signature: str, **inputs: Any) -> dict[str, np.nd
     return {k: v.numpy() for k, v in function(**{k: tf.constant(v) for k, v in inputs.items()}).items()}
 
 
-def in_session(tmp_path: Path, directory: Path, signature: str, **inputs: Any) -> dict[str, np.ndarray]:
-    """Through TensorFlow's C API, in a process that never imports the tensorflow package."""
-    files = tmp_path / "inputs.npz", tmp_path / "outputs.npz"
-    arrays = {n: v if isinstance(v, np.ndarray) else np.array(v, object) for n, v in inputs.items()}
-    save_arrays(files[0], arrays)
-    command = [sys.executable, "-m", "flexunet.serving.c_api", str(directory), signature, *map(str, files)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return load_arrays(files[1])
+# TF Serving's loader, in a process that never imports the tensorflow package: each signature on its file of inputs.
+SESSION = """
+import sys
+from pathlib import Path
+from flexunet.serving.c_api import SavedModel, load_arrays, save_arrays
+
+directory, folder = map(Path, sys.argv[1:])
+with SavedModel(directory) as model:
+    for inputs in folder.glob("*.inputs"):
+        save_arrays(inputs.with_suffix(".outputs"), model.run(inputs.stem, load_arrays(inputs)))
+assert "tensorflow" not in sys.modules
+"""
+
+
+def requests(config: Config) -> dict[str, dict[str, Any]]:
+    """Inputs for each signature."""
+    images, examples = {"image_bytes": [encoded(p) for p in pictures()]}, {"examples": records(config)}
+    pixels = {"pixels": np.stack([pictures()[1]] * 3)}
+    return dict(zip(SIGNATURES, [images, images, examples, pixels, pixels, examples], strict=True))
+
+
+@pytest.fixture(scope="module")
+def sessions(exported: tuple[Path, Config], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a session answers to the requests, by signature."""
+    directory, config = exported
+    folder = tmp_path_factory.mktemp("session")
+    for signature, inputs in requests(config).items():
+        arrays = {n: v if isinstance(v, np.ndarray) else np.array(v, object) for n, v in inputs.items()}
+        save_arrays(folder / f"{signature}.inputs", arrays)
+    python("-c", SESSION, directory, folder)
+    return {file.stem: load_arrays(file) for file in folder.glob("*.outputs")}
 
 
 def test_masks_have_the_images_own_sizes(exported: tuple[Path, Config]) -> None:
@@ -147,20 +166,14 @@ def test_more_images_than_a_chunk_give_what_each_gives_alone(exported: tuple[Pat
     np.testing.assert_array_equal(many["counts"][1::3], np.repeat(alone["counts"], 13, axis=0))
 
 
-SIGNATURES = ["serving_default", "serving_rest", "serving_examples", "pixels", "probabilities", "evaluate"]
-
-
 @pytest.mark.parametrize("signature", SIGNATURES)
 def test_the_session_loader_of_tf_serving_gives_what_python_gives(
-    exported: tuple[Path, Config], signature: str, tmp_path: Path
+    exported: tuple[Path, Config], sessions: dict[str, Any], signature: str
 ) -> None:
     directory, config = exported
-    images, examples = {"image_bytes": [encoded(p) for p in pictures()]}, {"examples": records(config)}
-    pixels = {"pixels": np.stack([pictures()[1]] * 3)}
-    rows: Any = dict(zip(SIGNATURES, [images, images, examples, pixels, pixels, examples], strict=True))[signature]
-    python, session = in_python(directory, signature, **rows), in_session(tmp_path, directory, signature, **rows)
-    assert sorted(session) == sorted(python)
-    for name, expected in python.items():
+    session, here = sessions[signature], in_python(directory, signature, **requests(config)[signature])
+    assert sorted(session) == sorted(here)
+    for name, expected in here.items():
         if expected.dtype == object:
             assert list(session[name]) == list(expected)
         else:

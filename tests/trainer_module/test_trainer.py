@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 from examples import tile, write_examples
 from PIL import Image
+from processes import ENVIRONMENT, ROOT
 from waiting import epochs_in, wait_until
 
 from flexunet.core.config.section import part_of
@@ -23,8 +24,6 @@ from trainer_module import devices
 from trainer_module.checkpoint import checkpoint_key
 from trainer_module.export import export_model
 from trainer_module.trainer import Job, Trained, train
-
-ROOT = Path(__file__).parents[2]
 
 RECIPE = {
     "model": {"normalization": "batch", "dropout": 0.1},
@@ -54,11 +53,11 @@ def tiles(tmp_path_factory: pytest.TempPathFactory, write_tiles: Any) -> Path:
 
 @pytest.fixture
 def run(tiles: Path, tmp_path: Path, make_config: Any) -> Callable[..., Trained]:
-    def run(name: str, base_model: str = "", **sections: Any) -> Trained:
+    def run(name: str, base_model: str = "", callbacks: Any = (), **sections: Any) -> Trained:
         merged = {key: {**value, **sections.get(key, {})} for key, value in RECIPE.items()}
         config = part_of(make_config(**merged), TrainerConfig)
         patterns = [str(tiles / "train*.gz")], [str(tiles / "eval*.gz")]
-        return train(Job(*patterns, tmp_path / name, tmp_path / "checkpoints", "code", base_model), config)
+        return train(Job(*patterns, tmp_path / name, tmp_path / "checkpoints", "code", base_model, callbacks), config)
 
     return run
 
@@ -178,11 +177,10 @@ print(json.dumps({"weights": digest, "mebibytes": peak_mebibytes()}))
 
 def process(config: TrainerConfig, tiles: Path, logs: Path, checkpoints: Path, code: str = "code") -> Any:
     arguments = [config.model_dump_json(), str(tiles), str(logs), str(checkpoints), code]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, *arguments],
         cwd=ROOT,
-        env=environment,
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -221,15 +219,43 @@ def test_killed_in_the_middle_it_goes_on_as_if_it_had_not_been(
 
     # In this process, which trained other models before.
     assert left.stem == key_of(config, tiles)
+    assert_goes_on(run, tmp_path, changed)
+
+
+def assert_goes_on(run: Callable[..., Trained], folder: Path, changed: dict[str, Any]) -> None:
+    """A training of six epochs, begun in `folder`, ends as one that nothing disturbs."""
     resumed = run("resumed", train=changed)
     assert 1 <= resumed.checkpoint.first_epoch < 6
     resumed.checkpoint.discard()
-    assert list(checkpoints.iterdir()) == []
-    rows = (tmp_path / "resumed" / "history.csv").read_text().splitlines()
+    assert list((folder / "checkpoints").iterdir()) == []
+    rows = (folder / "resumed" / "history.csv").read_text().splitlines()
     undisturbed = run("undisturbed", train=changed)
     assert undisturbed.checkpoint.first_epoch == 0
     assert weights(resumed) == weights(undisturbed)
-    assert rows == (tmp_path / "undisturbed" / "history.csv").read_text().splitlines()
+    assert rows == (folder / "undisturbed" / "history.csv").read_text().splitlines()
+
+
+class InterruptIn(keras.callbacks.Callback):
+    """Ctrl-C in the middle of an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__()
+        self.epoch, self.now = epoch, 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.now = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if (self.now, batch) == (self.epoch, 2):
+            raise KeyboardInterrupt
+
+
+def test_interrupted_in_an_epoch_it_goes_on_as_if_it_had_not_been(run: Callable[..., Trained], tmp_path: Path) -> None:
+    """What a kill at any moment is to show, at one."""
+    changed = {"epochs": 6}
+    with pytest.raises(KeyboardInterrupt):
+        run("stopped", train=changed, callbacks=[InterruptIn(3)])
+    assert_goes_on(run, tmp_path, changed)
 
 
 def test_a_checkpoint_that_cannot_be_read_is_not_resumed(
