@@ -19,8 +19,9 @@ import pytest
 import steel
 import tensorflow_model_analysis as tfma
 from evaluation import evaluate_values
-from examples import encoded, serialized, write_examples
+from examples import serialized, write_examples
 from numpy.typing import NDArray
+from pictures import encoded
 from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
 
 from components import gate

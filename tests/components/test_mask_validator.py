@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from examples import encoded, serialized, write_examples
+from examples import serialized, write_examples
+from pictures import encoded
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx import v1 as tfx
 

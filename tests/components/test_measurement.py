@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from examples import encoded
+from pictures import encoded
 
 from components import derived_scores, measurement
 from components.measurement import ImageResult, Totals, measure_image

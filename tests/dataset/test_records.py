@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import tensorflow as tf
+from steel import CLASSES, COLORS
 
 from flexunet.core import features
 from flexunet.core.config.load import config_from
@@ -24,9 +25,6 @@ from flexunet.dataset.layouts.detect import find_layout
 from flexunet.dataset.records import plan_shards, write_shard, write_version
 from flexunet.dataset.synthetic import write_surfaces
 
-COLORS = [(0, 0, 0), (0, 0, 255), (0, 255, 0), (255, 0, 0)]
-NAMES = ["background", "inclusion", "patches", "scratches"]
-CLASSES = [{"name": name, "color": color} for name, color in zip(NAMES, COLORS, strict=True)]
 CONFIG: Config = config_from({"classes": CLASSES}, "test")
 COUNT, SIZE = 20, 48
 SMALL = 8_000

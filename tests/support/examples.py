@@ -1,6 +1,5 @@
 """Records as ingest and Transform write them, made from what a test gives."""
 
-import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -8,14 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
-from PIL import Image
-
-
-def encoded(pixels: NDArray[np.uint8], image_format: str = "PNG") -> bytes:
-    """An image file of grey `[height, width]` or RGB `[height, width, 3]` pixels."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, image_format)
-    return buffer.getvalue()
+from pictures import encoded
 
 
 def serialized(values: dict[str, Any]) -> bytes:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from examples import encoded, record
+from examples import record
+from pictures import encoded
 from PIL import Image
 from processes import python
 from tensorflow.core.protobuf import saved_model_pb2
