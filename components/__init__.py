@@ -1,0 +1,1 @@
+"""TFX nodes beyond the stock ones, and what the Evaluator measures."""

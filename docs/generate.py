@@ -1,10 +1,12 @@
-"""Writes the pages that only repeat the code: every key of the configuration, every command. Run by `make docs`.
+"""Writes what only repeats the code: every key of the configuration, every command, the layout. Run by `make docs`.
 
 python docs/generate.py
 """
 
+import ast
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +22,8 @@ from flexunet.core.config.serving import ServingSettings
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.whole import Config
 
-REFERENCE: Final = Path(__file__).parent / "reference"
+DOCS: Final = Path(__file__).parent
+MAP: Final = "contributing/map.md"
 # What a node reads is declared by these; the first that has a section names the earliest node.
 READERS: Final = (
     (SchemaConfig, "RecordSchema"),
@@ -42,15 +45,62 @@ KINDS: Final = {"integer": "integer", "number": "number", "boolean": "true or fa
 WARNING: Final = "<!-- Written by docs/generate.py from the code: `make docs`. -->\n"
 
 
+# Folders of the project that are no packages.
+FOLDERS: Final = {
+    "benchmarks": "What `make bench` measures: ratios, each against a baseline in the same run.",
+    "docs": "These pages; `generate.py` and `pictures.py` write what only repeats the code.",
+    "tests": "`<package>/test_<module>.py`; `e2e/` tells whole stories, `docs/` types what the pages say.",
+}
+# What stands between these is written here, the rest of the page by hand.
+BLOCK: Final = re.compile(r"(?<=<!-- layout -->\n).*(?=<!-- end of layout -->)", re.DOTALL)
+
+
 def main() -> None:
-    """Writes both pages."""
+    """Writes the pages."""
     for name, text in pages().items():
-        (REFERENCE / name).write_text(text, encoding="utf-8")
+        (DOCS / name).write_text(text, encoding="utf-8")
 
 
 def pages() -> dict[str, str]:
-    """Their text by file name."""
-    return {"configuration.md": "\n".join(configuration()), "commands.md": "\n".join(commands())}
+    """Their text by path below docs/."""
+    by_hand = (DOCS / MAP).read_text(encoding="utf-8")
+    return {
+        "reference/configuration.md": "\n".join(configuration()),
+        "reference/commands.md": "\n".join(commands()),
+        MAP: BLOCK.sub(lambda _: "\n".join(layout()), by_hand),
+    }
+
+
+def layout() -> Iterator[str]:
+    """The packages with their docstrings, the highest first, and the contracts about who may import whom."""
+    contracts = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = {tuple(contract.get("containers", [""])): contract["layers"] for contract in contracts}
+    lines = [line for name in _order(layers[("",)]) for line in _packages(Path(name), layers)]
+    width = max(len(name) for name, _ in lines) + 2
+    yield "```text"
+    yield from (f"{name:<{width}}{words}" for name, words in lines)
+    yield "```\n\n## Who may import whom\n"
+    yield "A layer imports from those below it only; layers in one line know nothing of each other.\n"
+    for contract in contracts:
+        yield f"{contract['name']}:\n\n```text"
+        yield from contract["layers"]
+        yield "```\n"
+
+
+def _order(layers: list[str]) -> list[str]:
+    named = [name for layer in layers for name in layer.split(" | ")]
+    return [*named, *(name for name in FOLDERS if name not in named)]
+
+
+def _packages(folder: Path, layers: dict[tuple[str, ...], list[str]]) -> Iterator[tuple[str, str]]:
+    """A package and those in it, as their contract orders them."""
+    source = DOCS.parent / folder / "__init__.py"
+    words = FOLDERS.get(str(folder)) or ast.get_docstring(ast.parse(source.read_text())) or ""
+    yield f"{'  ' * (len(folder.parts) - 1)}{folder.name}/", re.split(r"(?<=\.)\s", words)[0]
+    inside = {path.parent.name for path in source.parent.glob("*/__init__.py")}
+    order = [name for name in _order(layers.get((".".join(folder.parts),), [])) if name in inside]
+    for name in [*order, *sorted(inside - set(order))]:
+        yield from _packages(folder / name, layers)
 
 
 def configuration() -> Iterator[str]:

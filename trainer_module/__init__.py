@@ -1,0 +1,1 @@
+"""`run_fn`: model, augmentation, data, losses, metrics, callbacks, checkpoints, export."""

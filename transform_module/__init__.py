@@ -1,0 +1,1 @@
+"""`preprocessing_fn`, and the one decoding and resizing in the graph."""

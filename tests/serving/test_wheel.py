@@ -199,7 +199,7 @@ def test_predict_asks_a_server(client: Installed, project: Path, served: str, go
     (project / "a.png").write_bytes(good_image[0])
     done = client.flexunet(project, "predict", served, "a.png", "--out", "masks", "--config", "demo")
     assert done.returncode == 0, done.stderr
-    assert Image.open(project / "masks" / "masks" / "a.png").size == good_image[1].shape[::-1]
+    assert Image.open(project / "masks" / "a_mask.png").size == good_image[1].shape[::-1]
 
 
 def test_the_extra_has_all_of_ingest_and_of_models_in_folders(
