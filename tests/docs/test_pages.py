@@ -57,3 +57,14 @@ def test_blocks_of_a_list_are_indented_as_the_site_needs(page: str):
     """By four: GitHub takes three, and the site would end the list there."""
     text = (ROOT / page).read_text()
     assert re.findall(r"^ {1,3}```.*", text, re.M) == []
+
+
+def test_the_first_page_leads_to_every_other():
+    linked = set(re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "docs" / "index.md").read_text()))
+    pages = {page.removeprefix("docs/") for page in documented.pages() if page.startswith("docs/")}
+    assert pages - {"index.md"} <= linked
+
+
+@pytest.mark.parametrize("page", [page for page in documented.pages() if page.startswith("docs/decisions/")])
+def test_a_decision_has_a_status_and_a_date(page: str):
+    assert re.match(r"# \d{4}: .+\n\n\*(Accepted|Proposed|Superseded), \d{4}-\d\d-\d\d", (ROOT / page).read_text())
