@@ -62,15 +62,22 @@ def doctor() -> None:
         for words, check in checks():
             with busy(console, words):
                 findings.extend(check())
-        table = make_table(console, "", "what", "found", "what to do")
+        table = make_table(console, "", "what", "found")
         for finding in findings:
             mark = Text("ok", "green") if finding.good else Text("bad", "bold red")
-            table.add_row(mark, finding.what, finding.found, finding.repair)
+            table.add_row(mark, finding.what, finding.found)
         console.print(table)
+        # Below the table, where no width cuts a command; of what is bad the error line tells it.
+        for finding in findings:
+            if finding.good and finding.repair:
+                console.print(f"{finding.what}: {finding.repair}")
     print_result([asdict(finding) for finding in findings])
-    bad = [finding for finding in findings if not finding.good]
+    bad: dict[tuple[str, str], list[str]] = {}
+    for finding in findings:
+        if not finding.good:
+            bad.setdefault((finding.found, finding.repair), []).append(finding.what)
     if bad:
-        raise UserError("\n".join(f"{f.what}: {f.found}: {f.repair}" for f in bad))
+        raise UserError("\n".join(f"{', '.join(what)}: {found}: {repair}" for (found, repair), what in bad.items()))
 
 
 def checks() -> Iterator[tuple[str, Callable[[], Iterator[Finding]]]]:
@@ -98,10 +105,10 @@ def _extras() -> Iterator[Finding]:
     missing = [name for name in requirements("data") if installed_version(name) is None]
     what = "ingest, and models in folders"
     if missing:
-        yield Finding(what, f"not installed: {', '.join(missing)}", True, f"if you want it: {pip_install('data')}")
+        yield Finding(what, f"not installed: {', '.join(missing)}", True, f"to have them: {pip_install('data')}")
     else:
         yield Finding(what, "all there", True)
-    yield Finding("training", "not in the wheel", True, "if you want it: from a checkout of the project, or its image")
+    yield Finding("training", "not in the wheel", True, "to have it: a checkout of the project, or its image")
 
 
 def _tested_versions() -> Iterator[Finding]:
