@@ -66,7 +66,7 @@ $(UV):
 # Without the banner of mkdocs-material about its successor, which is no warning about our pages.
 SITE := NO_MKDOCS_2_WARNING=1 $(RUN)mkdocs build --quiet --strict
 
-EXPORT := --quiet --frozen --no-header --no-emit-project --no-default-groups --extra pipeline
+EXPORT := --quiet --frozen --no-header --no-emit-project --no-default-groups --extra pipeline --extra kubeflow
 requirements: $(UV) ## For those without uv: pip install --no-deps -r requirements.txt
 	$(UV) lock
 	$(UV) export $(EXPORT) > requirements.txt
