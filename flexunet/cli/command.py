@@ -73,7 +73,7 @@ class SectionedGroup(CommandGroup):
         self._modules = {name: module for modules in sections.values() for name, module in modules.items()}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Those that are there: a wheel has no others."""
+        """The commands that are there: a wheel has fewer."""
         return [name for name, module in self._modules.items() if not missing_package(module)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
