@@ -118,6 +118,11 @@ class SectionedGroup(CommandGroup):
             formatter.write_paragraph()
             formatter.write_text(f"In a checkout of the project, or in its image, also: {', '.join(left_out)}.")
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Examples of commands that are there."""
+        available = self.list_commands(ctx)
+        write_examples([example for example in self.examples if example.split()[1] in available], formatter)
+
     def _short_help(self, ctx: click.Context, name: str, width: int) -> str:
         command = self.get_command(ctx, name)
         return command.get_short_help_str(width) if command else ""
