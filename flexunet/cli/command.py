@@ -15,7 +15,14 @@ _HEADING: Final = "Examples:"
 _EXAMPLES: Final = re.compile(r"^\s*Examples?:", re.MULTILINE)
 
 
-class Command(click.Command):
+class _ShortHelp(click.Command):
+    """Has -h too, whoever looks at it first: click keeps the option that it made for the first context."""
+
+    def get_help_option_names(self, ctx: click.Context) -> list[str]:
+        return ["-h", "--help"]
+
+
+class Command(_ShortHelp):
     """A command whose docstring may end in `Example:` and a command line, or `Examples:` and a line for each.
 
     Args:
@@ -40,7 +47,7 @@ class Command(click.Command):
             raise Interrupted(self._interrupted) from None
 
 
-class CommandGroup(click.Group):
+class CommandGroup(_ShortHelp, click.Group):
     """A group of such commands."""
 
     command_class = Command
@@ -131,7 +138,7 @@ class SectionedGroup(CommandGroup):
 def walk(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     """A group and every command below it, each with the words that call it, those of `group` left out."""
     yield path, group
-    context = click.Context(group, **group.context_settings)
+    context = click.Context(group)
     for name in sorted(group.list_commands(context)):
         command = group.get_command(context, name)
         if isinstance(command, click.Group):

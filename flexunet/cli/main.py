@@ -31,7 +31,6 @@ SECTIONS: Final = {
     cls=SectionedGroup,
     sections=SECTIONS,
     no_args_is_help=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(package_name="flexunet")
 def cli() -> None:
