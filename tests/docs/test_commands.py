@@ -26,7 +26,7 @@ from flexunet.cli import main
 ROOT = documented.ROOT
 TUTORIAL, README = documented.PAGES
 # They import TFX or TensorFlow, which takes longer than what they do: run in this process, where both are there.
-HEAVY = {"run", "evaluate", "inspect", "doctor"}
+HEAVY = {"run", "evaluate", "inspect", "doctor", "ingest", "rollback"}
 PORT = 8500
 ENVIRONMENT = {
     **os.environ,
