@@ -17,7 +17,7 @@ from tfx.types.standard_component_specs import MODEL_KEY, PUSHED_MODEL_KEY
 from components import gate
 from components.mirror import mirror_version, newest_mirrored
 from flexunet.core.config.gate import GateSettings
-from flexunet.core.features import ACCEPTED_REFUSED
+from flexunet.core.features import ACCEPTED_REFUSED, RECORDS_FINGERPRINT
 from flexunet.history.pushes import PUSHED_COMPARABLE, PUSHED_MODEL_ID, PUSHED_SHA256
 from flexunet.serving.versions import (
     Keeping,
@@ -29,8 +29,6 @@ from flexunet.serving.versions import (
     rolled_back,
 )
 
-# FileBasedExampleGen's driver leaves it: the number, bytes and times of the record files.
-_FINGERPRINT = "input_fingerprint"
 _SCORES = ("examples", "foreground_dice", "mean_iou", "classes")
 
 logger = logging.getLogger("flexunet.pusher")
@@ -134,7 +132,7 @@ def _origin(input_dict: dict[str, Any], settings: GateSettings) -> dict[str, Any
     baseline = input_dict.get("baseline_model") or []
     return {
         "model_uri": artifact_utils.get_single_uri(input_dict[MODEL_KEY]),
-        "data": {"fingerprint": examples.get_string_custom_property(_FINGERPRINT), "span": examples.span},
+        "data": {"fingerprint": examples.get_string_custom_property(RECORDS_FINGERPRINT), "span": examples.span},
         "scores": {name: scores[name] for name in _SCORES},
         "gate": scores["gate"],
         "baseline": baseline[0].uri if baseline else None,

@@ -35,8 +35,6 @@ from trainer_module.cost import activation_bytes, draw_diagram, layer_costs
 from trainer_module.model import build_model
 
 _PREDICTED_AT_ONCE: Final = 4
-# FileBasedExampleGen's driver leaves it: the number, bytes and times of the record files.
-_FINGERPRINT: Final = "input_fingerprint"
 
 
 def export_config(model: Path) -> TrainerConfig:
@@ -88,7 +86,7 @@ def data_facts(examples: Artifact, statistics: Artifact, validation: Artifact, d
 def write_model(folder: ReportFolder, model: Path) -> None:
     """Layers with their costs, and the diagram."""
     config = export_config(model)
-    network = build_model(config.image.height, config.image.width, len(config.classes), config.model, config.train.seed)
+    network = build_model(config)
     costs = layer_costs(network)
     draw_diagram(config, folder.diagram)
     facts = {
@@ -112,7 +110,7 @@ def lineage_facts(
         "data": {
             "span": examples.span,
             "uri": examples.uri,
-            "fingerprint": examples.get_string_custom_property(_FINGERPRINT),
+            "fingerprint": examples.get_string_custom_property(features.RECORDS_FINGERPRINT),
         },
         "config": {**export_config(exported).model_dump(mode="json"), "gate": settings.gate.model_dump(mode="json")},
         "libraries": {

@@ -92,7 +92,7 @@ def _checked(model: Path, config: Config) -> Path:
     for key, value in ours.items():
         if theirs[key] != value:
             raise UserError(f"{model}: its {key} are not those of the config, expected the same: name its own config")
-    if features.OUTPUT_TRUTH_PNG not in _evaluate_outputs(model / "saved_model.pb"):
+    if features.OUTPUT_TRUTH_PNG not in _evaluate_outputs(model / features.EXPORTED_GRAPH):
         raise UserError(f"{model}: of an earlier version, expected one whose `evaluate` gives masks: train it again")
     reporter.training_facts(model)
     return model

@@ -30,7 +30,7 @@ def evaluate(
     from flexunet.cli.tables import busy, print_warning
     from flexunet.core.config.load import load_config
     from flexunet.dataset.compatible import check_data
-    from flexunet.serving.exported import model_directory
+    from flexunet.serving.versions import model_directory
     from pipeline.cli.outcome import failures, print_checks, print_scores
 
     loaded = load_config(config, overrides)

@@ -136,6 +136,7 @@ MUST_NOT_CONTAIN = {
         f"{CONFIGS}.serving",
         f"{CONFIGS}.dataset",
         "flexunet.serving.c_api",
+        "flexunet.serving.versions",
         "flexunet.reporting",
         "flexunet.dataset",
         "flexunet.history",
