@@ -182,7 +182,7 @@ def _provenance(input_dict: Artifacts, settings: str) -> Provenance:
         fingerprint = examples.get_string_custom_property(RECORDS_FINGERPRINT)
         found["data"] = {"fingerprint": fingerprint, "span": examples.span}
     if evaluation:
-        scores = gate.metrics_json(gate.Evaluation(evaluation.uri), GateSettings.model_validate_json(settings))
+        scores = gate.metrics_json(gate.read_evaluation(evaluation.uri), GateSettings.model_validate_json(settings))
         found["gate"] = scores["gate"]
         found["scores"] = {
             "examples": scores["examples"],

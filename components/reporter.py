@@ -48,7 +48,7 @@ class Executor(base_executor.BaseExecutor):
         self._log_startup(input_dict, output_dict, exec_properties)
         settings = GateSettings.model_validate_json(exec_properties["settings"])
         inputs = {key: artifacts[0] for key, artifacts in input_dict.items() if artifacts}
-        evaluation = gate.Evaluation(inputs["evaluation"].uri)
+        evaluation = gate.read_evaluation(inputs["evaluation"].uri)
         exported = _serving_path(inputs["model"])
         serving = _read_serving(inputs)
         metrics = _metrics(inputs, evaluation, settings, exported)

@@ -24,7 +24,8 @@ from tfx.utils import path_utils
 from flexunet.core.config.serving import ServingSettings
 from flexunet.core.features import SPLIT_TEST
 from flexunet.core.files import read_json, write_json
-from flexunet.core.results.serving import INFRA_BLESSED, NOT_CHECKED, SERVING_FILE, Findings, Serving
+from flexunet.core.results.serving import INFRA_BLESSED, NOT_CHECKED, Findings, Serving
+from flexunet.core.root import SERVING_FILE
 from flexunet.serving.c_api import save_arrays
 from flexunet.serving.wire import as_strings
 from transform_module.images import decode_image

@@ -47,7 +47,7 @@ def build_model(config: TrainerConfig) -> keras.Model:
     """Pixels `[N, height, width, 3]`, 0 to 255 -> class probabilities float32 `[N, height, width, C]`."""
     layers, seed = config.model, config.train.seed
     inputs = keras.Input((config.image.height, config.image.width, 3), name="pixels")
-    x = keras.layers.Rescaling(1 / 255, name="scale")(inputs)
+    x = keras.layers.Rescaling(layers.input_scale, name="scale")(inputs)
     *upper, bridge = levels(layers)
     skips = []
     for level in upper:

@@ -133,7 +133,13 @@ def test_what_an_ancestor_imports_counts(copy: Path, before: dict[str, str]):
 CONFIGS = "flexunet.core.config"
 ELSEWHERE = ("pipeline", "kubeflow", "flexunet.cli", f"{CONFIGS}.kubeflow", f"{CONFIGS}.whole", f"{CONFIGS}.load")
 MUST_NOT_CONTAIN = {
-    "components.record_gen": ("flexunet.core.config", "flexunet.core.results.metrics", "flexunet.serving", "trainer_module", "transform_module"),
+    "components.record_gen": (
+        "flexunet.core.config",
+        "flexunet.core.results.metrics",
+        "flexunet.serving",
+        "trainer_module",
+        "transform_module",
+    ),
     PREPROCESSING: (f"{CONFIGS}.train", f"{CONFIGS}.gate", f"{CONFIGS}.serving", "flexunet.serving", "components"),
     TRAINER: (
         f"{CONFIGS}.gate",

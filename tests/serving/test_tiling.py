@@ -94,6 +94,7 @@ def near(lines: list[float], size: int) -> np.ndarray:
     return close[:, None] | close[None]
 
 
+@pytest.mark.slow
 def test_tiles_do_as_well_as_the_whole_image_and_no_seam_shows(trained: keras.Model) -> None:
     whole = build_model(config_of(LAYERS, 4 * TILE))
     whole.set_weights(trained.get_weights())

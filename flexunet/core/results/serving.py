@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Final, NotRequired, TypedDict
 
 from flexunet.core.files import read_json
+from flexunet.core.root import SERVING_FILE
 
-# Beside the blessing, and in the report.
-SERVING_FILE: Final = "serving.json"
 # By which TFX's own InfraValidator blesses.
 INFRA_BLESSED: Final = "INFRA_BLESSED"
 NOT_CHECKED: Final = "the gate refused the model, so it was not checked for serving"
