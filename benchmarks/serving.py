@@ -78,7 +78,7 @@ def _subjects() -> tuple[Callable[[int], Any], Callable[[int], Any]]:
     classes = [{"name": f"class {index}", "color": color} for index, color in enumerate(COLORS)]
     image, layers = {"height": SIDE, "width": SIDE}, {"num_layers": 5, "base_filters": 16, "base_kernel": 5}
     config = part_of(config_from({"classes": classes, "image": image, "model": layers}, "benchmark"), TrainerConfig)
-    model = build_model(SIDE, SIDE, len(COLORS), config.model, seed=SEED)
+    model = build_model(config)
     directory = Path(tempfile.mkdtemp()) / "export"
     export_model(model, config, {"parameters": model.count_params()}, directory)
     session, encoded = SavedModel(directory), as_strings(_pngs())

@@ -137,7 +137,7 @@ def export_model(model: keras.Model, config: TrainerConfig, training: dict[str, 
     served = ServingSignatures(module.predict_tiles, config)
     signatures = {**served.by_name(), features.SIGNATURE_EVALUATE: module.evaluate}
     tf.saved_model.save(module, str(directory), signatures=signatures)
-    check_graph(saved_model_pb2.SavedModel.FromString((directory / "saved_model.pb").read_bytes()))
+    check_graph(saved_model_pb2.SavedModel.FromString((directory / features.EXPORTED_GRAPH).read_bytes()))
     extra = directory / features.ASSETS_EXTRA
     extra.mkdir(exist_ok=True)
     (extra / features.EXPORTED_CONFIG).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")

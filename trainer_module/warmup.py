@@ -52,11 +52,13 @@ def _requests(config: TrainerConfig) -> Iterator[tuple[str, dict[str, np.ndarray
         pictures = as_strings([encoded[index % len(encoded)] for index in range(count)])
         records = as_strings([_record(picture, config) for picture in pictures])
         stacked = np.repeat(pixels[np.newaxis], count, axis=0)
-        yield features.SIGNATURE_SERVING, {features.INPUT_IMAGE_BYTES: pictures}
-        yield features.SIGNATURE_REST, {features.INPUT_IMAGE_BYTES: pictures}
-        yield features.SIGNATURE_EXAMPLES, {features.INPUT_EXAMPLES: records}
-        yield features.SIGNATURE_PIXELS, {features.INPUT_PIXELS: stacked}
-        yield features.SIGNATURE_PROBABILITIES, {features.INPUT_PIXELS: stacked}
+        values = {
+            features.INPUT_IMAGE_BYTES: pictures,
+            features.INPUT_EXAMPLES: records,
+            features.INPUT_PIXELS: stacked,
+        }
+        for signature, name in features.SERVED.items():
+            yield signature, {name: values[name]}
 
 
 def _picture(height: int, width: int) -> np.ndarray:

@@ -63,8 +63,8 @@ def predict(
       flexunet predict runs/mine/serving_model wide-strip.png --out predictions --tiled
     """
     from flexunet.cli.tables import bars, print_left_out, quantile_words, quantiles
+    from flexunet.serving.client import Options, connect
     from flexunet.serving.predict import Job, image_files, predict_files
-    from flexunet.serving.transport import Options, connect
 
     (files, left_out), shown = image_files(images, out), _shown_config(model, config)
     seconds: list[float] = []
@@ -91,7 +91,8 @@ def predict(
 def _shown_config(target: str, config: str | None) -> Any:
     """Classes and colours: a folder tells them, a server does not."""
     from flexunet.core.config.load import load_config
-    from flexunet.serving.exported import exported_config, model_directory
+    from flexunet.serving.exported import exported_config
+    from flexunet.serving.versions import model_directory
 
     if config is not None:
         return load_config(config)

@@ -28,7 +28,7 @@ def serve(model: Path, host: str, grpc_port: int, rest_port: int, docker: bool) 
       flexunet serve runs/mine/serving_model --docker
     """
     from flexunet.serving.docker import docker_command
-    from flexunet.serving.exported import model_directory
+    from flexunet.serving.versions import model_directory
 
     if docker:
         click.echo(docker_command(model_directory(model), grpc_port, rest_port))

@@ -16,6 +16,8 @@ IMAGE_BRIGHTNESS: Final = "image/brightness"
 MASK_SHARE_PREFIX: Final = "mask/share/"
 # Columns of `flexunet ingest --metadata`.
 METADATA_PREFIX: Final = "metadata/"
+# TFX's name of what FileBasedExampleGen's driver leaves on records: number, bytes and times of their files.
+RECORDS_FINGERPRINT: Final = "input_fingerprint"
 
 # `train` trains, `eval` steers training, `test` is what the gate and every headline use.
 SPLIT_TRAIN: Final = "train"
@@ -41,6 +43,14 @@ SIGNATURE_PROBABILITIES: Final = "probabilities"
 INPUT_IMAGE_BYTES: Final = "image_bytes"
 INPUT_EXAMPLES: Final = "examples"
 INPUT_PIXELS: Final = "pixels"
+# What is served, and the input of each: exported, warmed up and tried before a push.
+SERVED: Final = {
+    SIGNATURE_SERVING: INPUT_IMAGE_BYTES,
+    SIGNATURE_REST: INPUT_IMAGE_BYTES,
+    SIGNATURE_EXAMPLES: INPUT_EXAMPLES,
+    SIGNATURE_PIXELS: INPUT_PIXELS,
+    SIGNATURE_PROBABILITIES: INPUT_PIXELS,
+}
 OUTPUT_MASK_PNG: Final = "mask_png"
 OUTPUT_MASK_PNG_REST: Final = "mask_png_bytes"
 OUTPUT_CLASS_FRACTIONS: Final = "class_fractions"
@@ -60,6 +70,8 @@ OUTPUT_GROUP: Final = "group"
 # Raised when the outputs of `evaluate` change: a model with other ones cannot be a baseline.
 EVALUATE_FORMAT: Final = 2
 
+# The graph of an export: a folder that has it is a SavedModel.
+EXPORTED_GRAPH: Final = "saved_model.pb"
 # Beside an exported model, in the folder that TF Serving ignores.
 ASSETS_EXTRA: Final = "assets.extra"
 EXPORTED_CONFIG: Final = "config.json"

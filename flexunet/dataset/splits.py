@@ -10,7 +10,7 @@ from flexunet.core.errors import UserError
 from flexunet.core.features import SPLIT_EVAL, SPLIT_TRAIN, SPLITS
 from flexunet.dataset.assignment import Row
 from flexunet.dataset.examine import Facts
-from flexunet.dataset.groups import assign_splits
+from flexunet.dataset.stratify import assign_splits
 
 SplitPolicy = Literal["keep", "regroup"]
 

@@ -8,13 +8,13 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict
 
 from flexunet.core.errors import UserError
-from flexunet.core.features import ACCEPTED_REFUSED, ASSETS_EXTRA, EXPORTED_PROVENANCE
+from flexunet.core.features import ACCEPTED_REFUSED, ASSETS_EXTRA, EXPORTED_PROVENANCE, RECORDS_FINGERPRINT
 from flexunet.core.root import Root
 from flexunet.history.pushes import PUSHED_SHA256
 from flexunet.history.runs import PUSHED_VERSION
 from flexunet.history.store import Artifact, Execution, History, read_history
-from flexunet.serving.exported import exported_part, model_directory
-from flexunet.serving.versions import content_hash, read_provenance
+from flexunet.serving.exported import exported_part
+from flexunet.serving.versions import content_hash, model_directory, read_provenance
 
 _PUSHED_MODEL: Final = "PushedModel"
 # Edges that lead to another model: what made that one did not make this one.
@@ -150,7 +150,7 @@ def _data(record_gen: Execution | None) -> dict[str, Any]:
     return {
         "directory": properties.get("input_base"),
         "span": examples.properties.get("span") if examples else None,
-        "fingerprint": properties.get("input_fingerprint"),
+        "fingerprint": properties.get(RECORDS_FINGERPRINT),
         "records": examples.uri if examples else None,
     }
 

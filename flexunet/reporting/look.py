@@ -2,11 +2,15 @@
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from flexunet.reporting import templates
+
+# Of a template, by name.
+Variables: TypeAlias = Mapping[str, object]
 
 
 def environment(*packages: str) -> Environment:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, TypeVar
 
 import numpy as np
@@ -19,11 +20,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flexunet.core import features
-from flexunet.serving.transport import Model, Options, ServingError, connect
+from flexunet.core.errors import UserError
+from flexunet.serving.transport import Model, Options, ServingError
 from flexunet.serving.wire import as_strings
 
 __all__ = ["Model", "Options", "Prediction", "ServingError", "connect", "predict_image", "predict_images"]
 
+_CHOICES: Final = "grpc://HOST:8500, grpcs://HOST:8500, http://HOST:8501, https://HOST:8501 or a model's folder"
 _OUTPUTS: Final = (
     features.OUTPUT_MASK_PNG,
     features.OUTPUT_CLASS_FRACTIONS,
@@ -31,7 +34,6 @@ _OUTPUTS: Final = (
     features.OUTPUT_VALID,
     features.OUTPUT_ERROR,
 )
-
 
 _Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
@@ -59,6 +61,29 @@ class Prediction:
     def valid(self) -> bool:
         """Whether there is an answer."""
         return not self.error
+
+
+def connect(target: str, options: Options | None = None) -> Model:
+    """The model at a URL or in a folder.
+
+    Raises:
+      UserError: neither.
+    """
+    scheme, separator, rest = target.partition("://")
+    options = options or Options()
+    if not separator:
+        from flexunet.serving.local_model import LocalModel
+
+        return LocalModel(Path(target))
+    if scheme in {"grpc", "grpcs"} and ":" in rest:
+        from flexunet.serving.grpc_model import GrpcModel
+
+        return GrpcModel(rest.rstrip("/"), scheme == "grpcs", options)
+    if scheme in {"http", "https"} and rest:
+        from flexunet.serving.rest_model import RestModel
+
+        return RestModel(target.rstrip("/"), options)
+    raise UserError(f"{target}: expected {_CHOICES}")
 
 
 def predict_image(model: Model, encoded: bytes) -> Prediction:

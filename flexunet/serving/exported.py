@@ -37,20 +37,6 @@ class ServedConfig(BaseModel):
     image: ServedImage = ServedImage()
 
 
-def model_directory(directory: Path) -> Path:
-    """The SavedModel itself: `directory`, or its newest numeric version.
-
-    Raises:
-      UserError: neither holds a SavedModel.
-    """
-    if (directory / "saved_model.pb").is_file():
-        return directory
-    numbers = [int(p.name) for p in directory.glob("*/") if p.name.isdigit()] if directory.is_dir() else []
-    if not numbers:
-        raise UserError(f"{directory}: no model here, expected a SavedModel, such as DIR/serving_model/1 of a run")
-    return directory / str(max(numbers))
-
-
 def exported_config(directory: Path) -> ServedConfig:
     """Classes, colours and sizes that the model in `directory` was trained with.
 

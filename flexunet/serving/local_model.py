@@ -8,8 +8,8 @@ import numpy as np
 
 from flexunet.core.errors import UserError
 from flexunet.serving.c_api import SavedModel, SavedModelError
-from flexunet.serving.exported import model_directory
 from flexunet.serving.transport import Closing, ServingError
+from flexunet.serving.versions import model_directory
 
 
 class LocalModel(Closing):

@@ -19,8 +19,8 @@ import numpy as np
 from flexunet.core.errors import UserError
 from flexunet.serving.c_api import SavedModel, SavedModelError, Signature
 from flexunet.serving.dtypes import DTYPES
-from flexunet.serving.exported import model_directory
 from flexunet.serving.protos import predict_pb2 as pb
+from flexunet.serving.versions import model_directory
 from flexunet.serving.wire import AVAILABLE, MODEL_NAME, MODEL_STATUS, PREDICT, as_strings, from_tensor, to_tensor
 
 _PATH: Final = re.compile(r"/v1/models/(?P<name>[^/:]+)(/versions/(?P<version>\d+))?(?P<action>:predict)?")

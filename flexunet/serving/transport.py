@@ -3,14 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
 from flexunet.core.errors import UserError
 from flexunet.serving.wire import MODEL_NAME
-
-_CHOICES: Final = "grpc://HOST:8500, grpcs://HOST:8500, http://HOST:8501, https://HOST:8501 or a model's folder"
 
 
 class ServingError(UserError):
@@ -61,29 +59,6 @@ class Model(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *exception: Any) -> None: ...
-
-
-def connect(target: str, options: Options | None = None) -> Model:
-    """The model at a URL or in a folder.
-
-    Raises:
-      UserError: neither.
-    """
-    scheme, separator, rest = target.partition("://")
-    options = options or Options()
-    if not separator:
-        from flexunet.serving.local_model import LocalModel
-
-        return LocalModel(Path(target))
-    if scheme in {"grpc", "grpcs"} and ":" in rest:
-        from flexunet.serving.grpc_model import GrpcModel
-
-        return GrpcModel(rest.rstrip("/"), scheme == "grpcs", options)
-    if scheme in {"http", "https"} and rest:
-        from flexunet.serving.rest_model import RestModel
-
-        return RestModel(target.rstrip("/"), options)
-    raise UserError(f"{target}: expected {_CHOICES}")
 
 
 class Closing:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from flexunet.core.errors import UserError
-from flexunet.core.features import ASSETS_EXTRA, EXPORTED_PROVENANCE
+from flexunet.core.features import ASSETS_EXTRA, EXPORTED_GRAPH, EXPORTED_PROVENANCE
 from flexunet.core.files import read_json
 
 # A key of provenance.json: when a rollback made the version of an earlier one.
@@ -26,7 +26,6 @@ RESTORED_AT: Final = "restored_at"
 
 # Another: `content_hash` of the model that it was made from.
 _SHA256: Final = "sha256"
-_GRAPH: Final = "saved_model.pb"
 _STATE: Final = ".pushes.json"
 _INCOMPLETE: Final = ".incomplete"
 _DELETED: Final = ".deleted"
@@ -59,6 +58,20 @@ def versions(directory: Path) -> list[int]:
 def newest_version(directory: Path) -> Path | None:
     """The version that TF Serving serves, if there is one."""
     return next((directory / str(number) for number in reversed(versions(directory))), None)
+
+
+def model_directory(directory: Path) -> Path:
+    """The SavedModel itself: `directory`, or its newest numeric version.
+
+    Raises:
+      UserError: neither holds a SavedModel.
+    """
+    if (directory / EXPORTED_GRAPH).is_file():
+        return directory
+    newest = newest_version(directory)
+    if newest is None:
+        raise UserError(f"{directory}: no model here, expected a SavedModel, such as DIR/serving_model/1 of a run")
+    return newest
 
 
 def push_version(
@@ -202,7 +215,7 @@ def _unfinished(directory: Path, to: int | None) -> tuple[int, int] | None:
 def _is_whole(version: Path) -> bool:
     """Whether it has a graph, and the files that were pushed, where they were noted."""
     noted = pushed_hash(version)
-    return (version / _GRAPH).is_file() and noted in (None, content_hash(version))
+    return (version / EXPORTED_GRAPH).is_file() and noted in (None, content_hash(version))
 
 
 def _planned(directory: Path, existing: list[int], to: int | None) -> tuple[int, int]:

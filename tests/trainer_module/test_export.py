@@ -52,7 +52,7 @@ def records(config: Config) -> list[bytes]:
 @pytest.fixture(scope="module", params=sorted(FITS))
 def exported(request: Any, make_config: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Config]:
     config = make_config(image=FITS[request.param], model={"normalization": "batch"})
-    model = build_model(32, 32, 4, config.model, seed=0)
+    model = build_model(config)
     directory = tmp_path_factory.mktemp(request.param) / "export"
     export_model(model, part_of(config, TrainerConfig), {"parameters": model.count_params()}, directory)
     return directory, config
