@@ -12,6 +12,7 @@ from flexunet.serving.dtypes import DTYPE_NUMBERS, DTYPES
 from flexunet.serving.protos import predict_pb2 as pb
 
 PREDICT: Final = "/tensorflow.serving.PredictionService/Predict"
+MODEL_METADATA: Final = "/tensorflow.serving.PredictionService/GetModelMetadata"
 MODEL_STATUS: Final = "/tensorflow.serving.ModelService/GetModelStatus"
 # What `flexunet serve` and the manifests call the model.
 MODEL_NAME: Final = "flexunet"

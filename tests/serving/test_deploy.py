@@ -11,6 +11,9 @@ import tensorflow as tf
 import yaml
 
 from flexunet.core.config.serving import ServingConfig
+from flexunet.serving import limits
+from flexunet.serving.docker import docker_command
+from flexunet.serving.transport import Options
 
 DEPLOY = Path(__file__).parents[2] / "serving" / "deploy"
 KUBERNETES = "1.32"
@@ -87,7 +90,33 @@ def test_probes_ask_for_a_version_that_is_ready_and_stopping_is_graceful(documen
     assert paths["startup"] == paths["readiness"] == "/v1/models/flexunet/metadata"
     assert paths["liveness"] == "/monitoring/prometheus/metrics"
     pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
-    assert 0 < pause < pod["terminationGracePeriodSeconds"]
+    # Who was asked last is answered before the signal comes; the server itself ends in the middle of its answers.
+    assert pause >= 10 + limits.CLIENT_SECONDS
+    assert pause < pod["terminationGracePeriodSeconds"]
+    assert pod["shareProcessNamespace"] is True
+
+
+def test_threads_are_those_that_the_arithmetic_says(documents: list[dict[str, Any]]) -> None:
+    [container] = of_kind(documents, "Deployment")["spec"]["template"]["spec"]["containers"]
+    flags = [f"--grpc_max_threads={limits.GRPC_THREADS}", f"--rest_api_num_threads={limits.REST_THREADS}"]
+    for arguments in (container["args"], docker_command(Path("model/1"), 1, 2).split()):
+        assert {*flags, "--enable_batching=false"} <= set(arguments)
+    readme = (DEPLOY / "README.md").read_text()
+    for row in (
+        f"| rows in a batch | {limits.BATCH_ROWS} |",
+        f"| batches at once | {limits.BATCH_THREADS} |",
+        f"| batches that wait | {limits.QUEUED_BATCHES} |",
+        f"| `--grpc_max_threads` | {limits.GRPC_THREADS} |",
+        f"| `--rest_api_num_threads` | {limits.REST_THREADS} |",
+        f"| a client's patience | {limits.CLIENT_SECONDS:g} s, {Options().attempts} tries |",
+    ):
+        assert row in readme
+    # What waits is answered before its client gives up, at 20 rows a second.
+    assert limits.QUEUED_BATCHES * limits.BATCH_ROWS / 20 < limits.CLIENT_SECONDS
+
+
+def test_the_printed_docker_run_has_an_init() -> None:
+    assert docker_command(Path("model/1"), 1, 2).startswith("docker run --init ")
 
 
 def test_only_named_callers_reach_the_port_that_reloads_the_configuration(documents: list[dict[str, Any]]) -> None:
