@@ -9,13 +9,14 @@ import kubernetes_validate
 import pytest
 import tensorflow as tf
 import yaml
+from processes import ROOT
 
 from flexunet.core.config.serving import ServingConfig
 from flexunet.serving import limits
 from flexunet.serving.docker import docker_command
 from flexunet.serving.transport import Options
 
-DEPLOY = Path(__file__).parents[2] / "serving" / "deploy"
+DEPLOY = ROOT / "flexunet" / "serving" / "deploy"
 KUBERNETES = "1.32"
 
 
