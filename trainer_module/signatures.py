@@ -30,6 +30,7 @@ class ServingSignatures:
     def __init__(self, predict: Callable[[tf.Tensor], tf.Tensor], config: TrainerConfig) -> None:
         self._predict, self._image, self._records = predict, config.image, config.records
         self._num_classes = len(config.classes)
+        self._class_names = [segmentation_class.name for segmentation_class in config.classes]
         # Requests for two models in one process must not meet: Python loads both into one.
         export = uuid.uuid4().hex
         self._answers, self._predictions = f"answers-{export}", f"predictions-{export}"
@@ -50,6 +51,7 @@ class ServingSignatures:
     def serve(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """PNG, JPEG, BMP or WebP images of any size, string `[N]` -> for each image: `mask_png`, string, its class ids
         at its own size as a grey PNG; `class_fractions`, float32 `[N, C]`, the share of its pixels of each class;
+        `class_names`, string `[N, C]`, in that order: TF Serving hands out no assets that would tell them;
         `confidence`, float32, the mean over its pixels of the probability of the class chosen there; `valid`, bool;
         `error`, string, "" or why there is no answer: then the mask is "" and the numbers are 0.
         """
@@ -60,8 +62,10 @@ class ServingSignatures:
             _ROW_TYPES,
             self._images_at_once,
         )
+        names = tf.broadcast_to(tf.constant([self._class_names]), [tf.size(masks), self._num_classes])
         return {
             features.OUTPUT_MASK_PNG: masks,
+            features.OUTPUT_CLASS_NAMES: names,
             features.OUTPUT_CLASS_FRACTIONS: tf.ensure_shape(fractions, [None, self._num_classes]),
             features.OUTPUT_CONFIDENCE: confidence,
             features.OUTPUT_VALID: error == "",

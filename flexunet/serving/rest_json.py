@@ -198,8 +198,16 @@ def _spell(name: str, array: np.ndarray) -> Any:
         return array.tolist()
     if name.endswith("_bytes"):
         return _each(array, lambda item: {"b64": base64.b64encode(item).decode()})
-    # TF Serving would write the bytes as they are, which is no JSON; one character for each byte keeps them.
-    return _each(array, lambda item: item.decode("latin-1"))
+    return _each(array, _text)
+
+
+def _text(item: bytes) -> str:
+    """TF Serving writes bytes as they are: bytes that are no UTF-8 make JSON that no parser takes. Here one character
+    stands for each of them."""
+    try:
+        return item.decode()
+    except UnicodeDecodeError:
+        return item.decode("latin-1")
 
 
 def _each(array: np.ndarray, function: Any) -> Any:

@@ -106,4 +106,6 @@ def _array(name: str, values: list[Any]) -> np.ndarray:
     dtype = OUTPUT_DTYPES.get(name)
     if dtype is not object:
         return np.array(values, dtype)
+    if values and isinstance(values[0], list):
+        return np.stack([_array(name, row) for row in values])
     return as_strings([base64.b64decode(v["b64"]) if isinstance(v, dict) else v.encode() for v in values])

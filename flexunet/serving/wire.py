@@ -23,6 +23,7 @@ OUTPUT_DTYPES: Final[Mapping[str, Any]] = {
     features.OUTPUT_MASK_PNG: object,
     features.OUTPUT_MASK_PNG_REST: object,
     features.OUTPUT_ERROR: object,
+    features.OUTPUT_CLASS_NAMES: object,
     features.OUTPUT_VALID: np.bool_,
     features.OUTPUT_CLASS_FRACTIONS: np.float32,
     features.OUTPUT_CONFIDENCE: np.float32,

@@ -298,3 +298,22 @@ def test_a_full_queue_is_unavailable(color_export: Path, tmp_path: Path) -> None
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == "[14, None]"
+
+
+HOW_TO = Path(__file__).parents[2] / "docs" / "how-to" / "serve.md"
+
+
+@pytest.mark.parametrize("language", ["sh", "python"])
+def test_a_first_call_without_our_client(server: Server, good_image: Any, tmp_path: Path, language: str) -> None:
+    """As the how-to says it, but for the port."""
+    section = HOW_TO.read_text().partition("## Ask it without our client")[2]
+    code = section.partition(f"```{language}\n")[2].partition("```")[0].replace(":8501", f":{server.rest_port}")
+    (tmp_path / "photo.png").write_bytes(good_image[0])
+    command = ["sh", "-ec", code] if language == "sh" else [sys.executable, "-ISc", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    if language == "python":
+        assert done.stdout.startswith("{'background': 0.")
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "mask.png")), good_image[1])
+        return
+    [row] = json.loads((tmp_path / "answer.json").read_text())["predictions"]
+    assert row["valid"] and row["class_names"] == ["background", "inclusion", "patches", "scratches"]
