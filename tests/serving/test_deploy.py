@@ -1,5 +1,7 @@
 """The manifests: valid for Kubernetes, and as locked down as they say."""
 
+import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -148,3 +150,27 @@ def test_the_policy_and_the_budget_select_the_server(documents: list[dict[str, A
     assert of_kind(documents, "PodDisruptionBudget")["spec"]["selector"] == {"matchLabels": labels}
     assert of_kind(documents, "Service")["spec"]["selector"] == labels
     assert labels.items() <= of_kind(documents, "Deployment")["spec"]["template"]["metadata"]["labels"].items()
+
+
+METRICS = {
+    "up",
+    ":tensorflow:serving:request_count",
+    ":tensorflow:serving:request_latency_bucket",
+    ":tensorflow:serving:batching:batch_delay_us_v2_bucket",
+    ":tensorflow:cc:saved_model:load_attempt_count",
+}
+
+
+def test_rules_and_dashboard_ask_for_metrics_that_exist() -> None:
+    """Of TF Serving, or recorded by a rule; every alert says what to do."""
+    [group] = yaml.safe_load((DEPLOY / "monitoring" / "rules.yaml").read_text())["groups"]
+    recorded = {rule["record"] for rule in group["rules"] if "record" in rule}
+    dashboard = json.loads((DEPLOY / "monitoring" / "dashboard.json").read_text())
+    shown = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    for expression in [rule["expr"] for rule in group["rules"]] + shown:
+        names = set(re.findall(r"(?:flexunet)?:[a-z_0-9:]+|\bup\b", expression))
+        assert names and names <= METRICS | recorded, expression
+        assert expression.count("(") == expression.count(")") and expression.count("{") == expression.count("}")
+    assert recorded <= {name for expression in shown for name in re.findall(r"flexunet:[a-z_0-9:]+", expression)}
+    alerts = [rule for rule in group["rules"] if "alert" in rule]
+    assert len(alerts) == 6 and all({"summary", "action"} == set(alert["annotations"]) for alert in alerts)
