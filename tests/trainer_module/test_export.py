@@ -193,7 +193,7 @@ def test_the_session_loader_of_tf_serving_gives_what_python_gives(
             for found, mask, where in zip(session[name], expected, free, strict=True):
                 assert_same_classes(ids_of(found), ids_of(mask), where)
         elif expected.dtype == object:
-            assert list(session[name]) == list(expected)
+            assert session[name].tolist() == expected.tolist()
         elif "counts" in name or name == "calibration":
             # A pixel that rounding moves leaves one number and joins another.
             assert np.abs(session[name] - expected).sum() <= 4 * np.sum([where.sum() for where in free])
