@@ -14,6 +14,8 @@ from flexunet.serving.wire import PREDICT, from_tensor, predict_request
 
 # What the channel itself says of an answer that is too large, under the code of a busy server.
 _TOO_LARGE: Final = "larger than max"
+# What it says of a server that it cannot reach, under the code of a full queue: nothing else tells them apart.
+_NOT_REACHED: Final = ("failed to connect", "errors resolving", "DNS resolution failed")
 
 
 class GrpcModel(Remote):
@@ -57,7 +59,7 @@ class GrpcModel(Remote):
         if code == grpc.StatusCode.DEADLINE_EXCEEDED:
             return ServingError(f"grpc://{self._address}: no answer within {self._options.deadline:g} s")
         words = f"grpc://{self._address}: {code.name}: {details}"
-        if code == grpc.StatusCode.UNAVAILABLE and error.trailing_metadata() is None:
+        if code == grpc.StatusCode.UNAVAILABLE and any(start in details for start in _NOT_REACHED):
             return UnreachableError(words)
         busy = code == grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE not in details
         return BusyError(words) if busy or code == grpc.StatusCode.UNAVAILABLE else ServingError(words)
