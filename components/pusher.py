@@ -17,9 +17,11 @@ from components import gate
 from components.mirror import mirror_version, newest_mirrored
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.features import ACCEPTED_REFUSED, RECORDS_FINGERPRINT
+from flexunet.core.lock import locked
 from flexunet.core.results.lineage import Provenance
 from flexunet.history.pushes import PUSHED_COMPARABLE, PUSHED_MODEL_ID, PUSHED_SHA256
 from flexunet.serving.versions import (
+    LONGEST_ROLLBACK,
     Retention,
     content_hash,
     newest_version,
@@ -46,9 +48,25 @@ class Executor(executor.Executor):
         model, directory = Path(self.GetModelPath(input_dict)), Path(exec_properties["directory"])
         refused = not self.CheckBlessing({"model_blessing": input_dict["model_blessing"]})
         reason = exec_properties[ACCEPTED_REFUSED] if refused else ""
-        if (refused and not reason) or not self._is_servable(input_dict) or _was_rolled_back(model, directory):
+        if (refused and not reason) or not self._is_servable(input_dict):
             self._MarkNotPushed(pushed)
             return
+        # `flexunet rollback` may come while a run trains: it holds the folder from its first step to its last.
+        with locked(directory, wait_seconds=LONGEST_ROLLBACK):
+            if _was_rolled_back(model, directory):
+                self._MarkNotPushed(pushed)
+            else:
+                self._push(input_dict, pushed, exec_properties, model, reason)
+
+    def _push(
+        self,
+        input_dict: Artifacts,
+        pushed: Artifact,
+        exec_properties: dict[str, Any],
+        model: Path,
+        reason: str,
+    ) -> None:
+        directory = Path(exec_properties["directory"])
         provenance = _provenance(input_dict, exec_properties["settings"])
         provenance["run"] = self._context.pipeline_run_id if self._context else None
         if reason:

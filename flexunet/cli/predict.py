@@ -64,10 +64,11 @@ def predict(
     """
     from flexunet.cli.tables import bars, print_left_out, quantile_words, quantiles
     from flexunet.serving.client import Options, connect
-    from flexunet.serving.predict import Job, image_files, predict_files
+    from flexunet.serving.predict import Job, Result, image_files, predict_files
 
     (files, left_out), shown = image_files(images, out), _shown_config(model, config)
     seconds: list[float] = []
+    results: list[Result] = []
     with captured_output(NO_LOG) as console, connect(model, Options(**options)) as connected:
         with bars(console) as progress:
             advance = progress("predicting", len(files))
@@ -76,26 +77,44 @@ def predict(
                 seconds.extend([] if taken is None else [taken])
                 advance(f"predicting, {quantile_words(seconds)}")
 
-            failed = predict_files(Job(connected, shown, tiled, concurrency), files, out, step)
+            failed = predict_files(Job(connected, shown, tiled, concurrency), files, out, step, results.append)
         done = len(files) - len(failed)
         console.print(
             f"{done} of {len(files)} images: masks, overlays and areas.csv in {out}; {quantile_words(seconds)}"
         )
         print_left_out(left_out, len(files), console)
-    found = {"images": done, "out": out, "left_out": [asdict(entry) for entry in left_out]}
+    found = {
+        "images": done,
+        "out": out,
+        "results": [asdict(result) for result in results],
+        "left_out": [asdict(entry) for entry in left_out],
+    }
     print_result({**found, **quantiles(seconds), "failed": [asdict(f) for f in failed]})
     if failed:
         raise UserError("\n".join(f"{f.image}: no prediction ({f.reason})" for f in failed))
 
 
 def _shown_config(target: str, config: str | None) -> Any:
-    """Classes and colours: a folder tells them, a server does not."""
+    """Classes and colours: a folder tells them, a server only its classes' names.
+
+    Raises:
+      UserError: no config for a server, or one with other classes than the folder's.
+    """
     from flexunet.core.config.load import load_config
     from flexunet.serving.exported import exported_config
     from flexunet.serving.versions import model_directory
 
-    if config is not None:
-        return load_config(config)
-    if "://" in target:
+    given = load_config(config) if config is not None else None
+    if "://" not in target:
+        own = exported_config(model_directory(Path(target)))
+        if given is not None and given.classes != own.classes:
+            spelled = [
+                ", ".join(f"{c.name} {list(c.color)}" for c in classes) for classes in (own.classes, given.classes)
+            ]
+            raise UserError(
+                f"{target}: its classes are {spelled[0]}; those of {config} are {spelled[1]}: leave --config out"
+            )
+        return own
+    if given is None:
         raise UserError(f"{target}: a server does not tell classes and colours; add --config, that of the training")
-    return exported_config(model_directory(Path(target)))
+    return given

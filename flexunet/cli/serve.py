@@ -38,5 +38,5 @@ def serve(model: Path, host: str, grpc_port: int, rest_port: int, docker: bool) 
 
     with captured_output(NO_LOG) as console, Server(model, host, grpc_port, rest_port) as server:
         console.print(f"grpc://{host}:{server.grpc_port}  http://{host}:{server.rest_port}/v1/models/{MODEL_NAME}")
-        console.print("a development server, not TF Serving: it does not batch, reload or limit; Ctrl-C stops it")
+        console.print("a development server, not TF Serving: it does not reload or ask who calls; Ctrl-C stops it")
         threading.Event().wait()

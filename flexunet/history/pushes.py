@@ -25,7 +25,7 @@ def record_rollbacks(connection: metadata_store_pb2.ConnectionConfig, serving: P
     """Marks which pushes hold a model that is rolled back, and which one a rollback made the newest again.
 
     The folder of the versions, `serving`, is what knows (flexunet/serving/versions.py); this is its copy for the
-    resolver and for lineage. The caller holds the lock of the run's folder.
+    resolver and for lineage. The caller holds the lock of `serving`, or of the run's folder.
     """
     if connection.HasField("sqlite") and not Path(connection.sqlite.filename_uri).is_file():
         return

@@ -87,8 +87,19 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
 }
 
 
+_INVALID_ARGUMENT = 3
+
+
 class SavedModelError(RuntimeError):
-    """An export that cannot be loaded or run, or a request that does not fit its signature."""
+    """An export that cannot be loaded or run, or a request that does not fit its signature.
+
+    Attributes:
+        code: TensorFlow's code, which is gRPC's too: 3 INVALID_ARGUMENT, 14 UNAVAILABLE of a full queue.
+    """
+
+    def __init__(self, message: str, code: int = _INVALID_ARGUMENT) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class TensorInfo(NamedTuple):
@@ -236,8 +247,8 @@ def _checked(library: ctypes.CDLL, subject: str) -> Iterator[int]:
     status = library.TF_NewStatus()
     try:
         yield status
-        if library.TF_GetCode(status):
-            raise SavedModelError(f"{subject}: {library.TF_Message(status).decode(errors='replace')}")
+        if code := library.TF_GetCode(status):
+            raise SavedModelError(f"{subject}: {library.TF_Message(status).decode(errors='replace')}", code)
     finally:
         library.TF_DeleteStatus(status)
 

@@ -4,6 +4,8 @@ A version is written aside under a name that is no number, flushed to disk and r
 or nothing, whenever the writer is killed. `.pushes.json` beside the versions remembers what a folder cannot tell: the
 highest number ever given, which a server may still hold in memory after its folder is gone, the models that were rolled
 back, a rollback that was not finished, and how many versions stay and which store mirrors them, by the last push.
+
+Who pushes or rolls back holds the folder's lock meanwhile: `flexunet.core.lock.locked(directory)`.
 """
 
 import datetime
@@ -21,6 +23,8 @@ from flexunet.core.errors import UserError
 from flexunet.core.features import ASSETS_EXTRA, EXPORTED_GRAPH, EXPORTED_PROVENANCE
 from flexunet.core.files import read_json
 
+# Seconds: a push waits so long for a rollback, and a rollback for a push; either copies a model, to a store as well.
+LONGEST_ROLLBACK: Final = 300.0
 # A key of provenance.json: when a rollback made the version of an earlier one.
 RESTORED_AT: Final = "restored_at"
 

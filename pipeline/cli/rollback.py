@@ -21,7 +21,7 @@ from flexunet.core.root import Root
 )
 @AS_JSON
 def rollback(root: Path, to: int | None, keep: int | None) -> None:
-    """Serves an earlier model again, under a higher version number.
+    """Serves an earlier model again, under a higher version number; also while a run trains.
 
     Examples:
       flexunet rollback --root runs/mine
@@ -29,12 +29,13 @@ def rollback(root: Path, to: int | None, keep: int | None) -> None:
     """
     from flexunet.core.lock import locked
     from flexunet.history.pushes import record_rollbacks, sqlite_connection
-    from flexunet.serving.versions import finish_rollback, last_retention, roll_back
+    from flexunet.serving.versions import LONGEST_ROLLBACK, finish_rollback, last_retention, roll_back
 
     serving = Root(root).serving
     if not serving.is_dir():
         raise UserError(f"{serving}: no such folder, expected the --root of a run that pushed a model")
-    with locked(root), captured_output(NO_LOG) as console:
+    # Not the run's folder: whoever must roll back cannot wait until a training has ended. Its Pusher waits for this.
+    with locked(serving, wait_seconds=LONGEST_ROLLBACK), captured_output(NO_LOG) as console:
         mirror = last_retention(serving).mirror
         above = _newest_mirrored(mirror)
         done = roll_back(serving, to, keep, above)
