@@ -14,7 +14,7 @@ from flexunet.core.config.load import config_from
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
 from kubeflow import entry
-from kubeflow.files import LONGEST_WAIT, Parameters, Run
+from kubeflow.files import LONGEST_WAIT, Parameters, Run, close_to_others
 
 
 @click.command()
@@ -39,6 +39,7 @@ def main(config: str, nodes: str, run_id: str, data: str, span: int, overrides: 
     if warning:
         entry.console().print(f"warning: {warning}")
     parameters = Parameters(str(mount / data), newest, changes, accept_refused.strip(), loaded.model_dump_json())
+    _close(run.root)
     with locked(run.root, wait_seconds=LONGEST_WAIT):
         _compile(run, loaded, parameters, nodes.split(","))
     entry.console().print(f"prepared {run.folder}: data {parameters.data}, overrides {changes or 'none'}")
@@ -64,6 +65,17 @@ def _check_volume(mount: Path) -> None:
         what = "cannot be written" if mount.is_dir() else "no such folder"
         raise UserError(
             f"{mount}: {what} by user {os.getuid()}, group {os.getgid()}: mount the volume there and let them write"
+        )
+
+
+def _close(root: Path) -> None:
+    mended, foreign = close_to_others(root, entry.UMASK)
+    if mended:
+        entry.console().print(f"{root}: everybody could write {mended} paths, now the runs' user alone")
+    if foreign:
+        entry.console().print(
+            f"warning: {root}: everybody can write {foreign} paths that are not of user {os.getuid()}: "
+            "their owner must take it away with `chmod -R o-w`"
         )
 
 

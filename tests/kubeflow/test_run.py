@@ -47,6 +47,7 @@ class Story:
 @pytest.fixture(scope="module")
 def story(cluster: Cluster, fork_server: ForkServer, mount: Path) -> Story:
     root, killed = mount / "runs" / "main", list[tuple[int, int]]()
+    leave_open_to_everybody(root / "serving_model-of-before")
     metrics: dict[str, dict[str, Any]] = {}
     pushed: dict[str, list[int]] = {}
 
@@ -70,6 +71,14 @@ def story(cluster: Cluster, fork_server: ForkServer, mount: Path) -> Story:
     stricter = {"overrides": ["train.epochs=1", "gate.min_foreground_dice=1.0"]}
     refused = noted("refused", cluster.run(stricter, start=fork_server.start), ("verdict",))
     return Story(root, first, second, better, refused, metrics, pushed, killed)
+
+
+def leave_open_to_everybody(folder: Path) -> None:
+    """As runs of an earlier version did."""
+    folder.mkdir(parents=True)
+    (folder / "saved_model.pb").touch()
+    for path in (folder, folder / "saved_model.pb"):
+        path.chmod(path.stat().st_mode | 0o666)
 
 
 def wait_for_epochs(root: Path, count: int) -> int:
@@ -157,6 +166,16 @@ def test_the_metadata_is_in_postgresql_and_nowhere_else(story: Story, database_s
     [[executions]] = database_server.ask("metadata", "SELECT count(*) FROM execution")
     assert int(executions) == 4 * len(NODES)
     assert list(mount.rglob("metadata.db*")) == []
+
+
+def test_nobody_else_may_write_or_read_what_the_runs_wrote(story: Story) -> None:
+    modes = {path: path.stat().st_mode for path in story.root.rglob("*")}
+    assert len(modes) > 300
+    assert [path for path, mode in modes.items() if mode & 0o027] == []
+    before = story.root / "serving_model-of-before"
+    assert modes[before] & 0o777 == 0o750 and modes[before / "saved_model.pb"] & 0o777 == 0o640
+    assert f"{story.root}: everybody could write 2 paths, now the runs' user alone" in story.first.log("prepare")
+    assert "everybody" not in story.second.log("prepare")
 
 
 def test_no_credential_reaches_the_volume_or_a_log(story: Story, cluster: Cluster, mount: Path) -> None:
