@@ -101,7 +101,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Parameters:
-    """What a run was started with; `config` is JSON, with the overrides applied."""
+    """What a run was started with; `config` is JSON of what was set, with the overrides applied."""
 
     data: str
     span: int | None

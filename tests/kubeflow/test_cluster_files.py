@@ -1,5 +1,6 @@
 """The manifests: valid for Kubernetes, with no more rights than they need, and no secret in them."""
 
+import importlib.metadata
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,9 +10,11 @@ import click
 import kubernetes_validate
 import pytest
 import yaml
+from apache_beam.options.pipeline_options import FlinkRunnerOptions
 
+from flexunet.core.config.beam import BeamRunConfig
 from flexunet.core.config.kubeflow import KubeflowConfig
-from kubeflow import commands, environment
+from kubeflow import commands, entry, environment
 from kubeflow import take_in as take_in_step
 
 CLUSTER = Path(__file__).parents[2] / "kubeflow" / "cluster"
@@ -109,7 +112,8 @@ def test_the_database_takes_its_password_from_the_secret() -> None:
 
 
 def test_only_runs_reach_the_database() -> None:
-    [policy] = [document["spec"] for document in files() if document["kind"] == "NetworkPolicy"]
+    policies = {d["metadata"]["name"]: d["spec"] for d in files() if d["kind"] == "NetworkPolicy"}
+    policy = policies["flexunet-metadata"]
     assert policy["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "flexunet-metadata"}
     assert set(policy["policyTypes"]) == {"Ingress", "Egress"} and policy["egress"] == []
     [rule] = policy["ingress"]
@@ -198,3 +202,44 @@ def test_the_weeks_containers_are_called_as_their_commands_take_it() -> None:
     given = commands.kubeflow_submit.get_params(click.Context(commands.kubeflow_submit))
     known = {option for parameter in given for option in parameter.opts}
     assert {argument.partition("=")[0] for argument in submit["args"]} <= known
+
+
+def test_each_task_manager_has_a_worker_pool_of_its_own_where_the_config_looks_for_it() -> None:
+    pod = pods(files())["flexunet-flink-taskmanager"]
+    manager, pool = containers(pod)
+    host, _, port = BeamRunConfig().worker_pool.partition(":")
+    assert host == "localhost" and pool["ports"][0]["containerPort"] == int(port)
+    # Workers write the runs' files as the runs' user does.
+    settings = KubeflowConfig()
+    assert pool["securityContext"]["runAsUser"] == settings.run_as_user
+    assert f"umask {entry.UMASK:03o}" in pool["command"][-1]
+    mounts = {mount["name"]: mount["mountPath"] for mount in pool["volumeMounts"]}
+    assert mounts["data"] == settings.mount_path
+    assert "data" not in {mount["name"] for mount in manager["volumeMounts"]}
+
+
+def test_the_job_server_is_of_the_beam_and_the_flink_that_are_here() -> None:
+    found = pods(files())
+    beam, flink = importlib.metadata.version("apache-beam"), "1.20"
+    assert flink in FlinkRunnerOptions.PUBLISHED_FLINK_VERSIONS
+    assert found["flexunet-flink-jobserver"]["containers"][0]["image"] == f"apache/beam_flink{flink}_job_server:{beam}"
+    for name in ("flexunet-flink-jobmanager", "flexunet-flink-taskmanager"):
+        assert found[name]["containers"][0]["image"].startswith(f"flink:{flink}.")
+
+
+def test_flink_has_buffers_for_the_largest_graph_and_restarts_a_job() -> None:
+    [settings] = [d["data"] for d in files() if d["kind"] == "ConfigMap" and d["metadata"]["name"] == "flexunet-flink"]
+    flink = yaml.safe_load(settings["config.yaml"])
+    assert flink["taskmanager"]["memory"]["network"] == {"min": "1g", "max": "1g"}
+    assert flink["restart-strategy"]["type"] == "fixed-delay"
+    limit = pods(files())["flexunet-flink-taskmanager"]["containers"][0]["resources"]["limits"]["memory"]
+    assert flink["taskmanager"]["memory"]["process"]["size"] == "4g" and limit == "4Gi"
+
+
+def test_flink_is_one_line_more_in_an_overlay(tmp_path: Path) -> None:
+    shutil.copytree(CLUSTER, tmp_path / "cluster")
+    overlay = tmp_path / "cluster" / "overlays" / "try-out"
+    file = overlay / "kustomization.yaml"
+    file.write_text(file.read_text().replace("components:\n", "components:\n  - ../../flink\n"))
+    found = {document["metadata"]["name"] for document in rendered(str(overlay))}
+    assert {"flexunet-flink-jobmanager", "flexunet-flink-taskmanager", "flexunet-flink-jobserver"} <= found

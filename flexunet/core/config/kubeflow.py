@@ -56,9 +56,6 @@ class NodeConfig(Section):
     secrets: dict[ObjectName, dict[SecretKey, VariableName]] = Field(
         default_factory=dict, description="Keys of Kubernetes secrets as environment: {secret = {key = 'VARIABLE'}}."
     )
-    beam_args: tuple[str, ...] = Field(
-        default=(), description="For Apache Beam, such as --runner=FlinkRunner; only where the node runs Beam."
-    )
 
     @model_validator(mode="after")
     def _variables_are_free(self) -> Self:
