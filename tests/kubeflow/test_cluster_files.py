@@ -14,7 +14,8 @@ from apache_beam.options.pipeline_options import FlinkRunnerOptions
 
 from flexunet.core.config.beam import BeamRunConfig
 from flexunet.core.config.kubeflow import KubeflowConfig
-from kubeflow import commands, entry, environment
+from flexunet.history.database import DATABASE_VARIABLES, OPTIONAL_VARIABLES
+from kubeflow import commands, entry
 from kubeflow import take_in as take_in_step
 
 CLUSTER = Path(__file__).parents[2] / "kubeflow" / "cluster"
@@ -43,6 +44,11 @@ def pods(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     found |= {d["metadata"]["name"]: d["spec"]["template"]["spec"] for d in templates}
     jobs = [d for d in documents if d["kind"] == "CronJob"]
     return {**found, **{d["metadata"]["name"]: d["spec"]["jobTemplate"]["spec"]["template"]["spec"] for d in jobs}}
+
+
+def pods_labels(name: str) -> dict[str, str]:
+    [found] = [d["metadata"]["labels"] for d in files() if d["kind"] == "Pod" and d["metadata"]["name"] == name]
+    return found
 
 
 def containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
@@ -93,10 +99,20 @@ def test_no_file_holds_a_secret() -> None:
 
 
 def test_the_secrets_keys_are_those_that_the_package_reads() -> None:
-    names = environment
     [secret] = [document for document in files() if document["kind"] == "Secret"]
-    assert set(secret["stringData"]) == {*names.DATABASE_VARIABLES, *names.OPTIONAL_VARIABLES}
+    assert set(secret["stringData"]) == {*DATABASE_VARIABLES, *OPTIONAL_VARIABLES}
     assert secret["metadata"]["name"] == KubeflowConfig().database_secret
+
+
+def test_the_toolbox_looks_back_with_the_same_secret() -> None:
+    [container] = pods(files())["flexunet-toolbox"]["containers"]
+    references = {v["name"]: v["valueFrom"]["secretKeyRef"] for v in container["env"] if "valueFrom" in v}
+    assert {name: reference["key"] for name, reference in references.items()} == {
+        variable: key for key, variable in {**DATABASE_VARIABLES, **OPTIONAL_VARIABLES}.items()
+    }
+    assert {reference["name"] for reference in references.values()} == {KubeflowConfig().database_secret}
+    optional = {name for name, reference in references.items() if reference.get("optional")}
+    assert optional == set(OPTIONAL_VARIABLES.values())
 
 
 def test_the_database_takes_its_password_from_the_secret() -> None:
@@ -111,13 +127,16 @@ def test_the_database_takes_its_password_from_the_secret() -> None:
     assert {reference["name"] for reference in references.values()} == {KubeflowConfig().database_secret}
 
 
-def test_only_runs_reach_the_database() -> None:
+def test_only_runs_and_the_toolbox_reach_the_database() -> None:
     policies = {d["metadata"]["name"]: d["spec"] for d in files() if d["kind"] == "NetworkPolicy"}
     policy = policies["flexunet-metadata"]
     assert policy["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "flexunet-metadata"}
     assert set(policy["policyTypes"]) == {"Ingress", "Egress"} and policy["egress"] == []
     [rule] = policy["ingress"]
-    assert rule["from"] == [{"podSelector": {"matchLabels": {"pipelines.kubeflow.org/v2_component": "true"}}}]
+    assert [source["podSelector"]["matchLabels"] for source in rule["from"]] == [
+        {"pipelines.kubeflow.org/v2_component": "true"},
+        pods_labels("flexunet-toolbox"),
+    ]
 
 
 def test_the_account_of_runs_may_neither_list_secrets_nor_make_pods() -> None:

@@ -17,6 +17,8 @@ from kfp_package import Package
 from postgres_server import Server
 from small_run import EPOCHS
 
+from flexunet.cli import main
+from flexunet.history.database import DATABASE_VARIABLES
 from flexunet.serving.versions import versions
 
 # Alone on two cores the fixture takes minutes; beside other work more than a test's default.
@@ -176,6 +178,32 @@ def test_nobody_else_may_write_or_read_what_the_runs_wrote(story: Story) -> None
     assert modes[before] & 0o777 == 0o750 and modes[before / "saved_model.pb"] & 0o777 == 0o640
     assert f"{story.root}: everybody could write 2 paths, now the runs' user alone" in story.first.log("prepare")
     assert "everybody" not in story.second.log("prepare")
+
+
+def test_the_commands_that_look_back_work_on_a_clusters_root(
+    story: Story, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for key, value in cluster.secrets["flexunet-metadata"].items():
+        monkeypatch.setenv(DATABASE_VARIABLES[key], value)
+
+    def answer(*command: str) -> Any:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main.main([*command, "--json"])
+        assert not ended.value.code
+        return json.loads(capfd.readouterr().out)
+
+    rows = answer("runs", "--root", str(story.root))
+    ids = [run.run_id for run in (story.refused, story.better, story.second, story.first)]
+    assert [row["run_id"] for row in rows] == ids
+    assert [row["verdict"] for row in rows] == ["refused by the gate", *["accepted"] * 3]
+    assert [row["pushed_version"] for row in rows] == [None, 2, 1, 1]
+    found = answer("lineage", str(story.root / "serving_model" / "1"))
+    assert found["run"] == story.first.run_id and found["intact"] and "127.0.0.1" in found["source"]
+    plan = answer("clean", "--root", str(story.root), "--keep", "1", "--dry-run")
+    # Both pushed models are needed: one is served, and the versions on the disk keep what made them.
+    assert plan["bytes_kept"] > plan["bytes"]
+    assert answer("runs", "--root", str(story.root.with_name("another"))) == []
 
 
 def test_no_credential_reaches_the_volume_or_a_log(story: Story, cluster: Cluster, mount: Path) -> None:
