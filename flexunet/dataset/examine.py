@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from flexunet.core import palette
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
 from flexunet.core.features import IGNORE_ID
+from flexunet.dataset.annotation import BadAnnotation
 from flexunet.dataset.groups import pixel_digest, thumbnail
 from flexunet.dataset.pairs import Pair
 from flexunet.dataset.problems import Problem
@@ -56,6 +57,7 @@ class Facts:
       image_format: of the image in the record, png or jpeg.
       keeps_image: whether the record holds the bytes of the image's file as they are.
       keeps_mask: likewise of the mask's.
+      overlaps: pixels on which annotated instances of two classes lie.
       metadata: columns of `--metadata`.
     """
 
@@ -71,6 +73,7 @@ class Facts:
     image_format: str
     keeps_image: bool
     keeps_mask: bool
+    overlaps: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -93,9 +96,10 @@ def examine(pair: Pair, config: Config) -> Facts:
     Raises:
       BadPair: says what is wrong.
     """
-    image_file, mask_file = _read(pair.image), _read(pair.mask)
-    image, mask = _open(pair.image, image_file, config), _open(pair.mask, mask_file, config)
-    class_ids = _class_ids(pair, mask, image.size, config)
+    image_file, mask_file = _read(pair.image), _read_mask(pair)
+    image = _open(pair.image, image_file, config)
+    mask = _understood(pair, mask_file, image.size, config)
+    class_ids = mask.class_ids
     keeps_image = _is_kept(image, image_file) and image.mode in _KEPT_MODES
     return Facts(
         pair=pair,
@@ -109,7 +113,8 @@ def examine(pair: Pair, config: Config) -> Facts:
         digest=_digest(image_file, mask_file),
         image_format=_KEPT_FORMATS[image.format or ""] if keeps_image else "png",
         keeps_image=keeps_image,
-        keeps_mask=_is_kept(mask, mask_file) and mask.format == "PNG" and mask.mode == "RGB",
+        keeps_mask=mask.is_kept,
+        overlaps=mask.overlaps,
     )
 
 
@@ -128,12 +133,12 @@ def read_content(facts: Facts, config: Config) -> Content:
       BadPair: a file is no longer what was examined.
     """
     pair = facts.pair
-    image, mask = _read(pair.image), _read(pair.mask)
+    image, mask = _read(pair.image), _read_mask(pair)
     if _digest(image, mask) != facts.digest:
         what = f"it, or {pair.mask.name}, changed during the ingest"
         raise BadPair(Problem(pair.image, what, "files that stay as they are", "ingest again"))
     if not facts.keeps_mask:
-        class_ids = _class_ids(pair, _open(pair.mask, mask, config), (facts.width, facts.height), config)
+        class_ids = _understood(pair, mask, (facts.width, facts.height), config).class_ids
         mask_rgb = palette.rgb_from_class_ids(class_ids, config.classes, config.records.ignore_color)
         mask = _png(Image.fromarray(mask_rgb))
     if not facts.keeps_image:
@@ -147,7 +152,36 @@ def read_class_ids(pair: Pair, image_size: tuple[int, int], config: Config) -> N
     Raises:
       BadPair: says what is wrong.
     """
-    return _class_ids(pair, _open(pair.mask, _read(pair.mask), config), image_size, config)
+    return _understood(pair, _read_mask(pair), image_size, config).class_ids
+
+
+class _Mask(NamedTuple):
+    """A mask that was understood; `is_kept`: records hold its file as it is."""
+
+    class_ids: NDArray[np.uint8]
+    is_kept: bool
+    overlaps: int = 0
+
+
+def _read_mask(pair: Pair) -> bytes:
+    if pair.annotation is None:
+        return _read(pair.mask)
+    try:
+        return pair.annotation.read()
+    except BadAnnotation as bad:
+        raise BadPair(Problem(pair.mask, *bad.words)) from None
+
+
+def _understood(pair: Pair, content: bytes, image_size: tuple[int, int], config: Config) -> _Mask:
+    if pair.annotation is not None:
+        try:
+            drawn = pair.annotation.draw(content, image_size, config)
+        except BadAnnotation as bad:
+            raise BadPair(Problem(pair.mask, *bad.words)) from None
+        return _Mask(drawn.class_ids, False, drawn.overlaps)
+    mask = _open(pair.mask, content, config)
+    is_kept = _is_kept(mask, content) and mask.format == "PNG" and mask.mode == "RGB"
+    return _Mask(_class_ids(pair, mask, image_size, config), is_kept)
 
 
 def read_small(pair: Pair, size: tuple[int, int]) -> Image.Image:

@@ -33,6 +33,11 @@ class RecordsConfig(Section):
     ignore_color: Color | None = Field(
         default=None, description="RGB of unlabelled pixels: out of loss, counts, statistics."
     )
+    overlaps: Literal["last", "smallest", "classes"] = Field(
+        default="last",
+        description="Which of two annotated instances is on top: the last in the file, the smallest, or the one whose "
+        "class comes later in `[[classes]]`.",
+    )
 
 
 class ImageConfig(Section):
