@@ -95,7 +95,7 @@ def _compile(run: Run, config: Config, parameters: Parameters, compiled_nodes: l
     ir = compile_run(pipeline, run.run_id)
     _check_nodes(ir, compiled_nodes)
     database = open_database(os.environ, ir, run.root)
-    record_rollbacks(connect(database.connection_config), Path(paths.serving))
+    record_rollbacks(connect(database.connection_config), paths.runs.serving)
     run.write(ir, parameters)
 
 
