@@ -100,7 +100,7 @@ class RecordGen(component.FileBasedExampleGen):
 
 def _copies(patterns: Sequence[str], folder: str) -> list[tuple[str, str]]:
     """Each file of a split and where it goes, in the order of the patterns."""
-    files = [file for pattern in patterns for file in sorted(fileio.glob(pattern))]
+    files = [str(file) for pattern in patterns for file in sorted(fileio.glob(pattern))]
     names = [f"{folder}/data_tfrecord-{number:05d}-of-{len(files):05d}.gz" for number in range(len(files))]
     return list(zip(files, names, strict=True))
 

@@ -81,7 +81,9 @@ def evaluate(models: Sequence[Path], splits: Sequence[Path], config: Config, dir
         "example_splits": json_utils.dumps([features.SPLIT_TEST]),
     }
     context = base_beam_executor.BaseBeamExecutor.Context(
-        beam_pipeline_args=beam_arguments(config.beam.node("Evaluator")), tmp_dir=str(directory / "tmp"), unique_id="1"
+        beam_pipeline_args=[*beam_arguments(config.beam.node("Evaluator"))],
+        tmp_dir=str(directory / "tmp"),
+        unique_id="1",
     )
     executor.Executor(context).Do(inputs, outputs, properties)
     return blessing.get_int_custom_property("blessed") == 1

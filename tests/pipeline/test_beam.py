@@ -87,7 +87,7 @@ def statistics(folder: Path, arguments: list[str]) -> Any:
             writer.write(tf.train.Example(features=tf.train.Features(feature={"n": value})).SerializeToString())
     (folder / "schema" / "schema.pbtxt").write_text('feature { name: "n" type: INT }')
     kind = base_beam_executor.BaseBeamExecutor.Context
-    context = kind(beam_pipeline_args=arguments, tmp_dir=str(folder), unique_id="1")
+    context = kind(beam_pipeline_args=[*arguments], tmp_dir=str(folder), unique_id="1")
     inputs = {"examples": [examples], "schema": [schema]}
     statistics_gen.Executor(context).Do(inputs, {"statistics": [output]}, {"exclude_splits": "[]"})
     found = statistics_pb2.DatasetFeatureStatisticsList()
