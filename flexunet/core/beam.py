@@ -25,12 +25,7 @@ _PLUGIN: Final = "--beam_plugin=tfx"
 # Else workers are started, and import TensorFlow, anew for each stage of a pipeline.
 _WORKERS_LIVE_MILLISECONDS: Final = 600_000
 _SECONDS_FOR_JOB_SERVER: Final = 10.0
-_REPAIRS: Final = {
-    "insufficient number of network buffers": (
-        "raise taskmanager.memory.network.max of Flink (docs/how-to/beam.md) or lower beam.parallelism"
-    ),
-    "could not find a free port": "let Flink's machines reach each other",
-}
+_NO_BUFFERS: Final = "insufficient number of network buffers"
 
 
 def beam_arguments(settings: BeamRunConfig) -> list[str]:
@@ -93,7 +88,9 @@ def check_beam(config: BeamConfig, extra: Sequence[str] = (), nodes: Sequence[st
 
 def repair_of(message: str) -> str:
     """What to do about an engine's error, as the end of a line; "" where nothing is known."""
-    return next((f"; {repair}" for words, repair in _REPAIRS.items() if words in message.lower()), "")
+    if _NO_BUFFERS not in message.lower():
+        return ""
+    return "; raise taskmanager.memory.network.max of Flink (docs/how-to/beam.md) or lower beam.parallelism"
 
 
 def _unknown(option: str, known: set[str]) -> str:
