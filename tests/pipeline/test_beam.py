@@ -39,7 +39,7 @@ def received_by(ir: Any, node: str, folder: Path) -> list[str]:
     operator = beam_executor_operator.BeamExecutorOperator(spec)
     operator._executor_cls = Probe
     operator.run_executor(data_types.ExecutionInfo(tmp_dir=str(folder), execution_output_uri=str(folder / "output")))
-    return [argument for argument in Probe.received if not argument.startswith("--label")]
+    return Probe.received[: Probe.received.index("--labels")]
 
 
 def compiled(config: Config, beam_args: tuple[str, ...] = ()) -> Any:
