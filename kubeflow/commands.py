@@ -9,7 +9,7 @@ import click
 from flexunet.cli.command import CommandGroup
 from flexunet.cli.console import NO_LOG, captured_output
 from flexunet.cli.options import ACCEPT_REFUSED, CONFIG, FILE, SET
-from flexunet.core.errors import UserError
+from flexunet.core.errors import Interrupted, UserError
 
 
 @click.group(cls=CommandGroup)
@@ -98,7 +98,7 @@ def kubeflow_submit(
 
         settings, names = submit.read_package(package)
         account = service_account or settings.service_account
-        pipelines = submit.Kubeflow(submit.Target(host, namespace, experiment, account))
+        pipelines = submit.Kubeflow(submit.Target(host, namespace, experiment, account), poll_seconds)
         version = pipelines.upload(package)
         given = submit.run_parameters(**parameters)
         run_name = name or f"flexunet {datetime.datetime.now():%Y-%m-%d %H:%M:%S}"
@@ -110,6 +110,9 @@ def kubeflow_submit(
         console.print(link)
         if not wait:
             return
-        run = pipelines.follow(run_id, names, console.print, poll_seconds)
-        verdict = outcome.ended_verdict(run, names)
-        outcome.judge(run, names, pipelines.log(run_id, verdict) if verdict else None, link, console.print)
+        try:
+            run = pipelines.follow(run_id, names, console.print)
+        except KeyboardInterrupt:
+            raise Interrupted(f"the run goes on: {link}", resumes=False) from None
+        words = pipelines.words(run, names, Path(settings.mount_path) / settings.root)
+        outcome.judge(run, names, words, link, console.print)

@@ -178,6 +178,5 @@ def _check_names(package: Package) -> None:
 
 
 def _check_kind(name: str, settings: NodeConfig) -> None:
-    given = [key for key in ("retries", "beam_args") if key in settings.model_fields_set]
-    if name in (PREPARE, VERDICT) and given:
-        raise ConfigError(f"kubeflow.nodes.{name}.{given[0]}: {name} is never retried and runs no Beam: remove it")
+    if name in (PREPARE, VERDICT) and "retries" in settings.model_fields_set:
+        raise ConfigError(f"kubeflow.nodes.{name}.retries: {name} is never retried: remove it")

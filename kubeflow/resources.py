@@ -5,7 +5,8 @@ from typing import Any, Final
 from kfp import kubernetes
 
 from flexunet.core.config.kubeflow import KubeflowConfig, NodeConfig
-from kubeflow.environment import DATABASE_VARIABLES, GPUS_VARIABLE, OPTIONAL_VARIABLES
+from flexunet.history.database import DATABASE_VARIABLES, OPTIONAL_VARIABLES
+from kubeflow.environment import GPUS_VARIABLE
 
 # The root file system may be read-only; Beam, TensorFlow and TFX write here.
 _SCRATCH: Final = "/tmp"  # noqa: S108  the container's own

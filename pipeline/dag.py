@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ml_metadata.proto import metadata_store_pb2
 from tfx import v1 as tfx
-from tfx.dsl.components.base import base_node
+from tfx.dsl.components.base import base_beam_component, base_node
 from tfx.types import standard_artifacts
 
 from components import (
@@ -24,6 +24,8 @@ from components import (
     warm_start,
 )
 from flexunet.core import features
+from flexunet.core.beam import beam_arguments
+from flexunet.core.config.beam import BeamConfig
 from flexunet.core.config.data import SchemaConfig, TransformConfig
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.section import Section, part_of
@@ -58,7 +60,7 @@ def create_pipeline(
     config: Config,
     paths: Paths,
     metadata_connection: metadata_store_pb2.ConnectionConfig | None,
-    beam_args: Sequence[str],
+    beam_args: Sequence[str] = (),
     fingerprint: Callable[[Sequence[str]], str] = code_fingerprint,
     accepted_refused: str = "",
 ) -> tfx.dsl.Pipeline:
@@ -71,21 +73,21 @@ def create_pipeline(
       config: the whole configuration.
       paths: where the records are and where everything goes.
       metadata_connection: ML Metadata's database; None where it is told to each node.
-      beam_args: options of the Beam runner.
+      beam_args: more of Apache Beam's arguments, after those of `[beam]`.
       fingerprint: from module names to a hash of their code.
       accepted_refused: a person's reason to push the model although the gate refuses it; "" for none.
     """
     settings = Settings(config, paths, fingerprint, accepted_refused)
     data = data_nodes(settings)
     training = training_nodes(settings, data)
-    judging = judging_nodes(settings, data, training)
+    components = [*data, *training.nodes, *judging_nodes(settings, data, training)]
+    _add_beam_arguments(components, config.beam, beam_args)
     return tfx.dsl.Pipeline(
         pipeline_name="flexunet",
         pipeline_root=paths.root,
-        components=[*data, *training.nodes, *judging],
+        components=components,
         enable_cache=True,
         metadata_connection_config=metadata_connection,
-        beam_pipeline_args=list(beam_args),
     )
 
 
@@ -279,6 +281,12 @@ def _reporter(
         code=settings.code(reporter.__name__),
         accepted_refused=settings.accepted_refused,
     )
+
+
+def _add_beam_arguments(components: Sequence[base_node.BaseNode], beam: BeamConfig, extra: Sequence[str]) -> None:
+    for component in components:
+        if isinstance(component, base_beam_component.BaseBeamComponent):
+            component.with_beam_pipeline_args([*beam_arguments(beam.node(component.id)), *extra])
 
 
 def _infra_validators(

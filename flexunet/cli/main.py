@@ -65,7 +65,7 @@ def exit_code(command: Callable[[], Any], arguments: list[str] | None = None) ->
     try:
         result = command()
     except Interrupted as stopped:
-        return _fail(f"interrupted; {stopped}; to go on: {again}", stopped.exit_code)
+        return _fail(f"interrupted; {stopped}{f'; to go on: {again}' if stopped.resumes else ''}", stopped.exit_code)
     except (click.exceptions.Abort, KeyboardInterrupt):
         return _fail(f"interrupted; to go on: {again}", Interrupted.exit_code)
     except CommandError as error:

@@ -14,6 +14,7 @@ from typing import Final
 from ml_metadata.proto import metadata_store_pb2
 
 from flexunet.core.root import Root
+from flexunet.history.database import open_store
 from flexunet.history.pushes import (
     PUSHED,
     PUSHED_COMPARABLE,
@@ -23,7 +24,7 @@ from flexunet.history.pushes import (
     ROLLED_BACK,
     last_pushed,
 )
-from flexunet.history.store import Artifact, Execution, History, Run, open_store, read_history
+from flexunet.history.store import Artifact, Execution, History, Run, read_history
 from flexunet.serving.versions import pushed_hash, read_provenance, versions
 
 # A push is a few bytes and what resolvers look at; it stays whatever becomes of its model.

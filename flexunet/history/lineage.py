@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from flexunet.core.errors import UserError
 from flexunet.core.features import ACCEPTED_REFUSED, ASSETS_EXTRA, EXPORTED_PROVENANCE, RECORDS_FINGERPRINT
 from flexunet.core.root import Root
+from flexunet.history.database import is_known, whereabouts
 from flexunet.history.pushes import PUSHED_SHA256
 from flexunet.history.runs import PUSHED_VERSION
 from flexunet.history.store import Artifact, Execution, History, read_history
@@ -68,17 +69,17 @@ def lineage_of(model: Path) -> Lineage:
     if not provenance:
         raise UserError(f"{path}: missing, expected a version that a run pushed, such as DIR/serving_model/1")
     root = version.resolve().parent.parent
-    if not Root(root).metadata.is_file():
+    if not is_known(root):
         source = f"{path}, written when it was pushed: there is no {Root(root).metadata}"
         return _from_provenance(version, provenance, source)
     history = read_history(root)
     pushes = [p for p in history.of_kind(_PUSHED_MODEL) if p.properties.get(PUSHED_SHA256) == provenance["sha256"]]
     if not pushes:
-        source = f"{path}, written when it was pushed: {Root(root).metadata} does not know this model"
+        source = f"{path}, written when it was pushed: {whereabouts(root)} does not know this model"
         return _from_provenance(version, provenance, source)
     # A rollback gives the same model a number that no run gave: then its first push tells what made it.
     own = [push for push in pushes if push.properties.get(PUSHED_VERSION) == str(provenance["version"])]
-    return _from_metadata(version, provenance, history, [*own, pushes[-1]][0], f"ML Metadata in {Root(root).metadata}")
+    return _from_metadata(version, provenance, history, [*own, pushes[-1]][0], f"ML Metadata in {whereabouts(root)}")
 
 
 def is_intact(version: Path, lineage: Lineage) -> bool:

@@ -31,7 +31,7 @@ def clean(root: Path, keep: int, dry_run: bool) -> None:
     """
     from flexunet.core.lock import locked
     from flexunet.history.cleaning import free, plan_cleaning
-    from flexunet.history.store import check_root
+    from flexunet.history.database import check_root
 
     check_root(root)
     with locked(root), captured_output(NO_LOG) as console:

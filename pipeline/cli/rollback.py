@@ -28,7 +28,8 @@ def rollback(root: Path, to: int | None, keep: int | None) -> None:
       flexunet rollback --root runs/mine --to 3
     """
     from flexunet.core.lock import locked
-    from flexunet.history.pushes import record_rollbacks, sqlite_connection
+    from flexunet.history.database import is_known, open_store
+    from flexunet.history.pushes import record_rollbacks
     from flexunet.serving.versions import LONGEST_ROLLBACK, finish_rollback, last_retention, roll_back
 
     serving = Root(root).serving
@@ -39,7 +40,9 @@ def rollback(root: Path, to: int | None, keep: int | None) -> None:
         mirror = last_retention(serving).mirror
         above = _newest_mirrored(mirror)
         done = roll_back(serving, to, keep, above)
-        record_rollbacks(sqlite_connection(Root(root).metadata), serving)
+        # On a cluster, where the variables of its database are not set, the next run tells it.
+        if is_known(root):
+            record_rollbacks(open_store(root), serving)
         if mirror:
             _mirror(done.version, mirror, keep or last_retention(serving).versions)
         finish_rollback(serving)

@@ -74,9 +74,6 @@ class NodeConfig(Section):
     secrets: dict[ObjectName, dict[SecretKey, VariableName]] = Field(
         default_factory=dict, description="Keys of Kubernetes secrets as environment: {secret = {key = 'VARIABLE'}}."
     )
-    beam_args: tuple[str, ...] = Field(
-        default=(), description="Arguments of Apache Beam, such as --runner=FlinkRunner; only for nodes that run Beam."
-    )
 
     @model_validator(mode="after")
     def _variables_are_free(self) -> Self:

@@ -12,7 +12,6 @@ and answer one by one when it takes a node's outputs from the cache: Transform's
 from typing import Any, Final
 
 from google.protobuf.descriptor import FieldDescriptor
-from tfx.orchestration import metadata
 
 _BACKSLASH: Final = "\\"
 # Of Unicode's private use area.
@@ -28,17 +27,11 @@ _BY_ID: Final = {
 }
 
 
-class PostgresqlMetadata(metadata.Metadata):
-    """TFX's handle, whose store writes backslashes and answers in the order of the question."""
-
-    def __enter__(self) -> "PostgresqlMetadata":
-        super().__enter__()
-        protect(self.store)
-        return self
-
-
 def protect(store: Any) -> None:
-    """Wraps the one method through which every request of an `mlmd.MetadataStore` goes."""
+    """Lets an `mlmd.MetadataStore` write backslashes and answer in the order of the question.
+
+    Wraps the one method through which every request goes.
+    """
     call = store._call
 
     def guarded(method_name: str, request: Any, response: Any, extra_options: Any = None) -> None:
