@@ -76,7 +76,7 @@ def create_pipeline(
     """
     transform_config = part_of(config, TransformConfig).model_dump_json()
     examples = record_gen.RecordGen(
-        paths.data, config.dataset.spans, code=fingerprint([record_gen.__name__]), newest=paths.span
+        paths.data, config.dataset.span_limit, code=fingerprint([record_gen.__name__]), newest=paths.span
     )
     schema = record_schema.RecordSchema(
         config=part_of(config, SchemaConfig).model_dump_json(), code=fingerprint([record_schema.__name__])
@@ -100,7 +100,7 @@ def create_pipeline(
         examples=examples.outputs["examples"],
         anomalies=example_validator.outputs["anomalies"],
         config=transform_config,
-        expected=_expected_counts(paths, config.dataset.spans),
+        expected=_expected_counts(paths, config.dataset.span_limit),
         code=fingerprint([mask_validator.__name__]),
     )
     transform = tfx.components.Transform(
@@ -258,7 +258,7 @@ def _custom_config(config: str, function: str, fingerprint: Callable[[Sequence[s
     return {"config": config, "code": fingerprint([function.rpartition(".")[0]])}
 
 
-def _expected_counts(paths: Paths, spans: int) -> str:
+def _expected_counts(paths: Paths, spans: int | None) -> str:
     """Of the records that the run will read; "null" where they were made elsewhere or cannot be seen from here."""
     data = Path(paths.data)
     is_described = (data / MANIFEST).is_file()

@@ -39,7 +39,7 @@ def measure(
     found = versions(data)
     if not found:
         raise UserError(f"{data}: no records here, expected the output of `flexunet ingest`")
-    splits = [found[span] / features.SPLIT_TEST for span in sorted(found, reverse=True)[: config.dataset.spans]]
+    splits = [found[span] / features.SPLIT_TEST for span in sorted(found, reverse=True)[: config.dataset.span_limit]]
     settings = part_of(config, GateSettings)
     with tempfile.TemporaryDirectory() as directory:
         try:

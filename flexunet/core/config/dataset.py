@@ -1,6 +1,6 @@
 """Settings of `[dataset]`: how images are assigned to splits. Read by ingest and RecordGen."""
 
-from typing import Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,7 +15,14 @@ class DatasetConfig(Section):
     test: Share = Field(default=0.1, description="Share that the gate and every headline use.")
     seed: int = Field(default=137, ge=0, description="Of how groups are dealt to splits.")
     near_duplicate_correlation: Share = Field(default=0.95, description="Images that correlate more share a group.")
-    spans: int = Field(default=1, ge=1, description="A run reads the newest spans, so many, together.")
+    spans: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+        default=1, description="How many of the newest spans a run reads together."
+    )
+
+    @property
+    def span_limit(self) -> int | None:
+        """How many spans a run reads at most; None for all."""
+        return None if self.spans == "all" else self.spans
 
     @model_validator(mode="after")
     def _shares_add_up(self) -> Self:
