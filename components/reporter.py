@@ -45,7 +45,7 @@ class Executor(base_executor.BaseExecutor):
         self._log_startup(input_dict, output_dict, exec_properties)
         settings = GateSettings.model_validate_json(exec_properties["settings"])
         inputs = {key: artifacts[0] for key, artifacts in input_dict.items() if artifacts}
-        evaluation = gate.Evaluation(inputs["evaluation"].uri)
+        evaluation = gate.read_evaluation(inputs["evaluation"].uri)
         exported = _serving_path(inputs["model"])
         metrics = _metrics(inputs, evaluation, settings, exported)
         target = artifact_utils.get_single_instance(output_dict["report"])

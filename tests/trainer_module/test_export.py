@@ -3,10 +3,7 @@
 import functools
 import io
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from examples import record
+from pictures import encoded
 from PIL import Image
+from processes import python
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
@@ -22,20 +22,15 @@ from flexunet.core.config.section import part_of
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.whole import Config
 from flexunet.serving.c_api import load_arrays, save_arrays
+from flexunet.serving.rounding import ROUNDING, at_the_boundary, moved_pixels
 from flexunet.serving.wire import read_warmup
 from trainer_module.export import export_model
 from trainer_module.model import build_model
 from trainer_module.signatures import check_graph
 
-ROOT = Path(__file__).parents[2]
+SIGNATURES = ["serving_default", "serving_rest", "serving_examples", "pixels", "probabilities", "evaluate"]
 SIZES = [(32, 32), (50, 41), (7, 90)]
 FITS = {"stretch": {"fit": "stretch"}, "pad": {"fit": "pad"}, "tile": {"fit": "tile", "tile_overlap": 8}}
-
-
-def png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def pictures() -> list[np.ndarray]:
@@ -50,17 +45,8 @@ def masks(config: Config) -> list[np.ndarray]:
 
 
 def records(config: Config) -> list[bytes]:
-    def example(index: int, picture: np.ndarray, mask: np.ndarray) -> bytes:
-        values = {
-            "image/encoded": png(picture),
-            "mask/encoded": png(mask),
-            "image/id": f"id-{index}".encode(),
-            "image/group": b"group",
-        }
-        feature = {k: tf.train.Feature(bytes_list=tf.train.BytesList(value=[v])) for k, v in values.items()}
-        return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
-
-    return [example(i, *pair) for i, pair in enumerate(zip(pictures(), masks(config), strict=True))]
+    pairs = zip(pictures(), masks(config), strict=True)
+    return [record(picture, mask, f"id-{index}") for index, (picture, mask) in enumerate(pairs)]
 
 
 @pytest.fixture(scope="module", params=sorted(FITS))
@@ -82,20 +68,41 @@ def in_python(directory: Path, signature: str, **inputs: Any) -> dict[str, np.nd
     return {k: v.numpy() for k, v in function(**{k: tf.constant(v) for k, v in inputs.items()}).items()}
 
 
-def in_session(tmp_path: Path, directory: Path, signature: str, **inputs: Any) -> dict[str, np.ndarray]:
-    """Through TensorFlow's C API, in a process that never imports the tensorflow package."""
-    files = tmp_path / "inputs.npz", tmp_path / "outputs.npz"
-    arrays = {n: v if isinstance(v, np.ndarray) else np.array(v, object) for n, v in inputs.items()}
-    save_arrays(files[0], arrays)
-    command = [sys.executable, "-m", "flexunet.serving.c_api", str(directory), signature, *map(str, files)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return load_arrays(files[1])
+# TF Serving's loader, in a process that never imports the tensorflow package: each signature on its file of inputs.
+SESSION = """
+import sys
+from pathlib import Path
+from flexunet.serving.c_api import SavedModel, load_arrays, save_arrays
+
+directory, folder = map(Path, sys.argv[1:])
+with SavedModel(directory) as model:
+    for inputs in folder.glob("*.inputs"):
+        save_arrays(inputs.with_suffix(".outputs"), model.run(inputs.stem, load_arrays(inputs)))
+assert "tensorflow" not in sys.modules
+"""
+
+
+def requests(config: Config) -> dict[str, dict[str, Any]]:
+    """Inputs for each signature."""
+    images, examples = {"image_bytes": [encoded(p) for p in pictures()]}, {"examples": records(config)}
+    pixels = {"pixels": np.stack([pictures()[1]] * 3)}
+    return dict(zip(SIGNATURES, [images, images, examples, pixels, pixels, examples], strict=True))
+
+
+@pytest.fixture(scope="module")
+def sessions(exported: tuple[Path, Config], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a session answers to the requests, by signature."""
+    directory, config = exported
+    folder = tmp_path_factory.mktemp("session")
+    for signature, inputs in requests(config).items():
+        arrays = {n: v if isinstance(v, np.ndarray) else np.array(v, object) for n, v in inputs.items()}
+        save_arrays(folder / f"{signature}.inputs", arrays)
+    python("-c", SESSION, directory, folder)
+    return {file.stem: load_arrays(file) for file in folder.glob("*.outputs")}
 
 
 def test_masks_have_the_images_own_sizes(exported: tuple[Path, Config]) -> None:
-    outputs = in_python(exported[0], "serving_default", image_bytes=[png(p) for p in pictures()])
+    outputs = in_python(exported[0], "serving_default", image_bytes=[encoded(p) for p in pictures()])
     class_ids = [np.asarray(Image.open(io.BytesIO(m))) for m in outputs["mask_png"]]
     assert [ids.shape for ids in class_ids] == SIZES
     assert all(ids.max() <= 3 for ids in class_ids)
@@ -105,23 +112,34 @@ def test_masks_have_the_images_own_sizes(exported: tuple[Path, Config]) -> None:
 
 def test_serving_and_evaluation_see_the_same_masks(exported: tuple[Path, Config]) -> None:
     directory, config = exported
-    served = in_python(directory, "serving_default", image_bytes=[png(p) for p in pictures()])
+    served = in_python(directory, "serving_default", image_bytes=[encoded(p) for p in pictures()])
     measured = in_python(directory, "evaluate", examples=records(config))
-    for mask, png_bytes, counts in zip(masks(config), served["mask_png"], measured["counts"], strict=True):
+    rows = (measured[name] for name in ("counts", "truth_png", "predicted_png"))
+    found = zip(pictures(), masks(config), served["mask_png"], *rows, strict=True)
+    for picture, mask, png_bytes, counts, truth_png, predicted_png in found:
         colors = [tuple(c.color) for c in config.classes]
         truth = np.array([[colors.index(tuple(pixel)) for pixel in row] for row in mask.tolist()])
         predicted = np.asarray(Image.open(io.BytesIO(png_bytes)))
         expected = np.zeros((4, 4))
         np.add.at(expected, (truth, predicted), 1)
-        np.testing.assert_array_equal(counts, expected)
-        [row] = np.flatnonzero([(counts == other).all() for other in measured["counts"]])
-        np.testing.assert_array_equal(ids_of(measured["truth_png"][row]), truth)
-        np.testing.assert_array_equal(ids_of(measured["predicted_png"][row]), predicted)
+        assert moved_pixels(counts, expected) <= undecided(directory, picture).sum()
+        np.testing.assert_array_equal(ids_of(truth_png), truth)
+        assert_same_classes(ids_of(predicted_png), predicted, undecided(directory, picture))
     assert list(measured["image_id"]) == [b"id-0", b"id-1", b"id-2"]
 
 
 def ids_of(encoded: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(encoded)))
+
+
+def undecided(directory: Path, picture: np.ndarray) -> np.ndarray:
+    """Where rounding may choose another class, bool `[h, w]`."""
+    return at_the_boundary(in_python(directory, "probabilities", pixels=picture[None])["probabilities"][0])
+
+
+def assert_same_classes(found: np.ndarray, expected: np.ndarray, free: np.ndarray) -> None:
+    np.testing.assert_array_equal(np.where(free, expected, found), expected)
+    assert free.mean() < 0.05
 
 
 def test_counts_at_the_models_size_are_of_its_pixels(exported: tuple[Path, Config]) -> None:
@@ -158,27 +176,31 @@ def test_more_images_than_a_chunk_give_what_each_gives_alone(exported: tuple[Pat
     rows = records(config)
     many = in_python(directory, "evaluate", examples=rows * 13)
     alone = in_python(directory, "evaluate", examples=rows[1:2])
-    np.testing.assert_array_equal(many["counts"][1::3], np.repeat(alone["counts"], 13, axis=0))
-
-
-SIGNATURES = ["serving_default", "serving_rest", "serving_examples", "pixels", "probabilities", "evaluate"]
+    free = undecided(directory, pictures()[1]).sum()
+    assert all(moved_pixels(counts, alone["counts"][0]) <= free for counts in many["counts"][1::3])
 
 
 @pytest.mark.parametrize("signature", SIGNATURES)
 def test_the_session_loader_of_tf_serving_gives_what_python_gives(
-    exported: tuple[Path, Config], signature: str, tmp_path: Path
+    exported: tuple[Path, Config], sessions: dict[str, Any], signature: str
 ) -> None:
     directory, config = exported
-    images, examples = {"image_bytes": [png(p) for p in pictures()]}, {"examples": records(config)}
-    pixels = {"pixels": np.stack([pictures()[1]] * 3)}
-    rows: Any = dict(zip(SIGNATURES, [images, images, examples, pixels, pixels, examples], strict=True))[signature]
-    python, session = in_python(directory, signature, **rows), in_session(tmp_path, directory, signature, **rows)
-    assert sorted(session) == sorted(python)
-    for name, expected in python.items():
-        if expected.dtype == object:
+    session, here = sessions[signature], in_python(directory, signature, **requests(config)[signature])
+    assert sorted(session) == sorted(here)
+    free = [undecided(directory, picture) for picture in pictures()]
+    for name, expected in here.items():
+        if name in ("mask_png", "mask_png_bytes", "predicted_png"):
+            for found, mask, where in zip(session[name], expected, free, strict=True):
+                assert_same_classes(ids_of(found), ids_of(mask), where)
+        elif expected.dtype == object:
             assert list(session[name]) == list(expected)
+        elif "counts" in name or name == "calibration":
+            # A pixel that rounding moves leaves one number and joins another.
+            assert np.abs(session[name] - expected).sum() <= 4 * np.sum([where.sum() for where in free])
+        elif name == "class_ids":
+            assert_same_classes(session[name], expected, np.stack([free[1]] * 3))
         else:
-            np.testing.assert_allclose(session[name], expected, rtol=1e-5)
+            np.testing.assert_allclose(session[name], expected, rtol=1e-3, atol=ROUNDING)
 
 
 def test_the_graph_neither_calls_python_nor_touches_files(exported: tuple[Path, Config]) -> None:
@@ -236,19 +258,19 @@ def test_batching_parameters_are_those_that_tf_serving_reads(exported: tuple[Pat
 def test_pixels_and_probabilities_agree_with_encoded_images(exported: tuple[Path, Config]) -> None:
     directory = exported[0]
     for picture in pictures():
-        served = in_python(directory, "serving_default", image_bytes=[png(picture)])
+        served = in_python(directory, "serving_default", image_bytes=[encoded(picture)])
         expected = np.asarray(Image.open(io.BytesIO(served["mask_png"][0])))
         class_ids = in_python(directory, "pixels", pixels=picture[None])["class_ids"]
         probabilities = in_python(directory, "probabilities", pixels=picture[None])["probabilities"]
         assert class_ids.dtype == np.uint8 and probabilities.dtype == np.float32
-        np.testing.assert_array_equal(class_ids[0], expected)
-        np.testing.assert_array_equal(probabilities[0].argmax(-1), expected)
+        assert_same_classes(class_ids[0], expected, at_the_boundary(probabilities[0]))
+        assert_same_classes(probabilities[0].argmax(-1), expected, at_the_boundary(probabilities[0]))
         assert served["confidence"][0] == pytest.approx(probabilities[0].max(-1).mean(), rel=1e-4)
 
 
 def test_records_are_served_like_their_images_with_or_without_a_mask(exported: tuple[Path, Config]) -> None:
     directory, config = exported
-    expected = in_python(directory, "serving_default", image_bytes=[png(p) for p in pictures()])
+    expected = in_python(directory, "serving_default", image_bytes=[encoded(p) for p in pictures()])
     for examples in (records(config), [tf.train.Example.FromString(r) for r in records(config)]):
         bare = []
         for example in examples:
@@ -256,7 +278,8 @@ def test_records_are_served_like_their_images_with_or_without_a_mask(exported: t
                 del example.features.feature["mask/encoded"]
             bare.append(example if isinstance(example, bytes) else example.SerializeToString())
         served = in_python(directory, "serving_examples", examples=bare)
-        assert list(served["mask_png"]) == list(expected["mask_png"])
+        for picture, found, mask in zip(pictures(), served["mask_png"], expected["mask_png"], strict=True):
+            assert_same_classes(ids_of(found), ids_of(mask), undecided(directory, picture))
 
 
 def test_records_that_are_broken_are_rows_that_say_so(exported: tuple[Path, Config]) -> None:
@@ -279,7 +302,7 @@ def test_a_model_that_gives_no_number_answers_that_it_does(make_config: Any, col
     model = color_reader()
     model.layers[-2].set_weights([w * np.nan for w in model.layers[-2].get_weights()])
     export_model(model, part_of(config, TrainerConfig), {}, tmp_path / "export")
-    outputs = in_python(tmp_path / "export", "serving_default", image_bytes=[png(pictures()[0])])
+    outputs = in_python(tmp_path / "export", "serving_default", image_bytes=[encoded(pictures()[0])])
     assert not outputs["valid"][0]
     assert outputs["error"][0] == b"the model gave no number"
     assert outputs["class_fractions"].tolist() == [[0, 0, 0, 0]]
@@ -302,7 +325,7 @@ def test_a_perfect_model_keeps_every_pixel(make_config: Any, color_reader: Any, 
     config = make_config(image=FITS["tile"])
     export_model(color_reader(), part_of(config, TrainerConfig), {}, tmp_path / "export")
     for mask in masks(config):
-        outputs = in_python(tmp_path / "export", "serving_default", image_bytes=[png(mask)])
+        outputs = in_python(tmp_path / "export", "serving_default", image_bytes=[encoded(mask)])
         class_ids = np.asarray(Image.open(io.BytesIO(outputs["mask_png"][0])))
         np.testing.assert_array_equal(np.array([c.color for c in config.classes])[class_ids], mask)
 
