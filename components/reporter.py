@@ -13,7 +13,6 @@ from tfx.utils import path_utils
 from components import gate, report_parts
 from components.drift import Drift
 from components.mask_validator import MaskValidation
-from components.serving_validator import SERVING_FILE
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.errors import UserError
 from flexunet.core.features import (
@@ -26,7 +25,7 @@ from flexunet.core.features import (
     TRAINING_PREVIEWS,
 )
 from flexunet.core.files import read_json, write_json
-from flexunet.core.root import HEADLINE_PROPERTIES, ReportFolder
+from flexunet.core.root import HEADLINE_PROPERTIES, SERVING_FILE, ReportFolder
 from flexunet.reporting.report import write_page
 
 FORMAT: Final = 1
