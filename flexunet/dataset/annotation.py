@@ -110,6 +110,8 @@ def paint(regions: Sequence[tuple[int, NDArray[np.bool_]]], size: tuple[int, int
     class_ids = np.full((height, width), BACKGROUND_ID, np.uint8)
     overlapping = np.zeros((height, width), np.bool_)
     for class_id, region in regions:
-        overlapping |= region & (class_ids != BACKGROUND_ID) & (class_ids != class_id)
+        # A shape of the background is a hole that somebody drew.
+        if class_id != BACKGROUND_ID:
+            overlapping |= region & (class_ids != BACKGROUND_ID) & (class_ids != class_id)
         class_ids[region] = class_id
     return Drawn(class_ids, int(overlapping.sum()))

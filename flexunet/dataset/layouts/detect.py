@@ -102,7 +102,8 @@ def _describe(root: Path, pairs: Sequence[Pair]) -> str:
 
 
 def _folder(root: Path, path: Path) -> str:
-    return path.parent.relative_to(root).as_posix()
+    folder = path.parent.relative_to(root).as_posix()
+    return "SOURCE itself" if folder == "." else folder
 
 
 def _some(folders_: Sequence[str]) -> str:
