@@ -123,7 +123,7 @@ class DataNodes(NamedTuple):
 
 def data_nodes(settings: Settings) -> DataNodes:
     """Reads the spans, checks every record, and compares them with the span before."""
-    spans, paths = settings.config.dataset.spans, settings.paths
+    spans, paths = settings.config.dataset.span_limit, settings.paths
     examples = record_gen.RecordGen(paths.data, spans, code=settings.code(record_gen.__name__), newest=paths.span)
     schema = record_schema.RecordSchema(config=settings.part(SchemaConfig), code=settings.code(record_schema.__name__))
     statistics = tfx.components.StatisticsGen(examples=examples.outputs["examples"], schema=schema.outputs["schema"])
@@ -327,7 +327,7 @@ def _custom_config(settings: Settings, part: type[Section], function: str) -> di
     return {"config": settings.part(part), "code": settings.code(function.rpartition(".")[0])}
 
 
-def _expected_counts(paths: Paths, spans: int) -> str:
+def _expected_counts(paths: Paths, spans: int | None) -> str:
     """Counts of the records that the run will read; "null" where they were made elsewhere or cannot be seen."""
     data = Path(paths.data)
     is_described = (data / MANIFEST).is_file()

@@ -40,7 +40,7 @@ def measure(
     if not found:
         raise UserError(f"{data}: no records here, expected the output of `flexunet ingest`")
     check_beam(config.beam, nodes=("Evaluator",))
-    splits = [found[span] / features.SPLIT_TEST for span in sorted(found, reverse=True)[: config.dataset.spans]]
+    splits = [found[span] / features.SPLIT_TEST for span in sorted(found, reverse=True)[: config.dataset.span_limit]]
     settings = part_of(config, GateSettings)
     with tempfile.TemporaryDirectory() as directory:
         try:

@@ -13,7 +13,7 @@ from flexunet.core.errors import CommandError, Interrupted, UserError
 from flexunet.core.install import how_to_install
 
 SECTIONS: Final = {
-    "Data": {"ingest": "flexunet.cli.ingest", "import": "flexunet.cli.imports:imports"},
+    "Data": {"init": "flexunet.cli.init", "ingest": "flexunet.cli.ingest", "import": "flexunet.cli.imports:imports"},
     "Train": {"demo": "pipeline.cli.demo", "run": "pipeline.cli.run", "inspect": "pipeline.cli.inspect"},
     "Judge": {"evaluate": "pipeline.cli.evaluate", "report": "pipeline.cli.report"},
     "Serve": {

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,7 @@ def ingest(
     splits: SplitPolicy | None = None,
     skip_bad: bool = False,
     check_only: bool = False,
-    span: int = 1,
+    span: int | Literal["next"] = 1,
     metadata: Path | None = None,
     layout_name: str | None = None,
     no_mask_is_background: bool = False,
@@ -60,8 +60,22 @@ def ingest(
 ) -> Ingested:
     """Checks every pair below `source`, assigns groups to splits and writes `out/span-N/version-M`.
 
+    Args:
+      source: the user's folder.
+      out: the folder of the records.
+      config: classes, records, image and dataset are read.
+      splits: what becomes of splits that the source has.
+      skip_bad: leaves bad pairs out instead of refusing all.
+      check_only: writes nothing.
+      span: its number; "next" for one more than the newest.
+      metadata: a CSV of facts about the images.
+      layout_name: of the source, as `find_layout` takes it.
+      no_mask_is_background: whether images without a mask show no defect.
+      progress: is told what goes on.
+
     Raises:
       DataError: lists every problem found; nothing was written.
+      UserError: the source cannot be used as a whole.
     """
     layout = find_layout(source, out, layout_name, no_mask_is_background)
     columns, mistakes = read_metadata(metadata, layout.pairs) if metadata else ({}, [])
@@ -69,6 +83,8 @@ def ingest(
     problems = [*layout.problems, *problems]
     if mistakes or (problems and not (skip_bad and facts)):
         raise DataError([*problems, *mistakes])
+    if span == "next":
+        span = _next_span(out, facts, source)
     # Every span may have a 0001.png.
     prefix = f"span-{span}/" if span > 1 else ""
     facts = [replace(f, metadata=columns.get(f.pair.id, {}), pair=_renamed(f.pair, prefix)) for f in facts]
@@ -96,6 +112,21 @@ def _examine_all(pairs: Sequence[Pair], config: Config, progress: Progress) -> t
         results.append(result)
         step()
     return [r for r in results if isinstance(r, Facts)], [r for r in results if isinstance(r, Problem)]
+
+
+def _next_span(out: Path, facts: Sequence[Facts], source: Path) -> int:
+    """One more than the newest; the images of the newest would be trained on twice as much."""
+    newest = max(versions(out).items(), default=None)
+    if newest is None:
+        return 1
+    number, version = newest
+    known = read_assignment(version)
+    if known is not None and {f.pixel_digest for f in facts} <= set(known.digests):
+        raise UserError(
+            f"{source}: all {len(facts)} images are in span {number} already, expected new ones for --span next; to "
+            f"ingest that span anew: --span {number}"
+        )
+    return number + 1
 
 
 def _renamed(pair: Pair, prefix: str) -> Pair:
@@ -171,7 +202,7 @@ def _summary(rows: Sequence[Row], layout: Layout, policy: SplitPolicy | None, co
         "ignore_color": list(config.records.ignore_color) if config.records.ignore_color else None,
         "layout": layout.description,
         "files": {"read": layout.files_read, "left_out": [asdict(entry) for entry in layout.left_out]},
-        "notes": [*layout.notes, *_unused_splits(layout, policy)],
+        "notes": [*layout.notes, *_unused_splits(layout, policy), *_overlaps(rows, config)],
         "splits_policy": "keep" if layout.has_splits and policy != "regroup" else "regroup",
         "median_size": [int(np.median([getattr(r.facts, side) for r in rows])) for side in ("height", "width")],
         "images": len(rows),
@@ -187,6 +218,18 @@ def _unused_splits(layout: Layout, policy: SplitPolicy | None) -> list[str]:
     seen = Counter(pair.split for pair in layout.pairs)
     counts = ", ".join(f"{split} {seen[split]}" for split in SPLITS if seen[split])
     return [f"the source's own splits ({counts} images) are not used: --splits regroup assigns them anew"]
+
+
+def _overlaps(rows: Sequence[Row], config: Config) -> list[str]:
+    overlapping = [row.facts for row in rows if row.facts.overlaps]
+    if not overlapping:
+        return []
+    worst = max(overlapping, key=lambda facts: facts.overlaps)
+    return [
+        f"instances of different classes overlap in {sum(f.overlaps for f in overlapping):,} pixels of "
+        f"{len(overlapping)} images, most in {worst.pair.id} ({worst.overlaps:,}); records.overlaps = "
+        f'"{config.records.overlaps}" decides which is on top'
+    ]
 
 
 def _split_summary(rows: Sequence[Row], config: Config) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Settings of `[dataset]`: how images are assigned to splits. Read by ingest and RecordGen."""
 
-from typing import Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -23,7 +23,14 @@ class DatasetConfig(Section):
     near_duplicate_correlation: Share = Field(
         default=0.95, description="Correlation above which two images are near-duplicates and share a group."
     )
-    spans: int = Field(default=1, ge=1, description="Number of the newest spans that a run reads together.")
+    spans: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+        default=1, description="Number of the newest spans that a run reads together, or all of them."
+    )
+
+    @property
+    def span_limit(self) -> int | None:
+        """How many spans a run reads at most; None for all."""
+        return None if self.spans == "all" else self.spans
 
     @model_validator(mode="after")
     def _shares_add_up(self) -> Self:
