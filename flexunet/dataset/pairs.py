@@ -9,11 +9,11 @@ from typing import Final
 
 from flexunet.core.errors import UserError
 from flexunet.core.features import SPLIT_EVAL, SPLIT_TEST, SPLIT_TRAIN
-from flexunet.dataset.problems import Problem
+from flexunet.core.problems import Problem
+from flexunet.core.readable import SUFFIXES
 
 IMAGE_FOLDERS: Final = frozenset({"images"})
 MASK_FOLDERS: Final = frozenset({"masks", "annotations"})
-IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
 # Folder names that other layouts use for our splits.
 _SPLIT_FOLDERS: Final = {
@@ -85,7 +85,7 @@ def _by_id(source: Path, role_folders: frozenset[str]) -> dict[str, list[Path]]:
         kept.remove(role)
         for name in names:
             path = folder / name
-            if path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
+            if path.suffix.lower() in SUFFIXES and not name.startswith("."):
                 found.setdefault("/".join([*kept, path.stem]), []).append(path)
     return found
 

@@ -127,7 +127,7 @@ def _contents(entry: dict[str, Any], rows: Sequence[DataImage], config: Config) 
         "brightness_plots": _brightness_plots(ordered),
         "share_plots": _share_plots(shares, config),
         "group_sizes": sorted(Counter(len(members) for members in groups.values()).items(), reverse=True),
-        "largest_groups": _largest_groups(groups),
+        "largest_groups": _largest_groups(groups, config),
         "lines_shown": _LINES_SHOWN,
     }
 
@@ -170,6 +170,7 @@ def _warnings(entry: dict[str, Any], groups: dict[str, list[DataImage]]) -> list
         missing = [name for name, count in entry["splits"][split]["images_with"].items() if count == 0]
         if missing:
             warnings.append(f"No image of {split} shows {', '.join(missing)}: no score of that can be measured there.")
+    warnings += entry["warnings"]
     noisy = len(entry["duplicates"]["different_masks"])
     if noisy:
         warnings.append(f"Label noise: exact copies with different masks: {noisy}, listed under Near-duplicates.")

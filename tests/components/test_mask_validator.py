@@ -14,7 +14,8 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx import v1 as tfx
 
 from components import mask_validator
-from components.mask_validator import Executor, MaskValidation, expected_counts
+from components.mask_validator import Executor, MaskValidation
+from components.record_verdict import expected_counts
 from flexunet.core.beam import LOCAL_BEAM_ARGS
 from flexunet.core.config.data import TransformConfig
 from flexunet.core.config.section import part_of

@@ -14,9 +14,9 @@ from PIL import Image, ImageOps
 
 from flexunet.core.config.load import config_from
 from flexunet.core.config.whole import Config
+from flexunet.core.problems import Problem
 from flexunet.dataset.examine import BadPair, Content, Facts, examine, read_content
 from flexunet.dataset.pairs import Pair
-from flexunet.dataset.problems import Problem
 
 CLASSES = [
     {"name": "background", "color": [0, 0, 0]},
@@ -82,7 +82,7 @@ def refusal(pair: Pair, config: Config = CONFIG) -> Problem:
     with pytest.raises(BadPair) as caught:
         examine(pair, config)
     problem = caught.value.problem
-    assert str(problem) == f"{problem.file}: {problem.what}; expected {problem.expected}: {problem.repair}"
+    assert str(problem) == f"{problem.where}: {problem.what}; expected {problem.expected}: {problem.repair}"
     assert all(text.strip() for text in (problem.what, problem.expected, problem.repair))
     assert len(str(problem).splitlines()) == 1
     return problem
@@ -260,7 +260,7 @@ def test_ids_out_of_range(tmp_path: Path, values: list[int], dtype: Any, suffix:
     ids = some_ids().astype(dtype)
     ids[3, : len(values)] = values
     problem = refusal(pair_of(tmp_path, mask=saved(tmp_path / f"mask.{suffix}", ids)), config)
-    assert problem.file == tmp_path / f"mask.{suffix}"
+    assert problem.where == tmp_path / f"mask.{suffix}"
     assert problem.what == named
     assert "0 background, 1 inclusion, 2 patches, 3 scratches" in problem.expected
 
@@ -269,7 +269,7 @@ def test_unknown_colors(tmp_path: Path):
     colors = COLORS[some_ids()]
     colors[2, :7], colors[3, 0] = (10, 240, 5), (1, 1, 1)
     problem = refusal(pair_of(tmp_path, mask=saved(tmp_path / "mask.png", colors)))
-    assert problem.file == tmp_path / "mask.png"
+    assert problem.where == tmp_path / "mask.png"
     assert problem.what.startswith("8 pixels of 2 colours outside the palette")
     assert "RGB (10, 240, 5) (nearest: patches (0, 255, 0))" in problem.what
     assert "scratches (255, 0, 0)" in problem.expected
@@ -285,7 +285,7 @@ def test_a_palette_png_counts_by_its_colors_not_its_indices(tmp_path: Path):
 def test_jpeg_masks_are_refused_even_where_their_colors_fit(tmp_path: Path, options: dict[str, Any]):
     mask = saved(tmp_path / "mask.png", np.zeros((HEIGHT, WIDTH, 3), np.uint8), format="JPEG", **options)
     problem = refusal(pair_of(tmp_path, mask=mask))
-    assert problem.file == mask
+    assert problem.where == mask
     assert problem.what == "a JPEG mask"
     assert "PNG" in problem.repair
 
@@ -293,7 +293,7 @@ def test_jpeg_masks_are_refused_even_where_their_colors_fit(tmp_path: Path, opti
 def test_size_mismatch_names_both_sizes(tmp_path: Path):
     mask = saved(tmp_path / "mask.png", some_ids()[:, 1:])
     problem = refusal(pair_of(tmp_path, mask=mask))
-    assert problem.file == mask
+    assert problem.where == mask
     assert "19x12" in problem.what
     assert "good.png is 20x12" in problem.what
 
@@ -329,7 +329,7 @@ def test_broken_files(tmp_path: Path, content: bytes, role: str):
     broken = tmp_path / "broken.png"
     broken.write_bytes(content)
     problem = refusal(pair_of(tmp_path, **{role: broken}))
-    assert problem.file == broken
+    assert problem.where == broken
     assert problem.what.startswith("cannot be read (")
     assert str(broken) not in problem.what
     assert problem.expected == WHOLE
@@ -355,7 +355,7 @@ def test_broken_exif_is_refused_or_ignored(tmp_path: Path, tf: Any, image_format
     try:
         content = recorded(pair_of(tmp_path, file))
     except BadPair as bad:
-        assert bad.problem.file == file
+        assert bad.problem.where == file
     else:
         assert tf.io.decode_image(content.image, channels=3).shape == (HEIGHT, WIDTH, 3)
 
@@ -368,7 +368,7 @@ def test_a_bomb_is_refused_from_its_header(tmp_path: Path, role: str):
     start = time.perf_counter()
     problem = refusal(pair_of(tmp_path, **{role: bomb}))
     assert time.perf_counter() - start < 1
-    assert problem.file == bomb
+    assert problem.where == bomb
     assert problem.what == "13000x13000 pixels"
     assert problem.expected == "at most 50,000,000 pixels"
 
