@@ -15,7 +15,7 @@ from tfx.dsl.io import fileio
 from tfx.types import Artifact, artifact, artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils
 
-from components.record_checks import find_problems
+from components.record_survey import find_problems
 from components.record_verdict import anomaly_problems, differences, empty_splits, message, validation
 from flexunet.core.config.data import TransformConfig
 from flexunet.core.problems import Problem

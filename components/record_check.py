@@ -115,7 +115,7 @@ def _graph_reader(settings: ImageConfig) -> Callable[[bytes], Any]:
     """Encoded image -> size int32 `[2]`, height first, and why it is refused, "" if it is not."""
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
-    def read(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def read(encoded: Any) -> Any:
         image, problem = decode_one(encoded, settings)
         return tf.shape(image)[:2], problem
 

@@ -246,7 +246,7 @@ def _webp_exif(encoded: tf.Tensor, extended: tf.Tensor) -> tuple[tf.Tensor, tf.T
         found = _bytes_at(encoded, position, _CHUNK_BYTES)
         size = _little(found, 4, 4)
         active &= position + _CHUNK_BYTES <= length
-        end = position + _CHUNK_BYTES + size + size % 2
+        end = position + _CHUNK_BYTES + size + tf.math.floormod(size, 2)
         here = active & _starts(found, b"EXIF")
         exif = (tf.where(here, position + _CHUNK_BYTES, exif[0]), tf.where(here, end, exif[1]))
         active &= tf.logical_not(here)

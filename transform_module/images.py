@@ -87,7 +87,7 @@ def _decode_bmp(encoded: tf.Tensor) -> tf.Tensor:
     TensorFlow's own decoder takes indices for grey levels and refuses a byte of padding at the end.
     """
     start, width, height = (_number(encoded, position) for position in (10, 18, 22))
-    channels, rows = _number(encoded, 28) % 2**16 // 8, tf.abs(height)
+    channels, rows = tf.bitwise.bitwise_and(_number(encoded, 28), 2**16 - 1) // 8, tf.abs(height)
     stored = (channels * width + 3) // 4 * 4
     length = tf.strings.length(encoded)
     start = tf.where((start < 0) | (start > length), length, start)

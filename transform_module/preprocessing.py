@@ -22,10 +22,10 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]
     """
     config = TransformConfig.model_validate_json(custom_config["config"])
     keys = (config.records.image, config.records.mask, config.records.id)
-    columns = [tf.reshape(inputs[key], [-1]) for key in keys]
+    image, mask, image_id = (tf.reshape(inputs[key], [-1]) for key in keys)
     pixels, class_ids = tf.map_fn(
         lambda row: _serialize_pair(row, config),
-        Row(*columns, images.read_rows(columns[0], config.image)),
+        Row(image, mask, image_id, images.read_rows(image, config.image)),
         fn_output_signature=(tf.string, tf.string),
     )
     return {features.TRANSFORMED_IMAGE: pixels, features.TRANSFORMED_CLASS_IDS: class_ids}

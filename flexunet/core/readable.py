@@ -69,7 +69,7 @@ def _read(name: str, plugin: str, suffix: str, note: str) -> Kind:
 
 
 def _converted(name: str, plugin: str, note: str) -> Kind:
-    return Kind(name, Verdict.CONVERTED, Words(name, _PICTURE, _CONVERT), plugin, "png", note)
+    return Kind(name, Verdict.CONVERTED, Words(f"a {name}", _PICTURE, _CONVERT), plugin, "png", note)
 
 
 def _refused(name: str, what: str, expected: str = _PICTURE, repair: str = _AS_PNG) -> Kind:
@@ -172,7 +172,9 @@ DAMAGED: Final = Words("damaged or truncated: it cannot be decoded", "a whole im
 def too_large(width: int | str, height: int | str, max_pixels: int) -> Words:
     """Of a picture whose header says more pixels than are accepted."""
     return Words(
-        f"{width}x{height} pixels", f"at most {max_pixels} (image.max_pixels)", "scale it down or raise the limit"
+        f"{width}x{height} pixels",
+        f"at most {max_pixels:,} pixels (image.max_pixels)",
+        "scale it down or raise the limit",
     )
 
 

@@ -1,4 +1,4 @@
-"""What a mask's file means: one class for each pixel, or it is refused. Nothing in a mask is rounded, snapped or guessed.
+"""What a mask's file means: one class for each pixel, or it is refused. Nothing is rounded, snapped or guessed.
 
 Colours are those of `[[classes]]`, exactly. Grey values are ids of classes or grey colours of classes, whichever fits;
 where both fit and differ, `records.mask_values` must say which. A palette's colours are read, not its indices.
@@ -173,7 +173,7 @@ def _as_greys(values: NDArray[np.int64], picture: Picture, config: Config) -> _F
 
 def _ambiguous(values: NDArray[np.int64], by_id: _Fit, by_color: _Fit, config: Config) -> Words:
     [row, column] = np.argwhere(by_id.class_ids != by_color.class_ids)[0]
-    names = [_name(fit.class_ids[row, column], config) for fit in (by_id, by_color)]
+    names = [_name(int(fit.class_ids[row, column]), config) for fit in (by_id, by_color)]
     value = values[row, column]
     what = f"grey {value} is {names[0]} as an id and {names[1]} as a colour"
     return Words(what, "a mask that means one thing", _DECIDE)

@@ -26,8 +26,8 @@ def reading_summary(facts: Sequence[Facts], config: Config, earlier: Mapping[str
       earlier: what `dataset.json` says of the span before, if there is one.
 
     Returns:
-      `{"read": {"turned": int, "converted": {kind: int}, "levels": [int, int]}, "notes": [words], "warnings": [words]}`;
-      levels are medians over the images of the grey levels below which 1 % and 99 % of the pixels lie.
+      `{"read": {"turned": int, "converted": {kind: int}, "levels": [int, int]}, "notes": [words], "warnings":
+      [words]}`; levels are medians over the images of the grey levels below which 1 % and 99 % of the pixels lie.
     """
     converted = Counter(f.image_kind for f in facts if not f.keeps_image)
     levels = [int(np.median([f.levels[end] for f in facts])) for end in (0, 1)]
@@ -62,8 +62,8 @@ def _of_images(facts: Sequence[Facts]) -> Iterator[str]:
 
 
 def _rims(facts: Sequence[Facts], config: Config) -> Iterator[str]:
-    rims, pixels = (sum(getattr(f, field) for f in facts) for field in ("rims", "pixels"))
-    for segmentation_class, rim, total in zip(config.classes, rims, pixels, strict=True):
+    rims, pixels = (np.sum([getattr(f, field) for f in facts], axis=0) for field in ("rims", "pixels"))
+    for segmentation_class, rim, total in zip(config.classes, rims.tolist(), pixels.tolist(), strict=True):
         if rim >= _LEAST_RIM_PIXELS and rim > _RIM_SHARE * total:
             yield (
                 f"{rim / total:.0%} of {segmentation_class.name} is a rim one pixel wide between two other classes, as "
@@ -72,11 +72,13 @@ def _rims(facts: Sequence[Facts], config: Config) -> Iterator[str]:
 
 
 def _moved(levels: Sequence[int], earlier: Mapping[str, Any] | None) -> Iterator[str]:
-    before = earlier and earlier.get("read")
-    if before and max(abs(new - old) for new, old in zip(levels, before["levels"], strict=True)) > _MOVED_LEVELS:
+    if earlier is None or "read" not in earlier:
+        return
+    before = earlier["read"]["levels"]
+    if max(abs(new - old) for new, old in zip(levels, before, strict=True)) > _MOVED_LEVELS:
         yield (
-            f"grey levels reach from {levels[0]} to {levels[1]}, in span {earlier['span']} from {before['levels'][0]} to "
-            f"{before['levels'][1]}: the same camera, light and image.value_range?"
+            f"grey levels reach from {levels[0]} to {levels[1]}, in span {earlier['span']} from {before[0]} to "
+            f"{before[1]}: the same camera, light and image.value_range?"
         )
 
 

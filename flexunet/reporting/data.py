@@ -127,7 +127,7 @@ def _contents(entry: dict[str, Any], rows: Sequence[DataImage], config: Config) 
         "brightness_plots": _brightness_plots(ordered),
         "share_plots": _share_plots(shares, config),
         "group_sizes": sorted(Counter(len(members) for members in groups.values()).items(), reverse=True),
-        "largest_groups": _largest_groups(groups, config),
+        "largest_groups": _largest_groups(groups),
         "lines_shown": _LINES_SHOWN,
     }
 

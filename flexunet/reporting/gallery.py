@@ -27,8 +27,10 @@ _JPEG_QUALITY: Final = 85
 
 @dataclass(frozen=True)
 class Predicted:
-    """One image. `which`: of WORST, MEDIAN, BEST; `encoded`: a picture of 8 bits, upright; `truth` and `predicted`: class
-    ids uint8 `[h, w]`.
+    """One image.
+
+    `which`: of WORST, MEDIAN, BEST; `encoded`: a picture of 8 bits, upright; `truth` and `predicted`: class ids uint8
+    `[h, w]`.
     """
 
     which: list[str]

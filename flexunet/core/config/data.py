@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, field_validator, model_validator
 
 from flexunet.core import features
 from flexunet.core.config.section import Section
@@ -54,7 +54,7 @@ class ImageConfig(Section):
         default=32, ge=0, description="Pixels shared by neighbouring tiles; only for fit = 'tile'."
     )
     max_pixels: int = Field(default=50_000_000, ge=64, description="Larger images are refused before they are decoded.")
-    value_range: tuple[float, float] | None = Field(
+    value_range: tuple[FiniteFloat, FiniteFloat] | None = Field(
         default=None,
         description="Values of black and white in images of more than 8 bits, such as [0, 4095] for 12 bits in 16, or "
         "[0, 1] for floats; unset: only those are read whose file tells it.",
