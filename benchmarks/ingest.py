@@ -26,7 +26,8 @@ from benchmarks.memory import peak_mebibytes
 from flexunet.core import features
 from flexunet.core.config.load import config_from
 from flexunet.core.config.whole import Config
-from flexunet.dataset.pairs import Pair, find_pairs
+from flexunet.dataset.layouts.detect import find_layout
+from flexunet.dataset.pairs import Pair
 
 # That of the demo's surfaces.
 SIDE: Final = 128
@@ -90,7 +91,7 @@ def bare_loop(source: Path, out: Path, config: Config) -> None:
     out.mkdir()
     options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
     with tf.io.TFRecordWriter(str(out / "records.tfrecord.gz"), options) as writer:
-        for pair in find_pairs(source).pairs:
+        for pair in find_layout(source).pairs:
             with Image.open(pair.image) as image, Image.open(pair.mask) as mask:
                 image.load()
                 mask.load()

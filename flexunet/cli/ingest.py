@@ -59,10 +59,13 @@ def ingest_and_show(source: Path, out: Path, config: "Config", console: "Console
 
 def _print_ingested(done: Any, class_names: Sequence[str], console: "Console") -> None:
     """What was found in a source: layout, what was left out, images and pixels by split."""
-    from flexunet.cli.tables import make_table, print_warning
+    from flexunet.cli.tables import make_table, print_left_out, print_warning
 
     manifest = done.manifest
     console.print(done.layout.description)
+    print_left_out(done.layout.left_out, done.layout.files_read, console)
+    for note in manifest["notes"]:
+        print_warning(note, console)
     for key, what in (("skipped", "skipped"), ("left_out", "left out")):
         if manifest[key]:
             console.print(f"{len(manifest[key])} {what}:")

@@ -45,11 +45,11 @@ def predict(
       flexunet predict grpc://localhost:8500 photos --out predictions --config mine.toml
       flexunet predict runs/mine/serving_model wide-strip.png --out predictions --tiled
     """
-    from flexunet.cli.tables import bars, quantile_words, quantiles
+    from flexunet.cli.tables import bars, print_left_out, quantile_words, quantiles
     from flexunet.serving.predict import Job, image_files, predict_files
     from flexunet.serving.transport import Options, connect
 
-    files, shown = image_files(images, out), _shown_config(model, config)
+    (files, left_out), shown = image_files(images, out), _shown_config(model, config)
     seconds: list[float] = []
     with captured_output(NO_LOG) as console, connect(model, Options(**options)) as connected:
         with bars(console) as progress:
@@ -64,7 +64,9 @@ def predict(
         console.print(
             f"{done} of {len(files)} images: masks, overlays and areas.csv in {out}; {quantile_words(seconds)}"
         )
-    print_result({"images": done, "out": out, **quantiles(seconds), "failed": [asdict(f) for f in failed]})
+        print_left_out(left_out, len(files), console)
+    found = {"images": done, "out": out, "left_out": [asdict(entry) for entry in left_out]}
+    print_result({**found, **quantiles(seconds), "failed": [asdict(f) for f in failed]})
     if failed:
         raise UserError("\n".join(f"{f.image}: no prediction ({f.reason})" for f in failed))
 

@@ -20,6 +20,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from flexunet.cli.console import is_live
+from flexunet.core.finder import LeftOut, left_out_words
 
 
 def make_table(console: Console, *columns: str, numbers: tuple[str, ...] = ()) -> Table:
@@ -58,6 +59,13 @@ def busy(console: Console, what: str) -> Iterator[None]:
     with Progress(*columns, console=console, transient=True, disable=not is_live(console)) as progress:
         progress.add_task(what, total=None)
         yield
+
+
+def print_left_out(left_out: Sequence[LeftOut], read: int, console: Console) -> None:
+    """How many files of a folder were not read, and why; nothing where all were."""
+    words = left_out_words(left_out, read)
+    if words:
+        console.print(Text(words))
 
 
 def print_warning(words: str, console: Console) -> None:

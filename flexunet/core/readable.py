@@ -55,7 +55,7 @@ class Kind:
         return self.verdict is Verdict.READ
 
 
-SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
+IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
 
 _PICTURE: Final = "a PNG, JPEG, BMP or WebP picture"
 _AS_PNG: Final = "save it as PNG"

@@ -43,7 +43,7 @@ class Row:
             facts.pixels,
             facts.brightness,
             read_small=functools.partial(read_small, facts.pair, config),
-            read_class_ids=functools.partial(read_class_ids, facts.pair, config),
+            read_class_ids=functools.partial(read_class_ids, facts.pair, (facts.width, facts.height), config),
         )
 
 

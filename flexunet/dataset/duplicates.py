@@ -40,5 +40,5 @@ def _masks_differ(first: Facts, other: Facts) -> bool:
 
 
 def _agreement(first: Facts, other: Facts, config: Config) -> float:
-    masks = [read_class_ids(f.pair, config) for f in (first, other)]
+    masks = [read_class_ids(f.pair, (f.width, f.height), config) for f in (first, other)]
     return float(np.mean(masks[0] == masks[1]))

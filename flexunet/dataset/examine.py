@@ -16,6 +16,7 @@ from flexunet.core.errors import UserError
 from flexunet.core.features import IGNORE_ID
 from flexunet.core.pictures import Picture, Refused, open_image, png, served_bytes
 from flexunet.core.problems import Problem
+from flexunet.dataset.annotation import BadAnnotation
 from flexunet.dataset.groups import pixel_digest, thumbnail
 from flexunet.dataset.masks import Mask, read_mask, rims
 from flexunet.dataset.pairs import Pair
@@ -55,6 +56,7 @@ class Facts:
       is_flat: whether nearly all pixels have one or two grey levels.
       levels: grey levels below which 1 % and 99 % of the pixels lie.
       rims: pixels of each class in rims one pixel wide between two others, int64 `[C]`.
+      overlaps: pixels on which annotated instances of two classes lie.
       metadata: columns of `--metadata`.
     """
 
@@ -76,6 +78,7 @@ class Facts:
     is_flat: bool
     levels: tuple[int, int]
     rims: NDArray[np.int64]
+    overlaps: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -98,8 +101,9 @@ def examine(pair: Pair, config: Config) -> Facts:
     Raises:
       BadPair: says what is wrong.
     """
-    image_file, mask_file = _read(pair.image), _read(pair.mask)
-    picture, mask = _image(pair, image_file, config), _mask(pair, mask_file, config)
+    image_file, mask_file = _read(pair.image), _read_mask(pair)
+    picture = _image(pair, image_file, config)
+    mask = _mask(pair, mask_file, picture.image.size, config)
     image, class_ids = picture.image, mask.class_ids
     _require_same_size(pair, picture, class_ids)
     turned, histogram = picture.orientation > 1, _histogram(image)
@@ -122,6 +126,7 @@ def examine(pair: Pair, config: Config) -> Facts:
         is_flat=bool(np.sort(histogram)[-2:].sum() >= _FLAT_SHARE * histogram.sum()),
         levels=_levels(histogram),
         rims=rims(class_ids, len(config.classes)),
+        overlaps=mask.overlaps,
     )
 
 
@@ -140,12 +145,12 @@ def read_content(facts: Facts, config: Config) -> Content:
       BadPair: a file is no longer what was examined.
     """
     pair = facts.pair
-    image, mask = _read(pair.image), _read(pair.mask)
+    image, mask = _read(pair.image), _read_mask(pair)
     if _digest(image, mask) != facts.digest:
         what = f"it, or {pair.mask.name}, changed during the ingest"
         raise BadPair(Problem(pair.image, what, "files that stay as they are", "ingest again"))
     if not facts.keeps_mask:
-        class_ids = _mask(pair, mask, config).class_ids
+        class_ids = _mask(pair, mask, (facts.width, facts.height), config).class_ids
         mask_rgb = palette.rgb_from_class_ids(class_ids, config.classes, config.records.ignore_color)
         mask = png(Image.fromarray(mask_rgb))
     if not facts.keeps_image:
@@ -153,13 +158,22 @@ def read_content(facts: Facts, config: Config) -> Content:
     return Content(image, mask)
 
 
-def read_class_ids(pair: Pair, config: Config) -> NDArray[np.uint8]:
-    """Class ids uint8 `[h, w]` of the mask, upright.
+def read_class_ids(pair: Pair, image_size: tuple[int, int], config: Config) -> NDArray[np.uint8]:
+    """Class ids uint8 `[h, w]` of the mask, upright; `image_size` is width and height of the upright image.
 
     Raises:
       BadPair: says what is wrong.
     """
-    return _mask(pair, _read(pair.mask), config).class_ids
+    return _mask(pair, _read_mask(pair), image_size, config).class_ids
+
+
+def _read_mask(pair: Pair) -> bytes:
+    if pair.annotation is None:
+        return _read(pair.mask)
+    try:
+        return pair.annotation.read()
+    except BadAnnotation as bad:
+        raise BadPair(Problem(pair.mask, *bad.words)) from None
 
 
 def read_small(pair: Pair, config: Config, size: tuple[int, int]) -> Image.Image:
@@ -178,11 +192,16 @@ def _image(pair: Pair, encoded: bytes, config: Config) -> Picture:
         raise BadPair(Problem(pair.image, *refused.words)) from None
 
 
-def _mask(pair: Pair, encoded: bytes, config: Config) -> Mask:
+def _mask(pair: Pair, content: bytes, image_size: tuple[int, int], config: Config) -> Mask:
     try:
-        return read_mask(encoded, config)
+        if pair.annotation is None:
+            return read_mask(content, config)
+        drawn = pair.annotation.draw(content, image_size, config)
+        return Mask(drawn.class_ids, orientation=1, is_served=False, overlaps=drawn.overlaps)
     except Refused as refused:
         raise BadPair(Problem(pair.mask, *refused.words)) from None
+    except BadAnnotation as bad:
+        raise BadPair(Problem(pair.mask, *bad.words)) from None
 
 
 def _require_same_size(pair: Pair, picture: Picture, class_ids: NDArray[np.uint8]) -> None:

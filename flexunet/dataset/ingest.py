@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,11 @@ from flexunet.dataset.assignment import Assignment, Row, read_assignment
 from flexunet.dataset.commit import committed, newest_manifest, settle
 from flexunet.dataset.duplicates import duplicate_summary
 from flexunet.dataset.examine import Facts, examine_or_problem
+from flexunet.dataset.layouts.detect import find_layout
+from flexunet.dataset.layouts.interface import Layout
 from flexunet.dataset.manifest import FORMAT, newest_version, version_path, versions
 from flexunet.dataset.metadata import read_metadata
-from flexunet.dataset.pairs import Layout, Pair, find_pairs
+from flexunet.dataset.pairs import Pair
 from flexunet.dataset.parallel import mapped, mapped_by_processes, threads_for
 from flexunet.dataset.reading import reading_summary
 from flexunet.dataset.splits import Dealt, SplitPolicy, deal
@@ -52,6 +55,8 @@ def ingest(
     check_only: bool = False,
     span: int = 1,
     metadata: Path | None = None,
+    layout_name: str | None = None,
+    no_mask_is_background: bool = False,
     progress: Progress = lambda what, steps: lambda: None,
 ) -> Ingested:
     """Checks every pair below `source`, deals groups to splits and writes `out/span-N/version-M`.
@@ -59,7 +64,7 @@ def ingest(
     Raises:
       DataError: lists every problem found; nothing was written.
     """
-    layout = find_pairs(source)
+    layout = find_layout(source, out, layout_name, no_mask_is_background)
     columns, mistakes = read_metadata(metadata, layout.pairs) if metadata else ({}, [])
     facts, problems = _examine_all(layout.pairs, config, progress)
     problems = [*layout.problems, *problems]
@@ -152,7 +157,8 @@ def _require_usable(rows: Sequence[Row], config: Config, source: Path) -> None:
     for split in SPLITS:
         members = [row for row in rows if row.split == split]
         if not members:
-            problems.append(Problem(source, f"no image falls into {split}", "at least one in each split", "add images"))
+            repair = "add images, or use --splits regroup" if rows and rows[0].facts.pair.split else "add images"
+            problems.append(Problem(source, f"no image falls into {split}", "at least one in each split", repair))
             continue
         seen = _pixels(members, config)
         missing = [c.name for class_id, c in enumerate(config.classes) if seen[class_id] == 0]
@@ -172,6 +178,8 @@ def _summary(rows: Sequence[Row], layout: Layout, policy: SplitPolicy | None, co
         "classes": [c.model_dump(mode="json") for c in config.classes],
         "ignore_color": list(config.records.ignore_color) if config.records.ignore_color else None,
         "layout": layout.description,
+        "files": {"read": layout.files_read, "left_out": [asdict(entry) for entry in layout.left_out]},
+        "notes": [*layout.notes, *_unused_splits(layout, policy)],
         "splits_policy": "keep" if layout.has_splits and policy != "regroup" else "regroup",
         "median_size": [int(np.median([getattr(r.facts, side) for r in rows])) for side in ("height", "width")],
         "images": len(rows),
@@ -179,6 +187,14 @@ def _summary(rows: Sequence[Row], layout: Layout, policy: SplitPolicy | None, co
         "splits": {split: _split_summary([r for r in rows if r.split == split], config) for split in SPLITS},
         "metadata": sorted({column for row in rows for column in row.facts.metadata}),
     }
+
+
+def _unused_splits(layout: Layout, policy: SplitPolicy | None) -> list[str]:
+    if not layout.has_splits or policy != "regroup":
+        return []
+    seen = Counter(pair.split for pair in layout.pairs)
+    counts = ", ".join(f"{split} {seen[split]}" for split in SPLITS if seen[split])
+    return [f"the source's own splits ({counts} images) are not used: --splits regroup assigns them anew"]
 
 
 def _split_summary(rows: Sequence[Row], config: Config) -> dict[str, Any]:

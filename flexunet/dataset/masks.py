@@ -16,7 +16,7 @@ from flexunet.core.features import IGNORE_ID
 from flexunet.core.pictures import Picture, Refused, open_mask
 from flexunet.core.readable import Words
 
-_GREY_MODES: Final = frozenset({"1", "L", "LA", "I;16", "I;16L", "I;16B", "I", "F"})
+GREY_MODES: Final = frozenset({"1", "L", "LA", "I;16", "I;16L", "I;16B", "I", "F"})
 _DECIDE: Final = 'set records.mask_values = "ids" or "colors"'
 _CORRECT: Final = "correct the mask or the [[classes]]"
 _OPAQUE: Final = 255
@@ -30,11 +30,13 @@ class Mask(NamedTuple):
       class_ids: uint8 `[h, w]`, IGNORE_ID where nobody labelled; upright.
       orientation: of EXIF, by which it was turned.
       is_served: whether its file is what records hold: a PNG in the colours of `[[classes]]`.
+      overlaps: of a drawn annotation, pixels on which instances of two classes lie.
     """
 
     class_ids: NDArray[np.uint8]
     orientation: int
     is_served: bool
+    overlaps: int = 0
 
 
 class _Fit(NamedTuple):
@@ -50,10 +52,8 @@ def read_mask(encoded: bytes, config: Config) -> Mask:
     Raises:
       Refused: says why.
     """
-    picture = open_mask(encoded, config.image.max_pixels)
-    if picture.lossy:
-        raise Refused(_lossy(picture))
-    transparent = _transparent(picture.image)
+    picture = open_lossless(encoded, config.image.max_pixels)
+    transparent = transparency(picture.image)
     class_ids = _class_ids(picture, config)
     _require_opaque(transparent, class_ids, config)
     image = picture.image
@@ -61,12 +61,20 @@ def read_mask(encoded: bytes, config: Config) -> Mask:
     return Mask(class_ids, picture.orientation, is_served and transparent is None)
 
 
-def _lossy(picture: Picture) -> Words:
+def open_lossless(encoded: bytes, max_pixels: int) -> Picture:
+    """A mask's file, upright.
+
+    Raises:
+      Refused: no single whole picture, or one whose compression changes values.
+    """
+    picture = open_mask(encoded, max_pixels)
+    if not picture.lossy:
+        return picture
     name = picture.kind.name if picture.kind.plugin == "JPEG" else f"{picture.kind.name} of lossy compression"
-    return Words(f"a mask as {name}", "a lossless format", "it blurs class borders: export the mask as PNG")
+    raise Refused(Words(f"a mask as {name}", "a lossless format", "it blurs class borders: export the mask as PNG"))
 
 
-def _transparent(image: Image.Image) -> NDArray[np.uint8] | None:
+def transparency(image: Image.Image) -> NDArray[np.uint8] | None:
     """Alpha, uint8 `[h, w]`, where the file has any that is not opaque."""
     if image.mode.startswith(("I", "F")):
         hidden = image.info.get("transparency")
@@ -92,7 +100,7 @@ def _require_opaque(alpha: NDArray[np.uint8] | None, class_ids: NDArray[np.uint8
 
 def _class_ids(picture: Picture, config: Config) -> NDArray[np.uint8]:
     image, meaning = picture.image, config.records.mask_values
-    if image.mode in _GREY_MODES:
+    if image.mode in GREY_MODES:
         return _from_grey(picture, config)
     if image.mode in ("P", "PA") and meaning == "ids":
         return _ids(np.asarray(image if image.mode == "P" else image.getchannel(0)), config)

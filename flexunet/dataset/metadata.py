@@ -2,6 +2,7 @@
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -65,9 +66,15 @@ def _match(
     keys = {pair.id: pair.id if pair.id in by_stem else pair.id.rpartition("/")[2] for pair in pairs}
     missing = [pair_id for pair_id, key in keys.items() if key not in by_stem]
     strays = by_stem.keys() - keys.values()
+    shared = Counter(key for key in keys.values() if key in by_stem)
     problems = [Problem(path, f"no line for image {i}", "one for each image", "add it") for i in missing]
     problems += [
         Problem(path, f"a line for {stem}, which is no image", "one for each image", "remove it")
         for stem in sorted(strays)
+    ]
+    problems += [
+        Problem(path, f"the line for {stem} could mean {count} images", "one image", "write their paths instead")
+        for stem, count in shared.items()
+        if count > 1
     ]
     return {pair_id: by_stem[key] for pair_id, key in keys.items() if key in by_stem}, problems

@@ -137,7 +137,7 @@ def _cut(entries: Iterable[Entry]) -> Iterator[tuple[Entry, ...]]:
     part: list[Entry] = []
     filled = 0
     for entry in entries:
-        size = sum(file.stat().st_size for file in (entry.facts.pair.image, entry.facts.pair.mask))
+        size = entry.facts.pair.file_bytes()
         if part and filled + size > SHARD_BYTES:
             yield tuple(part)
             part, filled = [], 0

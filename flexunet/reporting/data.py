@@ -14,6 +14,7 @@ from scipy.ndimage import binary_dilation
 
 from flexunet.core.config.whole import Config
 from flexunet.core.features import SPLITS
+from flexunet.core.finder import LeftOut, left_out_words
 from flexunet.reporting.charts import Histogram
 from flexunet.reporting.look import data_uri, environment, rgb
 
@@ -121,6 +122,7 @@ def _contents(entry: dict[str, Any], rows: Sequence[DataImage], config: Config) 
         "pixel_shares": {split: _pixel_shares(entry["splits"][split]["pixels"]) for split in SPLITS},
         "warnings": _warnings(entry, groups),
         "problems": [*entry["skipped"], *entry["left_out"]],
+        "files": left_out_words([LeftOut(**kind) for kind in entry["files"]["left_out"]], entry["files"]["read"]),
         "examples": _examples(ordered, shares, config),
         "sizes": _sizes(ordered),
         "size_plots": _size_plots(ordered),
@@ -156,7 +158,7 @@ def _splits_of(members: Sequence[DataImage]) -> list[str]:
 
 def _warnings(entry: dict[str, Any], groups: dict[str, list[DataImage]]) -> list[str]:
     """What a reader must know before any score of a model trained on these data."""
-    warnings = []
+    warnings = list(entry["notes"])
     if entry["leaking_groups"]:
         crossing = [group for group, members in groups.items() if len(_splits_of(members)) > 1]
         such_as = f", such as that of {crossing[0]}" if crossing else ""

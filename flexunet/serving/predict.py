@@ -15,16 +15,15 @@ from flexunet.core import features
 from flexunet.core.config.data import ImageConfig
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
+from flexunet.core.finder import AREAS_COLUMNS, AREAS_FILE, LeftOut, Tally, find_files
 from flexunet.core.palette import rgb_from_class_ids
 from flexunet.core.pictures import Picture, Refused, open_image, served_bytes
-from flexunet.core.readable import SUFFIXES
+from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.core.regions import connected_regions
 from flexunet.serving.client import Model, Prediction, in_order, predict_image
 from flexunet.serving.exported import ServedConfig
 from flexunet.serving.tiling import predict_tiled
 
-AREAS_FILE: Final = "areas.csv"
-_COLUMNS: Final = ("image", "class", "pixels", "share", "regions", "boxes")
 _OVERLAY_OPACITY: Final = 0.5
 
 
@@ -69,20 +68,28 @@ class Job:
         return prediction
 
 
-def image_files(paths: Sequence[Path], out: Path) -> list[Path]:
-    """Files as given, folders walked for images; what lies in `out` are predictions and left out.
+def image_files(paths: Sequence[Path], out: Path) -> tuple[list[Path], list[LeftOut]]:
+    """The images to predict, and what folders hold besides.
+
+    Files are taken as given, folders are searched; what lies in `out` are predictions.
 
     Raises:
       UserError: a path does not exist, or a folder holds no image.
     """
-    found: list[Path] = []
+    images: list[Path] = []
+    tally = Tally()
     for path in paths:
-        inside = [path] if not path.is_dir() else sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-        inside = [p for p in inside if not p.resolve().is_relative_to(out.resolve())]
-        if not inside or not path.exists():
-            raise UserError(f"{path}: no image here, expected a file or folder of {', '.join(sorted(SUFFIXES))}")
-        found += inside
-    return found
+        found = [path]
+        if path.is_dir():
+            files = find_files(path, out)
+            names = files.with_suffix(IMAGE_SUFFIXES)
+            found = [path / name for name in names]
+            for entry in files.account(names):
+                tally.add(entry.why, str(path / entry.example), entry.files)
+        if not path.exists() or not (found or path.resolve() == out.resolve()):
+            raise UserError(f"{path}: no image here, expected a file or folder of {', '.join(sorted(IMAGE_SUFFIXES))}")
+        images += found
+    return images, list(tally.counted())
 
 
 def predict_files(
@@ -97,7 +104,7 @@ def predict_files(
     answers = in_order(job.predict, images, job.concurrency)
     with (out / AREAS_FILE).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(_COLUMNS)
+        writer.writerow(AREAS_COLUMNS)
         for image, stem, answer in zip(images, _output_stems(images), answers, strict=True):
             try:
                 prediction = answer.result()

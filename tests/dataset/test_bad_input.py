@@ -170,12 +170,20 @@ def own_splits(leak: bool, stray: bool = False) -> Callable[[Path], None]:
     return damage
 
 
+def no_test_split(source: Path) -> None:
+    for folder in ("images", "masks"):
+        for number, path in enumerate(sorted((source / folder).iterdir())):
+            target = source / folder / ("val" if number % 5 == 0 else "train")
+            target.mkdir(exist_ok=True)
+            path.rename(target / path.name)
+
+
 BAD: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     "no source": (shutil.rmtree, ["no such folder"]),
     "empty source": (lambda s: [shutil.rmtree(p) for p in s.iterdir()], ["no images found", "images/"]),
-    "no masks folder": (lambda s: shutil.rmtree(s / "masks"), ["image without a mask"]),
+    "no masks folder": (lambda s: shutil.rmtree(s / "masks"), ["nothing that tells their classes", "beside masks/"]),
     "no images folder": (lambda s: shutil.rmtree(s / "images"), ["mask without an image"]),
-    "images folder misnamed": (lambda s: (s / "images").rename(s / "pictures"), ["mask without an image"]),
+    "images folder misnamed": (lambda s: (s / "images").rename(s / "pictures"), ["none with the same path and stem"]),
     "image without mask": (lambda s: mask(s).unlink(), ["steel-00001.png: image without a mask"]),
     "mask without image": (lambda s: image(s).unlink(), ["steel-00001.png: mask without an image"]),
     "stems differ in case": (lambda s: mask(s).rename(s / "masks/Steel-00001.png"), ["without a mask", "without an"]),
@@ -220,6 +228,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     "two images": (only(2), ["no image falls into"]),
     "no defects to measure": (no_defects_but_in_one, ["shows"]),
     "leaking splits": (own_splits(leak=True), ["leak: 1 of 7 held-out", "--splits keep", "--splits regroup"]),
+    "no test split": (no_test_split, ["no image falls into test", "or use --splits regroup"]),
     "image in no split": (own_splits(leak=False, stray=True), ["in no split", "--splits regroup"]),
 }
 
@@ -265,6 +274,22 @@ def test_bad_metadata_is_named(
     errors = capfd.readouterr().err
     assert words in errors and "facts.csv" in errors
     assert snapshot(out) == before
+
+
+def test_a_line_that_could_mean_two_images_is_refused(
+    good: Path, out: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for role in ("images", "masks"):
+        for number, path in enumerate(sorted((good / role).iterdir())):
+            target = tmp_path / "source" / role / f"lot{number % 2}" / f"{number // 2:02}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    lines = ["stem,line", *(f"{number:02},a" for number in range(15))]
+    (tmp_path / "facts.csv").write_text("\n".join(lines) + "\n")
+    assert ingest(tmp_path / "source", out, "--metadata", str(tmp_path / "facts.csv")) == 1
+    errors = capfd.readouterr().err.splitlines()
+    assert len(errors) == 15
+    assert errors[0].endswith("the line for 00 could mean 2 images; expected one image: write their paths instead")
 
 
 def test_there_are_at_least_forty_kinds() -> None:

@@ -22,6 +22,7 @@ from flexunet.dataset.ingest import Ingested, ingest
 from flexunet.dataset.manifest import read_manifest
 from flexunet.dataset.synthetic import generate_surface, write_surfaces
 
+CASES = Path(__file__).resolve().parents[2].parent / "shared/cases"
 NEU_SEG_DEV = Path(__file__).resolve().parents[2].parent / "shared/data/neu_seg_dev"
 COLORS = [(0, 0, 0), (0, 0, 255), (0, 255, 0), (255, 0, 0)]
 NAMES = ["background", "inclusion", "patches", "scratches"]
@@ -502,6 +503,9 @@ def test_keep_keeps_leaking_splits_and_says_so(leaky: Path, tmp_path: Path):
 
 def test_regroup_removes_the_leak(leaky: Path, tmp_path: Path):
     done = ingest(leaky, tmp_path / "out", CONFIG, splits="regroup")
+    assert done.manifest["notes"] == [
+        "the source's own splits (train 20, eval 4, test 4 images) are not used: --splits regroup assigns them anew"
+    ]
     assert all(len(splits) == 1 for splits in splits_of_groups(done.version).values())
     assert (done.manifest["leaking_groups"], done.manifest["splits_policy"]) == (0, "regroup")
     assert (done.manifest["images"], done.manifest["groups"]) == (28, 25)
@@ -553,6 +557,33 @@ def test_a_group_across_eval_and_test_leaks_too(tmp_path: Path):
         ingest(source, tmp_path / "out", CONFIG)
     kept = ingest(source, tmp_path / "out", CONFIG, splits="keep")
     assert kept.manifest["leaking_groups"] == 3
+
+
+# What fails in practice: shared/cases, where they are.
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="the cases are not part of the repository")
+class TestCases:
+    def test_capital_split_folders_are_splits(self, tmp_path: Path):
+        case = CASES / "12-capital-split-folders"
+        done = ingest(case / "src", tmp_path / "out", load_config(case / "c.toml"), check_only=True)
+        assert {split: facts["images"] for split, facts in done.manifest["splits"].items()} == {
+            "train": 30,
+            "eval": 5,
+            "test": 5,
+        }
+        assert done.manifest["splits_policy"] == "keep"
+
+    def test_checkpoints_of_notebooks_do_not_train(self, tmp_path: Path):
+        case = CASES / "14-ipynb-checkpoints"
+        done = ingest(case / "src", tmp_path / "out", load_config(case / "c.toml"), check_only=True)
+        assert done.manifest["images"] == 40
+        assert {entry["why"]: entry["files"] for entry in done.manifest["files"]["left_out"]} == {
+            "in hidden folders": 2,
+            "hidden": 4,
+            "with the suffix .ini": 2,
+            "with the suffix .db": 2,
+        }
 
 
 # Real data, where it is.

@@ -1,10 +1,12 @@
 """Images and masks are paired by path and stem, never by the order of two listings; what has no partner is named."""
 
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
-from flexunet.dataset.pairs import Layout, find_pairs
+from flexunet.dataset.layouts.detect import find_layout
+from flexunet.dataset.layouts.interface import Layout
 
 
 def source_of(directory: Path, *names: str) -> Path:
@@ -87,7 +89,7 @@ def relative(layout: Layout, source: Path) -> list[tuple[str, str, str, str | No
     ],
 )  # fmt: skip
 def test_layouts(tmp_path: Path, names: list[str], pairs: list[tuple[str, str, str, str | None]]):
-    layout = find_pairs(source_of(tmp_path, *names))
+    layout = find_layout(source_of(tmp_path, *names))
     assert relative(layout, tmp_path) == pairs
     assert layout.problems == []
     assert layout.has_splits == any(split for *_, split in pairs)
@@ -95,7 +97,7 @@ def test_layouts(tmp_path: Path, names: list[str], pairs: list[tuple[str, str, s
 
 def test_pairs_do_not_shift_where_one_mask_is_missing(tmp_path: Path):
     names = [f"images/{i:02}.jpg" for i in range(10)] + [f"masks/{i:02}.png" for i in range(1, 11)]
-    layout = find_pairs(source_of(tmp_path, *names))
+    layout = find_layout(source_of(tmp_path, *names))
     assert [(p.image.stem, p.mask.stem) for p in layout.pairs] == [(f"{i:02}", f"{i:02}") for i in range(1, 10)]
     assert [p.where.name for p in layout.problems] == ["00.jpg", "10.png"]
 
@@ -112,30 +114,31 @@ def test_pairs_do_not_shift_where_one_mask_is_missing(tmp_path: Path):
 @pytest.mark.parametrize("shape", ["{split}/{role}/a.png", "{role}/{split}/a.png", "lot/{split}/x/{role}/y/a.png"])
 def test_split_names(tmp_path: Path, folder: str, split: str | None, shape: str):
     names = [shape.format(split=folder, role=role) for role in ("images", "masks")]
-    layout = find_pairs(source_of(tmp_path, *names))
+    layout = find_layout(source_of(tmp_path, *names))
     assert [pair.split for pair in layout.pairs] == [split]
 
 
 def test_a_file_name_or_the_source_itself_is_no_split(tmp_path: Path):
     source = source_of(tmp_path / "train", "images/test.png", "masks/test.png")
-    assert [pair.split for pair in find_pairs(source).pairs] == [None]
+    assert [pair.split for pair in find_layout(source).pairs] == [None]
 
 
 def test_an_image_is_not_paired_across_splits(tmp_path: Path):
-    layout = find_pairs(source_of(tmp_path, "train/images/a.png", "test/masks/a.png"))
+    layout = find_layout(source_of(tmp_path, "train/images/a.png", "test/masks/a.png"))
     assert layout.pairs == []
-    assert len(layout.problems) == 2
+    [problem] = layout.problems
+    assert "none with the same path and stem" in problem.what
 
 
 def test_orphans_on_both_sides(tmp_path: Path):
     names = ["images/a.png", "images/only.jpg", "images/too.png", "masks/a.png", "masks/stray.png"]
-    layout = find_pairs(source_of(tmp_path, *names))
+    layout = find_layout(source_of(tmp_path, *names))
     assert [pair.id for pair in layout.pairs] == ["a"]
     assert [str(problem) for problem in layout.problems] == [
         f"{tmp_path}/images/only.jpg: image without a mask; expected a mask with the same path and stem: "
-        "add it or remove this image",
+        "add it, remove this image, or use --no-mask-is-background if such images show no defect",
         f"{tmp_path}/images/too.png: image without a mask; expected a mask with the same path and stem: "
-        "add it or remove this image",
+        "add it, remove this image, or use --no-mask-is-background if such images show no defect",
         f"{tmp_path}/masks/stray.png: mask without an image; expected an image with the same path and stem: "
         "add it or remove this mask",
     ]
@@ -149,7 +152,7 @@ def test_orphans_on_both_sides(tmp_path: Path):
     ],
 )
 def test_duplicate_stems(tmp_path: Path, names: list[str], file: str, what: str):
-    (problem,) = find_pairs(source_of(tmp_path, *names)).problems
+    (problem,) = find_layout(source_of(tmp_path, *names)).problems
     assert problem.where == tmp_path / file
     assert problem.what == what
     assert problem.expected
@@ -158,12 +161,12 @@ def test_duplicate_stems(tmp_path: Path, names: list[str], file: str, what: str)
 
 @pytest.mark.parametrize("names", [["annotations/a.png", "masks/a.png"], ["masks/a.png", "annotations/a.tif"]])
 def test_masks_and_annotations_together_are_duplicates(tmp_path: Path, names: list[str]):
-    (problem,) = find_pairs(source_of(tmp_path, "images/a.png", *names)).problems
+    (problem,) = find_layout(source_of(tmp_path, "images/a.png", *names)).problems
     assert problem.what.startswith("2 masks for a")
 
 
 def test_missing_folder(tmp_path: Path):
-    layout = find_pairs(tmp_path / "nowhere")
+    layout = find_layout(tmp_path / "nowhere")
     assert layout.pairs == []
     assert [(p.where, p.what) for p in layout.problems] == [(tmp_path / "nowhere", "no such folder")]
 
@@ -172,7 +175,7 @@ def test_missing_folder(tmp_path: Path):
 def test_empty_folders(tmp_path: Path, folders: list[str]):
     for folder in folders:
         (tmp_path / folder).mkdir(parents=True)
-    layout = find_pairs(tmp_path)
+    layout = find_layout(tmp_path)
     assert layout.pairs == []
     assert [(p.where, p.what) for p in layout.problems] == [(tmp_path, "no images found")]
     assert "SOURCE/images/a.png and SOURCE/masks/a.png" in layout.problems[0].expected
@@ -181,6 +184,46 @@ def test_empty_folders(tmp_path: Path, folders: list[str]):
 def test_folders_may_be_links(tmp_path: Path):
     source_of(tmp_path, "disk/photos/a.png", "source/masks/a.png")
     (tmp_path / "source/images").symlink_to(tmp_path / "disk/photos")
-    layout = find_pairs(tmp_path / "source")
+    layout = find_layout(tmp_path / "source")
     assert [pair.id for pair in layout.pairs] == ["a"]
     assert layout.problems == []
+
+
+def test_names_are_compared_in_their_composed_form(tmp_path: Path):
+    names = [f"images/{normalize('NFD', 'Käfig')}.png", f"masks/{normalize('NFC', 'Käfig')}.png"]
+    assert [pair.id for pair in find_layout(source_of(tmp_path, *names)).pairs] == [normalize("NFC", "Käfig")]
+
+
+def test_folders_and_splits_are_known_in_any_case(tmp_path: Path):
+    names = [f"{split}/{role}/{split}.png" for split in ("Train", "VALID", "Test") for role in ("Images", "Masks")]
+    layout = find_layout(source_of(tmp_path, *names))
+    assert {pair.id: pair.split for pair in layout.pairs} == {
+        "Test/Test": "test",
+        "Train/Train": "train",
+        "VALID/VALID": "eval",
+    }
+
+
+def test_every_file_is_read_or_counted(tmp_path: Path):
+    names = ["images/a.png", "masks/a.png", "images/orphan.png", "images/Thumbs.db", "README.md", "preview.png"]
+    layout = find_layout(source_of(tmp_path, *names, "images/.ipynb_checkpoints/a-checkpoint.png", "masks/._a.png"))
+    assert layout.files_read == 3
+    assert {entry.why: (entry.files, entry.example) for entry in layout.left_out} == {
+        "in hidden folders": (1, "images/.ipynb_checkpoints/a-checkpoint.png"),
+        "hidden": (1, "masks/._a.png"),
+        "with the suffix .md": (1, "README.md"),
+        "with the suffix .db": (1, "images/Thumbs.db"),
+        "images that do not belong to this layout": (1, "preview.png"),
+    }
+
+
+def test_several_folders_without_a_split_are_told(tmp_path: Path):
+    names = [f"{lot}/{role}/{lot}.png" for lot in ("fold1", "fold2") for role in ("images", "masks")]
+    (note,) = find_layout(source_of(tmp_path, *names)).notes
+    assert note.startswith("2 folders (fold1, fold2), none of which names a split")
+    assert find_layout(source_of(tmp_path / "fold1")).notes == ()
+
+
+def test_a_file_is_no_folder_of_images(tmp_path: Path):
+    source_of(tmp_path, "a.png")
+    assert [p.what for p in find_layout(tmp_path / "a.png").problems] == ["not a folder"]

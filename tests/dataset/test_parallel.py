@@ -47,7 +47,7 @@ def test_processes_give_results_in_order_and_errors_as_they_are(monkeypatch: pyt
 
 SCRIPT = """
 import os, time
-from dataset import parallel
+from flexunet.dataset import parallel
 
 def worker(item):
     time.sleep(0.05)

@@ -20,7 +20,7 @@ from flexunet.dataset import records
 from flexunet.dataset.assignment import Row
 from flexunet.dataset.commit import settle
 from flexunet.dataset.examine import BadPair, examine
-from flexunet.dataset.pairs import find_pairs
+from flexunet.dataset.layouts.detect import find_layout
 from flexunet.dataset.records import plan_shards, write_shard, write_version
 from flexunet.dataset.synthetic import write_surfaces
 
@@ -42,7 +42,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     source = tmp_path_factory.mktemp("source")
     write_surfaces(source, COUNT, SIZE, COLORS, seed=5)
     splits = ["train"] * 14 + ["eval"] * 3 + ["test"] * 3
-    facts = [examine(pair, CONFIG) for pair in find_pairs(source).pairs]
+    facts = [examine(pair, CONFIG) for pair in find_layout(source).pairs]
     return [Row(f, f.pair.id, split) for f, split in zip(facts, splits, strict=True)]
 
 
@@ -143,7 +143,7 @@ def test_a_file_that_changed_since_it_was_checked_is_named_and_leaves_nothing(ro
     write_surfaces(tmp_path / "source", COUNT, SIZE, COLORS, seed=5)
     own = [
         Row(examine(p, CONFIG), p.id, row.split)
-        for p, row in zip(find_pairs(tmp_path / "source").pairs, rows, strict=True)
+        for p, row in zip(find_layout(tmp_path / "source").pairs, rows, strict=True)
     ]
     broken = own[7].facts.pair.image
     broken.write_bytes(broken.read_bytes()[:300])

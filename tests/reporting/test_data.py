@@ -20,7 +20,7 @@ from flexunet.core.features import SPLITS
 from flexunet.dataset.assignment import Row
 from flexunet.dataset.examine import examine
 from flexunet.dataset.ingest import ingest
-from flexunet.dataset.pairs import find_pairs
+from flexunet.dataset.layouts.detect import find_layout
 from flexunet.reporting.data import render_picture
 
 MakeConfig = Callable[..., Config]
@@ -45,7 +45,7 @@ class Picture(Page):
 
 def rows_of(source: Path, config: Config, group_of: Callable[[int], str] | None = None) -> list[Row]:
     """Every pair below `source`, each its own group unless told otherwise, dealt to the splits in turn."""
-    facts = [examine(pair, config) for pair in find_pairs(source).pairs]
+    facts = [examine(pair, config) for pair in find_layout(source).pairs]
     groups = [group_of(i) if group_of else f.pair.id for i, f in enumerate(facts)]
     return [
         Row(f, group, SPLIT_CYCLE[i % len(SPLIT_CYCLE)]) for i, (f, group) in enumerate(zip(facts, groups, strict=True))
@@ -70,6 +70,8 @@ def entry_of(rows: Sequence[Row], config: Config, **changes: Any) -> dict[str, A
         "version": 2,
         "fingerprint": "f" * 64,
         "layout": "images in images; masks in masks",
+        "files": {"read": 2 * len(rows), "left_out": []},
+        "notes": [],
         "splits_policy": "regroup",
         "median_size": [32, 32],
         "images": len(rows),

@@ -1,5 +1,6 @@
 """The export on the library of an older TensorFlow: what a server of that version would do with it."""
 
+import io
 import os
 import shutil
 import subprocess
@@ -8,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from flexunet.serving.c_api import SavedModel, load_arrays, save_arrays
+from flexunet.serving.rounding import ROUNDING
 from flexunet.serving.wire import read_warmup
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +29,10 @@ with SavedModel(directory, library) as model:
         signature = inputs.name.partition(".")[0]
         save_arrays(folder / f"{signature}.outputs.npz", model.run(signature, load_arrays(inputs)))
 """
+
+
+def decoded(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)))
 
 
 @pytest.mark.downloads
@@ -46,8 +53,14 @@ def test_every_served_signature_gives_the_same_on_an_older_library(color_export:
             expected, found = model.run(signature, inputs), load_arrays(tmp_path / f"{signature}.outputs.npz")
             assert sorted(found) == sorted(expected)
             for name, array in expected.items():
-                if array.dtype.hasobject:
+                if name.startswith("mask_png"):
+                    # Another library may round otherwise, and compress otherwise.
+                    same = [decoded(one) == decoded(other) for one, other in zip(found[name], array, strict=True)]
+                    assert np.mean(same) > 0.99
+                elif array.dtype.hasobject:
                     assert list(found[name]) == list(array)
+                elif array.dtype.kind == "u":
+                    assert np.mean(found[name] == array) > 0.99
                 else:
-                    np.testing.assert_allclose(found[name], array, rtol=1e-5)
+                    np.testing.assert_allclose(found[name], array, rtol=1e-3, atol=ROUNDING)
     assert len(requests) == 5

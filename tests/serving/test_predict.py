@@ -101,6 +101,26 @@ def test_every_file_without_an_answer_is_named_with_its_reason(
     assert len(rows(out)) == 2 * 4
 
 
+def test_folders_are_searched_as_ingest_does(color_export: Path, photos: Path, tmp_path: Path, capfd: Any) -> None:
+    picture = Image.open(photos / "good.png")
+    for name in ("UPPER.PNG", "sub/deep.png", ".ipynb_checkpoints/good-checkpoint.png", "._good.png", "notes.txt"):
+        (photos / name).parent.mkdir(exist_ok=True)
+        picture.save(photos / name, "PNG")
+    (tmp_path / "elsewhere").mkdir()
+    picture.save(tmp_path / "elsewhere" / "linked.png")
+    (photos / "link").symlink_to(tmp_path / "elsewhere")
+    (photos / "circle").symlink_to(photos)
+    for out in (photos / "earlier", photos / "out"):
+        assert exit_code("predict", color_export, photos, "--out", out) == 0
+        printed = " ".join(capfd.readouterr().out.split())
+        assert "5 of 5 images" in printed
+        assert "1 in hidden folders" in printed and "1 with the suffix .txt" in printed and "1 hidden" in printed
+    assert "11 written by `flexunet predict`" in printed
+    assert sorted({Path(row["image"]).name for row in rows(photos / "out")}) == [
+        *("UPPER.PNG", "deep.png", "good.png", "large.png", "linked.png"),
+    ]
+
+
 def test_a_url_needs_the_config_and_it_must_be_the_models(
     server: Server, photos: Path, tmp_path: Path, config: Path, capfd: Any
 ) -> None:

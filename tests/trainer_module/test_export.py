@@ -22,6 +22,7 @@ from flexunet.core.config.section import part_of
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.whole import Config
 from flexunet.serving.c_api import load_arrays, save_arrays
+from flexunet.serving.rounding import ROUNDING, at_the_boundary, moved_pixels
 from flexunet.serving.wire import read_warmup
 from trainer_module.export import export_model
 from trainer_module.model import build_model
@@ -107,21 +108,32 @@ def test_serving_and_evaluation_see_the_same_masks(exported: tuple[Path, Config]
     directory, config = exported
     served = in_python(directory, "serving_default", image_bytes=[png(p) for p in pictures()])
     measured = in_python(directory, "evaluate", examples=records(config))
-    for mask, png_bytes, counts in zip(masks(config), served["mask_png"], measured["counts"], strict=True):
+    rows = (measured[name] for name in ("counts", "truth_png", "predicted_png"))
+    found = zip(pictures(), masks(config), served["mask_png"], *rows, strict=True)
+    for picture, mask, png_bytes, counts, truth_png, predicted_png in found:
         colors = [tuple(c.color) for c in config.classes]
         truth = np.array([[colors.index(tuple(pixel)) for pixel in row] for row in mask.tolist()])
         predicted = np.asarray(Image.open(io.BytesIO(png_bytes)))
         expected = np.zeros((4, 4))
         np.add.at(expected, (truth, predicted), 1)
-        np.testing.assert_array_equal(counts, expected)
-        [row] = np.flatnonzero([(counts == other).all() for other in measured["counts"]])
-        np.testing.assert_array_equal(ids_of(measured["truth_png"][row]), truth)
-        np.testing.assert_array_equal(ids_of(measured["predicted_png"][row]), predicted)
+        assert moved_pixels(counts, expected) <= undecided(directory, picture).sum()
+        np.testing.assert_array_equal(ids_of(truth_png), truth)
+        assert_same_classes(ids_of(predicted_png), predicted, undecided(directory, picture))
     assert list(measured["image_id"]) == [b"id-0", b"id-1", b"id-2"]
 
 
 def ids_of(encoded: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(encoded)))
+
+
+def undecided(directory: Path, picture: np.ndarray) -> np.ndarray:
+    """Where rounding may choose another class, bool `[h, w]`."""
+    return at_the_boundary(in_python(directory, "probabilities", pixels=picture[None])["probabilities"][0])
+
+
+def assert_same_classes(found: np.ndarray, expected: np.ndarray, free: np.ndarray) -> None:
+    np.testing.assert_array_equal(np.where(free, expected, found), expected)
+    assert free.mean() < 0.05
 
 
 def test_counts_at_the_models_size_are_of_its_pixels(exported: tuple[Path, Config]) -> None:
@@ -158,7 +170,8 @@ def test_more_images_than_a_chunk_give_what_each_gives_alone(exported: tuple[Pat
     rows = records(config)
     many = in_python(directory, "evaluate", examples=rows * 13)
     alone = in_python(directory, "evaluate", examples=rows[1:2])
-    np.testing.assert_array_equal(many["counts"][1::3], np.repeat(alone["counts"], 13, axis=0))
+    free = undecided(directory, pictures()[1]).sum()
+    assert all(moved_pixels(counts, alone["counts"][0]) <= free for counts in many["counts"][1::3])
 
 
 SIGNATURES = ["serving_default", "serving_rest", "serving_examples", "pixels", "probabilities", "evaluate"]
@@ -174,11 +187,20 @@ def test_the_session_loader_of_tf_serving_gives_what_python_gives(
     rows: Any = dict(zip(SIGNATURES, [images, images, examples, pixels, pixels, examples], strict=True))[signature]
     python, session = in_python(directory, signature, **rows), in_session(tmp_path, directory, signature, **rows)
     assert sorted(session) == sorted(python)
+    free = [undecided(directory, picture) for picture in pictures()]
     for name, expected in python.items():
-        if expected.dtype == object:
+        if name in ("mask_png", "mask_png_bytes", "predicted_png"):
+            for found, mask, where in zip(session[name], expected, free, strict=True):
+                assert_same_classes(ids_of(found), ids_of(mask), where)
+        elif expected.dtype == object:
             assert list(session[name]) == list(expected)
+        elif "counts" in name or name == "calibration":
+            # A pixel that rounding moves leaves one number and joins another.
+            assert np.abs(session[name] - expected).sum() <= 4 * np.sum([where.sum() for where in free])
+        elif name == "class_ids":
+            assert_same_classes(session[name], expected, np.stack([free[1]] * 3))
         else:
-            np.testing.assert_allclose(session[name], expected, rtol=1e-5)
+            np.testing.assert_allclose(session[name], expected, rtol=1e-3, atol=ROUNDING)
 
 
 def test_the_graph_neither_calls_python_nor_touches_files(exported: tuple[Path, Config]) -> None:
@@ -241,8 +263,8 @@ def test_pixels_and_probabilities_agree_with_encoded_images(exported: tuple[Path
         class_ids = in_python(directory, "pixels", pixels=picture[None])["class_ids"]
         probabilities = in_python(directory, "probabilities", pixels=picture[None])["probabilities"]
         assert class_ids.dtype == np.uint8 and probabilities.dtype == np.float32
-        np.testing.assert_array_equal(class_ids[0], expected)
-        np.testing.assert_array_equal(probabilities[0].argmax(-1), expected)
+        assert_same_classes(class_ids[0], expected, at_the_boundary(probabilities[0]))
+        assert_same_classes(probabilities[0].argmax(-1), expected, at_the_boundary(probabilities[0]))
         assert served["confidence"][0] == pytest.approx(probabilities[0].max(-1).mean(), rel=1e-4)
 
 
@@ -256,7 +278,8 @@ def test_records_are_served_like_their_images_with_or_without_a_mask(exported: t
                 del example.features.feature["mask/encoded"]
             bare.append(example if isinstance(example, bytes) else example.SerializeToString())
         served = in_python(directory, "serving_examples", examples=bare)
-        assert list(served["mask_png"]) == list(expected["mask_png"])
+        for picture, found, mask in zip(pictures(), served["mask_png"], expected["mask_png"], strict=True):
+            assert_same_classes(ids_of(found), ids_of(mask), undecided(directory, picture))
 
 
 def test_records_that_are_broken_are_rows_that_say_so(exported: tuple[Path, Config]) -> None:

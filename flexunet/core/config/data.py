@@ -38,6 +38,11 @@ class RecordsConfig(Section):
         description="What the values of grey masks, and the indices of palette masks, are: ids of classes, or colours; "
         "auto: what fits, and a mask that both fit is refused.",
     )
+    overlaps: Literal["last", "smallest", "classes"] = Field(
+        default="last",
+        description="Which of two annotated instances is on top: the last in the file, the smallest, or the one whose "
+        "class comes later in `[[classes]]`.",
+    )
 
 
 class ImageConfig(Section):

@@ -1,0 +1,106 @@
+"""Masks that are not drawn yet: what tells the class of each pixel where that is no mask file."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flexunet.core.config.data import SegmentationClass
+from flexunet.core.config.whole import Config
+from flexunet.core.features import BACKGROUND_ID
+
+
+class BadAnnotation(Exception):
+    """An annotation that cannot be drawn."""
+
+    def __init__(self, what: str, expected: str, repair: str) -> None:
+        self.words = (what, expected, repair)
+        super().__init__(f"{what}; expected {expected}: {repair}")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A mask.
+
+    Attributes:
+      class_ids: uint8 `[h, w]`.
+      overlaps: pixels on which instances of two classes lie; `records.overlaps` decided them.
+    """
+
+    class_ids: NDArray[np.uint8]
+    overlaps: int = 0
+
+
+class Annotation(ABC):
+    """What a format says of one image. Immutable, small and picklable: workers draw it."""
+
+    @abstractmethod
+    def read(self) -> bytes:
+        """What the mask is made of: equal bytes give an equal mask.
+
+        Raises:
+          OSError: a file cannot be read.
+          BadAnnotation: a file is larger than such files can be.
+        """
+
+    @abstractmethod
+    def draw(self, content: bytes, size: tuple[int, int], config: Config) -> Drawn:
+        """The mask.
+
+        Args:
+          content: what `read` returned.
+          size: width and height of the image.
+          config: names of the classes, and which instance is on top.
+
+        Raises:
+          BadAnnotation: says what is wrong.
+        """
+
+
+@dataclass(frozen=True)
+class Background(Annotation):
+    """An image without a defect."""
+
+    def read(self) -> bytes:
+        return b""
+
+    def draw(self, content: bytes, size: tuple[int, int], config: Config) -> Drawn:
+        width, height = size
+        return Drawn(np.full((height, width), BACKGROUND_ID, np.uint8))
+
+
+def class_id_of(name: str, classes: Sequence[SegmentationClass]) -> int:
+    """The id of a class that an annotation names.
+
+    Raises:
+      BadAnnotation: there is no such class.
+    """
+    names = [c.name for c in classes]
+    if name in names:
+        return names.index(name)
+    raise BadAnnotation(
+        f"names the class {name!r}", f"one of {', '.join(names)}", "correct it, or add the class to [[classes]]"
+    )
+
+
+def paint(regions: Sequence[tuple[int, NDArray[np.bool_]]], size: tuple[int, int], order: str) -> Drawn:
+    """Draws regions over each other.
+
+    Args:
+      regions: class id and bool `[h, w]` of each, in the order of the file.
+      size: width and height.
+      order: `records.overlaps`.
+    """
+    if order == "smallest":
+        regions = sorted(regions, key=lambda region: -int(region[1].sum()))
+    elif order == "classes":
+        regions = sorted(regions, key=lambda region: region[0])
+    width, height = size
+    class_ids = np.full((height, width), BACKGROUND_ID, np.uint8)
+    overlapping = np.zeros((height, width), np.bool_)
+    for class_id, region in regions:
+        overlapping |= region & (class_ids != BACKGROUND_ID) & (class_ids != class_id)
+        class_ids[region] = class_id
+    return Drawn(class_ids, int(overlapping.sum()))

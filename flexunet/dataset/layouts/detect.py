@@ -1,0 +1,123 @@
+"""Which layout a source has: each reader looks for its signs, and exactly one must find them."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from flexunet.core.errors import UserError
+from flexunet.core.finder import find_files
+from flexunet.core.problems import Problem
+from flexunet.core.readable import IMAGE_SUFFIXES
+from flexunet.dataset.layouts import beside, class_masks, coco, folders, labelme, mvtec, npz, severstal, voc, yolo
+from flexunet.dataset.layouts.interface import Layout, Reader, Reading, Source
+from flexunet.dataset.layouts.names import SPLIT_NAMES, images_by_id, masks_by_id
+from flexunet.dataset.pairs import Pair
+
+READERS: Final = {
+    module.READER.name: module.READER
+    for module in (folders, beside, voc, coco, labelme, yolo, severstal, mvtec, class_masks, npz)
+}
+_SHOWN: Final = 5
+
+
+def find_layout(
+    source: Path, output: Path | None = None, layout: str | None = None, no_mask_is_background: bool = False
+) -> Layout:
+    """What lies in a source.
+
+    Args:
+      source: the folder.
+      output: where the records will lie; it may be below `source` and is left out.
+      layout: a name in `READERS`; None to find out.
+      no_mask_is_background: whether images that nothing tells a class of are free of defects.
+
+    Raises:
+      UserError: a folder cannot be listed, or several layouts fit.
+    """
+    if not source.is_dir():
+        what = "not a folder" if source.exists() else "no such folder"
+        return Layout("", "nothing", [], [Problem(source, what, "a folder of images and masks", "check SOURCE")])
+    seen = Source(find_files(source, output), no_mask_is_background)
+    reader = choose(seen, layout)
+    return _laid_out(seen, reader, reader.read(seen) if reader else Reading(problems=[_unknown(seen, layout)]))
+
+
+def choose(source: Source, layout: str | None = None) -> Reader | None:
+    """The reader that fits; None if none does.
+
+    Raises:
+      UserError: several fit.
+    """
+    names = [layout] if layout else list(READERS)
+    signs = {name: words for name in names if (words := READERS[name].signs(source))}
+    weaker = {other for name in signs for other in READERS[name].stronger_than}
+    fitting = [name for name in signs if name not in weaker]
+    if len(fitting) > 1:
+        seen = " and ".join(f"{name} ({signs[name]})" for name in fitting)
+        choices = " or ".join(f"--layout {name}" for name in fitting)
+        raise UserError(f"{source.root}: fits several layouts: {seen}; expected one: choose with {choices}")
+    if fitting:
+        return READERS[fitting[0]]
+    # Named as the plain layout, its mistakes tell more than "unknown" does.
+    has_roles = bool(masks_by_id(source)) or any("image" in name.casefold() for name in images_by_id(source))
+    return READERS["folders"] if layout in (None, "folders") and has_roles else None
+
+
+def _laid_out(source: Source, reader: Reader | None, reading: Reading) -> Layout:
+    pairs = sorted(reading.pairs, key=lambda pair: pair.id)
+    name = reader.name if reader else ""
+    return Layout(
+        name,
+        f"layout {name}: {_describe(source.root, pairs)}" if pairs else "nothing",
+        pairs,
+        reading.problems,
+        len(reading.read),
+        source.files.account(reading.read, reading.reasons),
+        (*reading.notes, *_notes_on_splits(pairs)),
+    )
+
+
+def _unknown(source: Source, layout: str | None) -> Problem:
+    images = source.files.with_suffix(IMAGE_SUFFIXES)
+    if layout:
+        what = f"nothing of the layout {layout} here"
+        return Problem(source.root, what, READERS[layout].summary, "check SOURCE, or leave --layout out")
+    if not images:
+        expected = "images/ beside masks/ or annotations/, as in SOURCE/images/a.png and SOURCE/masks/a.png"
+        return Problem(source.root, "no images found", expected, "move or rename the folders")
+    suffixes = Counter(name.rpartition(".")[2] for name in source.files.names if name not in images)
+    beside_them = "".join(f", {count} .{suffix}" for suffix, count in suffixes.most_common(_SHOWN))
+    what = f"{len(images)} images such as {images[0]}{beside_them}, and nothing that tells their classes"
+    expected = "; ".join(f"{reader.name}: {reader.summary}" for reader in READERS.values())
+    return Problem(
+        source.root, what, f"one of these layouts ({expected})", "rename the folders, or say which by --layout"
+    )
+
+
+def _describe(root: Path, pairs: Sequence[Pair]) -> str:
+    images = sorted({_folder(root, pair.image) for pair in pairs})
+    masks = sorted({_folder(root, pair.mask) for pair in pairs if pair.mask != pair.image})
+    return f"images in {_some(images)}; masks in {_some(masks)}" if masks else f"images in {_some(images)}"
+
+
+def _folder(root: Path, path: Path) -> str:
+    return path.parent.relative_to(root).as_posix()
+
+
+def _some(folders_: Sequence[str]) -> str:
+    return (
+        ", ".join(folders_)
+        if len(folders_) <= _SHOWN
+        else f"{', '.join(folders_[:_SHOWN])} and {len(folders_) - _SHOWN} more"
+    )
+
+
+def _notes_on_splits(pairs: Sequence[Pair]) -> tuple[str, ...]:
+    """Several folders of images, none of which names a split, may be splits under names that nobody here knows."""
+    tops = sorted({pair.id.partition("/")[0] for pair in pairs if "/" in pair.id})
+    if len(tops) < 2 or any(pair.split for pair in pairs):
+        return ()
+    some = ", ".join(tops[:_SHOWN]) + (", ..." if len(tops) > _SHOWN else "")
+    known = ", ".join(sorted(SPLIT_NAMES))
+    return (f"{len(tops)} folders ({some}), none of which names a split ({known}): images are assigned to splits anew",)

@@ -1,0 +1,63 @@
+"""Images in one folder and masks in another: `images/` and `masks/`, `train/` and `train_masks/`, `img_dir/train/`."""
+
+from collections import Counter
+from collections.abc import Collection
+
+from flexunet.core.problems import Problem
+from flexunet.dataset.layouts.interface import Reader, Reading, Source
+from flexunet.dataset.layouts.names import Affix, find_affixes, images_by_id, masks_by_id, regrouped
+from flexunet.dataset.layouts.pairing import mask_file, pair_up
+
+
+def _signs(source: Source) -> str:
+    masks, images = masks_by_id(source), images_by_id(source)
+    if not masks or not find_affixes(images, masks):
+        return ""
+    return f"masks such as {next(iter(masks.values()))[0]}"
+
+
+def _read(source: Source) -> Reading:
+    images, masks = images_by_id(source), masks_by_id(source)
+    affixes = find_affixes(images, masks)
+    if affixes is None and masks and images:
+        return Reading(problems=[_unlike(source, images, masks)], read=_names(images) | _names(masks))
+    of_image, of_mask = affixes or (Affix(), Affix())
+    reading = pair_up(source, regrouped(images, of_image), regrouped(masks, of_mask), mask_file(source))
+    if of_mask != Affix():
+        reading.notes.append(f"names of masks have {of_mask.words()}, which names of images do not have")
+    if of_image != Affix():
+        reading.notes.append(f"names of images have {of_image.words()}, which names of masks do not have")
+    return reading
+
+
+def _unlike(source: Source, images: dict[str, list[str]], masks: dict[str, list[str]]) -> Problem:
+    what = f"{len(masks)} masks and {len(images)} images, none with the same path and stem"
+    best, explained = _best_suffix(images, masks)
+    if explained:
+        odd = next(mask for mask in masks if Affix(suffix=best).strip(mask) not in images)
+        what += f"; the suffix {best} explains {explained} masks, but not {masks[odd][0]}"
+    expected = "names that are equal, or differ by one prefix or suffix"
+    return Problem(source.root, what, expected, f"rename them; seen: {_first(images)} and {_first(masks)}")
+
+
+def _best_suffix(images: Collection[str], masks: Collection[str]) -> tuple[str, int]:
+    """The commonest text behind an image's id in a mask's."""
+    suffixes = Counter(
+        mask[len(image) :] for mask in masks for image in (_longest_start(mask, images),) if image is not None
+    )
+    return suffixes.most_common(1)[0] if suffixes else ("", 0)
+
+
+def _longest_start(mask: str, images: Collection[str]) -> str | None:
+    return next((mask[:end] for end in range(len(mask) - 1, 0, -1) if mask[:end] in images), None)
+
+
+def _first(by_id: dict[str, list[str]]) -> str:
+    return next(iter(by_id.values()))[0]
+
+
+def _names(by_id: dict[str, list[str]]) -> set[str]:
+    return {name for names in by_id.values() for name in names}
+
+
+READER = Reader("folders", "images/ beside masks/ or annotations/, by equal names", _signs, _read)
