@@ -97,6 +97,13 @@ def hostile() -> dict[str, bytes]:
     }
 
 
+def turned_jpeg(pixels: np.ndarray) -> bytes:
+    """As a camera stores it that was held upright: a quarter turn to the left of what is to be seen."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encode(np.rot90(pixels), "JPEG", exif=exif)
+
+
 def odd() -> dict[str, bytes]:
     """Unusual images that do have an answer."""
     pixels = picture()
@@ -116,6 +123,9 @@ def odd() -> dict[str, bytes]:
         "lossy WebP": encode(pixels, "WEBP"),
         "JPEG": encode(pixels, "JPEG"),
         "BMP": encode(pixels, "BMP"),
+        "BMP with a palette": encode(pixels, "BMP", "P"),
+        "JPEG turned by EXIF": turned_jpeg(pixels),
+        "WebP that is transparent": encode(np.dstack([pixels, pixels[..., 0]]), "WEBP", lossless=True, exact=True),
     }
 
 
