@@ -93,10 +93,10 @@ def test_every_file_without_an_answer_is_named_with_its_reason(
     assert exit_code("predict", color_export, photos, "--out", out) == 1
     lines = capfd.readouterr().err.splitlines()
     assert [line.partition("photos/")[2] for line in lines] == [
-        "PNG of 13000x13000.png: no prediction (13000x13000 pixels; expected at most 50,000,000 pixels (image.max_pixels): "
-        "scale it down or raise the limit)",
-        "animated GIF.png: no prediction (a GIF of several pictures; expected a single picture: save the picture that is "
-        "meant as a file of its own)",
+        "PNG of 13000x13000.png: no prediction (13000x13000 pixels; expected at most 50,000,000 pixels "
+        "(image.max_pixels): scale it down or raise the limit)",
+        "animated GIF.png: no prediction (a GIF of several pictures; expected a single picture: save the picture that "
+        "is meant as a file of its own)",
         "empty.png: no prediction (no bytes; expected a PNG, JPEG, BMP or WebP picture: save it as PNG)",
     ]
     assert (out / "good_mask.png").is_file() and not (out / "empty_mask.png").exists()
