@@ -71,7 +71,7 @@ def _print_ingested(done: Any, class_names: Sequence[str], console: "Console") -
             console.print(f"{len(manifest[key])} {what}:")
         for line in manifest[key]:
             console.print(f"{what}: {line}")
-    for words in manifest["notes"]:
+    for words in manifest["read"]["words"]:
         console.print(words)
     for words in manifest["warnings"]:
         print_warning(words, console)

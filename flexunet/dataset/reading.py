@@ -26,8 +26,8 @@ def reading_summary(facts: Sequence[Facts], config: Config, earlier: Mapping[str
       earlier: what `dataset.json` says of the span before, if there is one.
 
     Returns:
-      `{"read": {"turned": int, "converted": {kind: int}, "levels": [int, int]}, "notes": [words], "warnings":
-      [words]}`; levels are medians over the images of the grey levels below which 1 % and 99 % of the pixels lie.
+      `{"read": {"turned": int, "converted": {kind: int}, "levels": [int, int], "words": [line, ...]}, "warnings":
+      [line, ...]}`; levels are medians over the images of the grey levels below which 1 % and 99 % of the pixels lie.
     """
     converted = Counter(f.image_kind for f in facts if not f.keeps_image)
     levels = [int(np.median([f.levels[end] for f in facts])) for end in (0, 1)]
@@ -37,10 +37,10 @@ def reading_summary(facts: Sequence[Facts], config: Config, earlier: Mapping[str
         "levels": levels,
     }
     warnings = [*_of_images(facts), *_rims(facts, config), *_moved(levels, earlier)]
-    return {"read": read, "notes": list(_notes(read, len(facts))), "warnings": warnings}
+    return {"read": {**read, "words": list(_words(read, len(facts)))}, "warnings": warnings}
 
 
-def _notes(read: Mapping[str, Any], images: int) -> Iterator[str]:
+def _words(read: Mapping[str, Any], images: int) -> Iterator[str]:
     if read["turned"]:
         yield f"{read['turned']} of {images} images were turned upright, as EXIF says; a served model turns them too"
     if read["converted"]:

@@ -60,7 +60,7 @@ def manifest(folder: Path, settings: Any = None, **options: Any) -> dict[str, An
 def test_nothing_is_said_of_plain_images(tmp_path: Path):
     found = manifest(source(tmp_path / "src"))
     assert found["read"]["turned"] == 0 and found["read"]["converted"] == {}
-    assert (found["notes"], found["warnings"]) == ([], [])
+    assert (found["read"]["words"], found["warnings"]) == ([], [])
 
 
 def jpeg_turned(orientation: int) -> Any:
@@ -80,7 +80,9 @@ def jpeg_turned(orientation: int) -> Any:
 def test_turned_images_are_counted(tmp_path: Path):
     found = manifest(source(tmp_path / "src", jpeg_turned(6), "jpg", height=40))
     assert found["read"]["turned"] == 24
-    assert found["notes"] == ["24 of 24 images were turned upright, as EXIF says; a served model turns them too"]
+    assert found["read"]["words"] == [
+        "24 of 24 images were turned upright, as EXIF says; a served model turns them too"
+    ]
     assert found["warnings"] == []
     assert found["median_size"] == [40, SIDE]
 
@@ -102,7 +104,7 @@ def test_where_the_size_does_not_tell_how_a_mask_was_drawn_there_is_a_warning(tm
 def test_lossless_jpegs_are_converted_and_counted(tmp_path: Path):
     found = manifest(source(tmp_path / "src", lossless_jpeg, "jpg"))
     assert found["read"]["converted"] == {"lossless JPEG": 24}
-    assert found["notes"] == [
+    assert found["read"]["words"] == [
         "24 of 24 images were converted to PNG: 24 lossless JPEG; `flexunet predict` does the same"
     ]
 
