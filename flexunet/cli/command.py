@@ -61,7 +61,7 @@ CommandGroup.group_class = CommandGroup
 class SectionedGroup(CommandGroup):
     """The top of the command line: modules in sections, each imported when its command is looked at.
 
-    A module is named as its command is, and holds it under that name.
+    A module holds its command under the command's name, or under that behind a colon, as in `package.module:name`.
 
     Args:
       sections: modules by command, by the heading that they stand under in `--help`.
@@ -91,7 +91,8 @@ class SectionedGroup(CommandGroup):
                 f"flexunet {cmd_name} is not in the wheel: it needs {missing}/, "
                 "expected a checkout of the project or its image: run it there"
             )
-        return getattr(importlib.import_module(module), cmd_name)
+        name, _, attribute = module.partition(":")
+        return getattr(importlib.import_module(name), attribute or cmd_name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

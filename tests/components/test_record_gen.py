@@ -1,15 +1,14 @@
 """RecordGen takes the newest version of the newest span, in bounded memory."""
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from examples import serialized, write_examples
 
-ROOT = Path(__file__).parents[2]
 RECORD_BYTES = 200_000
 RECORDS = 200
 
@@ -35,13 +34,8 @@ print(json.dumps(peak_mebibytes() - before))
 
 def write(directory: Path, marks: list[bytes], padding: int = 0) -> None:
     noise = np.random.default_rng(0)
-    directory.mkdir(parents=True)
-    options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
-    with tf.io.TFRecordWriter(str(directory / "records-00000.tfrecord.gz"), options) as writer:
-        for mark in marks:
-            values = {"image/id": mark, "image/encoded": noise.bytes(padding)}
-            feature = {k: tf.train.Feature(bytes_list=tf.train.BytesList(value=[v])) for k, v in values.items()}
-            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    examples = (serialized({"image/id": mark, "image/encoded": noise.bytes(padding)}) for mark in marks)
+    write_examples(directory / "records-00000.tfrecord.gz", examples)
 
 
 def ids(directory: Path) -> list[bytes]:
@@ -51,7 +45,7 @@ def ids(directory: Path) -> list[bytes]:
 
 
 @pytest.fixture(scope="module")
-def copied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+def copied(tmp_path_factory: pytest.TempPathFactory, run_forked: Callable[..., str]) -> tuple[Path, float]:
     """The artifact's folder, and by how many MB the node's process grew."""
     folder = tmp_path_factory.mktemp("records")
     for span, version, padding, records in ((1, 1, 0, 1), (2, 1, 0, 1), (2, 2, RECORD_BYTES, RECORDS)):
@@ -60,11 +54,9 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
             marks = [f"{span}.{version}.{split}.{i}".encode() for i in range(count)]
             write(folder / "data" / f"span-{span}" / f"version-{version}" / split, marks, padding)
     (folder / "root").mkdir()
-    command = [sys.executable, "-c", SCRIPT, str(folder / "data"), str(folder / "root")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    printed = run_forked(SCRIPT, folder / "data", folder / "root")
     [artifact] = (folder / "root" / "RecordGen" / "examples").iterdir()
-    return artifact, json.loads(done.stdout.splitlines()[-1])
+    return artifact, json.loads(printed.splitlines()[-1])
 
 
 def test_the_newest_version_of_the_newest_span_is_copied_whole(copied: tuple[Path, float]) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from picture_files import encoded, exif, png, png_chunk
+from picture_files import exif, png, png_chunk
+from pictures import encoded
 from PIL import Image
 
 from flexunet.core.config.load import config_from

@@ -15,7 +15,6 @@ import pytest
 from numpy.typing import NDArray
 from picture_files import (
     bmp,
-    encoded,
     exif,
     lossless_jpeg,
     png,
@@ -24,6 +23,7 @@ from picture_files import (
     with_chunk,
     with_frame_marker,
 )
+from pictures import encoded
 from PIL import Image
 
 from flexunet.core import readable

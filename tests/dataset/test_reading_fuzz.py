@@ -12,7 +12,8 @@ import pytest
 import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from picture_files import bmp, encoded, exif, lossless_jpeg, png, png_chunk, with_app1, with_chunk
+from picture_files import bmp, exif, lossless_jpeg, png, png_chunk, with_app1, with_chunk
+from pictures import encoded
 from PIL import Image
 
 from flexunet.core import readable

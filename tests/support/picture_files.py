@@ -3,18 +3,9 @@
 import io
 import struct
 import zlib
-from typing import Any
 
 import numpy as np
 from PIL import Image
-
-
-def encoded(pixels: np.ndarray, kind: str, mode: str | None = None, **options: Any) -> bytes:
-    """`pixels` as Pillow writes them, after `convert(mode)`."""
-    buffer = io.BytesIO()
-    image = Image.fromarray(pixels)
-    (image.convert(mode) if mode else image).save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def png_chunk(name: bytes, content: bytes) -> bytes:
