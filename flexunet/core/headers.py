@@ -121,7 +121,7 @@ def _webp_chunks(encoded: bytes) -> Iterator[Segment]:
 
 def _jpeg(encoded: bytes) -> Header:
     orientation, kind = None, readable.JPEG
-    for name, start, end, content in segments(encoded, readable.JPEG):
+    for name, _, end, content in segments(encoded, readable.JPEG):
         marker = name[0] if name else 0
         if marker == _APP1 and orientation is None and encoded[content : content + 6] == _EXIF:
             orientation = _orientation(encoded[content + 6 : end])
@@ -130,7 +130,6 @@ def _jpeg(encoded: bytes) -> Header:
             kind = _jpeg_kind(marker, precision)
             size = (width, height) if channels in (1, 3, 4) else (0, 0)
             return Header(kind, *size, orientation or 1)
-        del start
     return Header(kind)
 
 

@@ -77,8 +77,7 @@ def ingest(
     rows, linking, crossing = _deal(facts, others, config, splits, _previous_splits(out, span, facts), source)
     _require_usable(rows, config, source)
     summary = {
-        **_summary(rows, layout, splits, config),
-        **reading_summary([row.facts for row in rows], config, _span_before(out, span)),
+        **_summary(rows, layout, splits, config, _span_before(out, span)),
         "leaking_groups": crossing,
         "duplicates": duplicate_summary(facts, config),
         "skipped": [str(problem) for problem in problems],
@@ -172,8 +171,11 @@ def _require_usable(rows: Sequence[Row], config: Config, source: Path) -> None:
         raise DataError(problems)
 
 
-def _summary(rows: Sequence[Row], layout: Layout, policy: SplitPolicy | None, config: Config) -> dict[str, Any]:
+def _summary(
+    rows: Sequence[Row], layout: Layout, policy: SplitPolicy | None, config: Config, earlier: dict[str, Any] | None
+) -> dict[str, Any]:
     return {
+        **reading_summary([row.facts for row in rows], config, earlier),
         "format": FORMAT,
         "classes": [c.model_dump(mode="json") for c in config.classes],
         "ignore_color": list(config.records.ignore_color) if config.records.ignore_color else None,
