@@ -73,6 +73,7 @@ def decode_one(encoded: tf.Tensor, settings: ImageConfig) -> Decoded:
     Raises (when run):
       tf.errors.InvalidArgumentError: damaged or truncated.
     """
+    encoded = tf.convert_to_tensor(encoded)
     headers = Headers(*(values[0] for values in read_rows(encoded[tf.newaxis], settings)))
     good = headers.problem == ""
     kind = tf.where(good, headers.kind, place(readable.PNG))

@@ -6,6 +6,7 @@ a damaged profile or comment does no harm, and only EXIF's orientation turns a p
 """
 
 import io
+import re
 import zlib
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -31,6 +32,8 @@ _TURNS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# What begins with FF inside the pixels is a restart or a plain FF; everything else has a length, but for the end.
+_JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 # Comments and application data, but for JFIF's and Adobe's, which tell the colours.
 _JPEG_METADATA: Final = frozenset({0xFE, *range(0xE1, 0xEE), 0xEF})
 _PNG_CHUNKS: Final = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
@@ -205,7 +208,11 @@ def _bare_png(encoded: bytes) -> bytes:
 
 
 def _bare_jpeg(encoded: bytes) -> bytes:
-    """Without comments and application data, but for those that tell the colours: JFIF's and Adobe's."""
+    """Without comments and application data, but for those that tell the colours: JFIF's and Adobe's.
+
+    Raises:
+      Refused: the end is missing.
+    """
     kept = [encoded[:2]]
     position = 2
     for name, start, end, _ in segments(encoded, readable.JPEG):
@@ -214,11 +221,24 @@ def _bare_jpeg(encoded: bytes) -> bytes:
             break
         if name and name[0] not in _JPEG_METADATA:
             kept.append(encoded[start:end])
+    if not _has_end(encoded, position):
+        raise Refused(readable.DAMAGED)
     return b"".join([*kept, encoded[position:]])
+
+
+def _has_end(encoded: bytes, position: int) -> bool:
+    """Whether the markers from a JPEG's frame header on lead to its end; Pillow stops where the pixels do."""
+    while found := _JPEG_MARKER.search(encoded, position):
+        if found[0] == b"\xff\xd9":
+            return True
+        position = found.end() + int.from_bytes(encoded[found.end() : found.end() + 2], "big")
+    return False
 
 
 def _bare_webp(encoded: bytes) -> bytes:
     """The chunk of pixels alone, or with that of alpha: libwebp's plain decoder, TensorFlow's, looks at no other.
+
+    That decoder takes all to the end of the file for pixels, whatever the chunk says, and so does this.
 
     Raises:
       Refused: the file is shorter than it says.
@@ -230,7 +250,10 @@ def _bare_webp(encoded: bytes) -> bytes:
     if len(encoded) < size + 8 or pixels is None or pixels.end > len(encoded):
         raise Refused(readable.DAMAGED)
     has_alpha = any(s.name == b"ALPH" for s in chunks)
-    body = encoded[12 if has_alpha else pixels.start : pixels.end]
+    content = encoded[pixels.content :]
+    content += b"\0" * (len(content) % 2)
+    body = encoded[12 : pixels.start] if has_alpha else b""
+    body += pixels.name + len(content).to_bytes(4, "little") + content
     return b"RIFF" + (len(body) + 4).to_bytes(4, "little") + b"WEBP" + body
 
 

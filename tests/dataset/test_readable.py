@@ -325,12 +325,18 @@ def config_of(value_range: tuple[float, float] | None) -> Any:
     return config_from({"classes": CLASSES, "image": image, "model": {"num_layers": 2}}, "test")
 
 
-def served(files: list[bytes], config: Any) -> list[Read]:
+def serving(config: Any) -> Callable[[list[bytes]], list[Read]]:
+    """The graph that every signature begins with, traced once."""
     import tensorflow as tf
 
     from transform_module.images import decode_rows
 
-    tiles, sizes, problems = tf.function(lambda rows: decode_rows(rows, config.image))(tf.constant(files))
+    signature = [tf.TensorSpec([None], tf.string)]
+    graph = tf.function(lambda rows: decode_rows(rows, config.image), input_signature=signature)
+    return lambda files: _reads(*graph(tf.constant(files)))
+
+
+def _reads(tiles: Any, sizes: Any, problems: Any) -> list[Read]:
     return [
         Read(tile[0], tuple(size), problem.decode())
         for tile, size, problem in zip(tiles.numpy(), sizes.numpy().tolist(), problems.numpy(), strict=True)
@@ -356,9 +362,10 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Read, 
     found = {}
     for value_range in {cell.value_range for cell in CELLS}:
         config, cells = config_of(value_range), [cell for cell in CELLS if cell.value_range == value_range]
+        served = serving(config)
         contents = [recorded(cell, config, folder) for cell in cells]
         images = [content.image if isinstance(content, Content) else b"" for content in contents]
-        rows = zip(cells, served([c.file for c in cells], config), contents, served(images, config), strict=True)
+        rows = zip(cells, served([c.file for c in cells]), contents, served(images), strict=True)
         for cell, raw, content, record in rows:
             found[cell.name] = (raw, content, record if isinstance(content, Content) else None)
     return found

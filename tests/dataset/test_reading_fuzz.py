@@ -25,7 +25,8 @@ from transform_module.images import decode_rows
 
 SIDE = 32
 # Small: a header that lies must not cost gigabytes in every example.
-SETTINGS = ImageConfig(height=SIDE, width=SIDE, fit="pad", max_pixels=SIDE * SIDE)
+# And one tile an image, in which it stands as it is.
+SETTINGS = ImageConfig(height=SIDE, width=SIDE, fit="tile", tile_overlap=0, max_pixels=SIDE * SIDE)
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
 BATCH = 24
 FUZZED = settings(
@@ -140,7 +141,7 @@ def test_files_are_read_alike_or_refused_alike(graph: Any, batch: Any) -> None:
             assert problem == ours
         elif isinstance(ours, str) or not kind.is_read:
             assert problem
-        elif sizes[index].max() <= SIDE:
+        else:
             assert (problem, tuple(sizes[index])) == ("", ours.size[::-1])
             # Damaged JPEGs are garbage to both: each decoder clips it differently, and records hold the file itself.
             if kind is not readable.JPEG:

@@ -70,7 +70,7 @@ def binary_mask(encoded: bytes, size: tuple[int, int], config: Config) -> NDArra
     pixels = np.asarray(image.convert("RGB") if image.mode not in GREY_MODES else image)
     if image.mode == "LA":
         pixels = pixels[..., :-1]
-    drawn = pixels.any(axis=-1) if pixels.ndim == 3 else pixels.astype(np.bool_)
+    drawn = np.asarray(pixels.any(axis=-1) if pixels.ndim == 3 else pixels, np.bool_)
     if alpha is not None and ((alpha != 255) & drawn).any():
         raise BadAnnotation("is transparent where it is not black", "an opaque mask", "export it without alpha")
     levels = np.unique(pixels)
