@@ -126,7 +126,7 @@ class SectionedGroup(CommandGroup):
 def walk(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     """A group and every command below it, each with the words that call it, those of `group` left out."""
     yield path, group
-    context = click.Context(group)
+    context = click.Context(group, **group.context_settings)
     for name in sorted(group.list_commands(context)):
         command = group.get_command(context, name)
         if isinstance(command, click.Group):
