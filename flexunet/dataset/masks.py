@@ -19,6 +19,10 @@ from flexunet.core.readable import Words
 GREY_MODES: Final = frozenset({"1", "L", "LA", "I;16", "I;16L", "I;16B", "I", "F"})
 _DECIDE: Final = 'set records.mask_values = "ids" or "colors"'
 _CORRECT: Final = "correct the mask or the [[classes]]"
+_OF_255: Final = (
+    "where 255 marks unlabelled pixels, give them a colour in records.ignore_color; where it shows a class, give that the "
+    "color [255, 255, 255]"
+)
 _OPAQUE: Final = 255
 _LISTED: Final = 5
 
@@ -201,7 +205,7 @@ def _outside(wrong: NDArray[np.int64], config: Config) -> Words:
     choices = ", ".join(f"{i} {c.name}" for i, c in enumerate(config.classes))
     repair = _CORRECT
     if IGNORE_ID in found and config.records.ignore_color is None:
-        repair += "; where 255 marks unlabelled pixels, give them a colour in records.ignore_color"
+        repair += f"; {_OF_255}"
     return Words(what, f"greyscale class ids {choices}", repair)
 
 
