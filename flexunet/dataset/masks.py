@@ -20,8 +20,8 @@ GREY_MODES: Final = frozenset({"1", "L", "LA", "I;16", "I;16L", "I;16B", "I", "F
 _DECIDE: Final = 'set records.mask_values = "ids" or "colors"'
 _CORRECT: Final = "correct the mask or the [[classes]]"
 _OF_255: Final = (
-    "where 255 marks unlabelled pixels, give them a colour in records.ignore_color; where it shows a class, give that the "
-    "color [255, 255, 255]"
+    "where 255 marks unlabelled pixels, give them a colour in records.ignore_color; where it shows a class, give that "
+    "the color [255, 255, 255]"
 )
 _OPAQUE: Final = 255
 _LISTED: Final = 5
