@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, field_validator, model_validator
 
 from flexunet.core import features
 from flexunet.core.config.section import Section
@@ -37,6 +37,11 @@ class RecordsConfig(Section):
         default=None,
         description="Colour of unlabelled pixels, which are left out of the loss, the counts and the statistics.",
     )
+    mask_values: Literal["auto", "ids", "colors"] = Field(
+        default="auto",
+        description="What the values of grey masks, and the indices of palette masks, are: ids of classes, or colours; "
+        "auto: what fits, and a mask that both fit is refused.",
+    )
     overlaps: Literal["last", "smallest", "classes"] = Field(
         default="last",
         description="Which of two annotated instances is on top: the last in the file, the smallest, or the one whose "
@@ -62,6 +67,18 @@ class ImageConfig(Section):
         ge=64,
         description="Most pixels of an image, height times width; a larger one is refused before it is decoded.",
     )
+    value_range: tuple[FiniteFloat, FiniteFloat] | None = Field(
+        default=None,
+        description="Values of black and white in images of more than 8 bits, such as [0, 4095] for 12 bits in 16, or "
+        "[0, 1] for floats; unset: only those are read whose file tells it.",
+    )
+
+    @field_validator("value_range")
+    @classmethod
+    def _black_is_below_white(cls, value_range: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value_range and not value_range[0] < value_range[1]:
+            raise ValueError(f"got {list(value_range)}, expected [black, white] with black below white")
+        return value_range
 
     @model_validator(mode="after")
     def _accepts_images_of_its_own_size(self) -> Self:
