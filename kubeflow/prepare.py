@@ -102,13 +102,17 @@ def add_beam_args(ir: Any, config: Config) -> None:
     """
     from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 
+    from flexunet.core.beam import beam_args
+
     deployment = pipeline_pb2.IntermediateDeploymentConfig()
     ir.deployment_config.Unpack(deployment)
     for name, packed in deployment.executor_specs.items():
         arguments, spec = config.kubeflow.node(name).beam_args, executable_spec_pb2.BeamExecutableSpec()
         if packed.Unpack(spec):
-            for argument in arguments:
-                # `beam_pipeline_args`, beside it, is written by TFX's compiler and read by nobody.
+            # `beam_pipeline_args`, beside it, is written by TFX's compiler and read by nobody.
+            ours = [placeholder.value.string_value for placeholder in spec.beam_pipeline_args_placeholders]
+            del spec.beam_pipeline_args_placeholders[:]
+            for argument in beam_args(arguments, ours):
                 spec.beam_pipeline_args_placeholders.add().value.string_value = argument
             packed.Pack(spec)
         elif name in config.kubeflow.nodes and config.kubeflow.nodes[name].beam_args:

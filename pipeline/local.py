@@ -8,7 +8,7 @@ from typing import Any
 import ml_metadata as mlmd
 from tfx.orchestration import metadata
 
-from flexunet.core.beam import LOCAL_BEAM_ARGS
+from flexunet.core import beam
 from flexunet.core.config.whole import Config
 from flexunet.history.durations import NodeStart, node_seconds
 from flexunet.history.pushes import record_rollbacks
@@ -37,7 +37,7 @@ def run(
     root.mkdir(parents=True, exist_ok=True)
     connection = metadata.sqlite_metadata_connection_config(str(paths.runs.metadata))
     pipeline = dag.create_pipeline(
-        config, paths, connection, [*LOCAL_BEAM_ARGS, *beam_args], accepted_refused=accepted_refused
+        config, paths, connection, beam.beam_args(beam_args), accepted_refused=accepted_refused
     )
     record_rollbacks(connection, paths.runs.serving)
     run_id = datetime.datetime.now().isoformat()

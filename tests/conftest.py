@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+# And before TFX, Beam and Keras: tests see what nodes see.
+import flexunet.core.postponed  # noqa: F401
 from flexunet.core.config.load import config_from
 from flexunet.core.config.whole import Config
 

@@ -1,0 +1,1 @@
+from flexunet.core import postponed  # noqa: F401 - before anything of TFX

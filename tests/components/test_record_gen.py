@@ -1,6 +1,7 @@
 """RecordGen takes the newest version of the newest span, in bounded memory."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +17,9 @@ RECORDS = 200
 # In a process of its own, whose peak memory is the node's.
 SCRIPT = """
 import json, sys
+from components.record_gen import RecordGen
 from tfx import v1 as tfx
 from tfx.orchestration import metadata
-from components.record_gen import RecordGen
 from benchmarks.memory import peak_mebibytes
 from flexunet.core.beam import LOCAL_BEAM_ARGS
 
@@ -60,8 +61,10 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
             marks = [f"{span}.{version}.{split}.{i}".encode() for i in range(count)]
             write(folder / "data" / f"span-{span}" / f"version-{version}" / split, marks, padding)
     (folder / "root").mkdir()
+    (folder / "temporary").mkdir()
     command = [sys.executable, "-c", SCRIPT, str(folder / "data"), str(folder / "root")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    environment = {**os.environ, "TMPDIR": str(folder / "temporary")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     [artifact] = (folder / "root" / "RecordGen" / "examples").iterdir()
     return artifact, json.loads(done.stdout.splitlines()[-1])
@@ -77,3 +80,9 @@ def test_memory_does_not_grow_with_the_records(copied: tuple[Path, float]) -> No
     """The stock executor grew by 354 MB for 80 MB of records and by 1,736 MB for 320 MB; this one by 65 MB."""
     _, grown = copied
     assert grown < 120
+
+
+def test_tfx_packs_no_copy_of_itself_into_the_temporary_folder(copied: tuple[Path, float]) -> None:
+    artifact, _ = copied
+    temporary = artifact.parents[3] / "temporary"
+    assert temporary.is_dir() and not list(temporary.rglob("tfx_ephemeral*"))

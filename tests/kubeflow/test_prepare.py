@@ -12,6 +12,7 @@ from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import beam_executor_operator, data_types
 from tfx.proto.orchestration import executable_spec_pb2
 
+from flexunet.core.beam import IN_PROCESS, LOCAL_BEAM_ARGS, beam_args
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
 from flexunet.dataset.ingest import ingest
@@ -117,6 +118,12 @@ def test_each_node_gets_its_own_beam_arguments_after_ours(
     }
     found = {node: received_by(ir, node, tmp_path)[:2] for node in own}
     assert found == {node: ["--runner=Ours", argument] for node, argument in own.items()}
+
+
+def test_workers_of_another_runner_are_not_told_an_image_that_is_none() -> None:
+    assert beam_args([]) == list(LOCAL_BEAM_ARGS) and IN_PROCESS in beam_args(["--direct_num_workers=4"])
+    for given in (["--runner=FlinkRunner"], ["--runner", "FlinkRunner"]):
+        assert beam_args(given) == [*(argument for argument in LOCAL_BEAM_ARGS if argument != IN_PROCESS), *given]
 
 
 def test_beam_arguments_of_a_node_without_beam_are_refused(make_config: Callable[..., Config]) -> None:
