@@ -13,14 +13,17 @@ IMAGES ?= $(error name a folder of images and masks: make $(MAKECMDGOALS) IMAGES
 .PHONY: demo test test-all lint docs bench recipes ablation setup requirements protos clean
 .DEFAULT_GOAL := demo
 
+# Two processes, each of which runs whole files, the longest first: see tests/conftest.py.
+PARALLEL := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+
 demo: setup ## The whole pipeline on generated steel surfaces
 	$(RUN)flexunet demo
 
 test: setup ## The tests that need PyPI only and minutes; prints the ten slowest
-	$(RUN)python -m pytest -m "not downloads and not slow" --durations=10
+	$(RUN)python -m pytest $(PARALLEL) -m "not downloads and not slow" --durations=10
 
 test-all: setup ## Also the slow ones, and those that need Debian packages or downloads
-	$(RUN)python -m pytest --durations=10
+	$(RUN)python -m pytest $(PARALLEL) --durations=10
 
 lint: setup ## Style, types, layers, the documentation, and that lock and requirements agree
 	$(RUN)ruff check .

@@ -10,7 +10,9 @@ from tfx import v1  # noqa: F401
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -32,24 +34,22 @@ _ORDER: Final = (
 )
 
 
+@dataclass(frozen=True)
 class Evaluation:
-    """TFMA's result on the whole split, by metric name."""
+    """TFMA's result on the whole split.
 
-    def __init__(self, directory: str) -> None:
-        slices = [m for m in tfma.load_metrics(directory) if not m.slice_key.single_slice_keys]
-        if not slices:
-            raise ValueError(f"{directory}: no metrics of the whole split, expected the output of an Evaluator")
-        self._values = {
-            (pair.key.name, pair.key.model_name == tfma.BASELINE_KEY, pair.key.is_diff): _value(pair.value)
-            for pair in slices[0].metric_keys_and_values
-        }
-        self.config: tfma.EvalConfig = tfma.load_eval_result(directory).config
-        self.validation_ok: bool = tfma.load_validation_result(directory).validation_ok
-        self.details: dict[str, Any] = json.loads(self._values[(segmentation_metrics.DETAILS, False, False)])
+    `candidate` and `baseline` hold each model's metrics by name: float, NaN if undefined, float64 `[C, C]` counts, or
+    bytes; `baseline` is empty where there is none. `config` holds the thresholds, `validation_ok` is TFMA's verdict.
+    """
+
+    candidate: Mapping[str, Any]
+    baseline: Mapping[str, Any]
+    config: tfma.EvalConfig
+    validation_ok: bool
 
     def score(self, name: str, baseline: bool = False) -> float:
         """The candidate's or the baseline's score; NaN if it is undefined."""
-        return float(self._values[(name, baseline, False)])
+        return float((self.baseline if baseline else self.candidate)[name])
 
     def interval(self, name: str, baseline: bool = False) -> list[float] | None:
         """The 95 % interval of a score; None if it has none, as with a single group."""
@@ -62,12 +62,34 @@ class Evaluation:
 
     @property
     def has_baseline(self) -> bool:
-        return (derived_scores.FOREGROUND_DICE, True, False) in self._values
+        return bool(self.baseline)
 
     @property
     def counts(self) -> NDArray[np.float64]:
         """Pixel counts `[C, C]`, rows truth."""
-        return self._values[(segmentation_metrics.PIXEL_COUNTS, False, False)]
+        return self.candidate[segmentation_metrics.PIXEL_COUNTS]
+
+    @cached_property
+    def details(self) -> dict[str, Any]:
+        """Slices, reliability bins and listed images: `derived_scores.details`."""
+        return json.loads(self.candidate[segmentation_metrics.DETAILS])
+
+
+def read_evaluation(directory: str) -> Evaluation:
+    """Reads the output of an Evaluator.
+
+    Raises:
+      ValueError: it holds no metrics of the whole split.
+    """
+    slices = [m for m in tfma.load_metrics(directory) if not m.slice_key.single_slice_keys]
+    if not slices:
+        raise ValueError(f"{directory}: no metrics of the whole split, expected the output of an Evaluator")
+    models: dict[bool, dict[str, Any]] = {False: {}, True: {}}
+    for pair in slices[0].metric_keys_and_values:
+        if not pair.key.is_diff:
+            models[pair.key.model_name == tfma.BASELINE_KEY][pair.key.name] = _value(pair.value)
+    config = tfma.load_eval_result(directory).config
+    return Evaluation(models[False], models[True], config, tfma.load_validation_result(directory).validation_ok)
 
 
 def gate_checks(evaluation: Evaluation, settings: GateSettings) -> list[dict[str, Any]]:

@@ -129,7 +129,7 @@ def _was_rolled_back(model: Path, directory: Path) -> bool:
 
 def _origin(input_dict: dict[str, Any], settings: GateSettings) -> dict[str, Any]:
     """What a version is made from and why it was accepted."""
-    scores = gate.metrics_json(gate.Evaluation(artifact_utils.get_single_uri(input_dict["evaluation"])), settings)
+    scores = gate.metrics_json(gate.read_evaluation(artifact_utils.get_single_uri(input_dict["evaluation"])), settings)
     examples: Artifact = artifact_utils.get_single_instance(input_dict["examples"])
     baseline = input_dict.get("baseline_model") or []
     return {

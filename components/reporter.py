@@ -13,7 +13,6 @@ from tfx.utils import path_utils
 from components import gate, report_parts
 from components.drift import Drift
 from components.mask_validator import MaskValidation
-from components.serving_validator import SERVING_FILE
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.errors import UserError
 from flexunet.core.features import (
@@ -26,7 +25,7 @@ from flexunet.core.features import (
     TRAINING_PREVIEWS,
 )
 from flexunet.core.files import read_json, write_json
-from flexunet.core.root import HEADLINE_PROPERTIES, ReportFolder
+from flexunet.core.root import HEADLINE_PROPERTIES, SERVING_FILE, ReportFolder
 from flexunet.reporting.report import write_page
 
 FORMAT: Final = 1
@@ -45,7 +44,7 @@ class Executor(base_executor.BaseExecutor):
         self._log_startup(input_dict, output_dict, exec_properties)
         settings = GateSettings.model_validate_json(exec_properties["settings"])
         inputs = {key: artifacts[0] for key, artifacts in input_dict.items() if artifacts}
-        evaluation = gate.Evaluation(inputs["evaluation"].uri)
+        evaluation = gate.read_evaluation(inputs["evaluation"].uri)
         exported = _serving_path(inputs["model"])
         metrics = _metrics(inputs, evaluation, settings, exported)
         target = artifact_utils.get_single_instance(output_dict["report"])

@@ -23,11 +23,11 @@ from tfx.utils import path_utils
 
 from flexunet.core.config.serving import ServingSettings
 from flexunet.core.features import ACCEPTED_REFUSED, SPLIT_TEST
+from flexunet.core.root import SERVING_FILE
 from flexunet.serving.c_api import save_arrays
 from flexunet.serving.wire import as_strings
 from transform_module.images import decode_image
 
-SERVING_FILE: Final = "serving.json"
 # The names by which TFX's own InfraValidator blesses; its Pusher reads the property.
 INFRA_BLESSED: Final = "INFRA_BLESSED"
 _BLESSED: Final = "blessed"

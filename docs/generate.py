@@ -147,7 +147,8 @@ def commands() -> Iterator[str]:
 
 
 def _command(path: tuple[str, ...], command: click.Command) -> Iterator[str]:
-    context = click.Context(command, info_name=" ".join(path))
+    # A command remembers the names of its help option from its first context.
+    context = click.Context(command, info_name=" ".join(path), **cli.context_settings)
     yield f"## {' '.join(path)}\n\n{_plain(command.help or '')}\n"
     yield f"`{' '.join([*path, *command.collect_usage_pieces(context)])}`\n"
     yield "| option | what |\n| --- | --- |"

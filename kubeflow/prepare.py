@@ -79,7 +79,7 @@ def _compile(run: Run, config: Config, parameters: Parameters, compiled_nodes: l
     ir = compile_run(pipeline, run.run_id)
     _check_nodes(ir, compiled_nodes)
     add_beam_args(ir, config)
-    record_rollbacks(open_database(os.environ, ir, run.root).connection_config, Path(paths.serving))
+    record_rollbacks(open_database(os.environ, ir, run.root).connection_config, paths.runs.serving)
     run.write(ir, parameters)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from flexunet.core.errors import NodeFailed, UserError
+from flexunet.core.root import Root
 from kubeflow import entry
 from kubeflow.environment import GPUS_VARIABLE
 from kubeflow.files import LONGEST_WAIT, Run
@@ -51,10 +52,9 @@ def _run(ir: Any, node: Any, database: Any, run: Run) -> Any:
     """As the local runner does; while models are pushed, no rollback and no other run pushes."""
     from flexunet.core.lock import locked
     from kubeflow.attempts import results
-    from pipeline.dag import Paths
     from pipeline.run import run_in_turn
 
-    serving = Path(Paths(data="", root=str(run.root)).serving)
+    serving = Root(run.root).serving
     accepted_refused = run.read_parameters().accepted_refused
     if node.node_info.id != "Pusher":
         return run_in_turn(ir, node, database, {}, serving, accepted_refused)

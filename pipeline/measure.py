@@ -44,7 +44,7 @@ def measure(
     with tempfile.TemporaryDirectory() as directory:
         try:
             evaluate(models, splits, config, Path(directory))
-            evaluation = gate.Evaluation(f"{directory}/evaluation")
+            evaluation = gate.read_evaluation(f"{directory}/evaluation")
         except Exception as error:
             raise NodeFailed(f"Evaluator failed: {last_line(error)}") from error
     metrics = reporter.make_metrics(evaluation, settings, model, str(baseline) if baseline else None)

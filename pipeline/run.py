@@ -9,9 +9,9 @@ from tfx.components.evaluator.constants import BLESSED_FILE_NAME
 from tfx.orchestration import metadata
 from tfx.utils import path_utils
 
-from components.serving_validator import INFRA_BLESSED, NOT_CHECKED, SERVING_FILE
+from components.serving_validator import INFRA_BLESSED, NOT_CHECKED
 from flexunet.core.files import read_json, replace_file, write_json
-from flexunet.core.root import ReportFolder, Root
+from flexunet.core.root import SERVING_FILE, ReportFolder, Root
 from flexunet.reporting.report import write_page
 from flexunet.serving.versions import content_hash, newest_version, pushed_hash, rolled_back, versions
 from pipeline.launch import NodeResult, run_node

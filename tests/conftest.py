@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 
 # Before TensorFlow is imported anywhere: its start-up notes would drown a failing test.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -12,19 +13,33 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fork_server import ForkServer
 from PIL import Image
+from processes import ENVIRONMENT, ROOT
+from steel import CLASSES, COLORS
 
 # And before TFX, Beam and Keras: tests see what nodes see.
 import flexunet.core.postponed  # noqa: F401
 from flexunet.core.config.load import config_from
 from flexunet.core.config.whole import Config
 
-CLASSES = [
-    {"name": "background", "color": [0, 0, 0]},
-    {"name": "inclusion", "color": [0, 0, 255]},
-    {"name": "patches", "color": [0, 255, 0]},
-    {"name": "scratches", "color": [255, 0, 0]},
-]
+# `make test` gives whole files to two processes in this order, the longest first: both end at about the same time.
+LONGEST = (
+    "e2e/test_pipeline.py",
+    "kubeflow/test_run.py",
+    "docs/test_commands.py",
+    "components/test_gate.py",
+    "kubeflow/test_database.py",
+    "serving/test_tiling.py",
+    "trainer_module/test_trainer.py",
+    "components/test_serving_validator.py",
+    "trainer_module/test_export.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +67,7 @@ def write_colorful_pairs() -> Callable[..., None]:
 
     def write(directory: Path, count: int, size: int = 32, seed: int = 0) -> None:
         generator = np.random.default_rng(seed)
-        colors = np.array([c["color"] for c in CLASSES], np.uint8)
+        colors = np.array(COLORS, np.uint8)
         for folder in ("images", "masks"):
             (directory / folder).mkdir(parents=True, exist_ok=True)
         for index in range(count):
@@ -94,7 +109,7 @@ def write_solid_pairs() -> Callable[..., None]:
     """Writes pairs whose image is the mask itself, so that `color_reader()` is a perfect model."""
 
     def write(directory: Path, count: int, size: int = 32) -> None:
-        colors = np.array([c["color"] for c in CLASSES], np.uint8)
+        colors = np.array(COLORS, np.uint8)
         for index in range(count):
             class_ids = np.zeros((size, size), np.uint8)
             for class_id in (1, 2, 3):
@@ -111,25 +126,44 @@ def write_tiles() -> Callable[..., None]:
     """Writes what Transform gives: tiles of noise with three coloured squares, and their class ids."""
 
     def write(path: Path, count: int, size: int = 32, seed: int = 0) -> None:
-        import tensorflow as tf
+        # TensorFlow, which most tests do without.
+        from examples import tile, write_examples
 
         generator = np.random.default_rng(seed)
-        colors = np.array([c["color"] for c in CLASSES], np.uint8)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
-            for _ in range(count):
-                class_ids = np.zeros((1, size, size), np.uint8)
-                for class_id in (1, 2, 3):
-                    row, column = generator.integers(0, size - 10, 2)
-                    class_ids[0, row : row + 10, column : column + 10] = class_id
-                noise = generator.integers(0, 80, (1, size, size, 1))
-                image = (colors[class_ids] * 0.6 + noise).astype(np.uint8)
-                example = tf.train.Example()
-                for key, value in (("image", image), ("class_ids", class_ids)):
-                    example.features.feature[key].bytes_list.value.append(tf.io.serialize_tensor(value).numpy())
-                writer.write(example.SerializeToString())
+        colors = np.array(COLORS, np.uint8)
+
+        def drawn() -> bytes:
+            class_ids = np.zeros((1, size, size), np.uint8)
+            for class_id in (1, 2, 3):
+                row, column = generator.integers(0, size - 10, 2)
+                class_ids[0, row : row + 10, column : column + 10] = class_id
+            noise = generator.integers(0, 80, (1, size, size, 1))
+            return tile((colors[class_ids] * 0.6 + noise).astype(np.uint8), class_ids)
+
+        write_examples(path, (drawn() for _ in range(count)))
 
     return write
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    """The one interpreter that imports TFX for all the processes that need it."""
+    server = ForkServer(ENVIRONMENT)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def run_forked(fork_server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """`run_forked(code, *arguments)`: what `python -c code arguments` prints, TFX imported; a failure is one here."""
+
+    def run(code: str, *arguments: str | Path) -> str:
+        log = tmp_path_factory.mktemp("fork") / "log"
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        assert fork_server.start(command, ENVIRONMENT, ROOT, log).wait() == 0, log.read_text()[-3000:]
+        return log.read_text()
+
+    return run
 
 
 @pytest.fixture(scope="session")

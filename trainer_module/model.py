@@ -46,7 +46,7 @@ def levels(config: ModelConfig) -> list[Level]:
 def build_model(height: int, width: int, num_classes: int, config: ModelConfig, seed: int) -> keras.Model:
     """Pixels `[N, height, width, 3]`, 0 to 255 -> class probabilities float32 `[N, height, width, C]`."""
     inputs = keras.Input((height, width, 3), name="pixels")
-    x = keras.layers.Rescaling(1 / 255, name="scale")(inputs)
+    x = keras.layers.Rescaling(config.input_scale, name="scale")(inputs)
     *upper, bridge = levels(config)
     skips = []
     for level in upper:

@@ -61,7 +61,7 @@ CommandGroup.group_class = CommandGroup
 class SectionedGroup(CommandGroup):
     """The top of the command line: modules in sections, each imported when its command is looked at.
 
-    A module is named as its command is, and holds it under that name.
+    A module holds its command under the command's name, or under that behind a colon, as in `package.module:name`.
 
     Args:
       sections: modules by command, by the heading that they stand under in `--help`.
@@ -91,7 +91,8 @@ class SectionedGroup(CommandGroup):
                 f"flexunet {cmd_name} is not in the wheel: it needs {missing}/, "
                 "expected a checkout of the project or its image: run it there"
             )
-        return getattr(importlib.import_module(module), cmd_name)
+        name, _, attribute = module.partition(":")
+        return getattr(importlib.import_module(name), attribute or cmd_name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -125,7 +126,7 @@ class SectionedGroup(CommandGroup):
 def walk(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     """A group and every command below it, each with the words that call it, those of `group` left out."""
     yield path, group
-    context = click.Context(group)
+    context = click.Context(group, **group.context_settings)
     for name in sorted(group.list_commands(context)):
         command = group.get_command(context, name)
         if isinstance(command, click.Group):

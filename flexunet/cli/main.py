@@ -12,7 +12,7 @@ from flexunet.cli.command import SectionedGroup
 from flexunet.core.errors import CommandError, Interrupted, UserError
 
 SECTIONS: Final = {
-    "Data": {"ingest": "flexunet.cli.ingest"},
+    "Data": {"ingest": "flexunet.cli.ingest", "import": "flexunet.cli.imports:imports"},
     "Train": {"demo": "pipeline.cli.demo", "run": "pipeline.cli.run", "inspect": "pipeline.cli.inspect"},
     "Judge": {"evaluate": "pipeline.cli.evaluate", "report": "pipeline.cli.report"},
     "Serve": {

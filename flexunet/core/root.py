@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+# What the serving validator found: beside its blessing, and in the report.
+SERVING_FILE: Final = "serving.json"
 # Custom properties of the report in ML Metadata, where they outlive its folder: value, interval, test images.
 HEADLINE_PROPERTIES: Final = ("foreground_dice", "foreground_dice_lower", "foreground_dice_upper", "examples")
 
@@ -37,7 +39,7 @@ class ReportFolder:
     @property
     def serving(self) -> Path:
         """What the serving validator found, and whether this very model was rolled back since."""
-        return self.path / "serving.json"
+        return self.path / SERVING_FILE
 
     @property
     def data(self) -> Path:

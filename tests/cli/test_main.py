@@ -1,7 +1,6 @@
 """The command line: exit codes of the contract, one clear line for a mistake, nothing left behind, nothing heavy."""
 
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -11,32 +10,27 @@ from typing import Any
 
 import click
 import pytest
+from command_line import flexunet
+from processes import ENVIRONMENT, ROOT
+from steel import CLASSES
 
 from flexunet.cli import main
 from flexunet.cli.command import CommandGroup, walk
 from flexunet.core.errors import Interrupted, ModelRefused, NodeFailed, ServingRefused, UserError
 
-ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 HEAVY = ("tensorflow", "tfx", "kfp", "apache_beam", "numpy", "keras")
-DEMO_CLASSES = [
-    {"name": "background", "color": [0, 0, 0]},
-    {"name": "inclusion", "color": [0, 0, 255]},
-    {"name": "patches", "color": [0, 255, 0]},
-    {"name": "scratches", "color": [255, 0, 0]},
-]
 
 
-def flexunet(cwd: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def process(cwd: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "flexunet.cli.main", *arguments]
-    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, check=False)
 
 
 def refusal(cwd: Path, *arguments: str) -> str:
     """The one line that a user's mistake gives; exit code 1, and the folder is as before."""
     before = sorted(cwd.rglob("*"))
     done = flexunet(cwd, *arguments)
-    assert done.returncode == 1, done.stderr
+    assert done.exit_code == 1, done.stderr
     assert done.stdout == "" and "Traceback" not in done.stderr
     [line] = done.stderr.splitlines()
     assert line.startswith("error: ") and len(line) < 400
@@ -142,10 +136,10 @@ def test_a_broken_palette_is_refused_with_file_and_line(tmp_path: Path):
 @pytest.mark.parametrize(
     "classes",
     [
-        DEMO_CLASSES[:3],
-        [DEMO_CLASSES[i] for i in (0, 2, 1, 3)],
-        [*DEMO_CLASSES[:3], {"name": "rust", "color": [255, 0, 0]}],
-        [*DEMO_CLASSES[:3], {"name": "scratches", "color": [254, 0, 0]}],
+        CLASSES[:3],
+        [CLASSES[i] for i in (0, 2, 1, 3)],
+        [*CLASSES[:3], {"name": "rust", "color": [255, 0, 0]}],
+        [*CLASSES[:3], {"name": "scratches", "color": [254, 0, 0]}],
     ],
 )
 def test_records_of_other_classes(tmp_path: Path, classes: list[dict[str, Any]]):
@@ -167,34 +161,52 @@ def test_a_dataset_json_of_something_else(tmp_path: Path, manifest: Any):
 
 @pytest.mark.parametrize("command", ["demo", "run --config demo --data records"])
 def test_a_root_that_is_a_file(tmp_path: Path, command: str):
-    write_records(tmp_path / "records", DEMO_CLASSES)
+    write_records(tmp_path / "records", CLASSES)
     (tmp_path / "taken").write_text("not a folder")
     assert "taken" in refusal(tmp_path, *command.split(), "--root", "taken")
 
 
-@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: " ".join(path) or "main")
-def test_help_is_complete_and_imports_nothing_heavy(tmp_path: Path, path: tuple[str, ...]):
-    script = (
-        "import sys\n"
-        "from flexunet.cli.main import main\n"
-        "try:\n"
-        "    main([*sys.argv[1:], '--help'])\n"
-        "except SystemExit as end:\n"
-        f"    heavy = [name for name in {HEAVY!r} if name in sys.modules]\n"
-        "    print('exit', end.code, 'heavy', heavy)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, *path],
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert done.stdout.startswith(" ".join(("Usage: flexunet", *path)))
-    assert done.stdout.splitlines()[-1] == "exit 0 heavy []"
+# One process for all of them: what one command imports, the next would find.
+HELPS = f"""
+import contextlib, io, json, sys
+from flexunet.cli.main import main
+
+helps = []
+for path in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.redirect_stderr(io.StringIO()) as errors:
+        try:
+            main([*path, "--help"])
+        except SystemExit as end:
+            code = end.code
+    heavy = [name for name in {HEAVY!r} if name in sys.modules]
+    helps.append([printed.getvalue(), errors.getvalue(), code, heavy])
+print(json.dumps(helps))
+"""
+
+
+@pytest.fixture(scope="module")
+def helps(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], list[Any]]:
+    """For each command what `--help` prints to stdout and stderr, its exit code, and what heavy is imported."""
+    command = [sys.executable, "-c", HELPS, json.dumps([*COMMANDS])]
+    folder = tmp_path_factory.mktemp("helps")
+    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=True)
     assert done.stderr == ""
+    return dict(zip(COMMANDS, json.loads(done.stdout), strict=True))
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: " ".join(path) or "main")
+def test_help_is_complete_and_imports_nothing_heavy(helps: dict[tuple[str, ...], list[Any]], path: tuple[str, ...]):
+    printed, errors, code, heavy = helps[path]
+    assert printed.startswith(" ".join(("Usage: flexunet", *path)))
+    assert (errors, code, heavy) == ("", 0, [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "printed"), [(["--version"], 0, "flexunet, version"), (["nope"], 1, "error: No such command")]
+)
+def test_the_process_ends_with_the_exit_code(tmp_path: Path, arguments: list[str], code: int, printed: str):
+    done = process(tmp_path, *arguments)
+    assert done.returncode == code and (done.stdout + done.stderr).startswith(printed)
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=lambda path: " ".join(path) or "main")
@@ -223,7 +235,7 @@ def test_every_command_takes_verbose(path: tuple[str, ...]):
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts(tmp_path: Path, shell: str):
     done = flexunet(tmp_path, "completion", shell)
-    assert (done.returncode, done.stderr) == (0, "") and "_FLEXUNET_COMPLETE" in done.stdout
+    assert (done.exit_code, done.stderr) == (0, "") and "_FLEXUNET_COMPLETE" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -238,17 +250,14 @@ def test_completion_scripts(tmp_path: Path, shell: str):
 def test_completions(tmp_path: Path, line: str, completed: str):
     """As bash asks for them through the script."""
     asked = {"_FLEXUNET_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
-    command = [sys.executable, "-c", "from flexunet.cli.main import main; main()"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env={**ENVIRONMENT, **asked}, capture_output=True, text=True, timeout=60
-    )
+    done = flexunet(tmp_path, **asked)
     assert f"plain,{completed}" in done.stdout.splitlines(), done.stderr
 
 
 def test_a_result_for_scripts_is_all_of_stdout(tmp_path: Path, write_colorful_pairs: Any):
     write_colorful_pairs(tmp_path / "photos", 12)
     done = flexunet(tmp_path, "ingest", "photos", "records", "--config", "demo", "--json")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["path"] == "records/span-1/version-1" and found["splits"]["train"]["images"] >= 9
     assert "records written" in done.stderr
@@ -257,13 +266,13 @@ def test_a_result_for_scripts_is_all_of_stdout(tmp_path: Path, write_colorful_pa
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["run", "-h"]])
 def test_help_exits_0(tmp_path: Path, arguments: list[str]):
     done = flexunet(tmp_path, *arguments)
-    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("Usage: flexunet")
+    assert (done.exit_code, done.stderr) == (0, "") and done.stdout.startswith("Usage: flexunet")
 
 
 def test_version(tmp_path: Path):
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     done = flexunet(tmp_path, "--version")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"flexunet, version {version}\n", "")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, f"flexunet, version {version}\n", "")
 
 
 @pytest.mark.parametrize(

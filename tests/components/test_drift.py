@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples import serialized, write_examples
+from steel import NAMES
 from tfx.types import standard_artifacts
 
 from components.drift import PreviousSpanStatistics, drift_findings
@@ -13,32 +15,24 @@ from flexunet.core.config.section import part_of
 
 # After tfx, which stands in for a module that TFDV needs.
 import numpy as np  # isort: skip
-import tensorflow as tf  # isort: skip
 import tensorflow_data_validation as tfdv  # isort: skip
-
-NAMES = ("background", "inclusion", "patches", "scratches")
 
 
 def write_statistics(folder: Path, schema: Any, seed: int, darker: float = 0.0, more_patches: float = 0.0) -> str:
     """Statistics of 200 records as ingest writes them, but without pictures."""
     generator = np.random.default_rng(seed)
     split = folder / "Split-train"
-    split.mkdir(parents=True)
-    with tf.io.TFRecordWriter(str(split / "rows.tfrecord")) as writer:
-        for index in range(200):
-            shares = generator.dirichlet([40, 1, 3, 1])
-            shares = (shares + np.array([0, 0, more_patches, 0])) / (1 + more_patches)
-            numbers = {"image/brightness": generator.normal(120, 20) - darker}
-            numbers |= {f"mask/share/{name}": share for name, share in zip(NAMES, shares, strict=True)}
-            texts = {"image/id": f"{index}", "image/group": f"{index}", "image/encoded": "x", "mask/encoded": "x"}
-            feature = {k: tf.train.Feature(float_list=tf.train.FloatList(value=[v])) for k, v in numbers.items()}
-            feature |= {
-                k: tf.train.Feature(bytes_list=tf.train.BytesList(value=[v.encode()])) for k, v in texts.items()
-            }
-            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
-    statistics = tfdv.generate_statistics_from_tfrecord(
-        str(split / "rows.tfrecord"), stats_options=tfdv.StatsOptions(schema=schema)
-    )
+
+    def example(index: int) -> bytes:
+        shares = generator.dirichlet([40, 1, 3, 1])
+        shares = (shares + np.array([0, 0, more_patches, 0])) / (1 + more_patches)
+        numbers = {"image/brightness": generator.normal(120, 20) - darker}
+        numbers |= {f"mask/share/{name}": float(share) for name, share in zip(NAMES, shares, strict=True)}
+        texts = {"image/id": f"{index}", "image/group": f"{index}", "image/encoded": "x", "mask/encoded": "x"}
+        return serialized({**numbers, **texts})
+
+    records = write_examples(split / "rows.tfrecord.gz", map(example, range(200)))
+    statistics = tfdv.generate_statistics_from_tfrecord(str(records), stats_options=tfdv.StatsOptions(schema=schema))
     (split / "FeatureStats.pb").write_bytes(statistics.SerializeToString())
     return str(folder)
 

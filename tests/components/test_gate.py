@@ -1,4 +1,4 @@
-"""The gate, each verdict through TFX's real Evaluator.
+"""The gate: eight verdicts by TFX's real Evaluator, which must be those of its parts on values, the others by these.
 
 The images show what the model answers: `color_reader()` reads class ids off the colours, so that a record is a pair of
 any prediction and any truth.
@@ -8,18 +8,20 @@ any prediction and any truth.
 from tfx import v1  # noqa: F401
 
 # isort: split
-import io
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
+import steel
 import tensorflow_model_analysis as tfma
+from evaluation import evaluate_values
+from examples import serialized, write_examples
 from numpy.typing import NDArray
-from PIL import Image
+from pictures import encoded
 from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
 
 from components import gate
@@ -36,32 +38,24 @@ Pair = tuple[Ids, Ids]
 IGNORED = 255
 # Black is background, and then blue, green and red; grey for pixels that nobody labelled.
 COLORS = np.zeros((256, 3), np.uint8)
-COLORS[1:4] = [(0, 0, 255), (0, 255, 0), (255, 0, 0)]
+COLORS[:4] = steel.COLORS
 COLORS[IGNORED] = (9, 9, 9)
 RECORDS = {"ignore_color": [9, 9, 9]}
 
 
-def png(pixels: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def write_records(folder: Path, pairs: Sequence[Pair], groups: Sequence[str] = (), **metadata: Sequence[str]) -> Path:
     """Pairs of an image, or the class ids that it shows, and true ids; each a group of its own unless `groups` says."""
-    folder.mkdir(parents=True)
-    options = tf.io.TFRecordOptions(compression_type="GZIP")
-    with tf.io.TFRecordWriter(str(folder / "records.tfrecord.gz"), options) as writer:
-        for index, (predicted, truth) in enumerate(pairs):
-            values = {
-                "image/encoded": png(COLORS[predicted] if predicted.ndim == 2 else predicted),
-                "mask/encoded": png(COLORS[truth]),
-                "image/id": f"{index:03d}".encode(),
-                "image/group": (groups[index] if groups else f"{index:03d}").encode(),
-                **{f"metadata/{key}": values[index].encode() for key, values in metadata.items() if values[index]},
-            }
-            feature = {k: tf.train.Feature(bytes_list=tf.train.BytesList(value=[v])) for k, v in values.items()}
-            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+
+    def example(index: int, predicted: Any, truth: Ids) -> bytes:
+        values = {
+            "image/encoded": encoded(COLORS[predicted] if predicted.ndim == 2 else predicted),
+            "mask/encoded": encoded(COLORS[truth]),
+            "image/id": f"{index:03d}",
+            "image/group": groups[index] if groups else f"{index:03d}",
+        }
+        return serialized(values | {f"metadata/{key}": v[index] for key, v in metadata.items() if v[index]})
+
+    write_examples(folder / "records.tfrecord.gz", (example(i, *pair) for i, pair in enumerate(pairs)))
     return folder
 
 
@@ -79,9 +73,8 @@ PERFECT = [(striped(i), striped(i)) for i in range(12)]
 class Measured:
     """What one evaluation said."""
 
-    def __init__(self, directory: Path, blessed: bool, settings: GateSettings) -> None:
-        self.blessed, self.directory = blessed, directory / "evaluation"
-        self.evaluation = gate.Evaluation(str(self.directory))
+    def __init__(self, evaluation: gate.Evaluation, settings: GateSettings) -> None:
+        self.evaluation, self.blessed = evaluation, evaluation.validation_ok
         self.metrics = gate.metrics_json(self.evaluation, settings)
         self.details = gate.details_json(self.evaluation, settings)
         self.checks = self.metrics["gate"]
@@ -89,12 +82,18 @@ class Measured:
             (c["check"], c["slice"])[0 if c["slice"] == "Overall" else 1]: c["passed"] for c in self.checks
         }
         # The rule of the house: the checks add up to TFX's own blessing.
-        assert all(self.verdicts.values()) == self.evaluation.validation_ok == blessed
+        assert all(self.verdicts.values()) == self.blessed
         assert json.loads(json.dumps(self.metrics, allow_nan=False)) == self.metrics
         json.dumps(self.details, allow_nan=False)
 
     def words(self, check: str) -> str:
         return next(c["words"] for c in self.checks if check in (c["check"], c["slice"]))
+
+    def rounded(self) -> Any:
+        """All of it, for a comparison: sums of floats depend on their order."""
+        baseline = gate.baseline_json(self.evaluation, "") if self.evaluation.has_baseline else None
+        text = json.dumps([self.metrics, self.details, baseline])
+        return json.loads(text, parse_float=lambda number: round(float(number), 6))
 
 
 Measure = Callable[..., Measured]
@@ -118,7 +117,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, make_config: Any, color_r
 
 @pytest.fixture
 def measure(tmp_path: Path, make_config: Callable[..., Config], exported: Callable[..., Path]) -> Measure:
-    """Runs the Evaluator's executor on `pairs`; settings of the gate by name."""
+    """Measures a model on `pairs`; settings of the gate by name."""
 
     def run(
         pairs: Sequence[Pair] = PERFECT,
@@ -126,23 +125,38 @@ def measure(tmp_path: Path, make_config: Callable[..., Config], exported: Callab
         baseline: Path | None = None,
         groups: Sequence[str] = (),
         metadata: dict[str, Sequence[str]] | None = None,
+        node: Path | None = None,
         **bounds: Any,
     ) -> Measured:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         records = write_records(folder / "records", pairs, groups, **(metadata or {}))
         config = make_config(records=RECORDS, gate={"min_foreground_dice": 0.9, **bounds})
-        models = [m for m in (model or exported(), baseline) if m is not None]
-        return Measured(folder, evaluate(models, [records], config, folder), part_of(config, GateSettings))
+        models, settings = [m for m in (model or exported(), baseline) if m is not None], part_of(config, GateSettings)
+        measured = Measured(evaluate_values(models, records, settings), settings)
+        if node is None:
+            return measured
+        node.mkdir()
+        blessed = evaluate(models, [records], config, node)
+        by_node = Measured(gate.read_evaluation(str(node / "evaluation")), settings)
+        assert by_node.blessed == blessed
+        assert by_node.rounded() == measured.rounded()
+        return by_node
 
     return run
+
+
+@pytest.fixture
+def measure_by_node(measure: Measure, tmp_path: Path) -> Measure:
+    """The same by the Evaluator's executor, which writes `node/evaluation`, held against the parts on values."""
+    return partial(measure, node=tmp_path / "node")
 
 
 def background_everywhere(exported: Callable[..., Path]) -> Path:
     return exported(bias=(60.0, 0.0, 0.0, 0.0))
 
 
-def test_a_perfect_model_is_blessed(measure: Measure) -> None:
-    measured = measure()
+def test_a_perfect_model_is_blessed(measure_by_node: Measure) -> None:
+    measured = measure_by_node()
     metrics = measured.metrics
     assert measured.blessed
     assert metrics["foreground_dice"] == metrics["foreground_dice_model_size"] == metrics["mean_iou"] == 1.0
@@ -154,10 +168,10 @@ def test_a_perfect_model_is_blessed(measure: Measure) -> None:
 
 
 def test_all_background_is_refused_though_pixel_accuracy_and_the_seeds_dice_are_high(
-    measure: Measure, exported: Any
+    measure_by_node: Measure, exported: Any
 ) -> None:
     """SEED defect 1."""
-    measured = measure(model=background_everywhere(exported))
+    measured = measure_by_node(model=background_everywhere(exported))
     metrics = measured.metrics
     assert not measured.blessed
     assert metrics["foreground_dice"] == metrics["defects"]["found_share"] == 0.0
@@ -181,8 +195,8 @@ def test_shuffled_labels_are_refused(measure: Measure) -> None:
     assert not measure(list(zip(truths, truths[5:] + truths[:5], strict=True)), min_foreground_dice=0.5).blessed
 
 
-def test_a_model_that_answers_nan_is_refused(measure: Measure, exported: Any) -> None:
-    measured = measure(model=exported(bias=(float("nan"),) * 4), min_defects_found=0.1, max_false_alarms=1.0)
+def test_a_model_that_answers_nan_is_refused(measure_by_node: Measure, exported: Any) -> None:
+    measured = measure_by_node(model=exported(bias=(float("nan"),) * 4), min_defects_found=0.1, max_false_alarms=1.0)
     assert not any(measured.verdicts.values())
     assert measured.metrics["foreground_dice"] is measured.metrics["foreground_dice_interval"] is None
     assert measured.metrics["calibration_error"] is measured.metrics["defects"]["found_share"] is None
@@ -199,16 +213,16 @@ def test_good_on_average_and_blind_to_one_class_is_refused_by_that_class_bound(m
     assert "Dice of scratches is 0.0000, at least 0.1000 is required" in measured.words("dice/scratches")
 
 
-def test_worse_than_the_baseline_is_refused(measure: Measure, exported: Any) -> None:
-    measured = measure(model=exported(blind=3), baseline=exported(), min_foreground_dice=0.5)
+def test_worse_than_the_baseline_is_refused(measure_by_node: Measure, exported: Any) -> None:
+    measured = measure_by_node(model=exported(blind=3), baseline=exported(), min_foreground_dice=0.5)
     assert measured.verdicts == {"foreground_dice": True, "foreground_dice against baseline": False, "measured": True}
     assert measured.evaluation.difference("foreground_dice") == pytest.approx(-1 / 3, abs=1e-6)
     baseline = gate.baseline_json(measured.evaluation, "there")
     assert baseline["foreground_dice"] == 1.0 and baseline["difference_interval"] == [pytest.approx(-1 / 3)] * 2
 
 
-def test_equal_to_the_baseline_is_blessed(measure: Measure, exported: Any) -> None:
-    measured = measure(baseline=exported(), max_regression=0.0)
+def test_equal_to_the_baseline_is_blessed(measure_by_node: Measure, exported: Any) -> None:
+    measured = measure_by_node(baseline=exported(), max_regression=0.0)
     assert measured.blessed
     assert [check["value"] for check in measured.checks] == [1.0, 0.0, 12 * 72]
     assert "changed by +0.0000 (95 % interval +0.0000 to +0.0000)" in measured.words("foreground_dice against baseline")
@@ -387,14 +401,14 @@ def test_defects_found_and_false_alarms_can_be_gated(measure: Measure) -> None:
     assert strict.details["defects_found"] == {"inclusion": 0.75, "patches": 0.75, "scratches": 0.75}
 
 
-def test_slices_are_measured_and_gated_from_so_many_groups_on(measure: Measure) -> None:
+def test_slices_are_measured_and_gated_from_so_many_groups_on(measure: Measure, measure_by_node: Measure) -> None:
     clean = np.zeros((32, 32), np.uint8)
     only = [(clean, striped(i, classes=(3,))) for i in range(3)]
     pairs = [*halves(6, 0), *only, (clean, clean)]
     lines = ["A"] * 6 + ["B"] * 4
     bounds = {"defects=scratches": 0.5, "line=A": 0.9, "line=C": 0.9, "size=largest": 0.1}
     settings = {"slice_columns": ["line"], "min_slice_dice": bounds, "min_foreground_dice": 0.1}
-    gated = measure(pairs, metadata={"line": lines}, min_groups=3, **settings)
+    gated = measure_by_node(pairs, metadata={"line": lines}, min_groups=3, **settings)
     shown = measure(pairs, metadata={"line": lines}, min_groups=4, **settings)
     rows = {row["slice"]: row for row in gated.metrics["slices"]}
     assert rows["defects=inclusion+patches+scratches"]["images"] == 6
@@ -408,8 +422,8 @@ def test_slices_are_measured_and_gated_from_so_many_groups_on(measure: Measure) 
     assert "shown, not gated: 0 groups" in shown.words("line=C")
 
 
-def test_records_that_lack_a_column_are_a_slice_of_their_own(measure: Measure) -> None:
-    some = measure(metadata={"line": ["A", "", "B"] * 4}, slice_columns=["line", "coil"], min_groups=1).metrics
+def test_records_that_lack_a_column_are_a_slice_of_their_own(measure_by_node: Measure) -> None:
+    some = measure_by_node(metadata={"line": ["A", "", "B"] * 4}, slice_columns=["line", "coil"], min_groups=1).metrics
     rows = {row["slice"]: row["images"] for row in some["slices"]}
     assert {name: rows.get(name) for name in ("line=A", "line=B", "line=missing", "coil=missing")} == {
         "line=A": 4, "line=B": 4, "line=missing": 4, "coil=missing": 12
@@ -426,9 +440,9 @@ def test_the_worst_median_and_best_images_are_named(measure: Measure) -> None:
     assert images["best"][0]["dice"] == 1.0 and images["worst"][1]["dice"] == pytest.approx(2 / 12)
 
 
-def test_tfmas_viewers_and_loaders_work_on_the_output(measure: Measure, exported: Any) -> None:
-    measured = measure(baseline=exported(), metadata={"line": ["A"] * 12}, slice_columns=["line"])
-    result = tfma.load_eval_result(str(measured.directory), model_name=tfma.CANDIDATE_KEY)
+def test_tfmas_viewers_and_loaders_work_on_the_output(measure_by_node: Measure, exported: Any, tmp_path: Path) -> None:
+    measure_by_node(baseline=exported(), metadata={"line": ["A"] * 12}, slice_columns=["line"])
+    result = tfma.load_eval_result(str(tmp_path / "node" / "evaluation"), model_name=tfma.CANDIDATE_KEY)
     view = tfma.view.render_slicing_metrics(result)
     assert '"foreground_dice/lower": {"doubleValue": 1.0}' in json.dumps(view.data)
     series = tfma.make_eval_results([result, result], tfma.MODEL_CENTRIC_MODE)

@@ -1,6 +1,5 @@
 """Records that cannot be trusted stop the run, each kind with its own words."""
 
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
-from PIL import Image
+from examples import serialized, write_examples
+from pictures import encoded
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx import v1 as tfx
 
@@ -28,35 +27,17 @@ MASK[0, 3] = (0, 255, 0)
 IMAGE = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
 
 
-def encoded(pixels: np.ndarray, image_format: str = "PNG") -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, image_format)
-    return buffer.getvalue()
-
-
 def record(image_id: str, **features: Any) -> bytes:
     """`mask=...` replaces a feature, `mask=None` leaves it out, a list holds several values."""
     values = {"image": encoded(IMAGE), "mask": encoded(MASK), "id": image_id.encode(), "group": b"g"} | features
     keys = {"image": "image/encoded", "mask": "mask/encoded", "id": "image/id", "group": "image/group"}
-    feature = {keys[name]: feature_of(value) for name, value in values.items() if value is not None}
-    feature["image/filename"] = feature_of(b"extra")
-    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
-
-
-def feature_of(value: Any) -> tf.train.Feature:
-    if isinstance(value, int):
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=value if isinstance(value, list) else [value]))
+    known = {keys[name]: value for name, value in values.items() if value is not None}
+    return serialized({**known, "image/filename": b"extra"})
 
 
 def write_splits(folder: Path, splits: dict[str, Sequence[bytes]]) -> Any:
     for split, records in splits.items():
-        directory = folder / f"Split-{split}"
-        directory.mkdir(parents=True)
-        options = tf.io.TFRecordOptions(compression_type="GZIP")
-        with tf.io.TFRecordWriter(str(directory / "records-00000-of-00001.gz"), options) as writer:
-            for serialized in records:
-                writer.write(serialized)
+        write_examples(folder / f"Split-{split}" / "records-00000-of-00001.gz", records)
     examples = tfx.types.standard_artifacts.Examples()
     examples.uri, examples.split_names = str(folder), json.dumps(list(splits))
     return examples

@@ -1,13 +1,12 @@
 """Sums over images: exact, whatever the order, and bounded."""
 
-import io
 import itertools
 import pickle
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from pictures import encoded
 
 from components import derived_scores, measurement
 from components.measurement import ImageResult, Totals, measure_image
@@ -19,12 +18,6 @@ from flexunet.core.config.section import part_of
 def settings(make_config: Any) -> GateSettings:
     gate = {"resamples": 200, "slice_columns": ["line"], "min_slice_dice": {"line=A": 0.5}, "listed_images": 3}
     return part_of(make_config(gate=gate), GateSettings)
-
-
-def png(ids: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(ids).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def outputs(index: int, size: int = 16) -> dict[str, Any]:
@@ -39,8 +32,8 @@ def outputs(index: int, size: int = 16) -> dict[str, Any]:
         "model_size_counts": counts,
         "probability_sums": np.array([size * size, *generator.uniform(0, size * size, 2)]),
         "calibration": generator.uniform(0, size, (15, 3)),
-        "truth_png": np.array([png(truth)], object),
-        "predicted_png": np.array([png(predicted)], object),
+        "truth_png": np.array([encoded(truth)], object),
+        "predicted_png": np.array([encoded(predicted)], object),
         "image_id": np.array([f"image-{index}".encode()], object),
         "group": np.array([f"group-{index % 7}".encode()], object),
     }
@@ -147,9 +140,9 @@ def test_a_false_alarm_is_among_the_worst_and_a_stray_pixel_is_not(settings: Gat
     counts[0, 1] = 1
     clean, alarm = np.zeros((2, 16, 16), np.uint8)
     alarm[0, 0] = 1
-    row = {**outputs(0), "counts": counts, "truth_png": np.array([png(clean)], object)}
-    stray = measure_image({**row, "predicted_png": np.array([png(clean)], object)}, {}, settings)
-    alarmed = measure_image({**row, "predicted_png": np.array([png(alarm)], object)}, {}, settings)
+    row = {**outputs(0), "counts": counts, "truth_png": np.array([encoded(clean)], object)}
+    stray = measure_image({**row, "predicted_png": np.array([encoded(clean)], object)}, {}, settings)
+    alarmed = measure_image({**row, "predicted_png": np.array([encoded(alarm)], object)}, {}, settings)
     assert np.isnan(stray.dice) and alarmed.dice == 0.0
     assert added([stray], settings).worst == [] and len(added([alarmed], settings).worst) == 1
 

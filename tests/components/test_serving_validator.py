@@ -1,6 +1,5 @@
 """What the serving validator finds in good exports and in those that only Python can load."""
 
-import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from examples import record
 
 from components.serving_validator import check_export
 from flexunet.core.config.section import part_of
@@ -19,12 +18,6 @@ from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.whole import Config
 from trainer_module.export import export_model
 from trainer_module.model import build_model
-
-
-def png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def records(config: Config, count: int = 3) -> list[bytes]:
@@ -36,12 +29,6 @@ def records(config: Config, count: int = 3) -> list[bytes]:
         mask[:10, :10] = colors[0]
         made.append(record(mask, mask))
     return made
-
-
-def record(image: np.ndarray, mask: np.ndarray) -> bytes:
-    values = {"image/encoded": png(image), "mask/encoded": png(mask), "image/id": b"id", "image/group": b"group"}
-    feature = {k: tf.train.Feature(bytes_list=tf.train.BytesList(value=[v])) for k, v in values.items()}
-    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
 
 
 @pytest.fixture(scope="module")

@@ -181,9 +181,9 @@ def no_test_split(source: Path) -> None:
 BAD: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     "no source": (shutil.rmtree, ["no such folder"]),
     "empty source": (lambda s: [shutil.rmtree(p) for p in s.iterdir()], ["no images found", "images/"]),
-    "no masks folder": (lambda s: shutil.rmtree(s / "masks"), ["image without a mask"]),
+    "no masks folder": (lambda s: shutil.rmtree(s / "masks"), ["nothing that tells their classes", "beside masks/"]),
     "no images folder": (lambda s: shutil.rmtree(s / "images"), ["mask without an image"]),
-    "images folder misnamed": (lambda s: (s / "images").rename(s / "pictures"), ["mask without an image"]),
+    "images folder misnamed": (lambda s: (s / "images").rename(s / "pictures"), ["none with the same path and stem"]),
     "image without mask": (lambda s: mask(s).unlink(), ["steel-00001.png: image without a mask"]),
     "mask without image": (lambda s: image(s).unlink(), ["steel-00001.png: mask without an image"]),
     "stems differ in case": (lambda s: mask(s).rename(s / "masks/Steel-00001.png"), ["without a mask", "without an"]),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import steel
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -18,15 +19,9 @@ from flexunet.dataset.examine import BadPair, Content, Facts, examine, read_cont
 from flexunet.dataset.pairs import Pair
 from flexunet.dataset.problems import Problem
 
-CLASSES = [
-    {"name": "background", "color": [0, 0, 0]},
-    {"name": "inclusion", "color": [0, 0, 255]},
-    {"name": "patches", "color": [0, 255, 0]},
-    {"name": "scratches", "color": [255, 0, 0]},
-]
-COLORS = np.array([c["color"] for c in CLASSES], np.uint8)
-CONFIG = config_from({"classes": CLASSES}, "test")
-IGNORING = config_from({"classes": CLASSES, "records": {"ignore_color": [255, 255, 255]}}, "test")
+COLORS = np.array(steel.COLORS, np.uint8)
+CONFIG = config_from({"classes": steel.CLASSES}, "test")
+IGNORING = config_from({"classes": steel.CLASSES, "records": {"ignore_color": [255, 255, 255]}}, "test")
 WHOLE = "a whole image file"
 WIDTH, HEIGHT = 20, 12
 
@@ -382,7 +377,7 @@ def test_a_cut_bomb_is_too_large_before_it_is_broken(tmp_path: Path):
 def test_the_bound_of_pixels_is_inclusive(tmp_path: Path):
     def at_most(pixels: int) -> Config:
         image = {"height": 8, "width": 8, "max_pixels": pixels}
-        return config_from({"classes": CLASSES, "image": image, "model": {"num_layers": 2}}, "test")
+        return config_from({"classes": steel.CLASSES, "image": image, "model": {"num_layers": 2}}, "test")
 
     assert examine(pair_of(tmp_path), at_most(HEIGHT * WIDTH)).height == HEIGHT
     config = at_most(HEIGHT * WIDTH - 1)

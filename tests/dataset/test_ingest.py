@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from steel import CLASSES, COLORS, NAMES
 
 from flexunet.core import features
 from flexunet.core.config.load import config_from, load_config
@@ -24,14 +25,11 @@ from flexunet.dataset.synthetic import generate_surface, write_surfaces
 
 CASES = Path(__file__).resolve().parents[2].parent / "shared/cases"
 NEU_SEG_DEV = Path(__file__).resolve().parents[2].parent / "shared/data/neu_seg_dev"
-COLORS = [(0, 0, 0), (0, 0, 255), (0, 255, 0), (255, 0, 0)]
-NAMES = ["background", "inclusion", "patches", "scratches"]
 COUNT, SIZE = 30, 48
 
 
 def config_with(**sections: Any) -> Config:
-    classes = [{"name": name, "color": color} for name, color in zip(NAMES, COLORS, strict=True)]
-    return config_from({"classes": classes, **sections}, "test")
+    return config_from({"classes": CLASSES, **sections}, "test")
 
 
 CONFIG = config_with()

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from flexunet.dataset import parallel
 from flexunet.dataset.pairs import Pair
@@ -47,7 +48,7 @@ def test_processes_give_results_in_order_and_errors_as_they_are(monkeypatch: pyt
 
 SCRIPT = """
 import os, time
-from dataset import parallel
+from flexunet.dataset import parallel
 
 def worker(item):
     time.sleep(0.05)
@@ -72,10 +73,7 @@ def test_a_killed_ingest_leaves_no_process(tmp_path: Path):
         workers = [int(pid) for pid in parent.stdout.readline().split()]
         assert workers and all(Path(f"/proc/{pid}").exists() for pid in workers)
         parent.kill()
-    deadline = time.monotonic() + 20
-    while any(_runs(pid) for pid in workers) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not any(_runs(pid) for pid in workers)
+    wait_until(lambda: not any(_runs(pid) for pid in workers))
 
 
 def _runs(pid: int) -> bool:

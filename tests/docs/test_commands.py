@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import click
 import filelock
 import pytest
 from PIL import Image
+from waiting import wait_until
 
 from docs import commands as documented
 from docs import pictures
@@ -66,16 +66,14 @@ class Reader:
         # A shell without job control starts what runs in the background, such as these tests, deaf to Ctrl-C.
         command = ["env", "--default-signal=INT", "bash", "-c", f"exec {text}"]
         self._servers.append(subprocess.Popen(command, cwd=self.folder, env=ENVIRONMENT))
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and not answers(PORT):
-            time.sleep(0.1)
+        wait_until(lambda: answers(PORT), lambda: self._servers[-1].poll() is not None)
         return 0
 
     def stop(self) -> None:
         for server in self._servers:
             server.send_signal(signal.SIGINT)
             try:
-                assert server.wait(timeout=30) == 130
+                assert server.wait() == 130
             finally:
                 server.kill()
 

@@ -5,11 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import epochs_in, wait_until
 
 from flexunet.core.config.whole import Config
 from flexunet.dataset.ingest import ingest
@@ -33,6 +33,7 @@ def ran(config: Config, data: Path, root: Path) -> tuple[set[str], dict[str, Any
     return {result.node for result in results if not result.cached} - RESOLVERS, metrics
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_its_training_and_a_warm_start_with_the_pushed_model(
     tmp_path: Path, make_config: Any, write_colorful_pairs: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -46,11 +47,8 @@ def test_a_killed_run_goes_on_with_its_training_and_a_warm_start_with_the_pushed
     started = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, *arguments], env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     )
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline and not any(
-        len(path.read_text().splitlines()) > 3 for path in root.glob("Trainer/model_run/*/history.csv")
-    ):
-        time.sleep(0.02)
+    histories = "Trainer/model_run/*/history.csv"
+    wait_until(lambda: any(epochs_in(path) >= 3 for path in root.glob(histories)), lambda: started.poll() is not None)
     started.send_signal(signal.SIGKILL)
     started.wait()
     assert len(list((root / "checkpoints").glob("*.npz"))) == 1

@@ -1,21 +1,19 @@
 """A package compiled by the command, a cluster that runs it, a database; what several files share."""
 
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kfp_cluster import Cluster, ForkServer
+from command_line import flexunet
+from kfp_cluster import Cluster
 from kfp_package import Package, read_package
 from postgres_server import Server, postgres
+from processes import ROOT
 from small_run import EPOCHS, SETTINGS
 
 from flexunet.dataset.ingest import ingest
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -51,13 +49,6 @@ def database_server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def fork_server(image_environment: dict[str, str]) -> Iterator[ForkServer]:
-    server = ForkServer(image_environment)
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="session")
 def mount(tmp_path_factory: pytest.TempPathFactory, make_config: Any, write_colorful_pairs: Any) -> Path:
     """The volume, with records on it."""
     folder = tmp_path_factory.mktemp("volume")
@@ -67,22 +58,20 @@ def mount(tmp_path_factory: pytest.TempPathFactory, make_config: Any, write_colo
 
 
 @pytest.fixture(scope="session")
-def package_file(tmp_path_factory: pytest.TempPathFactory, mount: Path, write_toml: Any) -> Path:
-    """Compiled by the command line, in a process of its own, from a folder that is not the project's."""
-    folder = tmp_path_factory.mktemp("package")
-    config = write_toml(folder / "mine.toml", SETTINGS.format(mount=mount, epochs=EPOCHS))
-    command = ["kubeflow", "compile", "--config", str(config), "--image", "registry.example/flexunet:1"]
-    done = subprocess.run(
-        [str(Path(sys.executable).with_name("flexunet")), *command, "--output", str(folder / "package.yaml")],
-        cwd=folder,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+def settings_file(tmp_path_factory: pytest.TempPathFactory, mount: Path, write_toml: Any) -> Path:
+    """The configuration of the package, in a folder that is not the project's."""
+    text = SETTINGS.format(mount=mount, epochs=EPOCHS)
+    return write_toml(tmp_path_factory.mktemp("package") / "mine.toml", text)
+
+
+@pytest.fixture(scope="session")
+def package_file(settings_file: Path) -> Path:
+    """Compiled by the command line, beside its configuration."""
+    command = ["--config", settings_file.name, "--image", "registry.example/flexunet:1", "--output", "package.yaml"]
+    done = flexunet(settings_file.parent, "kubeflow", "compile", *command)
+    assert done.exit_code == 0, done.stderr
     assert "14 nodes, prepare and verdict" in done.stdout
-    return folder / "package.yaml"
+    return settings_file.with_name("package.yaml")
 
 
 @pytest.fixture(scope="session")

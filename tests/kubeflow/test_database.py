@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kfp_cluster import Cluster, ForkServer, Run
+from fork_server import ForkServer
+from kfp_cluster import Cluster, Run
 from kfp_package import Package
 from ml_metadata import errors
 from ml_metadata.proto import metadata_store_pb2
@@ -86,13 +87,12 @@ def test_nodes_that_start_at_once_on_an_empty_database_do_no_harm(
     values = {"data": "records", "span": 0, "overrides": [], "accept_refused": ""}
     environment = (cluster.volumes, pods, cluster.image_environment)
     first = Cluster(package, {"flexunet-metadata": elsewhere}, *environment)
-    prepared = first._attempt(run, "prepare", 0, values, fork_server.start, None)
+    prepared = first.attempt(run, "prepare", 0, values, fork_server.start)
     assert prepared.exit_code == 0, prepared.text
     second = Cluster(package, {"flexunet-metadata": empty}, *environment)
     with ThreadPoolExecutor(2) as pool:
         starts = [
-            pool.submit(second._attempt, run, task, 0, {}, fork_server.start, None)
-            for task in ("record-gen", "record-schema")
+            pool.submit(second.attempt, run, task, 0, {}, fork_server.start) for task in ("record-gen", "record-schema")
         ]
         for start in starts:
             assert start.result().exit_code == 0, start.result().text

@@ -10,11 +10,19 @@ from kubeflow import entry, files, run_node
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(UserError("a mistake"), 1), (ModelRefused("too bad"), 2), (NodeFailed("broken"), 3)]
+    ("error", "code"),
+    [
+        (UserError("a mistake"), 1),
+        (ModelRefused("too bad"), 2),
+        (NodeFailed("broken"), 3),
+        (NodeFailed("x" * 10_000), 3),
+    ],
+    ids=["mistake", "refused", "failed", "long"],
 )
 def test_an_error_is_one_line_a_code_and_the_pods_last_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, code: int
 ) -> None:
+    """Of a long message Kubernetes keeps 4,096 bytes."""
     message = tmp_path / "termination-log"
     message.touch()
     monkeypatch.setattr(entry, "_TERMINATION_LOG", message)
@@ -29,23 +37,20 @@ def test_an_error_is_one_line_a_code_and_the_pods_last_message(
         entry.run(command)
     assert ended.value.code == code
     assert capsys.readouterr().err == f"error: {error}\n"
-    assert message.read_text() == str(error)
+    assert message.read_text() == str(error)[:4096]
 
 
-def test_a_long_message_is_cut_to_what_kubernetes_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    message = tmp_path / "termination-log"
-    message.touch()
-    monkeypatch.setattr(entry, "_TERMINATION_LOG", message)
-    entry._leave_words("x" * 10_000)
-    assert len(message.read_bytes()) == 4096
-
-
-def test_a_node_with_gpus_that_sees_none_fails_instead_of_training_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_with_gpus_that_sees_none_fails_instead_of_training_on_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["--node", "Trainer", "--root", str(tmp_path), "--run-id", "r"]
     monkeypatch.setenv("FLEXUNET_GPUS", "16")
     with pytest.raises(NodeFailed, match=r"Trainer sees \d+ GPUs, expected 16 \(kubeflow\.nodes\.Trainer\.gpus\)"):
-        run_node._check_gpus("Trainer")
+        run_node.main(command, standalone_mode=False)
     monkeypatch.delenv("FLEXUNET_GPUS")
-    run_node._check_gpus("Trainer")
+    # It goes on to what comes next.
+    with pytest.raises(UserError, match=r"expected what the step prepare writes"):
+        run_node.main(command, standalone_mode=False)
 
 
 def test_a_run_that_was_not_prepared_is_one_line(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_steps_of_a_run_work_in_the_image_without_root_on_a_read_only_file_syste
 
     run, values = Run("image"), {"data": "records", "span": 0, "overrides": [], "accept_refused": ""}
     for task in ("prepare", "record-gen", "record-schema", "statistics-gen"):
-        attempt = cluster._attempt(run, task, 0, values, start, None)
+        attempt = cluster.attempt(run, task, 0, values, start)
         assert attempt.exit_code == 0, attempt.text
     statistics = list(writable.glob("runs/main/StatisticsGen/statistics/*/Split-train/FeatureStats.pb"))
     assert statistics and {path.stat().st_uid for path in statistics} == {65532}

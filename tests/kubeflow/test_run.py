@@ -1,26 +1,29 @@
 """A package's whole life on a cluster, in order: a first run whose Trainer is killed twice, and three more.
 
-The first run starts a process for every container, as a cluster does. The others start theirs as forks of one
-interpreter, since importing TFX costs each process ten seconds.
+In the first run the first step, the Trainer and the verdict are processes of their own, as on a cluster; all other
+containers are forks of one interpreter, since importing TFX costs each process ten seconds.
 """
 
 import json
 import signal
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kfp_cluster import Cluster, ForkServer, Process, Run, kill
+from fork_server import ForkServer
+from kfp_cluster import Cluster, Process, Run, has_ended, kill, start_process
 from kfp_package import Package
 from postgres_server import Server
 from small_run import EPOCHS
+from waiting import epochs_in, wait_until
 
 from flexunet.serving.versions import versions
 
-# Alone on two cores the fixture takes minutes; beside other work more than a test's default.
+# Beside other work the fixture takes more than a test's default.
 pytestmark = pytest.mark.timeout(3000)
+# What a fork would not show: the command of the package, SIGTERM and SIGKILL, the exit code.
+PROCESSES = {"prepare", "trainer", "verdict"}
 
 NODES = {
     *("record-gen", "record-schema", "statistics-gen", "example-validator", "previous-span-resolver", "drift-reporter"),
@@ -52,7 +55,7 @@ def story(cluster: Cluster, fork_server: ForkServer, mount: Path) -> Story:
 
     def kill_twice(task: str, attempt: int, process: Process) -> None:
         if task == "trainer" and attempt < 2:
-            rows = wait_for_epochs(root, 4 * (attempt + 1))
+            rows = wait_for_epochs(root, 4 * (attempt + 1), process)
             kill(process, (signal.SIGTERM, signal.SIGKILL)[attempt])
             killed.append((attempt, rows))
 
@@ -63,7 +66,11 @@ def story(cluster: Cluster, fork_server: ForkServer, mount: Path) -> Story:
         pushed[name] = versions(root / "serving_model")
         return run
 
-    first = noted("first", cluster.run(watch=kill_twice))
+    def start(command: list[str], environment: dict[str, str], directory: Path, log: Path) -> Process:
+        by_itself = directory.parent.name.rpartition("-")[0] in PROCESSES
+        return (start_process if by_itself else fork_server.start)(command, environment, directory, log)
+
+    first = noted("first", cluster.run(start=start, watch=kill_twice))
     second = noted("second", cluster.run(start=fork_server.start))
     longer = {"overrides": [f"train.epochs={EPOCHS + 4}"]}
     better = noted("better", cluster.run(longer, start=fork_server.start))
@@ -72,15 +79,14 @@ def story(cluster: Cluster, fork_server: ForkServer, mount: Path) -> Story:
     return Story(root, first, second, better, refused, metrics, pushed, killed)
 
 
-def wait_for_epochs(root: Path, count: int) -> int:
-    """Rows of the newest history.csv, once they are that many."""
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        rows = [len(path.read_text().splitlines()) - 1 for path in root.glob("Trainer/model_run/*/history.csv")]
-        if rows and max(rows) >= count:
-            return max(rows)
-        time.sleep(0.01)
-    raise TimeoutError("Trainer did not come to its epochs")
+def wait_for_epochs(root: Path, count: int, process: Process) -> int:
+    """Epochs in the newest history.csv, once they are that many."""
+
+    def trained() -> int:
+        return max(map(epochs_in, root.glob("Trainer/model_run/*/history.csv")), default=0)
+
+    wait_until(lambda: trained() >= count, lambda: has_ended(process))
+    return trained()
 
 
 def logs(run: Run) -> str:
@@ -171,7 +177,7 @@ def test_a_node_that_is_done_is_left_alone_by_a_retry(
 ) -> None:
     before = database_server.ask("metadata", "SELECT id, last_known_state FROM execution ORDER BY id")
     for task in ("transform", "baseline-resolver", "pusher"):
-        attempt = cluster._attempt(story.first, task, 9, {}, fork_server.start, None)
+        attempt = cluster.attempt(story.first, task, 9, {}, fork_server.start)
         assert attempt.exit_code == 0, attempt.text
         assert " 0.0 s" in attempt.text
     assert database_server.ask("metadata", "SELECT id, last_known_state FROM execution ORDER BY id") == before
@@ -180,6 +186,6 @@ def test_a_node_that_is_done_is_left_alone_by_a_retry(
 def test_a_node_of_another_run_is_told_that_nothing_was_prepared(
     story: Story, cluster: Cluster, fork_server: ForkServer
 ) -> None:
-    attempt = cluster._attempt(Run("another"), "transform", 0, {}, fork_server.start, None)
+    attempt = cluster.attempt(Run("another"), "transform", 0, {}, fork_server.start)
     assert attempt.child_exit_code == 1
     assert "error: " in attempt.text and "expected what the step prepare writes" in attempt.text

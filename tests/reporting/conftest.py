@@ -1,7 +1,6 @@
 """A report's folder with known mistakes."""
 
 import csv
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pictures import encoded
 from PIL import Image
 
 from flexunet.core.config.gate import GateSettings
@@ -20,7 +20,6 @@ from flexunet.core.root import ReportFolder
 from flexunet.reporting.gallery import Predicted, write_gallery
 
 SIDE = 48
-NAMES = ("background", "inclusion", "patches", "scratches")
 # What each image of the gallery shows: truth and prediction as (class, row, column, height, width).
 CASES: dict[str, tuple[list[tuple[int, ...]], list[tuple[int, ...]]]] = {
     "missed": ([(1, 4, 4, 10, 10)], []),
@@ -39,16 +38,10 @@ def drawn(regions: list[tuple[int, ...]], side: int = SIDE) -> NDArray[np.uint8]
     return ids
 
 
-def png(pixels: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def case(name: str, which: list[str], dice: float) -> Predicted:
     truth, predicted = (drawn(regions) for regions in CASES[name])
     photo = np.random.default_rng(0).integers(60, 160, (SIDE, SIDE, 3)).astype(np.uint8)
-    return Predicted(which, name, dice, png(photo), truth, predicted)
+    return Predicted(which, name, dice, encoded(photo), truth, predicted)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pictures import encoded
 from PIL import Image
 
 from flexunet.core.config.gate import GateSettings
@@ -20,14 +21,9 @@ from flexunet.reporting.gallery import Predicted, write_gallery
 from flexunet.reporting.mistakes import COLORS, FALSE_ALARM, MISSED
 
 
-def png(pixels: np.ndarray, path: Path) -> bytes:
-    Image.fromarray(pixels).save(path)
-    return path.read_bytes()
-
-
-def one(tmp_path: Path, truth: np.ndarray, predicted: np.ndarray) -> Predicted:
+def one(truth: np.ndarray, predicted: np.ndarray) -> Predicted:
     photo = np.full((*truth.shape, 3), 120, np.uint8)
-    return Predicted(["worst"], "a", 0.5, png(photo, tmp_path / "photo.png"), truth, predicted)
+    return Predicted(["worst"], "a", 0.5, encoded(photo), truth, predicted)
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -41,7 +37,7 @@ def test_masks_keep_every_pixel_and_their_background_is_clear(
     truth = np.random.default_rng(1).integers(0, 4, (20, 30)).astype(np.uint8)
     truth[0, :5] = IGNORE_ID
     predicted = np.zeros_like(truth)
-    write_gallery(ReportFolder(tmp_path / "g"), [one(tmp_path, truth, predicted)], settings)
+    write_gallery(ReportFolder(tmp_path / "g"), [one(truth, predicted)], settings)
     [row] = rows(tmp_path / "g")
     assert (row["id"], row["which"], row["width"], row["height"]) == ("a", ["worst"], 30, 20)
     shown = np.asarray(Image.open(tmp_path / "g" / "gallery" / row["files"]["truth"]).convert("RGBA"))
@@ -60,7 +56,7 @@ def test_large_images_are_made_smaller_until_all_fit(
     settings = part_of(make_config(), GateSettings)
     noise = np.random.default_rng(2).integers(0, 256, (700, 900, 3)).astype(np.uint8)
     truth = np.random.default_rng(3).integers(0, 4, (700, 900)).astype(np.uint8)
-    image = Predicted(["best"], "b", 1.0, png(noise, tmp_path / "noise.png"), truth, truth)
+    image = Predicted(["best"], "b", 1.0, encoded(noise), truth, truth)
     write_gallery(ReportFolder(tmp_path / "large"), [image], settings)
     monkeypatch.setattr(gallery, "MOST_BYTES", 200_000)
     write_gallery(ReportFolder(tmp_path / "small"), [image] * 3, settings)

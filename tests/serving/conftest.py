@@ -9,16 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pictures import encoded
 from PIL import Image
 
 SIZE = 48
-
-
-def encode(pixels: np.ndarray, kind: str, mode: str | None = None, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image = Image.fromarray(pixels)
-    (image.convert(mode) if mode else image).save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -58,9 +52,9 @@ def truncations(encoded: bytes, name: str) -> dict[str, bytes]:
 def hostile() -> dict[str, bytes]:
     """Inputs by name, none of which has an answer."""
     pixels = picture()
-    png = encode(pixels, "PNG")
-    jpeg, bmp = encode(pixels, "JPEG"), encode(pixels, "BMP")
-    webp, lossless = encode(pixels, "WEBP"), encode(pixels, "WEBP", lossless=True)
+    png = encoded(pixels, "PNG")
+    jpeg, bmp = encoded(pixels, "JPEG"), encoded(pixels, "BMP")
+    webp, lossless = encoded(pixels, "WEBP"), encoded(pixels, "WEBP", lossless=True)
     frames = [Image.fromarray(np.roll(pixels, shift, 0)) for shift in range(3)]
     moving = {}
     for kind in ("GIF", "WEBP"):
@@ -75,8 +69,8 @@ def hostile() -> dict[str, bytes]:
         **{f"WebP cut at {end}": webp[:end] for end in (4, 12, 20, 29, len(webp) // 2)},
         "lossless WebP cut": lossless[: len(lossless) // 2],
         **moving,
-        "still GIF": encode(pixels, "GIF"),
-        "TIFF": encode(pixels, "TIFF"),
+        "still GIF": encoded(pixels, "GIF"),
+        "TIFF": encoded(pixels, "TIFF"),
         "PNG of 13000x13000": bomb(13000, 13000),
         "PNG of 2**31 by 2**31": png[:16] + struct.pack(">II", 2**31 - 1, 2**31 - 1) + png[24:],
         "PNG of no width": png[:16] + struct.pack(">I", 0) + png[20:],
@@ -102,20 +96,20 @@ def odd() -> dict[str, bytes]:
     pixels = picture()
     deep = (np.repeat(pixels[..., :1].astype(np.uint16), 1, -1)[..., 0] * 257).astype(np.uint16)
     return {
-        "CMYK JPEG": encode(pixels, "JPEG", "CMYK"),
-        "16-bit PNG": encode(deep, "PNG"),
-        "grey PNG": encode(pixels, "PNG", "L"),
-        "palette PNG": encode(pixels, "PNG", "P"),
-        "PNG with alpha": encode(pixels, "PNG", "RGBA"),
-        "1x1": encode(pixels[:1, :1], "PNG"),
-        "1x3000": encode(np.zeros((3000, 1, 3), np.uint8), "PNG"),
-        "progressive JPEG": encode(pixels, "JPEG", progressive=True),
-        "JPEG with much metadata": encode(pixels, "JPEG", comment=b"x" * 60000, icc_profile=b"y" * 200000),
-        "lossless WebP": encode(pixels, "WEBP", lossless=True),
-        "WebP with alpha": encode(pixels, "WEBP", "RGBA"),
-        "lossy WebP": encode(pixels, "WEBP"),
-        "JPEG": encode(pixels, "JPEG"),
-        "BMP": encode(pixels, "BMP"),
+        "CMYK JPEG": encoded(pixels, "JPEG", "CMYK"),
+        "16-bit PNG": encoded(deep, "PNG"),
+        "grey PNG": encoded(pixels, "PNG", "L"),
+        "palette PNG": encoded(pixels, "PNG", "P"),
+        "PNG with alpha": encoded(pixels, "PNG", "RGBA"),
+        "1x1": encoded(pixels[:1, :1], "PNG"),
+        "1x3000": encoded(np.zeros((3000, 1, 3), np.uint8), "PNG"),
+        "progressive JPEG": encoded(pixels, "JPEG", progressive=True),
+        "JPEG with much metadata": encoded(pixels, "JPEG", comment=b"x" * 60000, icc_profile=b"y" * 200000),
+        "lossless WebP": encoded(pixels, "WEBP", lossless=True),
+        "WebP with alpha": encoded(pixels, "WEBP", "RGBA"),
+        "lossy WebP": encoded(pixels, "WEBP"),
+        "JPEG": encoded(pixels, "JPEG"),
+        "BMP": encoded(pixels, "BMP"),
     }
 
 
@@ -134,7 +128,7 @@ def good_image() -> tuple[bytes, np.ndarray]:
     """A PNG and the class ids that `color_export` answers."""
     pixels = picture()
     truth = np.select([pixels[..., 2] > 0, pixels[..., 1] > 0, pixels[..., 0] > 0], [1, 2, 3]).astype(np.uint8)
-    return encode(pixels, "PNG"), truth
+    return encoded(pixels, "PNG"), truth
 
 
 @pytest.fixture(scope="session")

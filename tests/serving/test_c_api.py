@@ -135,7 +135,7 @@ def interpret(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run this interpreter anew, from the root of the checkout."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 def ids_of(png: bytes) -> np.ndarray:

@@ -4,10 +4,7 @@ import base64
 import datetime
 import io
 import json
-import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +19,7 @@ import numpy as np
 import pytest
 import urllib3
 from PIL import Image
+from processes import python
 
 from flexunet.core.errors import UserError
 from flexunet.serving.client import Options, ServingError, connect, predict_image, predict_images
@@ -29,7 +27,6 @@ from flexunet.serving.protos import predict_pb2 as pb
 from flexunet.serving.server import Server
 from flexunet.serving.wire import MODEL_STATUS, PREDICT, as_strings, predict_request
 
-ROOT = Path(__file__).parents[2]
 INTERFACES = ["grpc", "http", "folder"]
 
 
@@ -382,12 +379,7 @@ def test_the_client_is_light() -> None:
         "heavy = [m for m in sys.modules if m.split('.')[0] in ('tensorflow', 'tfx', 'scipy', 'keras')]; "
         "from flexunet.serving.memory import resident_megabytes; print(s, resident_megabytes('VmHWM'), len(heavy))"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    runs = [
-        subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-        for _ in range(5)
-    ]
-    figures = np.array([[float(word) for word in run.stdout.split()] for run in runs])
+    figures = np.array([[float(word) for word in python("-c", code).split()] for _ in range(5)])
     seconds, megabytes, heavy = figures.min(axis=0)
     assert heavy == 0
     assert megabytes < 100

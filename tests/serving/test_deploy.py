@@ -2,17 +2,17 @@
 
 import shutil
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 import tensorflow as tf
 import yaml
+from processes import ROOT
 
 from flexunet.core.config.serving import ServingConfig
 
-DEPLOY = Path(__file__).parents[2] / "serving" / "deploy"
+DEPLOY = ROOT / "flexunet" / "serving" / "deploy"
 KUBERNETES = "1.32"
 
 

@@ -2,20 +2,16 @@
 
 import io
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from processes import python
 
 from flexunet.serving.c_api import SavedModel, save_arrays
 from flexunet.serving.wire import as_strings
-
-ROOT = Path(__file__).parents[2]
 
 # Sends each image between two good ones and prints, for each, valid, error, whether the good ones were right, and at
 # last the peak memory above idle.
@@ -42,11 +38,7 @@ with SavedModel(Path(sys.argv[1])) as model:
 
 def probe(directory: Path, good: bytes, images: list[bytes], folder: Path) -> dict[str, Any]:
     save_arrays(folder / "inputs.npz", {"good": as_strings([good]), "images": as_strings(images)})
-    command = [sys.executable, "-c", PROBE, str(directory), str(folder / "inputs.npz")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout)
+    return json.loads(python("-c", PROBE, directory, folder / "inputs.npz"))
 
 
 @pytest.mark.parametrize("fit", ["stretch", "pad", "tile"])

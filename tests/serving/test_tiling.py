@@ -93,6 +93,7 @@ def near(lines: list[float], size: int) -> np.ndarray:
     return close[:, None] | close[None]
 
 
+@pytest.mark.slow
 def test_tiles_do_as_well_as_the_whole_image_and_no_seam_shows(trained: keras.Model) -> None:
     whole = build_model(4 * TILE, 4 * TILE, 4, LAYERS, seed=0)
     whole.set_weights(trained.get_weights())

@@ -1,7 +1,6 @@
 """Versions appear whole, by one rename."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import ENVIRONMENT
 
 from flexunet.core.errors import UserError
 from flexunet.serving.versions import (
@@ -26,7 +26,6 @@ from flexunet.serving.versions import (
     versions,
 )
 
-ROOT = Path(__file__).parents[2]
 ALL = Keeping()
 
 
@@ -236,9 +235,8 @@ push_version(model, serving, {}, Keeping(3))
 
 
 def push_and_perhaps_kill(model: Path, serving: Path, seconds: float | None) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", PUSH, str(model), str(serving)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as pushing:
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE) as pushing:
         assert pushing.stdout is not None and pushing.stdout.readline() == b"go\n"
         if seconds is not None:
             time.sleep(seconds)
@@ -274,6 +272,7 @@ class Reader(threading.Thread):
             self.broken.append(f"version {number} after {self.seen}")
 
 
+@pytest.mark.slow
 def test_a_reader_never_sees_half_a_version_while_pushers_are_killed(tmp_path: Path) -> None:
     model, serving = make_model(tmp_path / "a", files=30), tmp_path / "serving"
     reader, delays = Reader(serving), np.random.default_rng(0).uniform(0, 0.03, 50)

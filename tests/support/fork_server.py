@@ -1,15 +1,92 @@
-"""The other side of kfp_cluster.ForkServer: reads requests line by line, forks, tells who started and who ended."""
+"""Starts Python programs as forks of one interpreter that has imported TFX, which takes each process ten seconds.
+
+A fork runs the same code by the same arguments in the same environment; what it leaves out is the start of the
+interpreter itself. TensorFlow's runtime starts in the forks.
+"""
 
 import json
 import os
 import runpy
 import select
+import subprocess
 import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
-def main() -> None:
-    # What the containers import; TensorFlow's runtime starts in the forks.
+class ForkServer:
+    """The tests' side: asks for forks and hears who started and who ended."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__],
+            env=dict(environment),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._lock, self._changed = threading.Lock(), threading.Condition()
+        self._started: list[int] = []
+        self._ended: dict[int, int] = {}
+        self._listening = True
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def start(self, command: list[str], environment: Mapping[str, str], directory: Path, log: Path) -> "Fork":
+        """Runs `PYTHON -m MODULE ARGUMENTS` or `PYTHON -c CODE ARGUMENTS`; stdout and stderr go to `log`."""
+        assert self._process.stdin is not None
+        request = {"command": command, "environment": {**environment}, "directory": str(directory), "log": str(log)}
+        with self._lock, self._changed:
+            before = len(self._started)
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            self._changed.wait_for(lambda: len(self._started) > before or not self._listening)
+            return Fork(self._started[before], self)
+
+    def wait(self, pid: int) -> int:
+        """The exit code of a fork, once it has ended."""
+        with self._changed:
+            self._changed.wait_for(lambda: pid in self._ended or not self._listening)
+            return self._ended[pid]
+
+    def stop(self) -> None:
+        """Ends the server; forks that still run go on."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            kind, *numbers = line.split()
+            with self._changed:
+                if kind == "started":
+                    self._started.append(int(numbers[0]))
+                else:
+                    self._ended[int(numbers[0])] = int(numbers[1])
+                self._changed.notify_all()
+        with self._changed:
+            self._listening = False
+            self._changed.notify_all()
+
+
+@dataclass
+class Fork:
+    """A process that runs or has ended."""
+
+    pid: int
+    server: ForkServer
+
+    def wait(self) -> int:
+        """The exit code, negative for a signal."""
+        return self.server.wait(self.pid)
+
+
+def _serve() -> None:
+    """The other side: reads requests line by line, forks, tells who started and who ended."""
+    # What the programs import.
     import components.serving_validator
     import kubeflow.attempts
     import kubeflow.database
@@ -54,9 +131,7 @@ def _tell_who_ended() -> None:
 
 
 def _become(request: dict[str, Any]) -> None:
-    """The container: `python -m MODULE ARGUMENTS`."""
-    _, flag, module, *arguments = request["command"]
-    assert flag == "-m"
+    """The program, in the place of this interpreter."""
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -65,10 +140,9 @@ def _become(request: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["directory"])
-    sys.argv = [module, *arguments]
     code = 0
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        _run(*request["command"][1:])
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
     except BaseException:  # noqa: BLE001  a fork must not go on as the server
@@ -81,5 +155,14 @@ def _become(request: dict[str, Any]) -> None:
     os._exit(code)
 
 
+def _run(flag: str, program: str, *arguments: str) -> None:
+    assert flag in ("-c", "-m")
+    sys.argv = [program if flag == "-m" else "-c", *arguments]
+    if flag == "-m":
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
+    else:
+        exec(compile(program, "<program>", "exec"), {"__name__": "__main__"})
+
+
 if __name__ == "__main__":
-    main()
+    _serve()

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -143,15 +142,22 @@ class Cluster:
             # Argo's backoff.maxDuration counts from the first attempt's start; what takes longer is never retried.
             if number and time.monotonic() - started > longest:
                 return False
-            attempt = self._attempt(run, name, number, values, start, watch)
+            attempt = self.attempt(run, name, number, values, start, watch)
             run.attempts.setdefault(name, []).append(attempt)
             if attempt.exit_code == 0:
                 return True
         return False
 
-    def _attempt(
-        self, run: Run, name: str, number: int, values: Mapping[str, Any], start: Start, watch: Watch | None
+    def attempt(
+        self,
+        run: Run,
+        name: str,
+        number: int,
+        values: Mapping[str, Any],
+        start: Start = start_process,
+        watch: Watch | None = None,
     ) -> Attempt:
+        """One container of a task, from its start to its end."""
         folder = self.folder / run.run_id / f"{name}-{number}"
         for part in ("work", "scratch"):
             (folder / part).mkdir(parents=True)
@@ -212,65 +218,9 @@ def _resolved(text: str, inputs: Mapping[str, Any]) -> str:
     return re.sub(r"\{\{\$\.inputs\.parameters\['(\w+)'\]\}\}", value, text)
 
 
-class ForkServer:
-    """Starts containers as forks of one interpreter that has imported TFX, which takes each process ten seconds.
-
-    A fork runs the same module by the same arguments in the same environment; what it leaves out is the start of the
-    interpreter itself.
-    """
-
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("fork_server.py"))],
-            env=dict(environment),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._lock, self._changed = threading.Lock(), threading.Condition()
-        self._started: list[int] = []
-        self._ended: dict[int, int] = {}
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def start(self, command: list[str], environment: dict[str, str], directory: Path, log: Path) -> Process:
-        assert self._process.stdin is not None
-        request = {"command": command, "environment": environment, "directory": str(directory), "log": str(log)}
-        with self._lock, self._changed:
-            before = len(self._started)
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-            self._changed.wait_for(lambda: len(self._started) > before, timeout=120)
-            return _Fork(self._started[before], self)
-
-    def wait(self, pid: int) -> int:
-        with self._changed:
-            self._changed.wait_for(lambda: pid in self._ended)
-            return self._ended[pid]
-
-    def stop(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=60)
-
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            kind, *numbers = line.split()
-            with self._changed:
-                if kind == "started":
-                    self._started.append(int(numbers[0]))
-                else:
-                    self._ended[int(numbers[0])] = int(numbers[1])
-                self._changed.notify_all()
-
-
-@dataclass
-class _Fork:
-    pid: int
-    server: ForkServer
-
-    def wait(self) -> int:
-        return self.server.wait(self.pid)
+def has_ended(process: Process) -> bool:
+    """Whether somebody who waited for it was told."""
+    return not Path(f"/proc/{process.pid}").exists()
 
 
 def kill(process: Process, signal: int) -> None:

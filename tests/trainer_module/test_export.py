@@ -3,10 +3,7 @@
 import functools
 import io
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from examples import record
+from pictures import encoded
 from PIL import Image
+from processes import python
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
@@ -28,15 +28,9 @@ from trainer_module.export import export_model
 from trainer_module.model import build_model
 from trainer_module.signatures import check_graph
 
-ROOT = Path(__file__).parents[2]
+SIGNATURES = ["serving_default", "serving_rest", "serving_examples", "pixels", "probabilities", "evaluate"]
 SIZES = [(32, 32), (50, 41), (7, 90)]
 FITS = {"stretch": {"fit": "stretch"}, "pad": {"fit": "pad"}, "tile": {"fit": "tile", "tile_overlap": 8}}
-
-
-def png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def pictures() -> list[np.ndarray]:
@@ -51,17 +45,8 @@ def masks(config: Config) -> list[np.ndarray]:
 
 
 def records(config: Config) -> list[bytes]:
-    def example(index: int, picture: np.ndarray, mask: np.ndarray) -> bytes:
-        values = {
-            "image/encoded": png(picture),
-            "mask/encoded": png(mask),
-            "image/id": f"id-{index}".encode(),
-            "image/group": b"group",
-        }
-        feature = {k: tf.train.Feature(bytes_list=tf.train.BytesList(value=[v])) for k, v in values.items()}
-        return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
-
-    return [example(i, *pair) for i, pair in enumerate(zip(pictures(), masks(config), strict=True))]
+    pairs = zip(pictures(), masks(config), strict=True)
+    return [record(picture, mask, f"id-{index}") for index, (picture, mask) in enumerate(pairs)]
 
 
 @pytest.fixture(scope="module", params=sorted(FITS))
@@ -83,20 +68,41 @@ def in_python(directory: Path, signature: str, **inputs: Any) -> dict[str, np.nd
     return {k: v.numpy() for k, v in function(**{k: tf.constant(v) for k, v in inputs.items()}).items()}
 
 
-def in_session(tmp_path: Path, directory: Path, signature: str, **inputs: Any) -> dict[str, np.ndarray]:
-    """Through TensorFlow's C API, in a process that never imports the tensorflow package."""
-    files = tmp_path / "inputs.npz", tmp_path / "outputs.npz"
-    arrays = {n: v if isinstance(v, np.ndarray) else np.array(v, object) for n, v in inputs.items()}
-    save_arrays(files[0], arrays)
-    command = [sys.executable, "-m", "flexunet.serving.c_api", str(directory), signature, *map(str, files)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return load_arrays(files[1])
+# TF Serving's loader, in a process that never imports the tensorflow package: each signature on its file of inputs.
+SESSION = """
+import sys
+from pathlib import Path
+from flexunet.serving.c_api import SavedModel, load_arrays, save_arrays
+
+directory, folder = map(Path, sys.argv[1:])
+with SavedModel(directory) as model:
+    for inputs in folder.glob("*.inputs"):
+        save_arrays(inputs.with_suffix(".outputs"), model.run(inputs.stem, load_arrays(inputs)))
+assert "tensorflow" not in sys.modules
+"""
+
+
+def requests(config: Config) -> dict[str, dict[str, Any]]:
+    """Inputs for each signature."""
+    images, examples = {"image_bytes": [encoded(p) for p in pictures()]}, {"examples": records(config)}
+    pixels = {"pixels": np.stack([pictures()[1]] * 3)}
+    return dict(zip(SIGNATURES, [images, images, examples, pixels, pixels, examples], strict=True))
+
+
+@pytest.fixture(scope="module")
+def sessions(exported: tuple[Path, Config], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a session answers to the requests, by signature."""
+    directory, config = exported
+    folder = tmp_path_factory.mktemp("session")
+    for signature, inputs in requests(config).items():
+        arrays = {n: v if isinstance(v, np.ndarray) else np.array(v, object) for n, v in inputs.items()}
+        save_arrays(folder / f"{signature}.inputs", arrays)
+    python("-c", SESSION, directory, folder)
+    return {file.stem: load_arrays(file) for file in folder.glob("*.outputs")}
 
 
 def test_masks_have_the_images_own_sizes(exported: tuple[Path, Config]) -> None:
-    outputs = in_python(exported[0], "serving_default", image_bytes=[png(p) for p in pictures()])
+    outputs = in_python(exported[0], "serving_default", image_bytes=[encoded(p) for p in pictures()])
     class_ids = [np.asarray(Image.open(io.BytesIO(m))) for m in outputs["mask_png"]]
     assert [ids.shape for ids in class_ids] == SIZES
     assert all(ids.max() <= 3 for ids in class_ids)
@@ -106,7 +112,7 @@ def test_masks_have_the_images_own_sizes(exported: tuple[Path, Config]) -> None:
 
 def test_serving_and_evaluation_see_the_same_masks(exported: tuple[Path, Config]) -> None:
     directory, config = exported
-    served = in_python(directory, "serving_default", image_bytes=[png(p) for p in pictures()])
+    served = in_python(directory, "serving_default", image_bytes=[encoded(p) for p in pictures()])
     measured = in_python(directory, "evaluate", examples=records(config))
     rows = (measured[name] for name in ("counts", "truth_png", "predicted_png"))
     found = zip(pictures(), masks(config), served["mask_png"], *rows, strict=True)
@@ -174,21 +180,15 @@ def test_more_images_than_a_chunk_give_what_each_gives_alone(exported: tuple[Pat
     assert all(moved_pixels(counts, alone["counts"][0]) <= free for counts in many["counts"][1::3])
 
 
-SIGNATURES = ["serving_default", "serving_rest", "serving_examples", "pixels", "probabilities", "evaluate"]
-
-
 @pytest.mark.parametrize("signature", SIGNATURES)
 def test_the_session_loader_of_tf_serving_gives_what_python_gives(
-    exported: tuple[Path, Config], signature: str, tmp_path: Path
+    exported: tuple[Path, Config], sessions: dict[str, Any], signature: str
 ) -> None:
     directory, config = exported
-    images, examples = {"image_bytes": [png(p) for p in pictures()]}, {"examples": records(config)}
-    pixels = {"pixels": np.stack([pictures()[1]] * 3)}
-    rows: Any = dict(zip(SIGNATURES, [images, images, examples, pixels, pixels, examples], strict=True))[signature]
-    python, session = in_python(directory, signature, **rows), in_session(tmp_path, directory, signature, **rows)
-    assert sorted(session) == sorted(python)
+    session, here = sessions[signature], in_python(directory, signature, **requests(config)[signature])
+    assert sorted(session) == sorted(here)
     free = [undecided(directory, picture) for picture in pictures()]
-    for name, expected in python.items():
+    for name, expected in here.items():
         if name in ("mask_png", "mask_png_bytes", "predicted_png"):
             for found, mask, where in zip(session[name], expected, free, strict=True):
                 assert_same_classes(ids_of(found), ids_of(mask), where)
@@ -258,7 +258,7 @@ def test_batching_parameters_are_those_that_tf_serving_reads(exported: tuple[Pat
 def test_pixels_and_probabilities_agree_with_encoded_images(exported: tuple[Path, Config]) -> None:
     directory = exported[0]
     for picture in pictures():
-        served = in_python(directory, "serving_default", image_bytes=[png(picture)])
+        served = in_python(directory, "serving_default", image_bytes=[encoded(picture)])
         expected = np.asarray(Image.open(io.BytesIO(served["mask_png"][0])))
         class_ids = in_python(directory, "pixels", pixels=picture[None])["class_ids"]
         probabilities = in_python(directory, "probabilities", pixels=picture[None])["probabilities"]
@@ -270,7 +270,7 @@ def test_pixels_and_probabilities_agree_with_encoded_images(exported: tuple[Path
 
 def test_records_are_served_like_their_images_with_or_without_a_mask(exported: tuple[Path, Config]) -> None:
     directory, config = exported
-    expected = in_python(directory, "serving_default", image_bytes=[png(p) for p in pictures()])
+    expected = in_python(directory, "serving_default", image_bytes=[encoded(p) for p in pictures()])
     for examples in (records(config), [tf.train.Example.FromString(r) for r in records(config)]):
         bare = []
         for example in examples:
@@ -302,7 +302,7 @@ def test_a_model_that_gives_no_number_answers_that_it_does(make_config: Any, col
     model = color_reader()
     model.layers[-2].set_weights([w * np.nan for w in model.layers[-2].get_weights()])
     export_model(model, part_of(config, TrainerConfig), {}, tmp_path / "export")
-    outputs = in_python(tmp_path / "export", "serving_default", image_bytes=[png(pictures()[0])])
+    outputs = in_python(tmp_path / "export", "serving_default", image_bytes=[encoded(pictures()[0])])
     assert not outputs["valid"][0]
     assert outputs["error"][0] == b"the model gave no number"
     assert outputs["class_fractions"].tolist() == [[0, 0, 0, 0]]
@@ -325,7 +325,7 @@ def test_a_perfect_model_keeps_every_pixel(make_config: Any, color_reader: Any, 
     config = make_config(image=FITS["tile"])
     export_model(color_reader(), part_of(config, TrainerConfig), {}, tmp_path / "export")
     for mask in masks(config):
-        outputs = in_python(tmp_path / "export", "serving_default", image_bytes=[png(mask)])
+        outputs = in_python(tmp_path / "export", "serving_default", image_bytes=[encoded(mask)])
         class_ids = np.asarray(Image.open(io.BytesIO(outputs["mask_png"][0])))
         np.testing.assert_array_equal(np.array([c.color for c in config.classes])[class_ids], mask)
 

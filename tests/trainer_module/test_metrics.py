@@ -1,8 +1,6 @@
 """Counts in the graph against NumPy and scikit-learn."""
 
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,8 +10,6 @@ from sklearn.metrics import confusion_matrix
 from flexunet.core import scores
 from flexunet.core.features import IGNORE_ID
 from trainer_module.metrics import ForegroundDice, count_matrix
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -66,13 +62,9 @@ print(history.history["val_foreground_dice"][0])
 """
 
 
-def test_counts_compile_with_xla_inside_fit() -> None:
+def test_counts_compile_with_xla_inside_fit(run_forked: Callable[..., str]) -> None:
     """On GPUs training is compiled; tf.math.bincount fails there, and only inside a metric.
 
     In a process of its own: Keras warns and compiles nothing once another test made TensorFlow deterministic.
     """
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILED_FIT], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert 0 < float(done.stdout) < 1
+    assert 0 < float(run_forked(COMPILED_FIT).splitlines()[-1]) < 1

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from examples import tile, write_examples
 from PIL import Image
+from processes import ENVIRONMENT, ROOT
+from waiting import epochs_in, wait_until
 
 from flexunet.core.config.section import part_of
 from flexunet.core.config.train import TrainerConfig
@@ -22,8 +24,6 @@ from trainer_module import devices
 from trainer_module.checkpoint import checkpoint_key
 from trainer_module.export import export_model
 from trainer_module.trainer import Job, Trained, train
-
-ROOT = Path(__file__).parents[2]
 
 RECIPE = {
     "model": {"normalization": "batch", "dropout": 0.1},
@@ -53,11 +53,11 @@ def tiles(tmp_path_factory: pytest.TempPathFactory, write_tiles: Any) -> Path:
 
 @pytest.fixture
 def run(tiles: Path, tmp_path: Path, make_config: Any) -> Callable[..., Trained]:
-    def run(name: str, base_model: str = "", **sections: Any) -> Trained:
+    def run(name: str, base_model: str = "", callbacks: Any = (), **sections: Any) -> Trained:
         merged = {key: {**value, **sections.get(key, {})} for key, value in RECIPE.items()}
         config = part_of(make_config(**merged), TrainerConfig)
         patterns = [str(tiles / "train*.gz")], [str(tiles / "eval*.gz")]
-        return train(Job(*patterns, tmp_path / name, tmp_path / "checkpoints", "code", base_model), config)
+        return train(Job(*patterns, tmp_path / name, tmp_path / "checkpoints", "code", base_model, callbacks), config)
 
     return run
 
@@ -145,13 +145,8 @@ def test_stopped_by_the_clock_it_keeps_the_average(run: Callable[..., Trained]) 
 def test_an_eval_split_without_defects_steers_nothing(
     tiles: Path, tmp_path: Path, make_config: Any, write_tiles: Any
 ) -> None:
-    class_ids = tf.io.serialize_tensor(np.full((1, 32, 32), 255, np.uint8)).numpy()
-    image = tf.io.serialize_tensor(np.zeros((1, 32, 32, 3), np.uint8)).numpy()
-    with tf.io.TFRecordWriter(str(tmp_path / "eval.gz"), "GZIP") as writer:
-        example = tf.train.Example()
-        example.features.feature["image"].bytes_list.value.append(image)
-        example.features.feature["class_ids"].bytes_list.value.append(class_ids)
-        writer.write(example.SerializeToString())
+    unlabelled = tile(np.zeros((1, 32, 32, 3), np.uint8), np.full((1, 32, 32), 255, np.uint8))
+    write_examples(tmp_path / "eval.gz", [unlabelled])
     job = Job([str(tiles / "train.gz")], [str(tmp_path / "eval.gz")], tmp_path / "logs", tmp_path / "checkpoints")
     with pytest.raises(ValueError, match=r"no pixel of `eval` is labelled as a defect"):
         train(job, part_of(make_config(**RECIPE), TrainerConfig))
@@ -182,11 +177,10 @@ print(json.dumps({"weights": digest, "mebibytes": peak_mebibytes()}))
 
 def process(config: TrainerConfig, tiles: Path, logs: Path, checkpoints: Path, code: str = "code") -> Any:
     arguments = [config.model_dump_json(), str(tiles), str(logs), str(checkpoints), code]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, *arguments],
         cwd=ROOT,
-        env=environment,
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -200,11 +194,12 @@ def key_of(config: TrainerConfig, tiles: Path) -> str:
 
 
 def result(started: Any) -> tuple[dict[str, Any], str]:
-    output, errors = started.communicate(timeout=600)
+    output, errors = started.communicate()
     assert started.returncode == 0, errors
     return json.loads(output.splitlines()[-1]), errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["cosine", "plateau"])
 def test_killed_in_the_middle_it_goes_on_as_if_it_had_not_been(
     run: Callable[..., Trained], tiles: Path, tmp_path: Path, make_config: Any, schedule: str
@@ -216,24 +211,51 @@ def test_killed_in_the_middle_it_goes_on_as_if_it_had_not_been(
     checkpoints.mkdir()
     (checkpoints / "stale.npz").write_bytes(b"of an earlier configuration")
     started = process(config, tiles, tmp_path / "killed", checkpoints)
-    history, deadline = tmp_path / "killed" / "history.csv", time.monotonic() + 300
-    while not (history.is_file() and len(history.read_text().splitlines()) >= 3) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    history = tmp_path / "killed" / "history.csv"
+    wait_until(lambda: epochs_in(history) >= 2, lambda: started.poll() is not None)
     started.send_signal(signal.SIGKILL)
     assert started.wait() == -signal.SIGKILL
     [left] = [path for path in checkpoints.iterdir() if path.suffix == ".npz"]
 
     # In this process, which trained other models before.
     assert left.stem == key_of(config, tiles)
+    assert_goes_on(run, tmp_path, changed)
+
+
+def assert_goes_on(run: Callable[..., Trained], folder: Path, changed: dict[str, Any]) -> None:
+    """A training of six epochs, begun in `folder`, ends as one that nothing disturbs."""
     resumed = run("resumed", train=changed)
     assert 1 <= resumed.checkpoint.first_epoch < 6
     resumed.checkpoint.discard()
-    assert list(checkpoints.iterdir()) == []
-    rows = (tmp_path / "resumed" / "history.csv").read_text().splitlines()
+    assert list((folder / "checkpoints").iterdir()) == []
+    rows = (folder / "resumed" / "history.csv").read_text().splitlines()
     undisturbed = run("undisturbed", train=changed)
     assert undisturbed.checkpoint.first_epoch == 0
     assert weights(resumed) == weights(undisturbed)
-    assert rows == (tmp_path / "undisturbed" / "history.csv").read_text().splitlines()
+    assert rows == (folder / "undisturbed" / "history.csv").read_text().splitlines()
+
+
+class InterruptIn(keras.callbacks.Callback):
+    """Ctrl-C in the middle of an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__()
+        self.epoch, self.now = epoch, 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.now = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if (self.now, batch) == (self.epoch, 2):
+            raise KeyboardInterrupt
+
+
+def test_interrupted_in_an_epoch_it_goes_on_as_if_it_had_not_been(run: Callable[..., Trained], tmp_path: Path) -> None:
+    """What a kill at any moment is to show, at one."""
+    changed = {"epochs": 6}
+    with pytest.raises(KeyboardInterrupt):
+        run("stopped", train=changed, callbacks=[InterruptIn(3)])
+    assert_goes_on(run, tmp_path, changed)
 
 
 def test_a_checkpoint_that_cannot_be_read_is_not_resumed(
@@ -257,6 +279,7 @@ def test_configuration_code_and_data_each_have_a_checkpoint_of_their_own(tmp_pat
     assert first != checkpoint_key(["config", "code"], [str(data)])
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_without_cache_and_in_its_limit_with_one(
     tmp_path: Path, write_tiles: Any, make_config: Any
 ) -> None:

@@ -11,6 +11,12 @@ from flexunet.core.config.section import Section, Share
 class ModelConfig(Section):
     """FlexUNet's layers; see trainer_module/model.py."""
 
+    input_scale: float = Field(
+        default=1 / 255,
+        gt=0,
+        le=1,
+        description="What pixel values, 0 to 255, are multiplied by before the first convolution; 1 feeds them raw.",
+    )
     num_layers: int = Field(default=5, ge=2, le=10, description="Levels, the bridge included.")
     base_filters: int = Field(
         default=16, ge=1, le=512, description="Filters of level 0; level i has base_filters * 2**i."

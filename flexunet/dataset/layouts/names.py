@@ -126,8 +126,10 @@ def find_affixes(images: Iterable[str], masks: Iterable[str]) -> tuple[Affix, Af
     Names that match as they are need nothing, even if only some do: the others are mistakes.
     """
     images, masks = frozenset(images), sorted(masks)
-    if not masks or not images.isdisjoint(masks):
-        return (Affix(), Affix()) if masks else None
+    if not masks or not images:
+        return None
+    if not images.isdisjoint(masks):
+        return Affix(), Affix()
     found = [
         (of_image, of_mask)
         for of_image in _candidates(sorted(images))

@@ -1,0 +1,53 @@
+"""`flexunet import config`: takes over what an existing FlexUNet project has."""
+
+from pathlib import Path
+
+import click
+
+from flexunet.cli.command import CommandGroup
+from flexunet.cli.console import NO_LOG, captured_output, print_result
+from flexunet.cli.options import AS_JSON, FILE
+from flexunet.core.errors import UserError
+
+
+@click.group("import", cls=CommandGroup)
+def imports() -> None:
+    """Takes over the configuration of an existing FlexUNet project: docs/how-to/flexunet-projects.md.
+
+    Examples:
+      flexunet import config train_eval_infer.config --out mine.toml
+    """
+
+
+@imports.command("config")
+@click.argument("file", type=FILE)
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="TOML file to write.")
+@click.option("--names", metavar="A,B,...", help="Names of the classes, the background first.")
+@click.option("--as-written", is_flag=True, help="Takes the file's words where the original's code did something else.")
+@AS_JSON
+def import_config(file: Path, out: Path, names: str | None, as_written: bool) -> None:
+    """Turns a train_eval_infer.config into a TOML configuration, and says what is not exactly as it was.
+
+    Examples:
+      flexunet import config train_eval_infer.config --out mine.toml
+      flexunet import config train_eval_infer.config --out mine.toml --names background,rust,crack --as-written
+    """
+    from flexunet.cli.tables import print_warning
+    from flexunet.core.config import imported
+    from flexunet.core.files import replace_text
+
+    if out.exists():
+        raise UserError(f"{out}: exists already, expected a new file: name another, or remove it")
+    if not out.parent.is_dir():
+        raise UserError(f"{out.parent}: no such folder, expected one for {out.name}: make it, or name another")
+    given = tuple(name.strip() for name in names.split(",")) if names else ()
+    found = imported.import_config(file, as_written, given)
+    replace_text(out, found.toml)
+    commands = [command.replace("CONFIG", str(out)) for command in found.commands]
+    with captured_output(NO_LOG) as console:
+        for note in found.notes:
+            print_warning(note, console)
+        console.print(f"written: {out}; {len(found.notes)} differences were told")
+        for command in commands:
+            console.print(f"next: {command}")
+    print_result({"config": out, "differences": list(found.notes), "next": commands})

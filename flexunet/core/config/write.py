@@ -1,0 +1,44 @@
+# pyright: standard
+# INI and TOML have no types.
+"""Writes a configuration as TOML for people: in the order of the sections, a comment beside what needs a word."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tomlkit
+from tomlkit.items import AoT, Item, Table
+
+
+def to_toml(values: Mapping[str, Any], comments: Mapping[str, str] | None = None, heading: Sequence[str] = ()) -> str:
+    """The text of a TOML file that `load_config` reads.
+
+    Args:
+      values: sections by name, `classes` as a list of tables; what is None is left out.
+      comments: by `section.key`, written at the end of its line.
+      heading: lines of comment at the top.
+    """
+    document = tomlkit.document()
+    for line in heading:
+        document.add(tomlkit.comment(line))
+    for name, content in values.items():
+        document.add(tomlkit.nl())
+        document.add(name, _tables(content) if isinstance(content, list) else _table(name, content, comments or {}))
+    return tomlkit.dumps(document)
+
+
+def _tables(rows: Sequence[Mapping[str, Any]]) -> AoT:
+    tables = tomlkit.aot()
+    for row in rows:
+        tables.append(_table("", row, {}))
+    return tables
+
+
+def _table(section: str, values: Mapping[str, Any], comments: Mapping[str, str]) -> Table:
+    table = tomlkit.table()
+    for key, value in values.items():
+        if value is not None:
+            item: Item = tomlkit.item(list(value) if isinstance(value, tuple) else value)
+            table.add(key, item)
+            if f"{section}.{key}" in comments:
+                item.comment(comments[f"{section}.{key}"])
+    return table
