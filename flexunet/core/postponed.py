@@ -36,11 +36,9 @@ NAMES: Final = frozenset(
         "google.cloud.pubsub",
         # TensorFlow: addresses of workers on Compute Engine.
         "googleapiclient.discovery",
-        # Model Analysis and Data Validation: widgets in a notebook; ROUGE's and BLEU's tokenizers and locks; t-tests.
+        # Model Analysis and Keras: widgets in a notebook; ROUGE's and BLEU's tokenizers and locks; t-tests.
         "IPython",
-        "IPython.display",
         "ipywidgets",
-        "tensorflow_data_validation",
         "tensorflow_model_analysis.view",
         "nltk",
         "nltk.stem",
@@ -63,8 +61,9 @@ NAMES: Final = frozenset(
         "sklearn",
     }
 )
-# Packages that only collect names: their modules can be imported without the package's own code.
-COLLECTIONS: Final = frozenset({"tensorflow_data_validation", "tensorflow_model_analysis.view"})
+# Packages that only collect names: their modules can be imported without the package's own code, and none of them
+# asks the package for a name (IPython's do, and would meet themselves half imported).
+COLLECTIONS: Final = frozenset({"tensorflow_model_analysis.view"})
 # What a module has from its file, and nobody loads it for; `__all__` and `__version__` are made by its code.
 _MADE_BY_CODE: Final = ("__all__", "__version__")
 

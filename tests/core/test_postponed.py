@@ -20,7 +20,7 @@ import transform_module
 import tfx.components
 from tfx import v1 as tfx
 
-heavy_ones = "sklearn.base matplotlib.pyplot IPython.core kubernetes.client google.cloud.aiplatform nltk.data"
+heavy_ones = "sklearn.base matplotlib.pyplot ipywidgets.widgets kubernetes.client google.cloud.aiplatform nltk.data"
 for heavy in heavy_ones.split():
     assert heavy not in sys.modules, heavy
 assert tfx.components.Trainer and tfx.components.Evaluator and tfx.components.StatisticsGen and tfx.components.Tuner
