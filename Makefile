@@ -46,6 +46,7 @@ bench: setup ## Speed, memory and scaling as ratios, each against a baseline in 
 	$(RUN)python -m benchmarks.gate
 	$(RUN)python -m benchmarks.training
 	$(RUN)python -m benchmarks.serving
+	$(RUN)python -m benchmarks.start
 
 recipes ablation: setup ## Needs IMAGES=DIR, such as NEU-Seg; goes on where it was stopped
 	$(RUN)python -m benchmarks.recipes $@ --images $(IMAGES)
