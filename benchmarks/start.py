@@ -92,10 +92,9 @@ def measure(root: Path) -> dict[str, Cost]:
 
 def prepare(root: Path) -> None:
     """Writes the compiled pipeline of a run that is all cached, in which each node can be launched again."""
-    from flexunet.core.beam import beam_args
     from pipeline.launch import compile_run, run_node
 
-    ir = compile_run(_pipeline(root, beam_args([])), _RUN_ID)
+    ir = compile_run(_pipeline(root), _RUN_ID)
     for node in ir.nodes:
         run_node(ir, node.pipeline_node, _database(root))
     _compiled(root).write_bytes(ir.SerializeToString())
@@ -145,11 +144,11 @@ def _cost(command: Sequence[str], tells: bool) -> Cost:
     return Cost(usage.ru_utime + usage.ru_stime, float(lines[-1]) if tells else float("nan"))
 
 
-def _pipeline(root: Path, beam_args: Sequence[str]) -> Any:
+def _pipeline(root: Path) -> Any:
     from pipeline import dag
 
     paths = dag.Paths(data=str((root / "data" / "records").resolve()), root=str(root.resolve()))
-    return dag.create_pipeline(load_config("demo", ()), paths, _connection(root), beam_args)
+    return dag.create_pipeline(load_config("demo", ()), paths, _connection(root))
 
 
 def _database(root: Path) -> Any:
