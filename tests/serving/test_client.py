@@ -372,15 +372,17 @@ def test_a_taken_port_is_the_users_mistake(server: Server, color_export: Path) -
 
 
 def test_the_client_is_light() -> None:
-    """Under 0.5 s and 100 MB; seconds of the processor, since others use this machine too."""
+    """Under 100 MB, and five times what importing numpy takes, 0.1 s on an idle machine: others use it too."""
     code = (
-        "import time, sys; t = time.process_time(); import flexunet.serving.client, flexunet.serving.grpc_model, "
-        "flexunet.serving.rest_model; s = time.process_time() - t; "
+        "import time, sys; t = time.process_time(); import numpy; numpy_seconds = time.process_time() - t; "
+        "import flexunet.serving.client, flexunet.serving.grpc_model, flexunet.serving.rest_model; "
+        "s = time.process_time() - t; "
         "heavy = [m for m in sys.modules if m.split('.')[0] in ('tensorflow', 'tfx', 'scipy', 'keras')]; "
-        "from flexunet.serving.memory import resident_megabytes; print(s, resident_megabytes('VmHWM'), len(heavy))"
+        "from flexunet.serving.memory import resident_megabytes; "
+        "print(s / numpy_seconds, resident_megabytes('VmHWM'), len(heavy))"
     )
     figures = np.array([[float(word) for word in python("-c", code).split()] for _ in range(5)])
-    seconds, megabytes, heavy = figures.min(axis=0)
+    times, megabytes, heavy = figures.min(axis=0)
     assert heavy == 0
     assert megabytes < 100
-    assert seconds < 0.5
+    assert times < 5
