@@ -34,10 +34,20 @@ class SpanType(click.ParamType):
 @CONFIG
 @SET
 @click.option("--check", "check_only", is_flag=True, help="Checks everything, writes nothing.")
-@click.option("--splits", type=click.Choice(["keep", "regroup"]), help="For a source that has splits of its own.")
+@click.option(
+    "--splits",
+    type=click.Choice(["keep", "regroup"]),
+    help="Keeps the splits that the source has, or assigns groups anew.",
+)
 @click.option("--skip-bad", is_flag=True, help="Leaves bad pairs out; they are counted and listed.")
-@click.option("--metadata", type=PATH, metavar="CSV", help="Columns for slices; one is `stem`.")
-@click.option("--span", default="1", show_default=True, type=SpanType(), help="Adds data beside the old.")
+@click.option("--metadata", type=PATH, metavar="CSV", help="Table whose columns become slices; one of them is `stem`.")
+@click.option(
+    "--span",
+    default="1",
+    show_default=True,
+    type=SpanType(),
+    help="Number of the span that is written; a new number, or `next`, adds data beside the old.",
+)
 @LAYOUT
 @NO_MASK
 @AS_JSON
@@ -86,6 +96,10 @@ def _print_ingested(done: Any, class_names: Sequence[str], console: "Console") -
             console.print(f"{len(manifest[key])} {what}:")
         for line in manifest[key]:
             console.print(f"{what}: {line}")
+    for words in manifest["read"]["words"]:
+        console.print(words)
+    for words in manifest["warnings"]:
+        print_warning(words, console)
     for pair in manifest["duplicates"]["different_masks"]:
         names, agreement = " and ".join(pair["images"]), pair["agreement"]
         print_warning(f"{names} are one image, their masks agree by {agreement:.1%}", console)
