@@ -13,6 +13,7 @@ import click
 
 from flexunet.cli.command import walk
 from flexunet.cli.main import cli
+from flexunet.core import readable
 from flexunet.core.config.data import SchemaConfig, TransformConfig
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.load import preset_names
@@ -39,18 +40,52 @@ EXIT_CODES: Final = (
 )
 BOUNDS: Final = (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
 KINDS: Final = {"integer": "integer", "number": "number", "boolean": "true or false", "string": "text"}
+READING_RULES: Final = f"""\
+## Which way is up
+
+EXIF's orientation turns a picture, for ingest and for a served model alike; masks come back upright, at the upright
+size. It is read from JPEG's APP1, PNG's `eXIf` before the pixels, WebP's `EXIF` chunk and TIFF's own tag, from the
+first directory, at most {readable.MOST_EXIF_ENTRIES} entries of it; whatever is not as the standard has it, XMP and
+tags behind the pixels are ignored. A mask is turned by its own orientation. One that has the size of the pixels as
+stored is refused; where the size does not tell (squares, half turns), ingest warns.
+
+## Which value is white
+
+| the file holds | read as |
+| --- | --- |
+| 1 to 8 bits | all levels from black to white |
+| 12 bits (TIFF) | 0 to 4095 |
+| 16 bits with a value above {readable.LEAST_OF_16_BITS - 1} | 0 to 65535 |
+| 16 bits without, signed and larger integers, floats | refused, unless `image.value_range = [black, white]` is set |
+
+Values outside `image.value_range` are refused. It does not touch images of 8 bits. An export carries it, and the
+served model scales by it.
+
+## Masks
+
+Records hold a PNG in the colours of `[[classes]]`; anything else is written anew as that.
+
+- In colour, each pixel is exactly one of the `color`s; of a palette its colours count.
+- Grey values are ids of classes, or grey `color`s of classes (0 and 255), whichever fits all pixels. Where both fit
+  and differ the mask is refused: `records.mask_values = "ids"` or `"colors"` decides, and with `"ids"` a palette's
+  indices are ids.
+- 255 is unlabelled where `records.ignore_color` is set.
+- Refused: lossy compression in any container, more than one picture, colours of 16 bits, fractions, pixels that are
+  transparent over a class, or over anything where `records.ignore_color` is set.
+"""
 WARNING: Final = "<!-- Written by docs/generate.py from the code: `make docs`. -->\n"
 
 
 def main() -> None:
-    """Writes both pages."""
+    """Writes the pages."""
     for name, text in pages().items():
         (REFERENCE / name).write_text(text, encoding="utf-8")
 
 
 def pages() -> dict[str, str]:
     """Their text by file name."""
-    return {"configuration.md": "\n".join(configuration()), "commands.md": "\n".join(commands())}
+    written = {"configuration.md": configuration(), "commands.md": commands(), "reading.md": reading()}
+    return {name: "\n".join(lines) for name, lines in written.items()}
 
 
 def configuration() -> Iterator[str]:
@@ -131,6 +166,24 @@ def _readers(name: str) -> str:
         return "Read by `flexunet ingest`; a change of `spans` re-runs RecordGen and what depends on it."
     reader = next((node for part, node in READERS if name in part.model_fields), None)
     return f"A change re-runs {reader} and what depends on it." if reader else "No node reads it."
+
+
+def reading() -> Iterator[str]:
+    """The table of what can be read, from its one owner."""
+    yield f"# What can be read\n\n{WARNING}"
+    yield (
+        "One table for `flexunet ingest`, MaskValidator, the graph of every signature, `flexunet predict` and the "
+        "development server; its owner is `flexunet/core/readable.py`. The kind is told by the file's first bytes and "
+        "its header, never by its name.\n"
+    )
+    for verdict in readable.Verdict:
+        yield f"## {verdict.value[0].upper()}{verdict.value[1:]}\n"
+        yield "| kind | how, or what is said of it |\n| --- | --- |"
+        for kind in readable.KINDS:
+            if kind.verdict is verdict:
+                yield f"| {kind.name} | {_plain(kind.note or str(kind.words))} |"
+        yield ""
+    yield READING_RULES
 
 
 def commands() -> Iterator[str]:

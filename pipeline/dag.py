@@ -17,6 +17,7 @@ from components import (
     pusher,
     record_gen,
     record_schema,
+    record_verdict,
     reporter,
     segmentation_metrics,
     serving_validator,
@@ -262,7 +263,7 @@ def _expected_counts(paths: Paths, spans: int | None) -> str:
     """Of the records that the run will read; "null" where they were made elsewhere or cannot be seen from here."""
     data = Path(paths.data)
     is_described = (data / MANIFEST).is_file()
-    return mask_validator.expected_counts(newest_spans(data, spans, paths.span) if is_described else None)
+    return record_verdict.expected_counts(newest_spans(data, spans, paths.span) if is_described else None)
 
 
 def _comparable(config: Config) -> str:

@@ -22,7 +22,7 @@ from trainer_module.signatures import CHUNK as _CHUNK
 from trainer_module.signatures import ServingSignatures, check_graph, id_png
 from trainer_module.warmup import write_batching, write_warmup
 from transform_module import images
-from transform_module.preprocessing import decode_pair
+from transform_module.preprocessing import Row, decode_pair
 
 # Of `_measure`: counts, counts at the model's size, probability sums, calibration, and two masks.
 _MEASURED = (tf.float64, tf.float64, tf.float64, tf.float64, tf.string, tf.string)
@@ -57,12 +57,13 @@ class SegmentationModule(tf.Module):
         keys = [records.image, records.mask, records.id, *([records.group] if records.group else [])]
         rows = tf.io.parse_example(examples, {key: tf.io.FixedLenFeature([], tf.string) for key in keys})
 
-        def predict(columns: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
+        def predict(columns: Row) -> tuple[tf.Tensor, ...]:
             spec = (*self._tiles_spec(), tf.RaggedTensorSpec([None, None], tf.uint8, ragged_rank=1))
             tiles, sizes, class_ids = map_rows(self._decode_labelled, columns, spec)
             return map_rows(self._measure, (self._probabilities(tiles), sizes, class_ids), _MEASURED)
 
-        columns = (rows[records.image], rows[records.mask], rows[records.id])
+        headers = images.read_rows(rows[records.image], self._config.image)
+        columns = Row(rows[records.image], rows[records.mask], rows[records.id], headers)
         counts, model_size, sums, bins, truth, predicted = in_chunks(predict, columns, _MEASURED, self._images_at_once)
         return {
             features.OUTPUT_COUNTS: counts,
@@ -82,8 +83,8 @@ class SegmentationModule(tf.Module):
     def _fit(self, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return images.fit_image(image, self._config.image), tf.shape(image)[:2]
 
-    def _decode_labelled(self, row: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
-        image, class_ids = decode_pair(row[0], row[1], row[2], self._config)
+    def _decode_labelled(self, row: Row) -> tuple[tf.Tensor, ...]:
+        image, class_ids = decode_pair(row, self._config)
         return (*self._fit(image), tf.RaggedTensor.from_tensor(class_ids))
 
     def _probabilities(self, tiles: tf.RaggedTensor) -> tf.RaggedTensor:

@@ -86,6 +86,10 @@ def _print_ingested(done: Any, class_names: Sequence[str], console: "Console") -
             console.print(f"{len(manifest[key])} {what}:")
         for line in manifest[key]:
             console.print(f"{what}: {line}")
+    for words in manifest["read"]["words"]:
+        console.print(words)
+    for words in manifest["warnings"]:
+        print_warning(words, console)
     for pair in manifest["duplicates"]["different_masks"]:
         names, agreement = " and ".join(pair["images"]), pair["agreement"]
         print_warning(f"{names} are one image, their masks agree by {agreement:.1%}", console)

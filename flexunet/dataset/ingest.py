@@ -16,6 +16,7 @@ from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
 from flexunet.core.features import SPLIT_TRAIN, SPLITS
 from flexunet.core.lock import locked
+from flexunet.core.problems import DataError, Problem
 from flexunet.dataset import groups as near_duplicates
 from flexunet.dataset.assignment import Assignment, Row, read_assignment
 from flexunet.dataset.commit import committed, newest_manifest, settle
@@ -27,7 +28,7 @@ from flexunet.dataset.manifest import FORMAT, newest_version, version_path, vers
 from flexunet.dataset.metadata import read_metadata
 from flexunet.dataset.pairs import Pair
 from flexunet.dataset.parallel import mapped, mapped_by_processes, threads_for
-from flexunet.dataset.problems import DataError, Problem
+from flexunet.dataset.reading import reading_summary
 from flexunet.dataset.splits import Dealt, SplitPolicy, deal
 from flexunet.reporting.data import render_picture
 
@@ -92,7 +93,7 @@ def ingest(
     rows, linking, crossing = _deal(facts, others, config, splits, _previous_splits(out, span, facts), source)
     _require_usable(rows, config, source)
     summary = {
-        **_summary(rows, layout, splits, config),
+        **_summary(rows, layout, splits, config, _span_before(out, span)),
         "leaking_groups": crossing,
         "duplicates": duplicate_summary(facts, config),
         "skipped": [str(problem) for problem in problems],
@@ -102,6 +103,12 @@ def ingest(
         return Ingested(layout, None, summary, False)
     with locked(out):
         return _write(out, span, rows, summary, config, layout, progress)
+
+
+def _span_before(out: Path, span: int) -> dict[str, Any] | None:
+    """What `dataset.json` says of the newest span before this one."""
+    earlier = [entry for entry in newest_manifest(out).get("spans", []) if entry["span"] < span]
+    return max(earlier, key=lambda entry: entry["span"], default=None)
 
 
 def _examine_all(pairs: Sequence[Pair], config: Config, progress: Progress) -> tuple[list[Facts], list[Problem]]:
@@ -195,8 +202,11 @@ def _require_usable(rows: Sequence[Row], config: Config, source: Path) -> None:
         raise DataError(problems)
 
 
-def _summary(rows: Sequence[Row], layout: Layout, policy: SplitPolicy | None, config: Config) -> dict[str, Any]:
+def _summary(
+    rows: Sequence[Row], layout: Layout, policy: SplitPolicy | None, config: Config, earlier: dict[str, Any] | None
+) -> dict[str, Any]:
     return {
+        **reading_summary([row.facts for row in rows], config, earlier),
         "format": FORMAT,
         "classes": [c.model_dump(mode="json") for c in config.classes],
         "ignore_color": list(config.records.ignore_color) if config.records.ignore_color else None,
@@ -307,6 +317,7 @@ def _previous_splits(out: Path, span: int, facts: Sequence[Facts]) -> dict[str, 
 def _fingerprint(rows: Sequence[Row], config: Config) -> str:
     """Of everything that decides the records' bytes."""
     digest = hashlib.sha256(config.records.model_dump_json().encode() + str(config.dataset.seed).encode())
+    digest.update(json.dumps(config.image.value_range).encode())
     digest.update(json.dumps([c.model_dump() for c in config.classes]).encode())
     for row in sorted(rows, key=lambda row: row.facts.pair.id):
         digest.update(

@@ -172,6 +172,7 @@ def _warnings(entry: dict[str, Any], groups: dict[str, list[DataImage]]) -> list
         missing = [name for name, count in entry["splits"][split]["images_with"].items() if count == 0]
         if missing:
             warnings.append(f"No image of {split} shows {', '.join(missing)}: no score of that can be measured there.")
+    warnings += entry["warnings"]
     noisy = len(entry["duplicates"]["different_masks"])
     if noisy:
         warnings.append(f"Label noise: exact copies with different masks: {noisy}, listed under Near-duplicates.")

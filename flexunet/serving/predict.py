@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flexunet.core import features
+from flexunet.core.config.data import ImageConfig
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
-from flexunet.core.finder import AREAS_COLUMNS, AREAS_FILE, IMAGE_SUFFIXES, LeftOut, Tally, find_files
-from flexunet.core.palette import as_rgb, rgb_from_class_ids
+from flexunet.core.finder import AREAS_COLUMNS, AREAS_FILE, LeftOut, Tally, find_files
+from flexunet.core.palette import rgb_from_class_ids
+from flexunet.core.pictures import Picture, Refused, open_image, served_bytes
+from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.core.regions import connected_regions
 from flexunet.serving.client import Model, Prediction, in_order, predict_image
 from flexunet.serving.exported import ServedConfig
@@ -48,12 +51,13 @@ class Job:
 
     def predict(self, image: Path) -> Prediction:
         """Raises OSError or UserError where there is no answer."""
-        size = self.config.image
+        size, encoded = self.config.image, image.read_bytes()
+        picture = read_picture(encoded, size)
         if not self.tiled:
-            prediction = predict_image(self.model, image.read_bytes())
+            prediction = predict_image(self.model, served_bytes(encoded, picture))
         else:
-            with Image.open(image) as opened:
-                prediction = predict_tiled(self.model, np.asarray(as_rgb(opened)), (size.height, size.width))
+            pixels = np.asarray(picture.image.convert("RGB"))
+            prediction = predict_tiled(self.model, pixels, (size.height, size.width))
         if prediction.error:
             raise UserError(prediction.error)
         if len(prediction.class_fractions) != len(self.config.classes):
@@ -105,7 +109,7 @@ def predict_files(
             try:
                 prediction = answer.result()
                 _write_pictures(image, prediction.class_ids, out / stem, job.config)
-            # Pillow raises many kinds for an image that only TensorFlow can read; each is named, none stops the others.
+            # Whatever goes wrong with an image is named and stops none of the others.
             except Exception as error:  # noqa: BLE001
                 failures.append(Failure(image, _first_line(error)))
                 step(None)
@@ -115,9 +119,21 @@ def predict_files(
     return failures
 
 
+def read_picture(encoded: bytes, settings: ImageConfig) -> Picture:
+    """An image's file as ingest reads it.
+
+    Raises:
+      UserError: in the words in which ingest refuses it.
+    """
+    try:
+        return open_image(encoded, settings)
+    except Refused as refused:
+        raise UserError(str(refused.words)) from None
+
+
 def overlay(image: Image.Image, mask_rgb: NDArray[np.uint8], class_ids: NDArray[np.uint8]) -> Image.Image:
     """The image with its defects tinted; the background stays as it is."""
-    base = np.asarray(as_rgb(image), np.float32)
+    base = np.asarray(image.convert("RGB"), np.float32)
     opacity = np.where(class_ids == features.BACKGROUND_ID, 0.0, _OVERLAY_OPACITY)[..., np.newaxis]
     return Image.fromarray((base * (1 - opacity) + mask_rgb * opacity).round().astype(np.uint8))
 
@@ -136,8 +152,7 @@ def _output_stems(images: Sequence[Path]) -> Iterator[str]:
 
 def _write_pictures(image: Path, class_ids: NDArray[np.uint8], target: Path, config: ServedConfig | Config) -> None:
     mask_rgb = rgb_from_class_ids(class_ids, config.classes, config.records.ignore_color)
-    with Image.open(image) as opened:
-        tinted = overlay(opened, mask_rgb, class_ids)
+    tinted = overlay(read_picture(image.read_bytes(), config.image).image, mask_rgb, class_ids)
     Image.fromarray(mask_rgb).save(target.with_name(f"{target.name}_mask.png"))
     tinted.save(target.with_name(f"{target.name}_overlay.png"))
 

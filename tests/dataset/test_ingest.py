@@ -19,9 +19,9 @@ from flexunet.core import features
 from flexunet.core.config.load import config_from, load_config
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
+from flexunet.core.problems import DataError
 from flexunet.dataset.ingest import Ingested, ingest
 from flexunet.dataset.manifest import read_manifest
-from flexunet.dataset.problems import DataError
 from flexunet.dataset.synthetic import generate_surface, write_surfaces
 
 CASES = Path(__file__).resolve().parents[2].parent / "shared/cases"
@@ -349,7 +349,7 @@ def test_every_problem_is_listed_and_nothing_is_written(own: Path, tmp_path: Pat
     spoil(own)
     with pytest.raises(DataError) as caught:
         ingest(own, tmp_path / "out", CONFIG, check_only=check_only)
-    found = sorted((p.file.relative_to(own).as_posix(), p.what) for p in caught.value.problems)
+    found = sorted((p.where.relative_to(own).as_posix(), p.what) for p in caught.value.problems)
     assert [file for file, _ in found] == [file for file, _ in SPOILT]
     assert all(what.startswith(start) for (_, what), (_, start) in zip(found, SPOILT, strict=True))
     assert len(str(caught.value).splitlines()) == len(SPOILT)
@@ -413,7 +413,7 @@ def test_a_class_never_seen_in_train_is_refused(own: Path, tmp_path: Path):
     with pytest.raises(DataError) as caught:
         ingest(own, tmp_path / "out", CONFIG)
     (problem,) = caught.value.problems
-    assert problem.file == own
+    assert problem.where == own
     assert problem.what == "no training image shows scratches"
     assert not (tmp_path / "out").exists()
 

@@ -72,6 +72,8 @@ def entry_of(rows: Sequence[Row], config: Config, **changes: Any) -> dict[str, A
         "layout": "images in images; masks in masks",
         "files": {"read": 2 * len(rows), "left_out": []},
         "notes": [],
+        "read": {"turned": 0, "converted": {}, "levels": [0, 255], "words": []},
+        "warnings": [],
         "splits_policy": "regroup",
         "median_size": [32, 32],
         "images": len(rows),

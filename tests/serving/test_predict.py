@@ -87,15 +87,17 @@ def test_tiles_keep_the_scale_and_give_what_the_colors_say(color_export: Path, p
 def test_every_file_without_an_answer_is_named_with_its_reason(
     color_export: Path, photos: Path, tmp_path: Path, hostile_images: Any, capfd: Any
 ) -> None:
-    for name in ("still GIF", "empty", "PNG of 13000x13000"):
+    for name in ("animated GIF", "empty", "PNG of 13000x13000"):
         (photos / f"{name}.png").write_bytes(hostile_images[name])
     out = tmp_path / "out"
     assert exit_code("predict", color_export, photos, "--out", out) == 1
     lines = capfd.readouterr().err.splitlines()
     assert [line.partition("photos/")[2] for line in lines] == [
-        "PNG of 13000x13000.png: no prediction (13000x13000 pixels, at most 50000000 are accepted (image.max_pixels))",
-        "empty.png: no prediction (no bytes)",
-        "still GIF.png: no prediction (not a PNG, JPEG, BMP or WebP file, by its first bytes)",
+        "PNG of 13000x13000.png: no prediction (13000x13000 pixels; expected at most 50,000,000 pixels "
+        "(image.max_pixels): scale it down or raise the limit)",
+        "animated GIF.png: no prediction (a GIF of several pictures; expected a single picture: save the picture that "
+        "is meant as a file of its own)",
+        "empty.png: no prediction (no bytes; expected a PNG, JPEG, BMP or WebP picture: save it as PNG)",
     ]
     assert (out / "good_mask.png").is_file() and not (out / "empty_mask.png").exists()
     assert len(rows(out)) == 2 * 4
@@ -119,6 +121,33 @@ def test_folders_are_searched_as_ingest_does(color_export: Path, photos: Path, t
     assert sorted({Path(row["image"]).name for row in rows(photos / "out")}) == [
         *("UPPER.PNG", "deep.png", "good.png", "large.png", "linked.png"),
     ]
+
+
+def test_what_ingest_turns_and_converts_predict_does_too(
+    color_export: Path, good_image: Any, odd_images: Any, tmp_path: Path
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    (folder / "good.png").write_bytes(good_image[0])
+    with Image.open(folder / "good.png") as picture:
+        picture.save(folder / "scan.tif")
+        picture.crop((0, 0, 48, 30)).transpose(Image.Transpose.ROTATE_90).save(
+            folder / "photo.png", exif=orientation(6)
+        )
+        Image.fromarray(np.asarray(picture).astype(np.float32)[..., 0] / 255).save(folder / "float.tiff")
+    assert exit_code("predict", color_export, folder, "--out", out) == 1
+    expected = np.asarray(Image.open(out / "good_mask.png"))
+    np.testing.assert_array_equal(np.asarray(Image.open(out / "scan_mask.png")), expected)
+    turned = np.asarray(Image.open(out / "photo_mask.png"))
+    assert turned.shape == (30, 48, 3) == np.asarray(Image.open(out / "photo_overlay.png")).shape
+    assert (turned[:24] == expected[:24]).mean() > 0.95
+    assert not (out / "float_mask.png").exists()
+
+
+def orientation(value: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
 
 
 def test_a_url_needs_the_config_and_it_must_be_the_models(

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, field_validator, model_validator
 
 from flexunet.core import features
 from flexunet.core.config.section import Section
@@ -33,6 +33,11 @@ class RecordsConfig(Section):
     ignore_color: Color | None = Field(
         default=None, description="RGB of unlabelled pixels: out of loss, counts, statistics."
     )
+    mask_values: Literal["auto", "ids", "colors"] = Field(
+        default="auto",
+        description="What the values of grey masks, and the indices of palette masks, are: ids of classes, or colours; "
+        "auto: what fits, and a mask that both fit is refused.",
+    )
     overlaps: Literal["last", "smallest", "classes"] = Field(
         default="last",
         description="Which of two annotated instances is on top: the last in the file, the smallest, or the one whose "
@@ -54,6 +59,18 @@ class ImageConfig(Section):
         default=32, ge=0, description="Pixels shared by neighbouring tiles; only for fit = 'tile'."
     )
     max_pixels: int = Field(default=50_000_000, ge=64, description="Larger images are refused before they are decoded.")
+    value_range: tuple[FiniteFloat, FiniteFloat] | None = Field(
+        default=None,
+        description="Values of black and white in images of more than 8 bits, such as [0, 4095] for 12 bits in 16, or "
+        "[0, 1] for floats; unset: only those are read whose file tells it.",
+    )
+
+    @field_validator("value_range")
+    @classmethod
+    def _black_is_below_white(cls, value_range: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value_range and not value_range[0] < value_range[1]:
+            raise ValueError(f"got {list(value_range)}, expected [black, white] with black below white")
+        return value_range
 
     @model_validator(mode="after")
     def _accepts_images_of_its_own_size(self) -> Self:

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Final
 
 from flexunet.core.errors import UserError
-from flexunet.core.finder import IMAGE_SUFFIXES, find_files
+from flexunet.core.finder import find_files
+from flexunet.core.problems import Problem
+from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.dataset.layouts import beside, class_masks, coco, folders, labelme, mvtec, npz, severstal, voc, yolo
 from flexunet.dataset.layouts.interface import Layout, Reader, Reading, Source
 from flexunet.dataset.layouts.names import SPLIT_NAMES, images_by_id, masks_by_id
 from flexunet.dataset.pairs import Pair
-from flexunet.dataset.problems import Problem
 
 READERS: Final = {
     module.READER.name: module.READER

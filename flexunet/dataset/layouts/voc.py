@@ -5,14 +5,14 @@
 from pathlib import Path, PurePosixPath
 
 from flexunet.core.features import SPLITS
-from flexunet.core.finder import IMAGE_SUFFIXES
+from flexunet.core.problems import Problem
+from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.dataset.annotation import BadAnnotation
 from flexunet.dataset.layouts.bounded import read_text
 from flexunet.dataset.layouts.interface import Reader, Reading, Source, SourceClass
 from flexunet.dataset.layouts.names import images_by_id, place, printable, split_named
 from flexunet.dataset.layouts.pairing import Make, pair_up
 from flexunet.dataset.pairs import Pair
-from flexunet.dataset.problems import Problem
 
 _MASKS = "segmentationclass"
 _LISTS = ("imagesets", "segmentation")
