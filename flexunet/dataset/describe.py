@@ -18,11 +18,11 @@ from PIL import Image
 
 from flexunet.core.config.load import config_from
 from flexunet.core.errors import UserError
+from flexunet.core.problems import DataError
 from flexunet.dataset.annotation import BadAnnotation, plain_name
 from flexunet.dataset.layouts.detect import choose, lay_out
 from flexunet.dataset.layouts.interface import Layout, Reader, Source, SourceClass
 from flexunet.dataset.pairs import Pair
-from flexunet.dataset.problems import DataError
 
 Color = tuple[int, int, int]
 Item = TypeVar("Item")
