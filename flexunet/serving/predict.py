@@ -1,30 +1,26 @@
-"""Predictions on image files: coloured masks, overlays and a table of areas and regions."""
+"""Predictions on image files: pictures or annotations, and a table of areas and regions."""
 
 import csv
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from flexunet.core import features
 from flexunet.core.config.data import ImageConfig
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
 from flexunet.core.finder import AREAS_COLUMNS, AREAS_FILE, LeftOut, Tally, find_files
-from flexunet.core.palette import rgb_from_class_ids
 from flexunet.core.pictures import Picture, Refused, open_image, served_bytes
 from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.core.regions import connected_regions
 from flexunet.serving.client import Model, Prediction, in_order, predict_image
 from flexunet.serving.exported import ServedConfig
+from flexunet.serving.outputs import opened
 from flexunet.serving.tiling import predict_tiled
-
-_OVERLAY_OPACITY: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -93,22 +89,30 @@ def image_files(paths: Sequence[Path], out: Path) -> tuple[list[Path], list[Left
 
 
 def predict_files(
-    job: Job, images: Sequence[Path], out: Path, step: Callable[[float | None], None] = lambda seconds: None
+    job: Job,
+    images: Sequence[Path],
+    out: Path,
+    step: Callable[[float | None], None] = lambda seconds: None,
+    kind: str = "png",
 ) -> list[Failure]:
-    """Writes `STEM_mask.png`, `STEM_overlay.png` for each image and `areas.csv`; returns what failed.
+    """Writes `areas.csv`, and what `kind`, one of `outputs.FORMATS`, has; returns what failed.
 
     `step` is called after each image with the seconds that its answer took, None if there was none.
     """
     out.mkdir(parents=True, exist_ok=True)
     failures: list[Failure] = []
     answers = in_order(job.predict, images, job.concurrency)
-    with (out / AREAS_FILE).open("w", newline="", encoding="utf-8") as file:
+    with (
+        (out / AREAS_FILE).open("w", newline="", encoding="utf-8") as file,
+        opened(kind, out, job.config, images) as output,
+    ):
         writer = csv.writer(file)
         writer.writerow(AREAS_COLUMNS)
         for image, stem, answer in zip(images, _output_stems(images), answers, strict=True):
             try:
                 prediction = answer.result()
-                _write_pictures(image, prediction.class_ids, out / stem, job.config)
+                pixels = read_picture(image.read_bytes(), job.config.image).image
+                output.write(image, stem, pixels, prediction.class_ids)
             # Whatever goes wrong with an image is named and stops none of the others.
             except Exception as error:  # noqa: BLE001
                 failures.append(Failure(image, _first_line(error)))
@@ -131,13 +135,6 @@ def read_picture(encoded: bytes, settings: ImageConfig) -> Picture:
         raise UserError(str(refused.words)) from None
 
 
-def overlay(image: Image.Image, mask_rgb: NDArray[np.uint8], class_ids: NDArray[np.uint8]) -> Image.Image:
-    """The image with its defects tinted; the background stays as it is."""
-    base = np.asarray(image.convert("RGB"), np.float32)
-    opacity = np.where(class_ids == features.BACKGROUND_ID, 0.0, _OVERLAY_OPACITY)[..., np.newaxis]
-    return Image.fromarray((base * (1 - opacity) + mask_rgb * opacity).round().astype(np.uint8))
-
-
 def _output_stems(images: Sequence[Path]) -> Iterator[str]:
     """The files' stems; a stem that occurs again gets a number, so that nothing is overwritten."""
     taken: set[str] = set()
@@ -148,13 +145,6 @@ def _output_stems(images: Sequence[Path]) -> Iterator[str]:
         stem = image.stem if image.stem not in taken else next(free)
         taken.add(stem)
         yield stem
-
-
-def _write_pictures(image: Path, class_ids: NDArray[np.uint8], target: Path, config: ServedConfig | Config) -> None:
-    mask_rgb = rgb_from_class_ids(class_ids, config.classes, config.records.ignore_color)
-    tinted = overlay(read_picture(image.read_bytes(), config.image).image, mask_rgb, class_ids)
-    Image.fromarray(mask_rgb).save(target.with_name(f"{target.name}_mask.png"))
-    tinted.save(target.with_name(f"{target.name}_overlay.png"))
 
 
 def _areas(
