@@ -123,7 +123,7 @@ def _import_cost() -> tuple[float, float]:
     URL; of the more expensive one.
     """
     costs = [
-        _median_cost(f"flexunet.serving.client, serving.{interface}") for interface in ("grpc_model", "rest_model")
+        _median_cost(f"flexunet.serving.client, flexunet.serving.{interface}") for interface in ("grpc_model", "rest_model")
     ]
     return max(costs)
 
