@@ -224,7 +224,7 @@ def _record(image: bytes, mask: bytes, index: int, config: Config) -> bytes:
 def _model(config: Config) -> Any:
     from trainer_module.model import build_model
 
-    return build_model(config.image.height, config.image.width, len(config.classes), config.model, seed=SEED)
+    return build_model(config)
 
 
 def _evaluator_rows(directory: Path, few: int, many: int, side: int, console: Console) -> list[tuple[str, ...]]:

@@ -1,10 +1,12 @@
-"""Writes the pages that only repeat the code: every key of the configuration, every command. Run by `make docs`.
+"""Writes what only repeats the code: every key of the configuration, every command, the layout. Run by `make docs`.
 
 python docs/generate.py
 """
 
+import ast
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +23,8 @@ from flexunet.core.config.serving import ServingSettings
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.whole import Config
 
-REFERENCE: Final = Path(__file__).parent / "reference"
+DOCS: Final = Path(__file__).parent
+MAP: Final = "contributing/map.md"
 # What a node reads is declared by these; the first that has a section names the earliest node.
 READERS: Final = (
     (SchemaConfig, "RecordSchema"),
@@ -76,16 +79,63 @@ Records hold a PNG in the colours of `[[classes]]`; anything else is written ane
 WARNING: Final = "<!-- Written by docs/generate.py from the code: `make docs`. -->\n"
 
 
+# Folders of the project that are no packages.
+FOLDERS: Final = {
+    "benchmarks": "What `make bench` measures: ratios, each against a baseline in the same run.",
+    "docs": "These pages; `generate.py` and `pictures.py` write what only repeats the code.",
+    "tests": "`<package>/test_<module>.py`; `e2e/` tells whole stories, `docs/` types what the pages say.",
+}
+# What stands between these is written here, the rest of the page by hand.
+BLOCK: Final = re.compile(r"(?<=<!-- layout -->\n).*(?=<!-- end of layout -->)", re.DOTALL)
+
+
 def main() -> None:
     """Writes the pages."""
     for name, text in pages().items():
-        (REFERENCE / name).write_text(text, encoding="utf-8")
+        (DOCS / name).write_text(text, encoding="utf-8")
 
 
 def pages() -> dict[str, str]:
-    """Their text by file name."""
-    written = {"configuration.md": configuration(), "commands.md": commands(), "reading.md": reading()}
-    return {name: "\n".join(lines) for name, lines in written.items()}
+    """Their text by path below docs/."""
+    by_hand = (DOCS / MAP).read_text(encoding="utf-8")
+    return {
+        "reference/configuration.md": "\n".join(configuration()),
+        "reference/commands.md": "\n".join(commands()),
+        "reference/reading.md": "\n".join(reading()),
+        MAP: BLOCK.sub(lambda _: "\n".join(layout()), by_hand),
+    }
+
+
+def layout() -> Iterator[str]:
+    """The packages with their docstrings, the highest first, and the contracts about who may import whom."""
+    contracts = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = {tuple(contract.get("containers", [""])): contract["layers"] for contract in contracts}
+    lines = [line for name in _order(layers[("",)]) for line in _packages(Path(name), layers)]
+    width = max(len(name) for name, _ in lines) + 2
+    yield "```text"
+    yield from (f"{name:<{width}}{words}" for name, words in lines)
+    yield "```\n\n## Who may import whom\n"
+    yield "A layer imports from those below it only; layers in one line know nothing of each other.\n"
+    for contract in contracts:
+        yield f"{contract['name']}:\n\n```text"
+        yield from contract["layers"]
+        yield "```\n"
+
+
+def _order(layers: list[str]) -> list[str]:
+    named = [name for layer in layers for name in layer.split(" | ")]
+    return [*named, *(name for name in FOLDERS if name not in named)]
+
+
+def _packages(folder: Path, layers: dict[tuple[str, ...], list[str]]) -> Iterator[tuple[str, str]]:
+    """A package and those in it, as their contract orders them."""
+    source = DOCS.parent / folder / "__init__.py"
+    words = FOLDERS.get(str(folder)) or ast.get_docstring(ast.parse(source.read_text())) or ""
+    yield f"{'  ' * (len(folder.parts) - 1)}{folder.name}/", re.split(r"(?<=\.)\s", words)[0]
+    inside = {path.parent.name for path in source.parent.glob("*/__init__.py")}
+    order = [name for name in _order(layers.get((".".join(folder.parts),), [])) if name in inside]
+    for name in [*order, *sorted(inside - set(order))]:
+        yield from _packages(folder / name, layers)
 
 
 def configuration() -> Iterator[str]:
@@ -140,6 +190,8 @@ def type_words(schema: dict[str, Any]) -> str:
         return f"`{schema['$ref'].rpartition('/')[2]}`"
     if "anyOf" in schema:
         return " or ".join("unset" if part.get("type") == "null" else type_words(part) for part in schema["anyOf"])
+    if "const" in schema:
+        return f"`{json.dumps(schema['const'])}`"
     if "enum" in schema:
         return ", ".join(f"`{json.dumps(choice)}`" for choice in schema["enum"])
     if "prefixItems" in schema:
@@ -201,7 +253,7 @@ def commands() -> Iterator[str]:
 
 def _command(path: tuple[str, ...], command: click.Command) -> Iterator[str]:
     # A command remembers the names of its help option from its first context.
-    context = click.Context(command, info_name=" ".join(path), **cli.context_settings)
+    context = click.Context(command, info_name=" ".join(path))
     yield f"## {' '.join(path)}\n\n{_plain(command.help or '')}\n"
     yield f"`{' '.join([*path, *command.collect_usage_pieces(context)])}`\n"
     yield "| option | what |\n| --- | --- |"

@@ -11,6 +11,7 @@ from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
 
+from flexunet.core.beam import repair_of
 from flexunet.core.errors import NodeFailed, last_line
 
 _STATE = metadata_store_pb2.Execution
@@ -53,7 +54,7 @@ def run_node(ir: Any, node: Any, database: metadata.Metadata) -> NodeResult:
             custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, name),
         ).launch()
     except Exception as error:
-        raise NodeFailed(f"{name} failed: {last_line(error)}") from error
+        raise NodeFailed(f"{name} failed: {last_line(error)}{repair_of(str(error))}") from error
     with database as handle:
         state, outputs = final_state(handle.store, execution.execution_id if execution else None)
     if state not in SUCCESSFUL:

@@ -3,13 +3,12 @@
 import datetime
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import ml_metadata as mlmd
 from tfx.orchestration import metadata
 
-from flexunet.core.beam import LOCAL_BEAM_ARGS
 from flexunet.core.config.whole import Config
+from flexunet.core.results.metrics import Metrics
+from flexunet.history.database import connect, sqlite_connection
 from flexunet.history.durations import NodeStart, node_seconds
 from flexunet.history.pushes import record_rollbacks
 from pipeline import dag
@@ -25,7 +24,7 @@ def run(
     on_node: Callable[[NodeResult], None] = lambda result: None,
     accepted_refused: str = "",
     on_start: Callable[[NodeStart], None] = lambda start: None,
-) -> dict[str, Any]:
+) -> Metrics:
     """Runs every node, brings the report to `root/report` and returns its metrics.
 
     The caller holds the lock of `root`. `accepted_refused` is a reason to push the model although the gate refuses it.
@@ -35,19 +34,18 @@ def run(
     """
     paths = dag.Paths(data=str(data.resolve()), root=str(root.resolve()))
     root.mkdir(parents=True, exist_ok=True)
-    connection = metadata.sqlite_metadata_connection_config(str(paths.runs.metadata))
-    pipeline = dag.create_pipeline(
-        config, paths, connection, [*LOCAL_BEAM_ARGS, *beam_args], accepted_refused=accepted_refused
-    )
-    record_rollbacks(connection, paths.runs.serving)
+    connection = sqlite_connection(paths.runs.metadata)
+    pipeline = dag.create_pipeline(config, paths, connection, beam_args, accepted_refused=accepted_refused)
+    store = connect(connection)
+    record_rollbacks(store, paths.runs.serving)
     run_id = datetime.datetime.now().isoformat()
     ir, database = compile_run(pipeline, run_id), metadata.Metadata(connection)
     results: dict[str, NodeResult] = {}
     nodes = {node.pipeline_node.node_info.id: node.pipeline_node for node in ir.nodes}
-    last_seconds = node_seconds(mlmd.MetadataStore(connection))
+    last_seconds = node_seconds(store)
     for name, node in nodes.items():
         waiting = tuple(nodes)[len(results) + 1 :]
         on_start(NodeStart(name, waiting, last_seconds.get(name)))
         results[name] = run_in_turn(ir, node, database, results, paths.runs.serving, accepted_refused)
         on_node(results[name])
-    return publish_report(results, root, run_id, accepted_refused)
+    return publish_report(results, root, run_id)

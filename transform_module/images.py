@@ -293,7 +293,7 @@ def _choose_of_all(probabilities: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _choose_one_by_one(probabilities: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """As `_choose_of_all` after resizing to `size`, in 9 bytes a pixel for any number of classes."""
+    """The result of `_choose_of_all` after resizing to `size`, in 9 bytes a pixel for any number of classes."""
     by_class = tf.transpose(probabilities, [2, 0, 1])[..., tf.newaxis]
 
     def one(class_id: tf.Tensor) -> tf.Tensor:

@@ -8,6 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import layout_sources
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -266,6 +267,29 @@ def test_changed_content_makes_a_new_version(own: Path, tmp_path: Path, change: 
     assert snapshot(first.version) == before
     assert contents(second.version) != contents(first.version)
     assert [(s["span"], s["version"]) for s in read_manifest(out)["spans"]] == [(1, 2)]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        pytest.param(layout_sources.coco(layout_sources.as_polygons), id="COCO"),
+        pytest.param(layout_sources.labelme("{}.png", "{}.json"), id="labelme"),
+    ],
+)
+def test_annotations_give_the_files_that_masks_give(write: Any, records: Path, tmp_path: Path):
+    write(tmp_path / "source", {f"steel-{i:05d}": generate_surface(5, i, SIZE) for i in range(1, COUNT + 1)})
+    ingest(tmp_path / "source", tmp_path / "out", CONFIG)
+    assert contents(tmp_path / "out/span-1") == contents(records / "span-1")
+
+
+def test_the_next_span_is_numbered_by_itself(own: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    first = ingest(own, out, CONFIG, span="next")
+    assert first.version == out / "span-1/version-1"
+    with pytest.raises(UserError, match="all 30 images are in span 1 already, expected new ones for --span next"):
+        ingest(own, out, CONFIG, span="next")
+    add_an_image(own)
+    assert ingest(own, out, CONFIG, span="next").version == out / "span-2/version-1"
 
 
 def test_a_second_span_stands_beside_the_first(own: Path, tmp_path: Path):

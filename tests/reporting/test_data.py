@@ -44,7 +44,7 @@ class Picture(Page):
 
 
 def rows_of(source: Path, config: Config, group_of: Callable[[int], str] | None = None) -> list[Row]:
-    """Every pair below `source`, each its own group unless told otherwise, dealt to the splits in turn."""
+    """Every pair below `source`, each its own group unless told otherwise, assigned to the splits in turn."""
     facts = [examine(pair, config) for pair in find_layout(source).pairs]
     groups = [group_of(i) if group_of else f.pair.id for i, f in enumerate(facts)]
     return [

@@ -85,7 +85,9 @@ def _signs(source: Source) -> str:
     if not masks or not images or find_affixes(images, masks):
         return ""
     owners = _owners(images, masks)
-    if len(owners) < len(masks):
+    # One ending for all, with a slip in some, is no ending for each class.
+    in_folders = all("/" in mask for mask in masks)
+    if len(owners) < len(masks) or not (in_folders or len({image for image, _ in owners.values()}) < len(owners)):
         return ""
     names = sorted({class_name for _, class_name in owners.values()})
     return f"masks of {', '.join(names[:5])}"

@@ -255,7 +255,7 @@ def _items(path: Path, key: str, model: type[Model]) -> Iterator[Model]:
 
 
 def _classes(source: Source) -> Sequence[SourceClass]:
-    """In the order of their ids, which need not start at 1; those that stand for nothing are left to the user."""
+    """Classes by id, which need not start at 1; those that stand for nothing are left to the user."""
     names: dict[str, None] = {}
     for name in _documents(source):
         found = [(category.id, category.name) for category in _items(source.root / name, "categories", _Category)]

@@ -39,8 +39,7 @@ def find_layout(
         what = "not a folder" if source.exists() else "no such folder"
         return Layout("", "nothing", [], [Problem(source, what, "a folder of images and masks", "check SOURCE")])
     seen = Source(find_files(source, output), no_mask_is_background)
-    reader = choose(seen, layout)
-    return _laid_out(seen, reader, reader.read(seen) if reader else Reading(problems=[_unknown(seen, layout)]))
+    return lay_out(seen, choose(seen, layout), layout)
 
 
 def choose(source: Source, layout: str | None = None) -> Reader | None:
@@ -64,7 +63,9 @@ def choose(source: Source, layout: str | None = None) -> Reader | None:
     return READERS["folders"] if layout in (None, "folders") and has_roles else None
 
 
-def _laid_out(source: Source, reader: Reader | None, reading: Reading) -> Layout:
+def lay_out(source: Source, reader: Reader | None, layout: str | None = None) -> Layout:
+    """What a reader finds; without one, the problem that none fits, or not `layout`."""
+    reading = reader.read(source) if reader else Reading(problems=[_unknown(source, layout)])
     pairs = sorted(reading.pairs, key=lambda pair: pair.id)
     name = reader.name if reader else ""
     return Layout(
@@ -102,7 +103,8 @@ def _describe(root: Path, pairs: Sequence[Pair]) -> str:
 
 
 def _folder(root: Path, path: Path) -> str:
-    return path.parent.relative_to(root).as_posix()
+    folder = path.parent.relative_to(root).as_posix()
+    return "SOURCE itself" if folder == "." else folder
 
 
 def _some(folders_: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ def _signs(source: Source) -> str:
 
 
 def _read(source: Source) -> Reading:
-    """Its splits are not kept: its `train` shows no defect."""
+    """Pairs without MVTec's splits: its `train` shows no defect."""
     reading = Reading()
     images, masks = _by_part(source)
     reading.read = {*images.values(), *masks.values()}

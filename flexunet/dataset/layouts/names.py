@@ -68,7 +68,7 @@ class Affix:
         return f"{folder}/{kept}" if folder else kept
 
     def words(self) -> str:
-        """For messages."""
+        """Words for messages."""
         found = [f"the prefix {self.prefix}"] if self.prefix else []
         found += [f"the suffix {self.suffix}"] if self.suffix else []
         return " and ".join(found) or "the same name"

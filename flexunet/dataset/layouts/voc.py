@@ -73,7 +73,7 @@ def _listed(source: Source) -> tuple[dict[str, str | None], list[Problem], list[
 
 
 def _classes(source: Source) -> list[SourceClass] | None:
-    """Of CVAT's `labelmap.txt`: lines of `name:red,green,blue:parts:actions`."""
+    """Classes of CVAT's `labelmap.txt`: lines of `name:red,green,blue:parts:actions`."""
     names = _labelmaps(source)
     if not names:
         return None
