@@ -118,7 +118,7 @@ def seed(tiles: Path, steps: int) -> float:
 def _model(config: TrainerConfig) -> Any:
     from trainer_module.model import build_model
 
-    return build_model(SIZE, SIZE, len(config.classes), config.model, config.train.seed)
+    return build_model(config)
 
 
 def _epoch_clock() -> Any:

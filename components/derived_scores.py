@@ -1,13 +1,15 @@
 """From sums to scores: every number that the gate, the report and TFMA's viewers show, by the key of its metric."""
 
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 
 from components.bootstrap import interval
-from components.measurement import Numbers, Resampled, SliceTotals, Totals, resamples_of
+from components.measurement import Numbers, Ranked, Resampled, SliceTotals, Totals, resamples_of
 from flexunet.core import scores
 from flexunet.core.config.gate import GateSettings
+from flexunet.core.results.metrics import Listed, ListedImage, ReliabilityBin, SliceRow
 
 EXAMPLES: Final = "examples"
 GROUPS: Final = "groups"
@@ -27,6 +29,9 @@ GATE: Final = "gate/"
 MEASURED: Final = f"{GATE}measured"
 SLICE: Final = f"{GATE}slice/"
 CLASS_SCORES: Final = ("dice", "iou", "precision", "recall", "pixels")
+
+# NumPy's scalars and arrays of none are numbers too.
+Score = float | np.floating | Numbers
 
 
 def lower(name: str) -> str:
@@ -51,15 +56,15 @@ def all_scores(totals: Totals, settings: GateSettings) -> dict[str, float]:
 
 
 def difference_interval(candidate: Totals, baseline: Totals) -> tuple[float, float]:
-    """Of candidate minus baseline in foreground Dice: paired, since both have the same resamples."""
+    """Interval of candidate minus baseline in foreground Dice: paired, since both have the same resamples."""
     mine, theirs = resamples_of(candidate), resamples_of(baseline)
     change = scores.foreground_dice(mine.pixels) - scores.foreground_dice(theirs.pixels)
     parts = (scores.dice(mine.pixels) - scores.dice(theirs.pixels))[..., 1:]
     return interval(change, parts, _dice_sizes(mine) + _dice_sizes(theirs), len(candidate.groups))
 
 
-def slice_rows(totals: Totals, settings: GateSettings) -> list[dict[str, Any]]:
-    """`{slice, words, images, groups, foreground_dice, found_share, false_alarm_share, gated}`; None: undefined."""
+def slice_rows(totals: Totals, settings: GateSettings) -> list[SliceRow]:
+    """Slices by the size of the largest defect, then by column and value; what is undefined is None."""
     rows = [
         _slice_row(f"size={name}", f"largest defect of {part.smallest:,} to {part.largest:,} pixels", part, settings)
         for name, part in totals.size_quartiles().items()
@@ -69,23 +74,27 @@ def slice_rows(totals: Totals, settings: GateSettings) -> list[dict[str, Any]]:
     return rows
 
 
-def details(totals: Totals, settings: GateSettings) -> dict[str, Any]:
+def details(totals: Totals, settings: GateSettings) -> Listed:
     """What is no single number: slices, reliability bins, and the images worth looking at."""
-    count = settings.gate.listed_images
-    listed = {"worst": totals.worst, "median": totals.median(count), "best": totals.best[::-1]}
     return {
         "slices": slice_rows(totals, settings),
         "reliability": _reliability(totals),
         "images": {
-            which: [{"id": image.image_id, "dice": image.dice} for image in images] for which, images in listed.items()
+            "worst": _listed(totals.worst),
+            "median": _listed(totals.median(settings.gate.listed_images)),
+            "best": _listed(totals.best[::-1]),
         },
     }
 
 
-def _reported(totals: Totals, settings: GateSettings) -> dict[str, Any]:
+def _listed(images: Sequence[Ranked]) -> list[ListedImage]:
+    return [{"id": image.image_id, "dice": image.dice} for image in images]
+
+
+def _reported(totals: Totals, settings: GateSettings) -> dict[str, Score]:
     sums = totals.known_sums
     labelled, of_truth, log_loss = sums.probability_sums
-    values = {
+    values: dict[str, Score] = {
         EXAMPLES: totals.images,
         GROUPS: len(totals.groups),
         FOREGROUND_DICE: scores.foreground_dice(sums.counts),
@@ -130,7 +139,7 @@ def _intervals(totals: Totals, settings: GateSettings) -> dict[str, float]:
     return {key(name): end for name, pair in ends.items() for key, end in zip((lower, upper), pair, strict=True)}
 
 
-def _gated(values: dict[str, Any], totals: Totals, settings: GateSettings) -> dict[str, Any]:
+def _gated(values: Mapping[str, Score], totals: Totals, settings: GateSettings) -> dict[str, Score]:
     """What TFMA's thresholds are laid on. What is exempt counts as 1, the best score, since TFMA knows no exemption: a
     slice of too few groups, and a class that may be, and is, unmeasured. gate.py says so in words.
     """
@@ -155,13 +164,13 @@ def _slice_words(column: str, value: str) -> str:
     return "images without defect" if value == "none" else f"images with {value.replace('+', ' and ')}"
 
 
-def _slice_value(row: dict[str, Any] | None) -> float:
+def _slice_value(row: SliceRow | None) -> float:
     if row is None or not row["gated"]:
         return 1.0
     return float("nan") if row["foreground_dice"] is None else row["foreground_dice"]
 
 
-def _slice_row(name: str, words: str, part: SliceTotals, settings: GateSettings) -> dict[str, Any]:
+def _slice_row(name: str, words: str, part: SliceTotals, settings: GateSettings) -> SliceRow:
     sums = part.sums
     return {
         "slice": name,
@@ -175,11 +184,11 @@ def _slice_row(name: str, words: str, part: SliceTotals, settings: GateSettings)
     }
 
 
-def _defined(score: Any) -> float | None:
+def _defined(score: Score) -> float | None:
     return None if np.isnan(score) else float(score)
 
 
-def _reliability(totals: Totals) -> list[dict[str, float | None]]:
+def _reliability(totals: Totals) -> list[ReliabilityBin]:
     calibration = totals.known_sums.calibration
     if not np.isfinite(calibration).all():
         return []

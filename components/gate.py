@@ -13,25 +13,38 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import tensorflow_model_analysis as tfma
 from numpy.typing import NDArray
+from tensorflow_model_analysis.proto import metrics_for_slice_pb2
 
 from components import derived_scores, segmentation_metrics
 from components.measurement import SLICES_PER_COLUMN
 from flexunet.core.config.gate import GateSettings
+from flexunet.core.results.metrics import (
+    OVERALL,
+    Baseline,
+    BaselineDetails,
+    Check,
+    ClassScores,
+    Details,
+    Listed,
+    Scores,
+)
 
 # Below so many groups an interval is rough.
 FEW_GROUPS: Final = 50
-OVERALL: Final = "Overall"
 # Checks are listed in this order, the rest by name: TFMA keeps thresholds in a map.
 _ORDER: Final = (
     derived_scores.GATE + derived_scores.FOREGROUND_DICE,
     derived_scores.FOREGROUND_DICE,
     derived_scores.MEASURED,
 )
+
+
+Value = float | bytes | NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -42,14 +55,18 @@ class Evaluation:
     bytes; `baseline` is empty where there is none. `config` holds the thresholds, `validation_ok` is TFMA's verdict.
     """
 
-    candidate: Mapping[str, Any]
-    baseline: Mapping[str, Any]
+    candidate: Mapping[str, Value]
+    baseline: Mapping[str, Value]
     config: tfma.EvalConfig
     validation_ok: bool
 
     def score(self, name: str, baseline: bool = False) -> float:
         """The candidate's or the baseline's score; NaN if it is undefined."""
         return float((self.baseline if baseline else self.candidate)[name])
+
+    def known_score(self, name: str, baseline: bool = False) -> float | None:
+        """The same; None if it is undefined."""
+        return number(self.score(name, baseline))
 
     def interval(self, name: str, baseline: bool = False) -> list[float] | None:
         """The 95 % interval of a score; None if it has none, as with a single group."""
@@ -67,12 +84,12 @@ class Evaluation:
     @property
     def counts(self) -> NDArray[np.float64]:
         """Pixel counts `[C, C]`, rows truth."""
-        return self.candidate[segmentation_metrics.PIXEL_COUNTS]
+        return np.asarray(self.candidate[segmentation_metrics.PIXEL_COUNTS], np.float64)
 
     @cached_property
-    def details(self) -> dict[str, Any]:
+    def details(self) -> Listed:
         """Slices, reliability bins and listed images: `derived_scores.details`."""
-        return json.loads(self.candidate[segmentation_metrics.DETAILS])
+        return json.loads(bytes(self.candidate[segmentation_metrics.DETAILS]))
 
 
 def read_evaluation(directory: str) -> Evaluation:
@@ -84,7 +101,7 @@ def read_evaluation(directory: str) -> Evaluation:
     slices = [m for m in tfma.load_metrics(directory) if not m.slice_key.single_slice_keys]
     if not slices:
         raise ValueError(f"{directory}: no metrics of the whole split, expected the output of an Evaluator")
-    models: dict[bool, dict[str, Any]] = {False: {}, True: {}}
+    models: dict[bool, dict[str, Value]] = {False: {}, True: {}}
     for pair in slices[0].metric_keys_and_values:
         if not pair.key.is_diff:
             models[pair.key.model_name == tfma.BASELINE_KEY][pair.key.name] = _value(pair.value)
@@ -92,8 +109,8 @@ def read_evaluation(directory: str) -> Evaluation:
     return Evaluation(models[False], models[True], config, tfma.load_validation_result(directory).validation_ok)
 
 
-def gate_checks(evaluation: Evaluation, settings: GateSettings) -> list[dict[str, Any]]:
-    """Every check of the gate, passed or failed: `{check, slice, value, bound, passed, words}`.
+def gate_checks(evaluation: Evaluation, settings: GateSettings) -> list[Check]:
+    """Every check of the gate, passed or failed.
 
     Raises:
       ValueError: the checks do not add up to TFMA's own verdict.
@@ -108,49 +125,56 @@ def gate_checks(evaluation: Evaluation, settings: GateSettings) -> list[dict[str
     return checks
 
 
-def metrics_json(evaluation: Evaluation, settings: GateSettings) -> dict[str, Any]:
+def metrics_json(evaluation: Evaluation, settings: GateSettings) -> Scores:
     """The part of `report/metrics.json` that the evaluation decides; what is undefined or not measured is None."""
-    score = evaluation.score
-    reported = (
-        derived_scores.MEAN_IOU,
-        derived_scores.MEAN_IOU_WITH_BACKGROUND,
-        derived_scores.PIXEL_ACCURACY,
-        derived_scores.SEED_DICE,
-        derived_scores.CROSS_ENTROPY,
-        derived_scores.CALIBRATION_ERROR,
-    )
+    score = evaluation.known_score
     return {
         "blessed": evaluation.validation_ok,
-        "examples": int(score(derived_scores.EXAMPLES)),
-        "groups": int(score(derived_scores.GROUPS)),
+        "examples": int(evaluation.score(derived_scores.EXAMPLES)),
+        "groups": int(evaluation.score(derived_scores.GROUPS)),
         "gate": gate_checks(evaluation, settings),
-        "foreground_dice": number(score(derived_scores.FOREGROUND_DICE)),
+        "foreground_dice": score(derived_scores.FOREGROUND_DICE),
         "foreground_dice_interval": evaluation.interval(derived_scores.FOREGROUND_DICE),
-        "foreground_dice_model_size": number(score(derived_scores.FOREGROUND_DICE_MODEL_SIZE)),
-        **{name: number(score(name)) for name in reported},
-        "classes": {
-            c.name: {key: number(score(derived_scores.class_score(key, c.name))) for key in derived_scores.CLASS_SCORES}
-            for c in settings.classes
-        },
+        "foreground_dice_model_size": score(derived_scores.FOREGROUND_DICE_MODEL_SIZE),
+        "mean_iou": score(derived_scores.MEAN_IOU),
+        "mean_iou_with_background": score(derived_scores.MEAN_IOU_WITH_BACKGROUND),
+        "pixel_accuracy": score(derived_scores.PIXEL_ACCURACY),
+        "seed_dice": score(derived_scores.SEED_DICE),
+        "cross_entropy": score(derived_scores.CROSS_ENTROPY),
+        "calibration_error": score(derived_scores.CALIBRATION_ERROR),
+        "classes": {c.name: _class_scores(evaluation, c.name) for c in settings.classes},
         "defects": {
-            "found_share": number(score(derived_scores.DEFECTS_FOUND)),
-            "false_alarm_share": number(score(derived_scores.FALSE_ALARMS)),
+            "found_share": score(derived_scores.DEFECTS_FOUND),
+            "false_alarm_share": score(derived_scores.FALSE_ALARMS),
         },
         "slices": evaluation.details["slices"],
     }
 
 
-def baseline_json(evaluation: Evaluation, model: str) -> dict[str, Any]:
+def _class_scores(evaluation: Evaluation, class_name: str) -> ClassScores:
+    def score(name: str) -> float | None:
+        return evaluation.known_score(derived_scores.class_score(name, class_name))
+
+    return {
+        "dice": score("dice"),
+        "iou": score("iou"),
+        "precision": score("precision"),
+        "recall": score("recall"),
+        "pixels": score("pixels"),
+    }
+
+
+def baseline_json(evaluation: Evaluation, model: str) -> Baseline:
     """The baseline's part of `report/metrics.json`; `model` says where it lies."""
     return {
         "model": model,
-        "foreground_dice": number(evaluation.score(derived_scores.FOREGROUND_DICE, baseline=True)),
+        "foreground_dice": evaluation.known_score(derived_scores.FOREGROUND_DICE, baseline=True),
         "difference": number(evaluation.difference(derived_scores.FOREGROUND_DICE)),
         "difference_interval": evaluation.interval(derived_scores.FOREGROUND_DICE_DIFFERENCE),
     }
 
 
-def details_json(evaluation: Evaluation, settings: GateSettings) -> dict[str, Any]:
+def details_json(evaluation: Evaluation, settings: GateSettings) -> Details:
     """`report/details.json`: what the contract of `metrics.json` has no place for."""
     names = (derived_scores.FOREGROUND_DICE, derived_scores.MEAN_IOU, derived_scores.PIXEL_ACCURACY)
     dice = [derived_scores.class_score("dice", c.name) for c in settings.classes[1:]]
@@ -159,7 +183,7 @@ def details_json(evaluation: Evaluation, settings: GateSettings) -> dict[str, An
     return {
         "warnings": warnings(evaluation),
         "intervals": {name: evaluation.interval(name) for name in intervals},
-        "defects_found": {name.partition("/")[2]: number(evaluation.score(name)) for name in found},
+        "defects_found": {name.partition("/")[2]: evaluation.known_score(name) for name in found},
         "reliability": evaluation.details["reliability"],
         "images": evaluation.details["images"],
         "confusion": evaluation.counts.tolist() if np.isfinite(evaluation.counts).all() else None,
@@ -167,9 +191,9 @@ def details_json(evaluation: Evaluation, settings: GateSettings) -> dict[str, An
     }
 
 
-def _baseline_details(evaluation: Evaluation, settings: GateSettings) -> dict[str, Any]:
+def _baseline_details(evaluation: Evaluation, settings: GateSettings) -> BaselineDetails:
     def measured(name: str) -> tuple[float | None, list[float] | None]:
-        return number(evaluation.score(name, baseline=True)), evaluation.interval(name, baseline=True)
+        return evaluation.known_score(name, baseline=True), evaluation.interval(name, baseline=True)
 
     dice, interval = measured(derived_scores.FOREGROUND_DICE)
     classes = {c.name: measured(derived_scores.class_score("dice", c.name)) for c in settings.classes[1:]}
@@ -193,7 +217,7 @@ def warnings(evaluation: Evaluation) -> list[str]:
 
 def _checks_of(
     name: str, threshold: tfma.MetricThreshold, evaluation: Evaluation, settings: GateSettings
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Check]:
     if threshold.HasField("value_threshold"):
         limits, value = threshold.value_threshold, evaluation.score(name)
         if limits.HasField("upper_bound"):
@@ -208,7 +232,7 @@ def _checks_of(
         yield _change(evaluation, threshold.change_threshold.absolute.value)
 
 
-def _score(name: str, value: float, bound: float, evaluation: Evaluation, settings: GateSettings) -> dict[str, Any]:
+def _score(name: str, value: float, bound: float, evaluation: Evaluation, settings: GateSettings) -> Check:
     required = f"at least {bound:.4f} is required"
     class_name = name.removeprefix("dice/")
     if name == derived_scores.FOREGROUND_DICE:
@@ -228,7 +252,7 @@ def _score(name: str, value: float, bound: float, evaluation: Evaluation, settin
     return _check(name, value, bound, value >= bound, f"Dice of {class_name} is {_say(value)}, {required}")
 
 
-def _measured(value: float, evaluation: Evaluation, settings: GateSettings) -> dict[str, Any]:
+def _measured(value: float, evaluation: Evaluation, settings: GateSettings) -> Check:
     pixels = {c.name: evaluation.score(derived_scores.class_score("pixels", c.name)) for c in settings.classes[1:]}
     missing = [n for n, count in pixels.items() if not count >= 1 and n not in settings.gate.allow_unmeasured]
     words = f"every class is measured, on at least {value:,.0f} pixels"
@@ -239,12 +263,12 @@ def _measured(value: float, evaluation: Evaluation, settings: GateSettings) -> d
     return _check("measured", value, 1.0, value >= 1, words)
 
 
-def _false_alarms(value: float, bound: float) -> dict[str, Any]:
+def _false_alarms(value: float, bound: float) -> Check:
     words = f"{_say(value)} of the defect-free images raised a false alarm, at most {bound:.4f} is allowed"
     return _check(derived_scores.FALSE_ALARMS, value, bound, value <= bound, words)
 
 
-def _slice(name: str, value: float, bound: float, evaluation: Evaluation, settings: GateSettings) -> dict[str, Any]:
+def _slice(name: str, value: float, bound: float, evaluation: Evaluation, settings: GateSettings) -> Check:
     row = next((row for row in evaluation.details["slices"] if row["slice"] == name), None)
     if row is not None and row["gated"]:
         words = f"foreground Dice of {name} is {_say(value)}, at least {bound:.4f} is required"
@@ -255,7 +279,7 @@ def _slice(name: str, value: float, bound: float, evaluation: Evaluation, settin
     return _check(derived_scores.FOREGROUND_DICE, dice, bound, True, words, name)
 
 
-def _change(evaluation: Evaluation, bound: float) -> dict[str, Any]:
+def _change(evaluation: Evaluation, bound: float) -> Check:
     change = evaluation.difference(derived_scores.FOREGROUND_DICE)
     interval = evaluation.interval(derived_scores.FOREGROUND_DICE_DIFFERENCE)
     ends = "" if interval is None else " (95 % interval {:+.4f} to {:+.4f})".format(*interval)
@@ -268,9 +292,7 @@ def _say(value: float, sign: str = "") -> str:
     return "undefined (no such pixel, or the model gave no number)" if math.isnan(value) else f"{value:{sign}.4f}"
 
 
-def _check(
-    name: str, value: float, bound: float, passed: bool, words: str, slice_name: str = OVERALL
-) -> dict[str, Any]:
+def _check(name: str, value: float, bound: float, passed: bool, words: str, slice_name: str = OVERALL) -> Check:
     # Bounds are inclusive and NaN fails, as in TFMA.
     return {
         "check": name,
@@ -282,12 +304,12 @@ def _check(
     }
 
 
-def number(value: Any) -> float | None:
+def number(value: float) -> float | None:
     """A JSON number, or None for what is undefined."""
     return float(value) if np.isfinite(value) else None
 
 
-def _value(value: Any) -> Any:
+def _value(value: metrics_for_slice_pb2.MetricValue) -> Value:
     kind = value.WhichOneof("type")
     if kind == "double_value":
         return value.double_value.value

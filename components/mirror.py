@@ -9,13 +9,11 @@ killed is finished, or removed, by the next push.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 from tfx.dsl.io import fileio
 
 from flexunet.core.errors import UserError, last_line
-
-_GRAPH: Final = "saved_model.pb"
+from flexunet.core.features import EXPORTED_GRAPH
 
 
 def mirror_version(version: Path, store: str, keep: int | None) -> str:
@@ -32,7 +30,7 @@ def mirror_version(version: Path, store: str, keep: int | None) -> str:
             "another folder is mirrored there; name another store in serving.mirror"
         )
     with _one_line(store):
-        if not fileio.exists(f"{target}/{_GRAPH}"):
+        if not fileio.exists(f"{target}/{EXPORTED_GRAPH}"):
             _copy(version, target)
         _prune(store, keep)
     return target
@@ -41,7 +39,7 @@ def mirror_version(version: Path, store: str, keep: int | None) -> str:
 def _prune(store: str, keep: int | None) -> None:
     """The newest few stay, and none of which the copy was broken off: it would take the place of a whole one."""
     urls = [f"{store.rstrip('/')}/{number}" for number in mirrored_versions(store)]
-    whole = [url for url in urls if fileio.exists(f"{url}/{_GRAPH}")]
+    whole = [url for url in urls if fileio.exists(f"{url}/{EXPORTED_GRAPH}")]
     for url in {*urls} - {*(whole[-keep:] if keep else whole)}:
         _remove(url)
 
@@ -82,13 +80,13 @@ def _one_line(store: str) -> Iterator[None]:
 
 def _copy(version: Path, target: str) -> None:
     files = sorted(path for path in version.rglob("*") if path.is_file())
-    for path in sorted(files, key=lambda path: path == version / _GRAPH):
+    for path in sorted(files, key=lambda path: path == version / EXPORTED_GRAPH):
         copied = f"{target}/{path.relative_to(version)}"
         fileio.makedirs(copied.rpartition("/")[0])
         fileio.copy(str(path), copied, overwrite=True)
 
 
 def _remove(target: str) -> None:
-    if fileio.exists(f"{target}/{_GRAPH}"):
-        fileio.remove(f"{target}/{_GRAPH}")
+    if fileio.exists(f"{target}/{EXPORTED_GRAPH}"):
+        fileio.remove(f"{target}/{EXPORTED_GRAPH}")
     fileio.rmtree(target)

@@ -8,19 +8,21 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from tfx import v1 as tfx
 from tfx.components.pusher import executor
 from tfx.dsl.components.base import base_component, executor_spec
-from tfx.types import Artifact, artifact_utils, component_spec, standard_artifacts
+from tfx.types import Artifact, BaseChannel, Channel, artifact_utils, component_spec, standard_artifacts
 from tfx.types.standard_component_specs import MODEL_KEY, PUSHED_MODEL_KEY
 
 from components import gate
 from components.mirror import mirror_version, newest_mirrored
 from flexunet.core.config.gate import GateSettings
-from flexunet.core.features import ACCEPTED_REFUSED
+from flexunet.core.features import ACCEPTED_REFUSED, RECORDS_FINGERPRINT
+from flexunet.core.lock import locked
+from flexunet.core.results.lineage import Provenance
 from flexunet.history.pushes import PUSHED_COMPARABLE, PUSHED_MODEL_ID, PUSHED_SHA256
 from flexunet.serving.versions import (
-    Keeping,
+    LONGEST_ROLLBACK,
+    Retention,
     content_hash,
     newest_version,
     push_version,
@@ -29,9 +31,7 @@ from flexunet.serving.versions import (
     rolled_back,
 )
 
-# FileBasedExampleGen's driver leaves it: the number, bytes and times of the record files.
-_FINGERPRINT = "input_fingerprint"
-_SCORES = ("examples", "foreground_dice", "mean_iou", "classes")
+Artifacts = dict[str, list[Artifact]]
 
 logger = logging.getLogger("flexunet.pusher")
 
@@ -42,27 +42,41 @@ class Executor(executor.Executor):
     A person may overrule the gate with a reason, and no other check.
     """
 
-    def Do(self, input_dict: dict[str, Any], output_dict: dict[str, Any], exec_properties: dict[str, Any]) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:
         self._log_startup(input_dict, output_dict, exec_properties)
         pushed = artifact_utils.get_single_instance(output_dict[PUSHED_MODEL_KEY])
         model, directory = Path(self.GetModelPath(input_dict)), Path(exec_properties["directory"])
         refused = not self.CheckBlessing({"model_blessing": input_dict["model_blessing"]})
         reason = exec_properties[ACCEPTED_REFUSED] if refused else ""
-        if (refused and not reason) or not self._is_servable(input_dict) or _was_rolled_back(model, directory):
+        if (refused and not reason) or not self._is_servable(input_dict):
             self._MarkNotPushed(pushed)
             return
-        provenance = {
-            "run": self._context.pipeline_run_id if self._context else None,
-            "pushed": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            **({ACCEPTED_REFUSED: reason} if reason else {}),
-            **_origin(input_dict, GateSettings.model_validate_json(exec_properties["settings"])),
-        }
-        keeping = Keeping(exec_properties["keep_versions"], exec_properties["mirror"])
+        # `flexunet rollback` may come while a run trains: it holds the folder from its first step to its last.
+        with locked(directory, wait_seconds=LONGEST_ROLLBACK):
+            if _was_rolled_back(model, directory):
+                self._MarkNotPushed(pushed)
+            else:
+                self._push(input_dict, pushed, exec_properties, model, reason)
+
+    def _push(
+        self,
+        input_dict: Artifacts,
+        pushed: Artifact,
+        exec_properties: dict[str, Any],
+        model: Path,
+        reason: str,
+    ) -> None:
+        directory = Path(exec_properties["directory"])
+        provenance = _provenance(input_dict, exec_properties["settings"])
+        provenance["run"] = self._context.pipeline_run_id if self._context else None
+        if reason:
+            provenance["accepted_refused"] = reason
+        retention = Retention(exec_properties.get("keep_versions"), exec_properties["mirror"])
         # Asked first: a store that cannot be used must not leave a version that only this folder has.
-        above, again = newest_mirrored(keeping.mirror), bool(reason) and _accepted_for(directory) != reason
-        target = push_version(model, directory, provenance, keeping, above, again)
-        if keeping.mirror:
-            mirror_version(target, keeping.mirror, keeping.versions)
+        above, again = newest_mirrored(retention.mirror), bool(reason) and _accepted_for(directory) != reason
+        target = push_version(model, directory, provenance, retention, above, again)
+        if retention.mirror:
+            mirror_version(target, retention.mirror, retention.versions)
         self._MarkPushed(pushed, pushed_destination=str(target), pushed_version=target.name)
         pushed.set_int_custom_property(PUSHED_MODEL_ID, artifact_utils.get_single_instance(input_dict[MODEL_KEY]).id)
         pushed.set_string_custom_property(PUSHED_COMPARABLE, exec_properties["comparable"])
@@ -70,9 +84,9 @@ class Executor(executor.Executor):
         if reason:
             pushed.set_string_custom_property(ACCEPTED_REFUSED, reason)
 
-    def _is_servable(self, input_dict: dict[str, Any]) -> bool:
-        """By our serving validator and, where it is configured, by TFX's InfraValidator."""
-        blessings = [input_dict["infra_blessing"], input_dict.get("server_blessing")]
+    def _is_servable(self, input_dict: Artifacts) -> bool:
+        """Whether our serving validator and, where it is configured, TFX's InfraValidator accepted the model."""
+        blessings = [input_dict.get("infra_blessing"), input_dict.get("server_blessing")]
         return all(self.CheckBlessing({"infra_blessing": blessing}) for blessing in blessings if blessing)
 
 
@@ -83,7 +97,7 @@ class AtomicPusherSpec(component_spec.ComponentSpec):
         "directory": component_spec.ExecutionParameter(type=str),
         "comparable": component_spec.ExecutionParameter(type=str),
         "settings": component_spec.ExecutionParameter(type=str),
-        "keep_versions": component_spec.ExecutionParameter(type=int),
+        "keep_versions": component_spec.ExecutionParameter(type=int, optional=True),
         "mirror": component_spec.ExecutionParameter(type=str),
         ACCEPTED_REFUSED: component_spec.ExecutionParameter(type=str),
         "code": component_spec.ExecutionParameter(type=str),
@@ -91,27 +105,73 @@ class AtomicPusherSpec(component_spec.ComponentSpec):
     INPUTS = {
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
         "model_blessing": component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing),
-        "infra_blessing": component_spec.ChannelParameter(type=standard_artifacts.InfraBlessing),
+        "infra_blessing": component_spec.ChannelParameter(type=standard_artifacts.InfraBlessing, optional=True),
         "server_blessing": component_spec.ChannelParameter(type=standard_artifacts.InfraBlessing, optional=True),
-        "evaluation": component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation),
-        "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
+        "evaluation": component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation, optional=True),
+        "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples, optional=True),
         "baseline_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
     }
     OUTPUTS = {"pushed_model": component_spec.ChannelParameter(type=standard_artifacts.PushedModel)}
 
 
 class AtomicPusher(base_component.BaseComponent):
-    """`settings` is GateSettings as JSON, `accepted_refused` a person's reason or "", `code` keys the cache.
+    """Pushes `model` to `directory/<version>` by one rename, if every blessing there is accepts it.
 
-    `evaluation`, `examples` and `baseline_model` only go into the version's provenance.
+    Args:
+      model: a Model, an export below its `Format-Serving`.
+      model_blessing: the gate's.
+      directory: where TF Serving looks for versions; one machine's folder or a volume.
+      code: fingerprint that keys the cache.
+      infra_blessing: of a serving validator.
+      server_blessing: of another one.
+      evaluation: of this project's Evaluator, whose scores go into the version's provenance; needs `settings`.
+      examples: the records that the model was measured on, for the provenance.
+      baseline_model: the one that it was compared with, for the provenance.
+      comparable: two models with the same text can be measured on the same records; kept with the push.
+      settings: GateSettings as JSON.
+      keep_versions: how many of the newest versions stay; None for all.
+      mirror: URL of a store that gets a copy of each version, or "".
+      accepted_refused: a person's reason to push the model although the gate refuses it, or "".
     """
 
     SPEC_CLASS = AtomicPusherSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
-    def __init__(self, channels: dict[str, tfx.types.BaseChannel], **parameters: Any) -> None:
-        pushed_model = tfx.dsl.Channel(type=standard_artifacts.PushedModel)
-        super().__init__(spec=AtomicPusherSpec(**channels, **parameters, pushed_model=pushed_model))
+    def __init__(
+        self,
+        model: BaseChannel,
+        model_blessing: BaseChannel,
+        directory: str,
+        code: str,
+        infra_blessing: BaseChannel | None = None,
+        server_blessing: BaseChannel | None = None,
+        evaluation: BaseChannel | None = None,
+        examples: BaseChannel | None = None,
+        baseline_model: BaseChannel | None = None,
+        comparable: str = "",
+        settings: str = "",
+        keep_versions: int | None = None,
+        mirror: str = "",
+        accepted_refused: str = "",
+    ) -> None:
+        spec = AtomicPusherSpec(
+            model=model,
+            model_blessing=model_blessing,
+            infra_blessing=infra_blessing,
+            server_blessing=server_blessing,
+            evaluation=evaluation,
+            examples=examples,
+            baseline_model=baseline_model,
+            directory=directory,
+            comparable=comparable,
+            settings=settings,
+            keep_versions=keep_versions,
+            mirror=mirror,
+            accepted_refused=accepted_refused,
+            code=code,
+            pushed_model=Channel(type=standard_artifacts.PushedModel),
+        )
+        super().__init__(spec=spec)
 
 
 def _accepted_for(directory: Path) -> str | None:
@@ -127,15 +187,25 @@ def _was_rolled_back(model: Path, directory: Path) -> bool:
     return version is not None
 
 
-def _origin(input_dict: dict[str, Any], settings: GateSettings) -> dict[str, Any]:
-    """What a version is made from and why it was accepted."""
-    scores = gate.metrics_json(gate.read_evaluation(artifact_utils.get_single_uri(input_dict["evaluation"])), settings)
-    examples: Artifact = artifact_utils.get_single_instance(input_dict["examples"])
-    baseline = input_dict.get("baseline_model") or []
-    return {
-        "model_uri": artifact_utils.get_single_uri(input_dict[MODEL_KEY]),
-        "data": {"fingerprint": examples.get_string_custom_property(_FINGERPRINT), "span": examples.span},
-        "scores": {name: scores[name] for name in _SCORES},
-        "gate": scores["gate"],
-        "baseline": baseline[0].uri if baseline else None,
+def _provenance(input_dict: Artifacts, settings: str) -> Provenance:
+    """What a version is made from and why it was accepted, as far as the pipeline tells."""
+    inputs = {key: artifacts[0] for key, artifacts in input_dict.items() if artifacts}
+    examples, baseline, evaluation = (inputs.get(key) for key in ("examples", "baseline_model", "evaluation"))
+    found: Provenance = {
+        "pushed": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "model_uri": inputs[MODEL_KEY].uri,
+        "baseline": baseline.uri if baseline else None,
     }
+    if examples:
+        fingerprint = examples.get_string_custom_property(RECORDS_FINGERPRINT)
+        found["data"] = {"fingerprint": fingerprint, "span": examples.span}
+    if evaluation:
+        scores = gate.metrics_json(gate.read_evaluation(evaluation.uri), GateSettings.model_validate_json(settings))
+        found["gate"] = scores["gate"]
+        found["scores"] = {
+            "examples": scores["examples"],
+            "foreground_dice": scores["foreground_dice"],
+            "mean_iou": scores["mean_iou"],
+            "classes": scores["classes"],
+        }
+    return found

@@ -33,7 +33,7 @@ class Driver(driver.FileBasedDriver):
         input_config = _input_config(resolved)
         base = Path(resolved[standard_component_specs.INPUT_BASE_KEY])
         fingerprints = [resolved[utils.FINGERPRINT_PROPERTY_NAME]]
-        for version in _versions_before(base, resolved[utils.SPAN_PROPERTY_NAME], _settings(resolved)["spans"] - 1):
+        for version in _versions_before(base, resolved[utils.SPAN_PROPERTY_NAME], _settings(resolved)["spans"]):
             for name in SPLITS:
                 pattern = f"{version.relative_to(base)}/{name}/*.tfrecord.gz"
                 input_config.splits.add(name=name, pattern=pattern)
@@ -73,7 +73,7 @@ class Executor(executor.Executor):
 
 
 class RecordGen(component.FileBasedExampleGen):
-    """Imports `span-N/version-M/{train,eval,test}`: the newest `spans` spans, each in its newest version.
+    """Imports `span-N/version-M/{train,eval,test}`: the newest `spans` spans, or all, each in its newest version.
 
     One node for all of them: TFX allows one span per ExampleGen, and joining several nodes would need a number of
     nodes fixed at compile time. The artifact's span is the newest. `code` is the fingerprint that keys the cache.
@@ -82,7 +82,7 @@ class RecordGen(component.FileBasedExampleGen):
     DRIVER_CLASS = Driver
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
-    def __init__(self, data_directory: str, spans: int, code: str, newest: int | None = None) -> None:
+    def __init__(self, data_directory: str, spans: int | None, code: str, newest: int | None = None) -> None:
         splits = [
             example_gen_pb2.Input.Split(name=name, pattern=f"span-{{SPAN}}/version-{{VERSION}}/{name}/*.tfrecord.gz")
             for name in SPLITS
@@ -106,7 +106,7 @@ def _copies(patterns: Sequence[str], folder: str) -> list[tuple[str, str]]:
 
 
 def _copy(source: str, target: str) -> None:
-    """By one rename: runners try again, and some run two attempts side by side."""
+    """Copies by one rename: runners try again, and some run two attempts side by side."""
     attempt = f"{target}.{uuid4().hex}.incomplete"
     fileio.makedirs(target.rpartition("/")[0])
     fileio.copy(source, attempt)
@@ -122,9 +122,11 @@ def _require_all(targets: Sequence[str]) -> None:
         )
 
 
-def _versions_before(data: Path, span: int, count: int) -> list[Path]:
+def _versions_before(data: Path, span: int, spans: int | None) -> list[Path]:
+    """Versions of the spans before `span`, as many as make `spans` with it; None for all."""
     found = versions(data)
-    return [found[number] for number in sorted(found, reverse=True) if number < span][:count]
+    earlier = [found[number] for number in sorted(found, reverse=True) if number < span]
+    return earlier if spans is None else earlier[: spans - 1]
 
 
 def _input_config(exec_properties: dict[str, Any]) -> example_gen_pb2.Input:

@@ -9,7 +9,7 @@ import importlib.metadata
 import io
 import json
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,16 +27,19 @@ from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.files import write_json
 from flexunet.core.libraries import LIBRARIES
+from flexunet.core.pictures import open_image, png
+from flexunet.core.results.data import Brightness, Data
+from flexunet.core.results.lineage import ReportLineage
+from flexunet.core.results.metrics import ListedImages
+from flexunet.core.results.model import Layer, Model
 from flexunet.core.root import ReportFolder
 from flexunet.reporting.gallery import Predicted, write_gallery
 from flexunet.serving.exported import exported_part
 from flexunet.serving.versions import content_hash
-from trainer_module.cost import activation_bytes, draw_diagram, layer_costs
+from trainer_module.cost import LayerCost, activation_bytes, draw_diagram, layer_costs
 from trainer_module.model import build_model
 
 _PREDICTED_AT_ONCE: Final = 4
-# FileBasedExampleGen's driver leaves it: the number, bytes and times of the record files.
-_FINGERPRINT: Final = "input_fingerprint"
 
 
 def export_config(model: Path) -> TrainerConfig:
@@ -46,7 +49,7 @@ def export_config(model: Path) -> TrainerConfig:
 
 def draw_gallery(
     folder: ReportFolder,
-    listed: dict[str, list[dict[str, Any]]],
+    listed: ListedImages,
     model: Path,
     examples: Artifact,
     settings: GateSettings,
@@ -61,20 +64,21 @@ def draw_gallery(
       settings: classes, and what counts as a defect.
     """
     which: dict[str, list[str]] = {}
-    for name, images in listed.items():
-        for image in images:
+    dice: dict[str, float] = {}
+    for name in ("worst", "median", "best"):
+        for image in listed[name]:
             which.setdefault(image["id"], []).append(name)
-    dice = {image["id"]: image["dice"] for images in listed.values() for image in images}
+            dice[image["id"]] = image["dice"]
     config = export_config(model)
     records = _records_of(which, examples, config.records.id)
     images = [
-        Predicted(which[name], name, dice[name], _bytes_of(records[name], config.records.image), *masks)
+        Predicted(which[name], name, dice[name], _upright(records[name], config), *masks)
         for name, masks in zip(which, _predict(model, [records[name] for name in which]), strict=True)
     ]
     write_gallery(folder, images, settings)
 
 
-def data_facts(examples: Artifact, statistics: Artifact, validation: Artifact, drift: Artifact) -> dict[str, Any]:
+def data_facts(examples: Artifact, statistics: Artifact, validation: Artifact, drift: Artifact) -> Data:
     """Images, pixels and brightness of each split, and what moved since the span before."""
     checked = json.loads((Path(validation.uri) / VALIDATION_FILE).read_text(encoding="utf-8"))
     return {
@@ -88,21 +92,31 @@ def data_facts(examples: Artifact, statistics: Artifact, validation: Artifact, d
 def write_model(folder: ReportFolder, model: Path) -> None:
     """Layers with their costs, and the diagram."""
     config = export_config(model)
-    network = build_model(config.image.height, config.image.width, len(config.classes), config.model, config.train.seed)
+    network = build_model(config)
     costs = layer_costs(network)
     draw_diagram(config, folder.diagram)
-    facts = {
+    facts: Model = {
         "parameters": network.count_params(),
         "multiply_accumulates": sum(cost.multiply_accumulates for cost in costs),
         "activation_bytes": activation_bytes(costs, config.train.batch_size),
-        "layers": [{**vars(cost), "output_shape": list(cost.output_shape)} for cost in costs],
+        "layers": [_layer(cost) for cost in costs],
     }
     write_json(folder.model, facts)
 
 
+def _layer(cost: LayerCost) -> Layer:
+    return {
+        "name": cost.name,
+        "kind": cost.kind,
+        "output_shape": list(cost.output_shape),
+        "parameters": cost.parameters,
+        "multiply_accumulates": cost.multiply_accumulates,
+    }
+
+
 def lineage_facts(
     model: Artifact, exported: Path, examples: Artifact, settings: GateSettings, run: str | None
-) -> dict[str, Any]:
+) -> ReportLineage:
     """Data, code and configuration that made a model, and with which libraries it was measured."""
     training = json.loads((exported / features.ASSETS_EXTRA / features.EXPORTED_TRAINING).read_text(encoding="utf-8"))
     return {
@@ -112,7 +126,7 @@ def lineage_facts(
         "data": {
             "span": examples.span,
             "uri": examples.uri,
-            "fingerprint": examples.get_string_custom_property(_FINGERPRINT),
+            "fingerprint": examples.get_string_custom_property(features.RECORDS_FINGERPRINT),
         },
         "config": {**export_config(exported).model_dump(mode="json"), "gate": settings.gate.model_dump(mode="json")},
         "libraries": {
@@ -122,7 +136,7 @@ def lineage_facts(
     }
 
 
-def _records_of(wanted: dict[str, Any], examples: Artifact, key: str) -> dict[str, bytes]:
+def _records_of(wanted: Collection[str], examples: Artifact, key: str) -> dict[str, bytes]:
     """Serialized records by image id; reading stops when all were found."""
     patterns = [f"{folder}/*" for folder in artifact_utils.get_split_uris([examples], features.SPLIT_TEST)]
     paths = sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
@@ -135,6 +149,11 @@ def _records_of(wanted: dict[str, Any], examples: Artifact, key: str) -> dict[st
         if image_id in wanted:
             found[image_id] = record
     return found
+
+
+def _upright(record: bytes, config: TrainerConfig) -> bytes:
+    """The image of a record as the model saw it, as PNG."""
+    return png(open_image(_bytes_of(record, config.records.image), config.image).image)
 
 
 def _bytes_of(record: bytes, key: str) -> bytes:
@@ -156,7 +175,7 @@ def _class_ids(encoded: bytes) -> NDArray[np.uint8]:
     return np.asarray(Image.open(io.BytesIO(encoded)))
 
 
-def _brightness(statistics: Artifact) -> Iterator[tuple[str, dict[str, Any]]]:
+def _brightness(statistics: Artifact) -> Iterator[tuple[str, Brightness]]:
     """Histograms by split; none for records that were made elsewhere and do not tell it."""
     for split in artifact_utils.decode_split_names(statistics.split_names):
         path = Path(artifact_utils.get_split_uri([statistics], split)) / "FeatureStats.pb"

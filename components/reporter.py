@@ -1,17 +1,18 @@
 """The report node: runs after every evaluation, also of a refused model; writes scores and pictures of the training."""
 
+import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, cast
 
-from tfx import v1 as tfx
 from tfx.components.pusher.executor import _PUSHED_VERSION_KEY
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
-from tfx.types import Artifact, artifact, artifact_utils, component_spec, standard_artifacts
+from tfx.types import Artifact, BaseChannel, Channel, artifact, artifact_utils, component_spec, standard_artifacts
 from tfx.utils import path_utils
 
 from components import gate, report_parts
-from components.drift import Drift
+from components.drift import DataDrift
 from components.mask_validator import MaskValidation
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.errors import UserError
@@ -25,10 +26,13 @@ from flexunet.core.features import (
     TRAINING_PREVIEWS,
 )
 from flexunet.core.files import read_json, write_json
-from flexunet.core.root import HEADLINE_PROPERTIES, SERVING_FILE, ReportFolder
+from flexunet.core.results.metrics import FORMAT, OVERALL, Check, Metrics, TrainingFacts
+from flexunet.core.results.serving import Serving, read_serving
+from flexunet.core.results.verdict import ACCEPTED, NEXT_STEPS, decide, problems_of
+from flexunet.core.root import HEADLINE_PROPERTIES, PROBLEMS_PROPERTY, ReportFolder
 from flexunet.reporting.report import write_page
 
-FORMAT: Final = 1
+Artifacts = dict[str, list[Artifact]]
 
 
 class Report(artifact.Artifact):
@@ -40,18 +44,20 @@ class Report(artifact.Artifact):
 class Executor(base_executor.BaseExecutor):
     """Derives all scores and the gate's words from the evaluation, and draws the page."""
 
-    def Do(self, input_dict: dict[str, Any], output_dict: dict[str, Any], exec_properties: dict[str, Any]) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:
         self._log_startup(input_dict, output_dict, exec_properties)
         settings = GateSettings.model_validate_json(exec_properties["settings"])
         inputs = {key: artifacts[0] for key, artifacts in input_dict.items() if artifacts}
         evaluation = gate.read_evaluation(inputs["evaluation"].uri)
         exported = _serving_path(inputs["model"])
+        serving = _read_serving(inputs)
         metrics = _metrics(inputs, evaluation, settings, exported)
+        judge(metrics, serving, bool(exec_properties[ACCEPTED_REFUSED]))
         target = artifact_utils.get_single_instance(output_dict["report"])
         folder = ReportFolder(Path(target.uri))
         write_report(folder.path, metrics, evaluation, settings)
         copy_training(Path(inputs["model_run"].uri), folder.training)
-        shutil.copyfile(Path(inputs["infra_blessing"].uri) / SERVING_FILE, folder.serving)
+        write_json(folder.serving, serving)
         self._write_parts(folder, inputs, evaluation, settings, exported)
         write_page(folder)
         _leave_headline(target, metrics)
@@ -59,7 +65,7 @@ class Executor(base_executor.BaseExecutor):
     def _write_parts(
         self,
         folder: ReportFolder,
-        inputs: dict[str, Artifact],
+        inputs: Mapping[str, Artifact],
         evaluation: gate.Evaluation,
         settings: GateSettings,
         exported: Path,
@@ -75,14 +81,15 @@ class Executor(base_executor.BaseExecutor):
         report_parts.draw_gallery(folder, images, exported, examples, settings)
 
 
-def make_metrics(
-    evaluation: gate.Evaluation, settings: GateSettings, model: Path, baseline: str | None
-) -> dict[str, Any]:
-    """`metrics.json` of a model, a SavedModel's folder, that was measured and not pushed."""
+def make_metrics(evaluation: gate.Evaluation, settings: GateSettings, model: Path, baseline: str | None) -> Metrics:
+    """`metrics.json` of a model, a SavedModel's folder, that was measured and not pushed; the verdict is the gate's."""
     facts = training_facts(model)
-    return {
+    metrics: Metrics = {
         "format": FORMAT,
         "run_id": None,
+        "verdict": ACCEPTED,
+        "problems": [],
+        "next_step": None,
         "pushed_version": None,
         "split": SPLIT_TEST,
         **gate.metrics_json(evaluation, settings),
@@ -90,9 +97,25 @@ def make_metrics(
         "parameters": facts.get("parameters"),
         "train_seconds": facts.get("train_seconds"),
     }
+    judge(metrics)
+    return metrics
 
 
-def training_facts(model: Path) -> dict[str, Any]:
+def judge(metrics: Metrics, serving: Serving | None = None, overruled: bool = False) -> None:
+    """Writes the verdict into `metrics`, whose gate has spoken.
+
+    Args:
+      metrics: gets `verdict`, `problems` and `next_step`.
+      serving: what the serving validators found; None where there are none.
+      overruled: a person gave a reason to push the model although the gate refuses it.
+    """
+    verdict = decide(metrics["blessed"], serving is None or serving["blessed"], overruled)
+    failed = [check["words"] for check in metrics["gate"] if not check["passed"]]
+    metrics["verdict"], metrics["next_step"] = verdict, NEXT_STEPS[verdict]
+    metrics["problems"] = problems_of(verdict, failed, serving["problems"] if serving else [])
+
+
+def training_facts(model: Path) -> TrainingFacts:
     """What the trainer wrote beside a model; nothing for one trained elsewhere: that is null in `metrics.json`.
 
     Raises:
@@ -102,10 +125,10 @@ def training_facts(model: Path) -> dict[str, Any]:
     facts = read_json(path) or {}
     if not isinstance(facts, dict):
         raise UserError(f"{path}: not what this project wrote, expected an object: copy the model again")
-    return facts
+    return cast("TrainingFacts", facts)
 
 
-def write_report(directory: Path, metrics: dict[str, Any], evaluation: gate.Evaluation, settings: GateSettings) -> None:
+def write_report(directory: Path, metrics: Metrics, evaluation: gate.Evaluation, settings: GateSettings) -> None:
     """Writes `metrics.json` and `details.json`."""
     directory.mkdir(parents=True, exist_ok=True)
     folder = ReportFolder(directory)
@@ -129,6 +152,7 @@ class ReportSpec(component_spec.ComponentSpec):
 
     PARAMETERS = {
         "settings": component_spec.ExecutionParameter(type=str),
+        ACCEPTED_REFUSED: component_spec.ExecutionParameter(type=str),
         "code": component_spec.ExecutionParameter(type=str),
     }
     INPUTS = {
@@ -137,29 +161,84 @@ class ReportSpec(component_spec.ComponentSpec):
         "model_run": component_spec.ChannelParameter(type=standard_artifacts.ModelRun),
         "pushed_model": component_spec.ChannelParameter(type=standard_artifacts.PushedModel),
         "infra_blessing": component_spec.ChannelParameter(type=standard_artifacts.InfraBlessing),
+        "server_blessing": component_spec.ChannelParameter(type=standard_artifacts.InfraBlessing, optional=True),
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
         "statistics": component_spec.ChannelParameter(type=standard_artifacts.ExampleStatistics),
         "validation": component_spec.ChannelParameter(type=MaskValidation),
-        "drift": component_spec.ChannelParameter(type=Drift),
+        "drift": component_spec.ChannelParameter(type=DataDrift),
         "baseline_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
     }
     OUTPUTS = {"report": component_spec.ChannelParameter(type=Report)}
 
 
 class Reporter(base_component.BaseComponent):
-    """`settings` is GateSettings as JSON, `code` the fingerprint that keys the cache."""
+    """Scores, verdict and pages of one model, accepted or refused.
+
+    Args:
+      evaluation: of this project's Evaluator.
+      model: the export that it measured.
+      model_run: what Trainer left beside it: history and pictures.
+      pushed_model: what the pusher did with it.
+      infra_blessing: of ServingValidator.
+      examples: the records that the model was measured on.
+      statistics: of those records.
+      validation: of MaskValidator.
+      drift: of DriftReporter.
+      settings: GateSettings as JSON.
+      code: fingerprint that keys the cache.
+      server_blessing: of TFX's InfraValidator, where there is one.
+      baseline_model: the model that this one was compared with.
+      accepted_refused: a person's reason to push the model although the gate refuses it, or "".
+    """
 
     SPEC_CLASS = ReportSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
-    def __init__(self, channels: dict[str, tfx.types.BaseChannel], settings: str, code: str) -> None:
-        report = tfx.dsl.Channel(type=Report)
-        super().__init__(spec=ReportSpec(**channels, settings=settings, code=code, report=report))
+    def __init__(
+        self,
+        evaluation: BaseChannel,
+        model: BaseChannel,
+        model_run: BaseChannel,
+        pushed_model: BaseChannel,
+        infra_blessing: BaseChannel,
+        examples: BaseChannel,
+        statistics: BaseChannel,
+        validation: BaseChannel,
+        drift: BaseChannel,
+        settings: str,
+        code: str,
+        server_blessing: BaseChannel | None = None,
+        baseline_model: BaseChannel | None = None,
+        accepted_refused: str = "",
+    ) -> None:
+        spec = ReportSpec(
+            evaluation=evaluation,
+            model=model,
+            model_run=model_run,
+            pushed_model=pushed_model,
+            infra_blessing=infra_blessing,
+            server_blessing=server_blessing,
+            examples=examples,
+            statistics=statistics,
+            validation=validation,
+            drift=drift,
+            baseline_model=baseline_model,
+            settings=settings,
+            accepted_refused=accepted_refused,
+            code=code,
+            report=Channel(type=Report),
+        )
+        super().__init__(spec=spec)
+
+
+def _read_serving(inputs: Mapping[str, Artifact]) -> Serving:
+    server = inputs.get("server_blessing")
+    return read_serving(Path(inputs["infra_blessing"].uri), Path(server.uri) if server else None)
 
 
 def _metrics(
-    inputs: dict[str, Artifact], evaluation: gate.Evaluation, settings: GateSettings, exported: Path
-) -> dict[str, Any]:
+    inputs: Mapping[str, Artifact], evaluation: gate.Evaluation, settings: GateSettings, exported: Path
+) -> Metrics:
     baseline, pushed = inputs.get("baseline_model"), inputs["pushed_model"]
     metrics = make_metrics(evaluation, settings, exported, baseline.uri if baseline else None)
     metrics["pushed_version"] = _pushed_version(pushed)
@@ -167,13 +246,14 @@ def _metrics(
     return metrics
 
 
-def _leave_headline(target: Artifact, metrics: dict[str, Any]) -> None:
-    """In ML Metadata, where it outlives the folder: `flexunet runs` lists it after `flexunet clean`."""
+def _leave_headline(target: Artifact, metrics: Metrics) -> None:
+    """Notes the headline in ML Metadata, where it outlives the folder: `runs` lists it after `clean`."""
     lower, upper = metrics["foreground_dice_interval"] or (None, None)
     values = (metrics["foreground_dice"], lower, upper, metrics["examples"])
     for name, value in zip(HEADLINE_PROPERTIES, values, strict=True):
         if value is not None:
             target.set_float_custom_property(name, float(value))
+    target.set_string_custom_property(PROBLEMS_PROPERTY, json.dumps(metrics["problems"]))
 
 
 def _serving_path(model: Artifact) -> Path:
@@ -185,10 +265,10 @@ def _pushed_version(pushed_model: Artifact) -> int | None:
     return int(version) if version else None
 
 
-def _accepted(pushed_model: Artifact) -> list[dict[str, Any]]:
+def _accepted(pushed_model: Artifact) -> list[Check]:
     """A line among the checks, failed as they are: whoever reads the verdict must see who overruled it."""
     reason = pushed_model.get_string_custom_property(ACCEPTED_REFUSED)
     if not reason:
         return []
     words = f"refused by the gate and pushed all the same, for this reason: {reason}"
-    return [{"check": "accepted", "slice": gate.OVERALL, "value": None, "bound": None, "passed": False, "words": words}]
+    return [{"check": "accepted", "slice": OVERALL, "value": None, "bound": None, "passed": False, "words": words}]

@@ -151,8 +151,9 @@ def predictions(root: Path) -> Any:
     """Six test images of the demo in `root`: image, truth, prediction; the first column has no defect."""
     from PIL import Image
 
-    from flexunet.serving.exported import exported_config, model_directory
-    from flexunet.serving.transport import Options, connect
+    from flexunet.serving.client import Options, connect
+    from flexunet.serving.exported import exported_config
+    from flexunet.serving.versions import model_directory
 
     directory = model_directory(root / "serving_model")
     chosen = chosen_images(root)

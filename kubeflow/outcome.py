@@ -63,7 +63,7 @@ def words_of(step: str, log: str) -> Words:
 
 
 def pod_name(node: str) -> str:
-    """Of a step that is not retried, from Argo's id of its node, WORKFLOW-HASH, which names the pod up to Argo 3.3."""
+    """Name of the pod of a step that is not retried, from Argo's id of its node, which names the pod up to Argo 3.3."""
     workflow, _, number = node.rpartition("-")
     return f"{workflow}-{_TEMPLATE}-{number}"
 
@@ -121,6 +121,6 @@ def _was_ended_by_somebody(run: Any) -> bool:
 
 
 def _details(run: Any) -> dict[str, Any]:
-    """By name: as tasks are called or, in some versions, shown."""
+    """Details by name: as tasks are called or, in some versions, shown."""
     details = run.run_details.task_details if run.run_details else []
     return {task_name(detail.display_name): detail for detail in details or [] if detail.display_name}

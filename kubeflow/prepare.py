@@ -23,7 +23,7 @@ from kubeflow.files import LONGEST_WAIT, Parameters, Run, close_to_others
 @click.option("--config", required=True, help="The compiled package's configuration, as JSON.")
 @click.option("--nodes", required=True, help="The nodes of the compiled package, separated by commas.")
 @click.option("--run-id", required=True, help="Kubeflow's id of the run.")
-@click.option("--data", required=True, help="Records, below the volume's mount path.")
+@click.option("--data", required=True, help="Folder of the records, below the volume's mount path.")
 @click.option("--span", required=True, type=click.IntRange(min=0), help="The newest span to read; 0: of those there.")
 @click.option("--overrides", required=True, help="JSON list of a.b=value.")
 @click.option("--accept-refused", default="", help="Reason to push the model though the gate refuses it.")

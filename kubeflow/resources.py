@@ -12,7 +12,7 @@ from kubeflow.environment import GPUS_VARIABLE
 _SCRATCH: Final = "/tmp"  # noqa: S108  the container's own
 
 
-def give(task: Any, node: NodeConfig, cluster: KubeflowConfig) -> None:
+def configure_task(task: Any, node: NodeConfig, cluster: KubeflowConfig) -> None:
     """Compute, placement, volume, identity and environment of one task."""
     _compute(task, node)
     _placement(task, node, cluster)

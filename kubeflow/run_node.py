@@ -61,7 +61,7 @@ def _find(ir: Any, name: str) -> Any:
 
 
 def _run(ir: Any, node: Any, database: Any, run: Run) -> Any:
-    """As the local runner does; while models are pushed, no rollback and no other run pushes."""
+    """Runs the node as the local runner does; while models are pushed, no rollback and no other run pushes."""
     from flexunet.core.lock import locked
     from kubeflow.attempts import results
     from pipeline.run import run_in_turn

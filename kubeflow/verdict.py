@@ -20,7 +20,7 @@ from kubeflow.files import LONGEST_WAIT, Run, Verdict
 def main(root: Path, run_id: str) -> None:
     """Prints scores, the gate's checks and the verdict."""
     run = Run(root, run_id)
-    ir, accepted_refused = run.read_pipeline(), run.read_parameters().accepted_refused
+    ir = run.read_pipeline()
 
     from flexunet.core.lock import locked
     from kubeflow.attempts import all_results
@@ -30,9 +30,9 @@ def main(root: Path, run_id: str) -> None:
 
     results = all_results(ir, open_database(os.environ, ir, root))
     with locked(root, wait_seconds=LONGEST_WAIT):
-        metrics = publish_report(results, root, run_id, accepted_refused)
+        metrics = publish_report(results, root, run_id)
     console = entry.console()
-    refusal = print_outcome(metrics, root, console, accepted_refused)
+    refusal = print_outcome(metrics, root, console)
     refused_by = "" if refusal is None else "serving" if isinstance(refusal, ServingRefused) else "gate"
     told = Verdict(refused_by, str(refusal or ""), console.export_text().splitlines())
     run.write_verdict(told)

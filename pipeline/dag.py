@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ml_metadata.proto import metadata_store_pb2
 from tfx import v1 as tfx
@@ -17,6 +18,7 @@ from components import (
     pusher,
     record_gen,
     record_schema,
+    record_verdict,
     reporter,
     segmentation_metrics,
     serving_validator,
@@ -27,7 +29,7 @@ from flexunet.core.beam import beam_arguments
 from flexunet.core.config.beam import BeamConfig
 from flexunet.core.config.data import SchemaConfig, TransformConfig
 from flexunet.core.config.gate import GateSettings
-from flexunet.core.config.section import part_of
+from flexunet.core.config.section import Section, part_of
 from flexunet.core.config.serving import ServingConfig, ServingSettings
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.whole import Config
@@ -42,7 +44,7 @@ RUN_FN = "trainer_module.trainer.run_fn"
 
 @dataclass(frozen=True)
 class Paths:
-    """Where one pipeline reads and writes."""
+    """Folders and database of one pipeline."""
 
     data: str
     root: str
@@ -76,143 +78,10 @@ def create_pipeline(
       fingerprint: from module names to a hash of their code.
       accepted_refused: a person's reason to push the model although the gate refuses it; "" for none.
     """
-    transform_config = part_of(config, TransformConfig).model_dump_json()
-    examples = record_gen.RecordGen(
-        paths.data, config.dataset.spans, code=fingerprint([record_gen.__name__]), newest=paths.span
-    )
-    schema = record_schema.RecordSchema(
-        config=part_of(config, SchemaConfig).model_dump_json(), code=fingerprint([record_schema.__name__])
-    )
-    statistics = tfx.components.StatisticsGen(examples=examples.outputs["examples"], schema=schema.outputs["schema"])
-    example_validator = tfx.components.ExampleValidator(
-        statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
-    )
-    previous_statistics = tfx.dsl.Resolver(
-        strategy_class=drift.PreviousSpanStatistics,
-        current=statistics.outputs["statistics"],
-        statistics=tfx.dsl.Channel(type=standard_artifacts.ExampleStatistics),
-    ).with_id("PreviousSpanResolver")
-    drift_reporter = drift.DriftReporter(
-        statistics=statistics.outputs["statistics"],
-        previous=previous_statistics.outputs["statistics"],
-        schema=schema.outputs["schema"],
-        code=fingerprint([drift.__name__]),
-    )
-    validator = mask_validator.MaskValidator(
-        examples=examples.outputs["examples"],
-        anomalies=example_validator.outputs["anomalies"],
-        config=transform_config,
-        expected=_expected_counts(paths, config.dataset.spans),
-        code=fingerprint([mask_validator.__name__]),
-    )
-    transform = tfx.components.Transform(
-        examples=examples.outputs["examples"],
-        schema=schema.outputs["schema"],
-        preprocessing_fn=PREPROCESSING_FN,
-        # `test` is evaluated from the raw records.
-        splits_config=tfx.proto.SplitsConfig(
-            analyze=[features.SPLIT_TRAIN], transform=[features.SPLIT_TRAIN, features.SPLIT_EVAL]
-        ),
-        # Statistics of pixels would be computed twice and read by nobody; StatisticsGen has those of the records.
-        disable_statistics=True,
-        custom_config=_custom_config(transform_config, PREPROCESSING_FN, fingerprint),
-    )
-    # Nothing is learnt from records that were not found good.
-    transform.add_upstream_node(validator)
-    transformed = transform.outputs["transformed_examples"]
-    base_model = _warm_start(config, transformed) if config.train.warm_start else None
-    trainer = tfx.components.Trainer(
-        examples=transformed,
-        base_model=base_model.outputs["model"] if base_model else None,
-        transform_graph=transform.outputs["transform_graph"],
-        schema=schema.outputs["schema"],
-        run_fn=RUN_FN,
-        train_args=tfx.proto.TrainArgs(splits=[features.SPLIT_TRAIN]),
-        eval_args=tfx.proto.EvalArgs(splits=[features.SPLIT_EVAL]),
-        custom_config={
-            **_custom_config(part_of(config, TrainerConfig).model_dump_json(), RUN_FN, fingerprint),
-            # Each run has a folder of its own; what a killed training resumes from must outlive it.
-            "checkpoints": str(paths.runs.checkpoints),
-        },
-    )
-    resolver = tfx.dsl.Resolver(
-        strategy_class=baseline.LatestPushedModel,
-        config={"comparable": _comparable(config)},
-        candidate=trainer.outputs["model"],
-        model=tfx.dsl.Channel(type=standard_artifacts.Model),
-        pushed_model=tfx.dsl.Channel(type=standard_artifacts.PushedModel),
-    ).with_id("BaselineResolver")
-    settings = part_of(config, GateSettings)
-    evaluator = tfx.components.Evaluator(
-        # The raw records, through the exported graph: a difference between training and serving would show.
-        examples=examples.outputs["examples"],
-        example_splits=[features.SPLIT_TEST],
-        model=trainer.outputs["model"],
-        baseline_model=resolver.outputs["model"],
-        eval_config=make_eval_config(settings, fingerprint([segmentation_metrics.__name__])),
-    )
-    serving = serving_validator.ServingValidator(
-        model=trainer.outputs["model"],
-        model_blessing=evaluator.outputs["blessing"],
-        examples=examples.outputs["examples"],
-        settings=part_of(config, ServingSettings).model_dump_json(),
-        # The second module is what the node runs in a process of its own.
-        code=fingerprint([serving_validator.__name__, "flexunet.serving.validate"]),
-        accepted_refused=accepted_refused,
-    )
-    servers = _infra_validators(config.serving, trainer.outputs["model"], examples.outputs["examples"], serving)
-    push = pusher.AtomicPusher(
-        channels={
-            "model": trainer.outputs["model"],
-            "model_blessing": evaluator.outputs["blessing"],
-            "infra_blessing": serving.outputs["blessing"],
-            "evaluation": evaluator.outputs["evaluation"],
-            "examples": examples.outputs["examples"],
-            "baseline_model": resolver.outputs["model"],
-            **({"server_blessing": servers[0].outputs["blessing"]} if servers else {}),
-        },
-        directory=str(paths.runs.serving),
-        comparable=_comparable(config),
-        settings=settings.model_dump_json(),
-        keep_versions=config.serving.keep_versions,
-        mirror=config.serving.mirror,
-        code=fingerprint([pusher.__name__]),
-        accepted_refused=accepted_refused,
-    ).with_id("Pusher")
-    report = reporter.Reporter(
-        channels={
-            "evaluation": evaluator.outputs["evaluation"],
-            "model": trainer.outputs["model"],
-            "model_run": trainer.outputs["model_run"],
-            "pushed_model": push.outputs["pushed_model"],
-            "infra_blessing": serving.outputs["blessing"],
-            "examples": examples.outputs["examples"],
-            "statistics": statistics.outputs["statistics"],
-            "validation": validator.outputs["validation"],
-            "drift": drift_reporter.outputs["drift"],
-            "baseline_model": resolver.outputs["model"],
-        },
-        settings=settings.model_dump_json(),
-        code=fingerprint([reporter.__name__]),
-    )
-    components = [
-        examples,
-        schema,
-        statistics,
-        example_validator,
-        previous_statistics,
-        drift_reporter,
-        validator,
-        transform,
-        *([base_model] if base_model else []),
-        trainer,
-        resolver,
-        evaluator,
-        serving,
-        *servers,
-        push,
-        report,
-    ]
+    settings = Settings(config, paths, fingerprint, accepted_refused)
+    data = data_nodes(settings)
+    training = training_nodes(settings, data)
+    components = [*data, *training.nodes, *judging_nodes(settings, data, training)]
     _add_beam_arguments(components, config.beam, beam_args)
     return tfx.dsl.Pipeline(
         pipeline_name="flexunet",
@@ -220,6 +89,198 @@ def create_pipeline(
         components=components,
         enable_cache=True,
         metadata_connection_config=metadata_connection,
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What nodes are made from; `accepted_refused` is a person's reason to overrule the gate, or ""."""
+
+    config: Config
+    paths: Paths
+    fingerprint: Callable[[Sequence[str]], str]
+    accepted_refused: str
+
+    def code(self, *modules: str) -> str:
+        """The fingerprint of what a node runs."""
+        return self.fingerprint(modules)
+
+    def part(self, part: type[Section]) -> str:
+        """The sections that a node reads, as JSON."""
+        return part_of(self.config, part).model_dump_json()
+
+
+class DataNodes(NamedTuple):
+    """From record files to statistics, and whether they may be learnt from."""
+
+    examples: base_node.BaseNode
+    schema: base_node.BaseNode
+    statistics: base_node.BaseNode
+    example_validator: base_node.BaseNode
+    previous_statistics: base_node.BaseNode
+    drift_reporter: base_node.BaseNode
+    validator: base_node.BaseNode
+
+
+def data_nodes(settings: Settings) -> DataNodes:
+    """Reads the spans, checks every record, and compares them with the span before."""
+    spans, paths = settings.config.dataset.span_limit, settings.paths
+    examples = record_gen.RecordGen(paths.data, spans, code=settings.code(record_gen.__name__), newest=paths.span)
+    schema = record_schema.RecordSchema(config=settings.part(SchemaConfig), code=settings.code(record_schema.__name__))
+    statistics = tfx.components.StatisticsGen(examples=examples.outputs["examples"], schema=schema.outputs["schema"])
+    example_validator = tfx.components.ExampleValidator(
+        statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
+    )
+    previous = tfx.dsl.Resolver(
+        strategy_class=drift.PreviousSpanStatistics,
+        current=statistics.outputs["statistics"],
+        statistics=tfx.dsl.Channel(type=standard_artifacts.ExampleStatistics),
+    ).with_id("PreviousSpanResolver")
+    drift_reporter = drift.DriftReporter(
+        statistics=statistics.outputs["statistics"],
+        previous=previous.outputs["statistics"],
+        schema=schema.outputs["schema"],
+        code=settings.code(drift.__name__),
+    )
+    validator = mask_validator.MaskValidator(
+        examples=examples.outputs["examples"],
+        anomalies=example_validator.outputs["anomalies"],
+        config=settings.part(TransformConfig),
+        expected=_expected_counts(paths, spans),
+        code=settings.code(mask_validator.__name__),
+    )
+    return DataNodes(examples, schema, statistics, example_validator, previous, drift_reporter, validator)
+
+
+class TrainingNodes(NamedTuple):
+    """From records to an export; `nodes` in the order in which they run."""
+
+    trainer: base_node.BaseNode
+    nodes: list[base_node.BaseNode]
+
+
+def training_nodes(settings: Settings, data: DataNodes) -> TrainingNodes:
+    """Transforms `train` and `eval`, and trains."""
+    config = settings.config
+    transform = tfx.components.Transform(
+        examples=data.examples.outputs["examples"],
+        schema=data.schema.outputs["schema"],
+        preprocessing_fn=PREPROCESSING_FN,
+        # `test` is evaluated from the raw records.
+        splits_config=tfx.proto.SplitsConfig(
+            analyze=[features.SPLIT_TRAIN], transform=[features.SPLIT_TRAIN, features.SPLIT_EVAL]
+        ),
+        # Statistics of pixels would be computed twice and read by nobody; StatisticsGen has those of the records.
+        disable_statistics=True,
+        custom_config=_custom_config(settings, TransformConfig, PREPROCESSING_FN),
+    )
+    # Nothing is learnt from records that were not found good.
+    transform.add_upstream_node(data.validator)
+    transformed = transform.outputs["transformed_examples"]
+    base_models = [_warm_start(config, transformed)] if config.train.warm_start else []
+    trainer = tfx.components.Trainer(
+        examples=transformed,
+        base_model=base_models[0].outputs["model"] if base_models else None,
+        transform_graph=transform.outputs["transform_graph"],
+        schema=data.schema.outputs["schema"],
+        run_fn=RUN_FN,
+        train_args=tfx.proto.TrainArgs(splits=[features.SPLIT_TRAIN]),
+        eval_args=tfx.proto.EvalArgs(splits=[features.SPLIT_EVAL]),
+        custom_config={
+            **_custom_config(settings, TrainerConfig, RUN_FN),
+            # Each run has a folder of its own; what a killed training resumes from must outlive it.
+            "checkpoints": str(settings.paths.runs.checkpoints),
+        },
+    )
+    return TrainingNodes(trainer, [transform, *base_models, trainer])
+
+
+class Judged(NamedTuple):
+    """What was found out about a model; `server` is TFX's InfraValidator, where there is one."""
+
+    baseline: base_node.BaseNode
+    evaluator: base_node.BaseNode
+    serving: base_node.BaseNode
+    server: base_node.BaseNode | None
+
+
+def judging_nodes(settings: Settings, data: DataNodes, training: TrainingNodes) -> list[base_node.BaseNode]:
+    """Compares with the baseline, judges, tries to serve, pushes and reports; in the order in which they run."""
+    examples, model = data.examples.outputs["examples"], training.trainer.outputs["model"]
+    baseline_model = _baseline(settings.config, model)
+    gate, code = part_of(settings.config, GateSettings), settings.code(segmentation_metrics.__name__)
+    evaluator = tfx.components.Evaluator(
+        # The raw records, through the exported graph: a difference between training and serving would show.
+        examples=examples,
+        example_splits=[features.SPLIT_TEST],
+        model=model,
+        baseline_model=baseline_model.outputs["model"],
+        eval_config=make_eval_config(gate, code),
+    )
+    serving = serving_validator.ServingValidator(
+        model=model,
+        model_blessing=evaluator.outputs["blessing"],
+        examples=examples,
+        settings=settings.part(ServingSettings),
+        # The second module is what the node runs in a process of its own.
+        code=settings.code(serving_validator.__name__, "flexunet.serving.validate"),
+        accepted_refused=settings.accepted_refused,
+    )
+    servers = _infra_validators(settings.config.serving, model, examples, serving)
+    judged = Judged(baseline_model, evaluator, serving, *servers or [None])
+    push = _pusher(settings, data, training, judged)
+    report = _reporter(settings, data, training, judged, push)
+    return [baseline_model, evaluator, serving, *servers, push, report]
+
+
+def _baseline(config: Config, candidate: tfx.types.BaseChannel) -> tfx.dsl.Resolver:
+    return tfx.dsl.Resolver(
+        strategy_class=baseline.LatestPushedModel,
+        config={"comparable": _comparable(config)},
+        candidate=candidate,
+        model=tfx.dsl.Channel(type=standard_artifacts.Model),
+        pushed_model=tfx.dsl.Channel(type=standard_artifacts.PushedModel),
+    ).with_id("BaselineResolver")
+
+
+def _pusher(settings: Settings, data: DataNodes, training: TrainingNodes, judged: Judged) -> pusher.AtomicPusher:
+    serving = settings.config.serving
+    return pusher.AtomicPusher(
+        model=training.trainer.outputs["model"],
+        model_blessing=judged.evaluator.outputs["blessing"],
+        infra_blessing=judged.serving.outputs["blessing"],
+        server_blessing=judged.server.outputs["blessing"] if judged.server else None,
+        evaluation=judged.evaluator.outputs["evaluation"],
+        examples=data.examples.outputs["examples"],
+        baseline_model=judged.baseline.outputs["model"],
+        directory=str(settings.paths.runs.serving),
+        comparable=_comparable(settings.config),
+        settings=settings.part(GateSettings),
+        keep_versions=serving.keep_versions,
+        mirror=serving.mirror,
+        code=settings.code(pusher.__name__),
+        accepted_refused=settings.accepted_refused,
+    ).with_id("Pusher")
+
+
+def _reporter(
+    settings: Settings, data: DataNodes, training: TrainingNodes, judged: Judged, push: pusher.AtomicPusher
+) -> reporter.Reporter:
+    return reporter.Reporter(
+        evaluation=judged.evaluator.outputs["evaluation"],
+        model=training.trainer.outputs["model"],
+        model_run=training.trainer.outputs["model_run"],
+        pushed_model=push.outputs["pushed_model"],
+        infra_blessing=judged.serving.outputs["blessing"],
+        server_blessing=judged.server.outputs["blessing"] if judged.server else None,
+        examples=data.examples.outputs["examples"],
+        statistics=data.statistics.outputs["statistics"],
+        validation=data.validator.outputs["validation"],
+        drift=data.drift_reporter.outputs["drift"],
+        baseline_model=judged.baseline.outputs["model"],
+        settings=settings.part(GateSettings),
+        code=settings.code(reporter.__name__),
+        accepted_refused=settings.accepted_refused,
     )
 
 
@@ -262,19 +323,19 @@ def _warm_start(config: Config, examples: tfx.types.BaseChannel) -> tfx.dsl.Reso
     ).with_id("WarmStartResolver")
 
 
-def _custom_config(config: str, function: str, fingerprint: Callable[[Sequence[str]], str]) -> dict[str, str]:
+def _custom_config(settings: Settings, part: type[Section], function: str) -> dict[str, str]:
     # As one JSON string: inside custom_config tuples would come back as lists and integer keys as strings.
-    return {"config": config, "code": fingerprint([function.rpartition(".")[0]])}
+    return {"config": settings.part(part), "code": settings.code(function.rpartition(".")[0])}
 
 
-def _expected_counts(paths: Paths, spans: int) -> str:
-    """Of the records that the run will read; "null" where they were made elsewhere or cannot be seen from here."""
+def _expected_counts(paths: Paths, spans: int | None) -> str:
+    """Counts of the records that the run will read; "null" where they were made elsewhere or cannot be seen."""
     data = Path(paths.data)
     is_described = (data / MANIFEST).is_file()
-    return mask_validator.expected_counts(newest_spans(data, spans, paths.span) if is_described else None)
+    return record_verdict.expected_counts(newest_spans(data, spans, paths.span) if is_described else None)
 
 
 def _comparable(config: Config) -> str:
-    """Of what two models must share to be measured alike: classes, records' keys, what `evaluate` gives."""
+    """Fingerprint of what two models must share to be measured alike: classes, records' keys, what `evaluate` gives."""
     shared = f"{features.EVALUATE_FORMAT} " + config.model_dump_json(include={"classes", "records"})
     return hashlib.sha256(shared.encode()).hexdigest()

@@ -68,17 +68,20 @@ def _meaning(module: str) -> str:
 
 
 class _WithoutWords(ast.NodeTransformer):
-    """Leaves out docstrings, and the descriptions of settings, which only documentation and errors of schemas show."""
+    """Leaves out docstrings, those of fields too, and the descriptions of settings, which only documentation shows."""
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
         super().generic_visit(node)
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                node.body = node.body[1:]
+            node.body = [statement for statement in node.body if not _is_words(statement)]
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         if isinstance(node.func, ast.Name) and node.func.id == "Field":
             node.keywords = [keyword for keyword in node.keywords if keyword.arg != "description"]
         return self.generic_visit(node)
+
+
+def _is_words(statement: ast.stmt) -> bool:
+    """A string that nothing is done with."""
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)

@@ -3,11 +3,11 @@
 import datetime
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from tfx.orchestration import metadata
 
 from flexunet.core.config.whole import Config
+from flexunet.core.results.metrics import Metrics
 from flexunet.history.database import connect, sqlite_connection
 from flexunet.history.durations import NodeStart, node_seconds
 from flexunet.history.pushes import record_rollbacks
@@ -24,7 +24,7 @@ def run(
     on_node: Callable[[NodeResult], None] = lambda result: None,
     accepted_refused: str = "",
     on_start: Callable[[NodeStart], None] = lambda start: None,
-) -> dict[str, Any]:
+) -> Metrics:
     """Runs every node, brings the report to `root/report` and returns its metrics.
 
     The caller holds the lock of `root`. `accepted_refused` is a reason to push the model although the gate refuses it.
@@ -48,4 +48,4 @@ def run(
         on_start(NodeStart(name, waiting, last_seconds.get(name)))
         results[name] = run_in_turn(ir, node, database, results, paths.runs.serving, accepted_refused)
         on_node(results[name])
-    return publish_report(results, root, run_id, accepted_refused)
+    return publish_report(results, root, run_id)

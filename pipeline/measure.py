@@ -3,13 +3,12 @@
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 from tfx.components.evaluator import executor
 from tfx.dsl.components.base import base_beam_executor
-from tfx.types import artifact_utils, standard_artifacts
+from tfx.types import Artifact, artifact_utils, standard_artifacts
 from tfx.utils import json_utils, proto_utils
 
 from components import gate, reporter
@@ -19,6 +18,7 @@ from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.section import part_of
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import NodeFailed, UserError, last_line
+from flexunet.core.results.metrics import Details, Metrics
 from flexunet.dataset.manifest import versions
 from flexunet.serving.exported import exported_config
 from pipeline.evaluation import make_eval_config
@@ -26,7 +26,7 @@ from pipeline.evaluation import make_eval_config
 
 def measure(
     model: Path, data: Path, config: Config, baseline: Path | None = None, out: Path | None = None
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[Metrics, Details]:
     """Measures a SavedModel on the `test` split of what `flexunet ingest` wrote to `data`.
 
     Returns what `metrics.json` and `details.json` hold; writes them to `out`, if that is given.
@@ -40,7 +40,7 @@ def measure(
     if not found:
         raise UserError(f"{data}: no records here, expected the output of `flexunet ingest`")
     check_beam(config.beam, nodes=("Evaluator",))
-    splits = [found[span] / features.SPLIT_TEST for span in sorted(found, reverse=True)[: config.dataset.spans]]
+    splits = [found[span] / features.SPLIT_TEST for span in sorted(found, reverse=True)[: config.dataset.span_limit]]
     settings = part_of(config, GateSettings)
     with tempfile.TemporaryDirectory() as directory:
         try:
@@ -95,7 +95,7 @@ def _checked(model: Path, config: Config) -> Path:
     for key, value in ours.items():
         if theirs[key] != value:
             raise UserError(f"{model}: its {key} are not those of the config, expected the same: name its own config")
-    if features.OUTPUT_TRUTH_PNG not in _evaluate_outputs(model / "saved_model.pb"):
+    if features.OUTPUT_TRUTH_PNG not in _evaluate_outputs(model / features.EXPORTED_GRAPH):
         raise UserError(f"{model}: of an earlier version, expected one whose `evaluate` gives masks: train it again")
     reporter.training_facts(model)
     return model
@@ -111,19 +111,19 @@ def _evaluate_outputs(graph: Path) -> set[str]:
     return {name for meta in saved.meta_graphs for name in meta.signature_def[features.SIGNATURE_EVALUATE].outputs}
 
 
-def _examples(split: Path, directory: Path) -> Any:
+def _examples(split: Path, directory: Path) -> Artifact:
     examples = _linked(standard_artifacts.Examples(), split, directory, f"Split-{features.SPLIT_TEST}")
     examples.split_names = artifact_utils.encode_split_names([features.SPLIT_TEST])
     return examples
 
 
-def _linked(artifact: Any, target: Path, directory: Path, name: str) -> Any:
+def _linked(artifact: Artifact, target: Path, directory: Path, name: str) -> Artifact:
     """TFX looks for models and splits below folders of these names."""
     directory.mkdir()
     (directory / name).symlink_to(target.resolve(), target_is_directory=True)
     return _at(artifact, directory)
 
 
-def _at(artifact: Any, directory: Path) -> Any:
+def _at(artifact: Artifact, directory: Path) -> Artifact:
     artifact.uri = str(directory)
     return artifact

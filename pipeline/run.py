@@ -1,6 +1,5 @@
 """What every runner does beside launching nodes: what of the cache still holds, and which report is shown."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,11 @@ from tfx.components.evaluator.constants import BLESSED_FILE_NAME
 from tfx.orchestration import metadata
 from tfx.utils import path_utils
 
-from components.serving_validator import INFRA_BLESSED, NOT_CHECKED
 from flexunet.core.files import read_json, replace_file, write_json
-from flexunet.core.root import SERVING_FILE, ReportFolder, Root
+from flexunet.core.results.metrics import Metrics
+from flexunet.core.results.serving import NOT_CHECKED, Serving, read_serving
+from flexunet.core.results.verdict import decide, is_accepted
+from flexunet.core.root import ReportFolder, Root
 from flexunet.reporting.report import write_page
 from flexunet.serving.versions import content_hash, newest_version, pushed_hash, rolled_back, versions
 from pipeline.launch import NodeResult, run_node
@@ -40,14 +41,6 @@ def run_in_turn(
     return run_node(ir, node, database)
 
 
-def serving_verdict(root: Path) -> dict[str, Any]:
-    """What the serving validator found in the last run: `{blessed, problems, rolled_back, ...measurements}`.
-
-    `rolled_back` is the version under which this very model was rolled back, or None.
-    """
-    return read_json(Root(root).report.serving)
-
-
 def _must_push(results: dict[str, NodeResult], serving: Path, accepted_refused: str) -> bool:
     """Whether an accepted model is not what is served, though it was pushed once: versions go on and get deleted.
 
@@ -61,25 +54,17 @@ def _must_push(results: dict[str, NodeResult], serving: Path, accepted_refused: 
 
 def _was_not_servable(root: Path) -> bool:
     """Whether the last run's model was refused by what was measured, which depends on what else the machine did."""
-    last = serving_verdict(root) or {"blessed": True}
-    return not last["blessed"] and last["problems"] != [NOT_CHECKED]
+    last: Serving | None = read_json(Root(root).report.serving)
+    return last is not None and not last["blessed"] and last["problems"] != [NOT_CHECKED]
 
 
 def _is_accepted(results: dict[str, NodeResult], accepted_refused: str) -> bool:
     blessing = Path(results["Evaluator"].outputs["blessing"])
-    by_gate = bool(accepted_refused) or (blessing / BLESSED_FILE_NAME).exists()
-    return by_gate and _serving_findings(results)["blessed"]
-
-
-def _serving_findings(results: dict[str, NodeResult]) -> dict[str, Any]:
-    """Our validator's, and the refusal of TFX's own where it is configured."""
-    folder = Path(results["ServingValidator"].outputs["blessing"])
-    findings = json.loads((folder / SERVING_FILE).read_text(encoding="utf-8"))
     server = results.get("InfraValidator")
-    if server is not None and not (Path(server.outputs["blessing"]) / INFRA_BLESSED).exists():
-        problem = "TF Serving did not serve it: see InfraValidator in the log"
-        findings |= {"blessed": False, "problems": [*findings["problems"], problem]}
-    return findings
+    serving = read_serving(
+        Path(results["ServingValidator"].outputs["blessing"]), Path(server.outputs["blessing"]) if server else None
+    )
+    return is_accepted(decide((blessing / BLESSED_FILE_NAME).exists(), serving["blessed"], bool(accepted_refused)))
 
 
 def _model_hash(results: dict[str, NodeResult]) -> str:
@@ -91,13 +76,13 @@ def _served_hash(serving: Path) -> str | None:
     return pushed_hash(newest) if newest else None
 
 
-def publish_report(results: dict[str, NodeResult], root: Path, run_id: str, accepted_refused: str) -> dict[str, Any]:
+def publish_report(results: dict[str, NodeResult], root: Path, run_id: str) -> Metrics:
     """`root/report` shows the last run, also when the report itself came from the cache; returns its metrics."""
     source, target = ReportFolder(Path(results["Reporter"].outputs["report"])), Root(root).report
-    metrics = {**read_json(source.metrics), "run_id": run_id}
+    metrics: Metrics = {**read_json(source.metrics), "run_id": run_id}
     serving, model = Root(root).serving, _model_hash(results)
     # A report from the cache tells the number of an earlier push; versions go on.
-    is_served = _is_accepted(results, accepted_refused) and _served_hash(serving) == model
+    is_served = is_accepted(metrics["verdict"]) and _served_hash(serving) == model
     metrics["pushed_version"] = versions(serving)[-1] if is_served else None
     withdrawn = rolled_back(serving).get(model)
     target.path.mkdir(exist_ok=True)
@@ -106,7 +91,7 @@ def publish_report(results: dict[str, NodeResult], root: Path, run_id: str, acce
         shutil.copytree(made, shown)
     for path in (source.details, source.data, source.model, source.diagram, source.lineage):
         replace_file(target.path / path.name, path.read_bytes())
-    write_json(target.serving, {**_serving_findings(results), "rolled_back": withdrawn})
+    write_json(target.serving, {**read_json(source.serving), "rolled_back": withdrawn})
     write_json(target.metrics, metrics)
     write_page(target)
     return metrics

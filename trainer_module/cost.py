@@ -45,7 +45,7 @@ class ModelCost:
 
 def model_cost(config: TrainerConfig, batch_size: int) -> ModelCost:
     """What the model of a configuration costs, found by building it."""
-    model = build_model(config.image.height, config.image.width, len(config.classes), config.model, config.train.seed)
+    model = build_model(config)
     costs = layer_costs(model)
     operations = sum(cost.multiply_accumulates for cost in costs)
     return ModelCost(model.count_params(), operations, activation_bytes(costs, batch_size), batch_size, tuple(costs))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import keras
 import tensorflow as tf
 
-from flexunet.core.config.train import ModelConfig
+from flexunet.core.config.train import ModelConfig, TrainerConfig
 
 # Batches of 2 to 8 images are too small for batch statistics; 8 channels a group, Wu & He 2018, arXiv:1803.08494.
 _CHANNELS_PER_GROUP = 8
@@ -43,23 +43,24 @@ def levels(config: ModelConfig) -> list[Level]:
     ]
 
 
-def build_model(height: int, width: int, num_classes: int, config: ModelConfig, seed: int) -> keras.Model:
+def build_model(config: TrainerConfig) -> keras.Model:
     """Pixels `[N, height, width, 3]`, 0 to 255 -> class probabilities float32 `[N, height, width, C]`."""
-    inputs = keras.Input((height, width, 3), name="pixels")
-    x = keras.layers.Rescaling(config.input_scale, name="scale")(inputs)
-    *upper, bridge = levels(config)
+    layers, seed = config.model, config.train.seed
+    inputs = keras.Input((config.image.height, config.image.width, 3), name="pixels")
+    x = keras.layers.Rescaling(layers.input_scale, name="scale")(inputs)
+    *upper, bridge = levels(layers)
     skips = []
     for level in upper:
-        x = _double_convolution(x, level, "encoder", config, seed)
+        x = _double_convolution(x, level, "encoder", layers, seed)
         skips.append(x)
         x = keras.layers.MaxPooling2D(2, name=f"encoder{level.index}_pool")(x)
-    x = _double_convolution(x, bridge, "bridge", config, seed)
+    x = _double_convolution(x, bridge, "bridge", layers, seed)
     for level, skip in reversed(list(zip(upper, skips, strict=True))):
         name = f"decoder{level.index}"
         x = keras.layers.Conv2DTranspose(level.filters, 2, strides=2, padding="same", name=f"{name}_up")(x)
         x = keras.layers.Concatenate(name=f"{name}_concatenate")([x, skip])
-        x = _double_convolution(x, level, "decoder", config, seed)
-    return keras.Model(inputs, _head(x, num_classes, config), name="flexunet")
+        x = _double_convolution(x, level, "decoder", layers, seed)
+    return keras.Model(inputs, _head(x, len(config.classes), layers), name="flexunet")
 
 
 def _double_convolution(

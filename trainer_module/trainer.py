@@ -171,12 +171,11 @@ def _fit(
 
 def compiled_model(config: TrainerConfig) -> keras.Model:
     """FlexUNet with its loss, its optimizer and the metric that steers training."""
-    num_classes = len(config.classes)
-    model = build_model(config.image.height, config.image.width, num_classes, config.model, config.train.seed)
+    model = build_model(config)
     model.compile(
         make_optimizer(config.train),
         make_loss(config.train, config.classes),
-        metrics=[ForegroundDice(num_classes)],
+        metrics=[ForegroundDice(len(config.classes))],
         # Keras' own "auto" turns XLA on everywhere.
         jit_compile=devices.uses_xla(config.train),
     )
@@ -229,8 +228,7 @@ def _plain_model(trained: keras.Model, config: TrainerConfig) -> keras.Model:
             f"training diverged: {len(broken)} weights are not finite, the first is {broken[0]}; "
             "lower train.learning_rate or set train.clipvalue"
         )
-    num_classes = len(config.classes)
-    model = build_model(config.image.height, config.image.width, num_classes, config.model, config.train.seed)
+    model = build_model(config)
     model.set_weights(trained.get_weights())
     return model
 

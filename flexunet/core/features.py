@@ -16,6 +16,8 @@ IMAGE_BRIGHTNESS: Final = "image/brightness"
 MASK_SHARE_PREFIX: Final = "mask/share/"
 # Columns of `flexunet ingest --metadata`.
 METADATA_PREFIX: Final = "metadata/"
+# TFX's name of what FileBasedExampleGen's driver leaves on records: number, bytes and times of their files.
+RECORDS_FINGERPRINT: Final = "input_fingerprint"
 
 # `train` trains, `eval` steers training, `test` is what the gate and every headline use.
 SPLIT_TRAIN: Final = "train"
@@ -41,9 +43,18 @@ SIGNATURE_PROBABILITIES: Final = "probabilities"
 INPUT_IMAGE_BYTES: Final = "image_bytes"
 INPUT_EXAMPLES: Final = "examples"
 INPUT_PIXELS: Final = "pixels"
+# What is served, and the input of each: exported, warmed up and tried before a push.
+SERVED: Final = {
+    SIGNATURE_SERVING: INPUT_IMAGE_BYTES,
+    SIGNATURE_REST: INPUT_IMAGE_BYTES,
+    SIGNATURE_EXAMPLES: INPUT_EXAMPLES,
+    SIGNATURE_PIXELS: INPUT_PIXELS,
+    SIGNATURE_PROBABILITIES: INPUT_PIXELS,
+}
 OUTPUT_MASK_PNG: Final = "mask_png"
 OUTPUT_MASK_PNG_REST: Final = "mask_png_bytes"
 OUTPUT_CLASS_FRACTIONS: Final = "class_fractions"
+OUTPUT_CLASS_NAMES: Final = "class_names"
 OUTPUT_CONFIDENCE: Final = "confidence"
 OUTPUT_VALID: Final = "valid"
 OUTPUT_ERROR: Final = "error"
@@ -60,14 +71,15 @@ OUTPUT_GROUP: Final = "group"
 # Raised when the outputs of `evaluate` change: a model with other ones cannot be a baseline.
 EVALUATE_FORMAT: Final = 2
 
+# The graph of an export: a folder that has it is a SavedModel.
+EXPORTED_GRAPH: Final = "saved_model.pb"
 # Beside an exported model, in the folder that TF Serving ignores.
 ASSETS_EXTRA: Final = "assets.extra"
 EXPORTED_CONFIG: Final = "config.json"
 EXPORTED_TRAINING: Final = "training.json"
 EXPORTED_PROVENANCE: Final = "provenance.json"
-# Where TF Serving looks for them: warm-up in assets.extra, batching in the version's own folder.
+# Where TF Serving looks for it.
 EXPORTED_WARMUP: Final = "tf_serving_warmup_requests"
-EXPORTED_BATCHING: Final = "batching_params.pbtxt"
 
 # Why a person had a model pushed that the gate refused: a parameter of nodes, a property of the push in ML Metadata, a
 # key of provenance.json.

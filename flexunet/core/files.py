@@ -2,9 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from flexunet.core.errors import UserError, last_line
+
+# A document whose keys nobody here decides, such as a configuration of whatever version.
+JsonObject: TypeAlias = dict[str, Any]
 
 
 def read_json(path: Path) -> Any:

@@ -8,6 +8,8 @@ from typing import Final
 SERVING_FILE: Final = "serving.json"
 # Custom properties of the report in ML Metadata, where they outlive its folder: value, interval, test images.
 HEADLINE_PROPERTIES: Final = ("foreground_dice", "foreground_dice_lower", "foreground_dice_upper", "examples")
+# Another: why the model was refused, a JSON list of sentences.
+PROBLEMS_PROPERTY: Final = "problems"
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Root:
 
     @property
     def report(self) -> ReportFolder:
-        """Of the last run."""
+        """Report of the last run."""
         return ReportFolder(self.path / "report")
 
     @property

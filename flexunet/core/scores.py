@@ -28,7 +28,7 @@ def _ratio(numerator: Array, denominator: Array, xp: Any) -> Array:
 
 
 def margins(counts: Array, xp: Any = np) -> Margins:
-    """Of counts `[..., C, C]`; margins pass through."""
+    """Margins of counts `[..., C, C]`; margins pass through."""
     if isinstance(counts, Margins):
         return counts
     hits = xp.diagonal(counts, axis1=-2, axis2=-1)

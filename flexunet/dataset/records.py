@@ -33,7 +33,7 @@ from flexunet.dataset.parallel import mapped, threads_for
 
 # Small enough that readers and writers can share a split, large enough that headers do not matter: two cores write
 # 250 MB in files of 32 MB in 0.7 of the time of files of 128 MB. Counted in bytes of the user's files: a shard of
-# images that must be written anew (CMYK or turned JPEGs, WebP) can become several times larger.
+# images that are converted (compressed TIFF, lossless JPEG) can become several times larger.
 SHARD_BYTES: Final = 32 * 2**20
 _NONE: Final = np.empty((0, 0), np.float16)
 
@@ -64,7 +64,7 @@ def write_version(
 
     Args:
       target: the version's folder, not there yet.
-      rows: in any order; records are dealt in the order of a hash, so that readers need no shuffle of whole files and
+      rows: in any order; records are written in the order of a hash, so that readers need no shuffle of whole files and
         the bytes repeat.
       config: keys, classes, seed, and where Beam runs.
       on_record: called after each record, from any thread; not on runners whose workers are other processes.

@@ -8,14 +8,14 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict
 
 from flexunet.core.errors import UserError
-from flexunet.core.features import ACCEPTED_REFUSED, ASSETS_EXTRA, EXPORTED_PROVENANCE
+from flexunet.core.features import ACCEPTED_REFUSED, ASSETS_EXTRA, EXPORTED_PROVENANCE, RECORDS_FINGERPRINT
 from flexunet.core.root import Root
 from flexunet.history.database import is_known, whereabouts
 from flexunet.history.pushes import PUSHED_SHA256
 from flexunet.history.runs import PUSHED_VERSION
 from flexunet.history.store import Artifact, Execution, History, read_history
-from flexunet.serving.exported import exported_part, model_directory
-from flexunet.serving.versions import content_hash, read_provenance
+from flexunet.serving.exported import exported_part
+from flexunet.serving.versions import content_hash, model_directory, read_provenance
 
 _PUSHED_MODEL: Final = "PushedModel"
 # Edges that lead to another model: what made that one did not make this one.
@@ -55,7 +55,7 @@ class _Exported(BaseModel):
 
 
 def lineage_of(model: Path) -> Lineage:
-    """Of a version that a run or a rollback pushed.
+    """Lineage of a version that a run or a rollback pushed.
 
     Args:
       model: the version's folder, or the folder of the versions, whose newest is meant.
@@ -151,7 +151,7 @@ def _data(record_gen: Execution | None) -> dict[str, Any]:
     return {
         "directory": properties.get("input_base"),
         "span": examples.properties.get("span") if examples else None,
-        "fingerprint": properties.get("input_fingerprint"),
+        "fingerprint": properties.get(RECORDS_FINGERPRINT),
         "records": examples.uri if examples else None,
     }
 
@@ -181,12 +181,12 @@ def _code(value: Any) -> str | None:
 
 
 def _custom_config(execution: Execution) -> dict[str, Any]:
-    """Of TFX's own nodes that call our code."""
+    """The `custom_config` of those of TFX's own nodes that call our code."""
     return json.loads(execution.properties["custom_config"])
 
 
 def _baseline(history: History, model: Artifact) -> dict[str, Any]:
-    """Where it lies, and under which number it was pushed."""
+    """Folder of the baseline, and the number that it was pushed under."""
     pushes = [p for p in history.of_kind(_PUSHED_MODEL) if p.properties.get("pushed_model_id") == model.id]
     numbers = [p.properties[PUSHED_VERSION] for p in pushes if PUSHED_VERSION in p.properties]
     return {"model": model.uri, "version": int(numbers[0]) if numbers else None}

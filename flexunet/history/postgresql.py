@@ -48,14 +48,14 @@ def protect(store: Any) -> None:
 
 
 def _put_in_order(items: Any, ids: list[int]) -> None:
-    """As often and in the order of the question; what there is not stays left out."""
+    """Repeats and orders items as the question has them; what there is not stays left out."""
     found = {item.id: type(item).FromString(item.SerializeToString()) for item in items}
     del items[:]
     items.extend(found[identity] for identity in ids if identity in found)
 
 
 def replace(message: Any, old: str, new: str) -> None:
-    """In every string of a protocol buffer, at any depth."""
+    """Replaces text in every string of a protocol buffer, at any depth."""
     if old.encode() not in message.SerializeToString():
         return
     for field, value in message.ListFields():

@@ -24,7 +24,7 @@ def record_rollbacks(store: mlmd.MetadataStore, serving: Path) -> None:
     """Marks which pushes hold a model that is rolled back, and which one a rollback made the newest again.
 
     The folder of the versions, `serving`, is what knows (flexunet/serving/versions.py); this is its copy for the
-    resolver and for lineage. The caller holds the lock of the run's folder.
+    resolver and for lineage. The caller holds the lock of `serving`, or of the run's folder.
     """
     if _PUSHED_MODEL not in {kind.name for kind in store.get_artifact_types()}:
         return

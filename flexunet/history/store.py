@@ -76,7 +76,7 @@ class Run:
 
     @property
     def report(self) -> Artifact | None:
-        """Of a run that came to its end."""
+        """The report, if the run came to its end."""
         reporter = self.nodes.get("Reporter")
         return reporter.output("report") if reporter and reporter.succeeded else None
 
@@ -146,7 +146,7 @@ def _of_folder(root: Path, runs: list[Run], artifacts: dict[int, Artifact]) -> t
 
 
 def _node_names(store: mlmd.MetadataStore) -> dict[int, str]:
-    """By execution id; a context's name is `<pipeline>.<node>`."""
+    """Node names by execution id; a context's name is `<pipeline>.<node>`."""
     names: dict[int, str] = {}
     for context in _contexts(store, _NODE):
         for execution in store.get_executions_by_context(context.id):

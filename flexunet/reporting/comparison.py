@@ -1,17 +1,28 @@
 """Two runs side by side: what came out, and what was different about them."""
 
 from pathlib import Path
-from typing import Any
+from typing import Final, Literal, TypedDict
 
 from flexunet.core.files import replace_text
 from flexunet.core.root import ReportFolder
-from flexunet.reporting.charts import Series, line_chart
-from flexunet.reporting.look import environment
+from flexunet.reporting.charts import LineChart, Series, line_chart
+from flexunet.reporting.look import Variables, environment
 from flexunet.reporting.report import Report
 from flexunet.reporting.settings import differences
-from flexunet.reporting.verdict import verdict
+from flexunet.reporting.verdict import headline
 
-_SCORES = (
+OtherScore = Literal["mean_iou", "pixel_accuracy", "cross_entropy", "calibration_error"]
+
+
+class Measured(TypedDict):
+    """Dice with its interval, and the share of defects that were found."""
+
+    dice: float | None
+    interval: list[float] | None
+    found: float | None
+
+
+_SCORES: Final[tuple[tuple[str, OtherScore], ...]] = (
     ("mean IoU", "mean_iou"),
     ("pixel accuracy", "pixel_accuracy"),
     ("cross-entropy", "cross_entropy"),
@@ -26,13 +37,13 @@ def write_comparison(folder: ReportFolder, here: Report, there: Report, name: st
     return folder.comparison
 
 
-def _contents(here: Report, there: Report, name: str) -> dict[str, Any]:
+def _contents(here: Report, there: Report, name: str) -> Variables:
     reports = (here, there)
     return {
         "here": here.metrics,
         "there": there.metrics,
         "name": name,
-        "verdicts": [verdict(report.metrics, report.serving) for report in reports],
+        "verdicts": [headline(report.metrics, report.serving) for report in reports],
         "lineages": [report.lineage for report in reports],
         "colors": {**there.colors, **here.colors},
         "rows": _rows(here, there),
@@ -44,14 +55,14 @@ def _contents(here: Report, there: Report, name: str) -> dict[str, Any]:
     }
 
 
-def _rows(here: Report, there: Report) -> list[dict[str, Any]]:
+def _rows(here: Report, there: Report) -> list[Variables]:
     """Foreground Dice and the classes that either run has; `baseline` is the other run, as the plot calls it."""
     names = dict.fromkeys([*here.metrics["classes"], *there.metrics["classes"]])
     rows = [_row("all defects", *(_headline(report) for report in (here, there)))]
     return rows + [_row(name, *(_class(report, name) for report in (here, there))) for name in names]
 
 
-def _row(name: str, ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+def _row(name: str, ours: Measured, theirs: Measured) -> Variables:
     return {
         "name": name,
         **ours,
@@ -62,22 +73,22 @@ def _row(name: str, ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, A
     }
 
 
-def _headline(report: Report) -> dict[str, Any]:
+def _headline(report: Report) -> Measured:
     metrics = report.metrics
     found = metrics["defects"]["found_share"]
     return {"dice": metrics["foreground_dice"], "interval": metrics["foreground_dice_interval"], "found": found}
 
 
-def _class(report: Report, name: str) -> dict[str, Any]:
-    scores, details = report.metrics["classes"].get(name, {}), report.details
+def _class(report: Report, name: str) -> Measured:
+    scores, details = report.metrics["classes"].get(name), report.details
     return {
-        "dice": scores.get("dice"),
+        "dice": scores["dice"] if scores else None,
         "interval": details["intervals"].get(f"dice/{name}"),
         "found": details["defects_found"].get(name),
     }
 
 
-def _checks(here: Report, there: Report) -> list[dict[str, Any]]:
+def _checks(here: Report, there: Report) -> list[Variables]:
     """Each check of either gate, in both runs; None where a run has no such check."""
     ours, theirs = ({(c["check"], c["slice"]): c for c in r.metrics["gate"]} for r in (here, there))
     return [{"here": ours.get(key), "there": theirs.get(key)} for key in dict.fromkeys([*ours, *theirs])]
@@ -88,7 +99,7 @@ def _same_images(here: Report, there: Report) -> bool:
     return here.lineage["data"]["fingerprint"] == there.lineage["data"]["fingerprint"]
 
 
-def _charts(here: Report, there: Report) -> list[Any]:
+def _charts(here: Report, there: Report) -> list[LineChart]:
     columns = (("Loss on eval", "val_loss"), ("Foreground Dice on eval", "val_foreground_dice"))
     if not here.history or not there.history:
         return []

@@ -5,8 +5,8 @@ The image and the three masks are stored once each; the browser lays the masks o
 
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,8 @@ from PIL import Image
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.features import BACKGROUND_ID
 from flexunet.core.files import write_json
-from flexunet.core.palette import as_rgb, color_table
+from flexunet.core.palette import color_table
+from flexunet.core.results.model import ErrorCounts, GalleryImage
 from flexunet.core.root import ReportFolder
 from flexunet.reporting import mistakes
 
@@ -27,7 +28,11 @@ _JPEG_QUALITY: Final = 85
 
 @dataclass(frozen=True)
 class Predicted:
-    """One image. `which`: of WORST, MEDIAN, BEST; `truth` and `predicted`: class ids uint8 `[h, w]`."""
+    """One image.
+
+    `which`: of WORST, MEDIAN, BEST; `encoded`: a picture of 8 bits, upright; `truth` and `predicted`: class ids uint8
+    `[h, w]`.
+    """
 
     which: list[str]
     image_id: str
@@ -41,12 +46,12 @@ def write_gallery(report: ReportFolder, images: Sequence[Predicted], settings: G
     """Writes `gallery.json` and the pictures, none of them larger than fits into a page."""
     report.gallery.mkdir(parents=True, exist_ok=True)
     side, pictures = _fitting_pictures(images, settings)
-    rows: list[dict[str, Any]] = []
+    rows: list[GalleryImage] = []
     for number, (image, files) in enumerate(zip(images, pictures, strict=True)):
         names = {part: f"{number:03d}-{part}.{'jpg' if part == 'image' else 'png'}" for part in files}
         for part, name in names.items():
             (report.gallery / name).write_bytes(files[part])
-        rows.append({**_facts(image, settings), "side": side, "files": names})
+        rows.append(_row(image, settings, side, names))
     write_json(report.gallery_index, rows)
 
 
@@ -65,17 +70,14 @@ def _fitting_pictures(images: Sequence[Predicted], settings: GateSettings) -> tu
     return _SIDES[-1], [_pictures(image, _SIDES[-1], settings) for image in images]
 
 
-def _facts(image: Predicted, settings: GateSettings) -> dict[str, Any]:
+def _row(image: Predicted, settings: GateSettings, side: int, files: dict[str, str]) -> GalleryImage:
     height, width = image.truth.shape
     gate = settings.gate
     counted = mistakes.count_errors(
         image.truth, image.predicted, len(settings.classes), gate.defect_overlap, gate.false_alarm_share
     )
-    classes = {
-        c.name: asdict(counts)
-        for c, counts in zip(settings.classes, counted, strict=True)
-        if any(vars(counts).values())
-    }
+    named = zip(settings.classes, counted, strict=True)
+    classes: dict[str, ErrorCounts] = {c.name: counts for c, counts in named if any(counts.values())}
     return {
         "id": image.image_id,
         "which": image.which,
@@ -84,6 +86,8 @@ def _facts(image: Predicted, settings: GateSettings) -> dict[str, Any]:
         "width": width,
         "classes": classes,
         "pixels": _error_pixels(image),
+        "side": side,
+        "files": files,
     }
 
 
@@ -111,8 +115,8 @@ def _pictures(image: Predicted, side: int, settings: GateSettings) -> dict[str, 
 def _photo(encoded: bytes, size: tuple[int, int]) -> bytes:
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(encoded)) as image:
-        # As it stands in the record, unturned: the mask fits that.
-        as_rgb(image).resize(size, Image.Resampling.BOX).save(buffer, "JPEG", quality=_JPEG_QUALITY, optimize=True)
+        shown = image.convert("RGB").resize(size, Image.Resampling.BOX)
+        shown.save(buffer, "JPEG", quality=_JPEG_QUALITY, optimize=True)
     return buffer.getvalue()
 
 

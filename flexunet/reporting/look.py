@@ -2,11 +2,15 @@
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from flexunet.reporting import templates
+
+# Of a template, by name.
+Variables: TypeAlias = Mapping[str, object]
 
 
 def environment(*packages: str) -> Environment:
@@ -44,7 +48,7 @@ def signed(value: float | None) -> str:
 
 
 def seconds(value: float) -> str:
-    """In the unit that a person would use."""
+    """A duration in the unit that a person would use."""
     if value < 1:
         return f"{1000 * value:.0f} ms"
     if value < 100:

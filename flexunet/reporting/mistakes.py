@@ -1,6 +1,5 @@
 """What kind of mistake a prediction makes: pixel by pixel for the picture, region by region for the counts."""
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 from flexunet.core.config.data import Color
 from flexunet.core.features import BACKGROUND_ID, IGNORE_ID
 from flexunet.core.regions import are_found, connected_regions
+from flexunet.core.results.model import ErrorCounts
 
 RIGHT: Final = "right"
 MISSED: Final = "missed"
@@ -25,17 +25,6 @@ COLORS: Final[dict[str, Color]] = {
 }
 
 
-@dataclass
-class Counts:
-    """Of one class in one image: defects of the truth, and regions that were predicted where no defect is."""
-
-    defects: int = 0
-    right: int = 0
-    missed: int = 0
-    wrong: int = 0
-    alarm: int = 0
-
-
 def error_map(truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Class ids uint8 `[h, w]` both -> 1 + position in KINDS, uint8 `[h, w]`; 0 where there is nothing to show."""
     defect, found = truth != BACKGROUND_ID, predicted != BACKGROUND_ID
@@ -49,31 +38,35 @@ def error_map(truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> NDArray
 
 def count_errors(
     truth: NDArray[np.uint8], predicted: NDArray[np.uint8], num_classes: int, overlap: float, alarm_share: float
-) -> list[Counts]:
-    """For each class id; the background's stay 0.
+) -> list[ErrorCounts]:
+    """Counts for each class id; those of the background stay 0.
 
     A defect, a connected region of one class in the truth, is right if the share `overlap` of its pixels was predicted
     as its class, as the gate has it. Of the others it is of the wrong class if more of its pixels were predicted as
     other defects than as background, else missed. A false alarm is a connected region predicted as one class that
     touches no defect and covers the share `alarm_share` of the labelled pixels.
     """
-    counts = [Counts() for _ in range(num_classes)]
+    counts: list[ErrorCounts] = [_nothing() for _ in range(num_classes)]
     labelled = truth != IGNORE_ID
     least = max(1.0, alarm_share * np.count_nonzero(labelled))
     for class_id in range(1, num_classes):
         _count_defects(counts[class_id], truth == class_id, predicted, class_id, overlap)
         regions = connected_regions((predicted == class_id) & labelled)
         touching = regions.pixels(labelled & (truth != BACKGROUND_ID))
-        counts[class_id].alarm = int(np.count_nonzero((touching == 0) & (regions.pixels() >= least)))
+        counts[class_id]["alarm"] = int(np.count_nonzero((touching == 0) & (regions.pixels() >= least)))
     return counts
 
 
+def _nothing() -> ErrorCounts:
+    return {"defects": 0, "right": 0, "missed": 0, "wrong": 0, "alarm": 0}
+
+
 def _count_defects(
-    counts: Counts, where: NDArray[np.bool_], predicted: NDArray[np.uint8], class_id: int, overlap: float
+    counts: ErrorCounts, where: NDArray[np.bool_], predicted: NDArray[np.uint8], class_id: int, overlap: float
 ) -> None:
     defects = connected_regions(where)
     hits, nothing = defects.pixels(predicted == class_id), defects.pixels(predicted == BACKGROUND_ID)
     right = are_found(defects, predicted == class_id, overlap)
     wrong = ~right & (defects.pixels() - hits - nothing > nothing)
-    counts.defects, counts.right, counts.wrong = defects.count, int(right.sum()), int(wrong.sum())
-    counts.missed = defects.count - counts.right - counts.wrong
+    counts["defects"], counts["right"], counts["wrong"] = defects.count, int(right.sum()), int(wrong.sum())
+    counts["missed"] = defects.count - counts["right"] - counts["wrong"]

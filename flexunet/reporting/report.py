@@ -4,17 +4,22 @@ import base64
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from flexunet.core.errors import UserError
 from flexunet.core.features import TRAINING_AUGMENTED, TRAINING_HISTORY
 from flexunet.core.files import read_json, replace_text
+from flexunet.core.results.data import Data
+from flexunet.core.results.lineage import ReportLineage
+from flexunet.core.results.metrics import BaselineClass, BaselineDetails, ClassScores, Details, Metrics
+from flexunet.core.results.model import GalleryImage, Model
+from flexunet.core.results.serving import Serving
 from flexunet.core.root import ReportFolder
 from flexunet.reporting import mistakes, training
 from flexunet.reporting.charts import Histogram, reliability
-from flexunet.reporting.look import data_uri, environment, rgb
+from flexunet.reporting.look import Variables, data_uri, environment, rgb
 from flexunet.reporting.settings import settings_of
-from flexunet.reporting.verdict import verdict
+from flexunet.reporting.verdict import headline
 
 ERROR_WORDS: Final = {
     mistakes.RIGHT: "defect seen rightly",
@@ -26,18 +31,49 @@ _SCRIPT: Final = "report.js"
 _CONFUSION_SHOWN: Final = 24
 
 
+_NOT_MEASURED: Final[BaselineClass] = {"dice": None, "interval": None}
+_NO_BASELINE: Final[BaselineDetails] = {"foreground_dice": None, "foreground_dice_interval": None, "classes": {}}
+
+
+class ClassRow(ClassScores):
+    """A line of the table of scores."""
+
+    name: str
+    interval: list[float] | None
+    baseline: float | None
+    baseline_interval: list[float] | None
+    bound: float | None
+    found: float | None
+
+
+class ConfusionRow(TypedDict):
+    """A class of the truth: its pixels, and the share of them predicted as each class shown; None: it has none."""
+
+    name: str
+    pixels: float
+    shares: list[float | None]
+
+
+class Confusion(TypedDict):
+    """Classes shown, and how many are not."""
+
+    names: list[str]
+    rows: list[ConfusionRow]
+    left_out: int
+
+
 @dataclass(frozen=True)
 class Report:
     """The JSON files of a report; None for what a run of a part of the pipeline does not write."""
 
     folder: ReportFolder
-    metrics: dict[str, Any]
-    details: dict[str, Any]
-    lineage: dict[str, Any]
-    serving: dict[str, Any] | None
-    data: dict[str, Any] | None
-    model: dict[str, Any] | None
-    gallery: list[dict[str, Any]]
+    metrics: Metrics
+    details: Details
+    lineage: ReportLineage
+    serving: Serving | None
+    data: Data | None
+    model: Model | None
+    gallery: list[GalleryImage]
     history: training.History
 
     @property
@@ -53,9 +89,11 @@ def read_report(folder: ReportFolder) -> Report:
       UserError: it holds no report of this version.
     """
     needed = {path.name: read_json(path) for path in (folder.metrics, folder.details, folder.lineage)}
-    missing = [name for name, content in needed.items() if content is None]
+    missing = [f"no {name}" for name, content in needed.items() if content is None]
+    if not missing and "verdict" not in needed[folder.metrics.name]:
+        missing = [f"no verdict in {folder.metrics.name}"]
     if missing:
-        raise UserError(f"{folder.path}: no {missing[0]}, expected the report of a run of this version: run it again")
+        raise UserError(f"{folder.path}: {missing[0]}, expected the report of a run of this version: run it again")
     return Report(
         folder,
         *needed.values(),
@@ -87,7 +125,7 @@ def render_report(report: Report) -> str:
     return made.get_template("report.html.j2").render(_contents(report), script=script, script_hash=f"sha256-{digest}")
 
 
-def _contents(report: Report) -> dict[str, Any]:
+def _contents(report: Report) -> Variables:
     """The variables of the template, section by section."""
     return {
         "metrics": report.metrics,
@@ -95,7 +133,7 @@ def _contents(report: Report) -> dict[str, Any]:
         "serving": report.serving,
         "lineage": report.lineage,
         "colors": report.colors,
-        "verdict": verdict(report.metrics, report.serving),
+        "verdict": headline(report.metrics, report.serving),
         "rows": _class_rows(report),
         "confusion": _confusion(report),
         "reliability": reliability(report.details["reliability"]),
@@ -109,11 +147,11 @@ def _contents(report: Report) -> dict[str, Any]:
     }
 
 
-def _class_rows(report: Report) -> list[dict[str, Any]]:
-    """Of the table of scores: foreground first, then each class, with interval, baseline and bound."""
+def _class_rows(report: Report) -> list[ClassRow]:
+    """Rows of the table of scores: foreground first, then each class, with interval, baseline and bound."""
     metrics, details, gate = report.metrics, report.details, report.lineage["config"]["gate"]
-    baseline = details["baseline"] or {"foreground_dice": None, "foreground_dice_interval": None, "classes": {}}
-    headline = {
+    baseline = details["baseline"] or _NO_BASELINE
+    total: ClassRow = {
         "name": "all defects",
         "dice": metrics["foreground_dice"],
         "interval": metrics["foreground_dice_interval"],
@@ -124,26 +162,24 @@ def _class_rows(report: Report) -> list[dict[str, Any]]:
         "precision": None,
         "recall": None,
         "found": metrics["defects"]["found_share"],
-        "pixels": sum(
-            row["pixels"] or 0 for name, row in metrics["classes"].items() if name in details["defects_found"]
-        ),
+        "pixels": sum(r["pixels"] or 0 for name, r in metrics["classes"].items() if name in details["defects_found"]),
     }
-    rows = [
+    rows: list[ClassRow] = [
         {
             **row,
             "name": name,
             "interval": details["intervals"].get(f"dice/{name}"),
-            "baseline": baseline["classes"].get(name, {}).get("dice"),
-            "baseline_interval": baseline["classes"].get(name, {}).get("interval"),
+            "baseline": baseline["classes"].get(name, _NOT_MEASURED)["dice"],
+            "baseline_interval": baseline["classes"].get(name, _NOT_MEASURED)["interval"],
             "bound": gate["min_class_dice"].get(name),
             "found": details["defects_found"].get(name),
         }
         for name, row in metrics["classes"].items()
     ]
-    return [headline, *rows]
+    return [total, *rows]
 
 
-def _confusion(report: Report) -> dict[str, Any]:
+def _confusion(report: Report) -> Confusion:
     """A row for each class of the truth: its pixels, and which share of them was predicted as each class.
 
     Of many classes those with the most mistaken pixels: the table grows with their square.
@@ -151,7 +187,7 @@ def _confusion(report: Report) -> dict[str, Any]:
     counts, names = report.details["confusion"] or [], list(report.colors)
     mistaken = [sum(row) - row[index] + sum(other[index] for other in counts) for index, row in enumerate(counts)]
     shown = sorted(sorted(range(len(counts)), key=lambda index: -mistaken[index])[:_CONFUSION_SHOWN])
-    rows = []
+    rows: list[ConfusionRow] = []
     for index in shown:
         total = sum(counts[index])
         shares = [counts[index][other] / total if total else None for other in shown]
@@ -159,7 +195,7 @@ def _confusion(report: Report) -> dict[str, Any]:
     return {"names": [names[index] for index in shown], "rows": rows, "left_out": len(counts) - len(shown)}
 
 
-def _shown(row: dict[str, Any], report: Report) -> dict[str, Any]:
+def _shown(row: GalleryImage, report: Report) -> Variables:
     """An image of the gallery: its pictures inside the page, and what the filters look at."""
     folder = report.folder.gallery
     kinds = (mistakes.MISSED, mistakes.FALSE_ALARM, mistakes.WRONG_CLASS)
@@ -175,7 +211,7 @@ def _shown(row: dict[str, Any], report: Report) -> dict[str, Any]:
     }
 
 
-def _training(report: Report) -> dict[str, Any]:
+def _training(report: Report) -> Variables:
     config = report.lineage["config"]
     folder = report.folder.training
     best = training.best_epoch(report.history, config["train"]["monitor"])
@@ -189,7 +225,7 @@ def _training(report: Report) -> dict[str, Any]:
     }
 
 
-def _data(report: Report) -> dict[str, Any]:
+def _data(report: Report) -> Variables:
     if report.data is None:
         return {"data": None, "brightness": []}
     plots = [

@@ -7,6 +7,7 @@ from typing import Any
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.serving import ServingSettings
 from flexunet.core.config.train import TrainerConfig
+from flexunet.core.files import JsonObject
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,13 @@ class Difference:
     there: str | None
 
 
-def settings_of(config: dict[str, Any]) -> list[Setting]:
+def settings_of(config: JsonObject) -> list[Setting]:
     """Every key of the sections that `config`, a Config in JSON or a part of one, holds."""
     defaults = dict(_flat(_defaults()))
     return [Setting(key, written(value), defaults.get(key, value) != value) for key, value in _flat(config)]
 
 
-def differences(here: dict[str, Any], there: dict[str, Any]) -> list[Difference]:
+def differences(here: JsonObject, there: JsonObject) -> list[Difference]:
     """Keys with different values, in the order of the first configuration."""
     left, right = dict(_flat(here)), dict(_flat(there))
     return [
@@ -44,7 +45,7 @@ def differences(here: dict[str, Any], there: dict[str, Any]) -> list[Difference]
 
 
 def written(value: Any) -> str:
-    """As in a TOML file; what TOML has no word for is "unset"."""
+    """A value as TOML writes it; None, which TOML has no word for, is "unset"."""
     if value is None:
         return "unset"
     if isinstance(value, bool):
@@ -58,7 +59,7 @@ def written(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _flat(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _flat(config: JsonObject) -> Iterator[tuple[str, Any]]:
     for section, content in config.items():
         if isinstance(content, dict):
             yield from ((f"{section}.{key}", value) for key, value in content.items())
@@ -68,8 +69,8 @@ def _flat(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield section, content
 
 
-def _defaults() -> dict[str, Any]:
-    """Of the sections that a model comes from: `[[classes]]` has none, and no report shows the others."""
+def _defaults() -> JsonObject:
+    """Defaults of the sections that a model comes from: `[[classes]]` has none, no report shows the others."""
     fields = {**TrainerConfig.model_fields, **GateSettings.model_fields, **ServingSettings.model_fields}
-    sections: dict[str, Any] = {name: field.annotation for name, field in fields.items() if name != "classes"}
+    sections: JsonObject = {name: field.annotation for name, field in fields.items() if name != "classes"}
     return {name: kind().model_dump(mode="json") for name, kind in sections.items()}

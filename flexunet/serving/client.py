@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, TypeVar
 
 import numpy as np
@@ -19,11 +20,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flexunet.core import features
-from flexunet.serving.transport import Model, Options, ServingError, connect
+from flexunet.core.errors import UserError
+from flexunet.serving.transport import Model, Options, ServingError
 from flexunet.serving.wire import as_strings
 
 __all__ = ["Model", "Options", "Prediction", "ServingError", "connect", "predict_image", "predict_images"]
 
+_CHOICES: Final = "grpc://HOST:8500, grpcs://HOST:8500, http://HOST:8501, https://HOST:8501 or a model's folder"
 _OUTPUTS: Final = (
     features.OUTPUT_MASK_PNG,
     features.OUTPUT_CLASS_FRACTIONS,
@@ -31,7 +34,6 @@ _OUTPUTS: Final = (
     features.OUTPUT_VALID,
     features.OUTPUT_ERROR,
 )
-
 
 _Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
@@ -44,6 +46,7 @@ class Prediction:
     Attributes:
       class_ids: uint8 `[h, w]` at the image's own size; `[0, 0]` if there is no answer.
       class_fractions: float32 `[C]`, the share of the image's pixels.
+      class_names: by class id; empty from a model of before 0.2.0, which does not tell them.
       confidence: mean over the pixels of the probability of the class chosen there.
       error: "" or why there is no answer.
       seconds: from the request to the answer.
@@ -54,11 +57,35 @@ class Prediction:
     confidence: float
     error: str
     seconds: float
+    class_names: tuple[str, ...] = ()
 
     @property
     def valid(self) -> bool:
         """Whether there is an answer."""
         return not self.error
+
+
+def connect(target: str, options: Options | None = None) -> Model:
+    """The model at a URL or in a folder.
+
+    Raises:
+      UserError: neither.
+    """
+    scheme, separator, rest = target.partition("://")
+    options = options or Options()
+    if not separator:
+        from flexunet.serving.local_model import LocalModel
+
+        return LocalModel(Path(target))
+    if scheme in {"grpc", "grpcs"} and ":" in rest:
+        from flexunet.serving.grpc_model import GrpcModel
+
+        return GrpcModel(rest.rstrip("/"), scheme == "grpcs", options)
+    if scheme in {"http", "https"} and rest:
+        from flexunet.serving.rest_model import RestModel
+
+        return RestModel(target.rstrip("/"), options)
+    raise UserError(f"{target}: expected {_CHOICES}")
 
 
 def predict_image(model: Model, encoded: bytes) -> Prediction:
@@ -69,7 +96,8 @@ def predict_image(model: Model, encoded: bytes) -> Prediction:
     """
     started = time.perf_counter()
     inputs = {features.INPUT_IMAGE_BYTES: as_strings([encoded])}
-    outputs = model.run(features.SIGNATURE_SERVING, inputs, _OUTPUTS)
+    # All outputs: a model of before 0.2.0 refuses to be asked for the class names that it does not have.
+    outputs = model.run(features.SIGNATURE_SERVING, inputs)
     missing = [name for name in _OUTPUTS if name not in outputs]
     if missing:
         raise ServingError(f"the answer has no {', '.join(missing)}: is this a model of this project?")
@@ -80,6 +108,9 @@ def predict_image(model: Model, encoded: bytes) -> Prediction:
         confidence=float(outputs[features.OUTPUT_CONFIDENCE][0]),
         error=error,
         seconds=time.perf_counter() - started,
+        class_names=tuple(name.decode() for name in outputs[features.OUTPUT_CLASS_NAMES][0])
+        if features.OUTPUT_CLASS_NAMES in outputs
+        else (),
     )
 
 

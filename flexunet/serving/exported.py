@@ -37,20 +37,6 @@ class ServedConfig(BaseModel):
     image: ServedImage = ServedImage()
 
 
-def model_directory(directory: Path) -> Path:
-    """The SavedModel itself: `directory`, or its newest numeric version.
-
-    Raises:
-      UserError: neither holds a SavedModel.
-    """
-    if (directory / "saved_model.pb").is_file():
-        return directory
-    numbers = [int(p.name) for p in directory.glob("*/") if p.name.isdigit()] if directory.is_dir() else []
-    if not numbers:
-        raise UserError(f"{directory}: no model here, expected a SavedModel, such as DIR/serving_model/1 of a run")
-    return directory / str(max(numbers))
-
-
 def exported_config(directory: Path) -> ServedConfig:
     """Classes, colours and sizes that the model in `directory` was trained with.
 
@@ -61,7 +47,7 @@ def exported_config(directory: Path) -> ServedConfig:
 
 
 def exported_part(directory: Path, part: type[Part]) -> Part:
-    """As `exported_config`, for callers that need other sections."""
+    """The sections of `part` from an export's configuration; errors as in `exported_config`."""
     path = directory / features.ASSETS_EXTRA / features.EXPORTED_CONFIG
     if not path.is_file():
         raise UserError(f"{path}: missing, expected a model exported by this project")

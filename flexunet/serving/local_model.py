@@ -8,8 +8,8 @@ import numpy as np
 
 from flexunet.core.errors import UserError
 from flexunet.serving.c_api import SavedModel, SavedModelError
-from flexunet.serving.exported import model_directory
 from flexunet.serving.transport import Closing, ServingError
+from flexunet.serving.versions import model_directory
 
 
 class LocalModel(Closing):
@@ -26,7 +26,7 @@ class LocalModel(Closing):
     def run(
         self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] = ()
     ) -> dict[str, np.ndarray]:
-        """As `flexunet.serving.transport.Model.run`."""
+        """Runs a signature: see `flexunet.serving.transport.Model.run`."""
         try:
             found = self._model.run(signature, inputs)
         except SavedModelError as error:

@@ -29,13 +29,6 @@ from flexunet.serving.memory import PeakMemory, resident_megabytes
 from flexunet.serving.rounding import ROUNDING, at_the_boundary, moved_pixels
 from flexunet.serving.wire import as_strings, read_warmup
 
-SERVED: Final = (
-    features.SIGNATURE_SERVING,
-    features.SIGNATURE_REST,
-    features.SIGNATURE_EXAMPLES,
-    features.SIGNATURE_PIXELS,
-    features.SIGNATURE_PROBABILITIES,
-)
 _BROKEN: Final = b"\x89PNG\r\n\x1a\n and nothing else"
 _TIMED_CALLS: Final = 20
 # A batch in which a row could be changed by one before it and by one behind it.
@@ -87,7 +80,7 @@ def _check_warmup(model: SavedModel, directory: Path) -> Iterator[str]:
         rows = len(next(iter(inputs.values())))
         outputs = model.run(signature, inputs)
         yield from _check_outputs(f"warm-up of {signature}, {rows} rows", outputs, rows)
-    for missing in sorted({*SERVED} - seen):
+    for missing in sorted({*features.SERVED} - seen):
         yield f"no warm-up record for {missing}, expected one for each served signature"
 
 
@@ -208,7 +201,7 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def _latency(model: SavedModel, directory: Path) -> dict[str, Any]:
-    """Of the warm-up's smallest and largest batch of encoded images."""
+    """Latency of the warm-up's smallest and largest batch of encoded images."""
     batches = [inputs for signature, inputs in read_warmup(directory) if signature == features.SIGNATURE_SERVING]
     one = [_seconds(model, batches[0]) for _ in range(_TIMED_CALLS)]
     many = [_seconds(model, batches[-1]) for _ in range(3)]

@@ -4,6 +4,8 @@ A version is written aside under a name that is no number, flushed to disk and r
 or nothing, whenever the writer is killed. `.pushes.json` beside the versions remembers what a folder cannot tell: the
 highest number ever given, which a server may still hold in memory after its folder is gone, the models that were rolled
 back, a rollback that was not finished, and how many versions stay and which store mirrors them, by the last push.
+
+Who pushes or rolls back holds the folder's lock meanwhile: `flexunet.core.lock.locked(directory)`.
 """
 
 import datetime
@@ -18,15 +20,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from flexunet.core.errors import UserError
-from flexunet.core.features import ASSETS_EXTRA, EXPORTED_PROVENANCE
+from flexunet.core.features import ASSETS_EXTRA, EXPORTED_GRAPH, EXPORTED_PROVENANCE
 from flexunet.core.files import read_json
 
+# Seconds: a push waits so long for a rollback, and a rollback for a push; either copies a model, to a store as well.
+LONGEST_ROLLBACK: Final = 300.0
 # A key of provenance.json: when a rollback made the version of an earlier one.
 RESTORED_AT: Final = "restored_at"
 
 # Another: `content_hash` of the model that it was made from.
 _SHA256: Final = "sha256"
-_GRAPH: Final = "saved_model.pb"
 _STATE: Final = ".pushes.json"
 _INCOMPLETE: Final = ".incomplete"
 _DELETED: Final = ".deleted"
@@ -42,7 +45,7 @@ class Rollback:
 
 
 @dataclass(frozen=True)
-class Keeping:
+class Retention:
     """How many of the newest versions stay, None for all, and the URL of the store that mirrors them, or ""."""
 
     versions: int | None = None
@@ -61,8 +64,22 @@ def newest_version(directory: Path) -> Path | None:
     return next((directory / str(number) for number in reversed(versions(directory))), None)
 
 
+def model_directory(directory: Path) -> Path:
+    """The SavedModel itself: `directory`, or its newest numeric version.
+
+    Raises:
+      UserError: neither holds a SavedModel.
+    """
+    if (directory / EXPORTED_GRAPH).is_file():
+        return directory
+    newest = newest_version(directory)
+    if newest is None:
+        raise UserError(f"{directory}: no model here, expected a SavedModel, such as DIR/serving_model/1 of a run")
+    return newest
+
+
 def push_version(
-    model: Path, directory: Path, provenance: dict[str, Any], keeping: Keeping, above: int = 0, again: bool = False
+    model: Path, directory: Path, provenance: dict[str, Any], retention: Retention, above: int = 0, again: bool = False
 ) -> Path:
     """Copies `model` to a new version of `directory`, the highest number ever, and keeps the newest few.
 
@@ -70,7 +87,7 @@ def push_version(
       model: a SavedModel's folder.
       directory: the folder of the versions.
       provenance: what `provenance.json` says of the version's origin.
-      keeping: remembered for rollbacks.
+      retention: remembered for rollbacks.
       above: numbers up to this one were given elsewhere, by another folder that the same store mirrors.
       again: pushes also what the newest version already holds; else that changes nothing.
 
@@ -79,11 +96,11 @@ def push_version(
     """
     directory.mkdir(parents=True, exist_ok=True)
     with _state(directory) as state:
-        state |= {"keep": keeping.versions, "mirror": keeping.mirror, "unfinished": None}
+        state |= {"keep": retention.versions, "mirror": retention.mirror, "unfinished": None}
     newest, digest = newest_version(directory), content_hash(model)
     if not again and newest and pushed_hash(newest) == digest:
         return newest
-    return _push(model, directory, {**provenance, _SHA256: digest}, keeping.versions, above)
+    return _push(model, directory, {**provenance, _SHA256: digest}, retention.versions, above)
 
 
 def roll_back(directory: Path, to: int | None = None, keep: int | None = None, above: int = 0) -> Rollback:
@@ -129,10 +146,10 @@ def finish_rollback(directory: Path) -> None:
         state["unfinished"] = None
 
 
-def keeping(directory: Path) -> Keeping:
-    """As the last push had it."""
+def last_retention(directory: Path) -> Retention:
+    """What the last push was told to keep."""
     state = _read_state(directory)
-    return Keeping(state["keep"], state["mirror"])
+    return Retention(state["keep"], state["mirror"])
 
 
 def rolled_back(directory: Path) -> dict[str, int]:
@@ -161,12 +178,12 @@ def pushed_hash(version: Path) -> str | None:
 
 
 def version_hash(version: Path) -> str:
-    """As `pushed_hash`, computed where it is not noted."""
+    """The hash of `pushed_hash`, computed where it is not noted."""
     return pushed_hash(version) or content_hash(version)
 
 
 def restored_at(version: Path) -> datetime.datetime | None:
-    """When a rollback made this version of an earlier one; None for one that a run pushed."""
+    """Time when a rollback made this version of an earlier one; None for one that a run pushed."""
     moment = read_provenance(version).get(RESTORED_AT)
     return datetime.datetime.fromisoformat(moment) if moment else None
 
@@ -202,7 +219,7 @@ def _unfinished(directory: Path, to: int | None) -> tuple[int, int] | None:
 def _is_whole(version: Path) -> bool:
     """Whether it has a graph, and the files that were pushed, where they were noted."""
     noted = pushed_hash(version)
-    return (version / _GRAPH).is_file() and noted in (None, content_hash(version))
+    return (version / EXPORTED_GRAPH).is_file() and noted in (None, content_hash(version))
 
 
 def _planned(directory: Path, existing: list[int], to: int | None) -> tuple[int, int]:

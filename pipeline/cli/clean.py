@@ -13,7 +13,13 @@ from flexunet.cli.options import AS_JSON, ROOT
 
 @click.command("clean", cls=Command)
 @ROOT
-@click.option("--keep", required=True, type=click.IntRange(min=1), metavar="N", help="Newest finished runs that stay.")
+@click.option(
+    "--keep",
+    required=True,
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Number of the newest finished runs that stay.",
+)
 @click.option("--dry-run", is_flag=True, help="Says what would be freed, removes nothing.")
 @AS_JSON
 def clean(root: Path, keep: int, dry_run: bool) -> None:

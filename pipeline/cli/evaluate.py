@@ -7,7 +7,6 @@ import click
 from flexunet.cli.command import Command
 from flexunet.cli.console import NO_LOG, captured_output, print_result
 from flexunet.cli.options import AS_JSON, CONFIG, PATH, SET
-from flexunet.core.errors import ModelRefused
 
 
 @click.command(cls=Command)
@@ -15,8 +14,8 @@ from flexunet.core.errors import ModelRefused
 @click.argument("data", type=PATH)
 @CONFIG
 @SET
-@click.option("--baseline", type=PATH, metavar="MODEL_DIR", help="A model to compare with.")
-@click.option("--out", type=PATH, help="Folder for metrics.json and details.json.")
+@click.option("--baseline", type=PATH, metavar="MODEL_DIR", help="Model to compare with.")
+@click.option("--out", type=PATH, help="Folder that metrics.json and details.json are written to.")
 @AS_JSON
 def evaluate(
     model: Path, data: Path, config: str, overrides: tuple[str, ...], baseline: Path | None, out: Path | None
@@ -30,8 +29,8 @@ def evaluate(
     from flexunet.cli.tables import busy, print_warning
     from flexunet.core.config.load import load_config
     from flexunet.dataset.compatible import check_data
-    from flexunet.serving.exported import model_directory
-    from pipeline.cli.outcome import failures, print_checks, print_scores
+    from flexunet.serving.versions import model_directory
+    from pipeline.cli.outcome import print_checks, print_next_step, print_scores, refusal_of
 
     loaded = load_config(config, overrides)
     warning = check_data(data, loaded, training=False)
@@ -46,6 +45,8 @@ def evaluate(
             print_warning(warning, console)
         print_scores(metrics, details, console)
         print_checks(metrics, details, console)
+        print_next_step(metrics, console)
     print_result(metrics)
-    if not metrics["blessed"]:
-        raise ModelRefused(f"the gate refuses the model: {failures(metrics)}")
+    refusal = refusal_of(metrics)
+    if refusal:
+        raise refusal

@@ -4,7 +4,7 @@ import datetime
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from flexunet.core.config.whole import Config
+    from flexunet.core.results.metrics import Metrics
     from pipeline.cli.outcome import Refusal
 
 RESUMES = "finished nodes stay in the cache, and a training goes on after its last finished epoch"
@@ -25,10 +26,10 @@ RESUMES = "finished nodes stay in the cache, and a training goes on after its la
 
 @click.command(cls=Command, interrupted=RESUMES)
 @CONFIG
-@click.option("--data", required=True, type=PATH, help="OUT of `flexunet ingest`.")
+@click.option("--data", required=True, type=PATH, help="Folder of the records, OUT of `flexunet ingest`.")
 @ROOT
 @SET
-@click.option("--beam-arg", "beam_args", multiple=True, help="Passed on to Apache Beam after [beam].options.")
+@click.option("--beam-arg", "beam_args", multiple=True, help="Argument of Apache Beam, after those of [beam].options.")
 @ACCEPT_REFUSED
 @AS_JSON
 def run(
@@ -75,7 +76,7 @@ def run_and_show(
     console: "Console",
     log: Path,
     accept_refused: str = "",
-) -> tuple[dict[str, Any], "Refusal | None"]:
+) -> tuple["Metrics", "Refusal | None"]:
     """Shows the nodes and what came out; returns what metrics.json holds, and the refusal, if there is one."""
     from flexunet.cli.tables import busy
     from flexunet.core.beam import check_beam
@@ -94,4 +95,4 @@ def run_and_show(
             traceback.print_exc(file=file)
         what = str(error) if isinstance(error, NodeFailed) else f"the run failed: {type(error).__name__}: {error}"
         raise NodeFailed(f"{what}\nfull log: {log}") from error
-    return metrics, print_outcome(metrics, root, console, accept_refused)
+    return metrics, print_outcome(metrics, root, console)

@@ -9,6 +9,7 @@ import click
 from flexunet.cli.command import Command
 from flexunet.cli.console import NO_LOG, captured_output, print_result
 from flexunet.cli.options import AS_JSON, ROOT
+from flexunet.core.results.verdict import WORDS as VERDICTS
 from flexunet.core.root import Root
 
 if TYPE_CHECKING:
@@ -51,13 +52,27 @@ def _print_runs(rows: "list[RunRow]", console: "Console") -> None:
         table.add_row(
             row.run_id,
             str(datetime.timedelta(seconds=round(row.seconds))),
-            row.verdict,
+            _verdict(row),
             "-" if row.foreground_dice is None else f"{row.foreground_dice:.4f}",
             f"{ends[0]:.4f} to {ends[1]:.4f}" if ends else "-",
             _version(row),
             "freed" if row.freed else "",
         )
     console.print(table)
+    _print_newest(rows[0], console)
+
+
+def _verdict(row: "RunRow") -> str:
+    """The verdict in words; of a run that failed also where."""
+    return ": ".join([VERDICTS.get(row.verdict, row.verdict), *row.failed])
+
+
+def _print_newest(row: "RunRow", console: "Console") -> None:
+    """Why the last model was refused, and what to do about it."""
+    for problem in row.problems:
+        console.print(f"{row.run_id}: {problem}")
+    if row.next_step:
+        console.print(f"next: {row.next_step}")
 
 
 def _version(row: "RunRow") -> str:

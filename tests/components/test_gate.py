@@ -185,7 +185,7 @@ def test_one_class_everywhere_is_refused(measure: Measure, exported: Any) -> Non
 
 def test_an_untrained_model_is_refused(measure: Measure, make_config: Any, tmp_path: Path) -> None:
     config = make_config(records=RECORDS)
-    model = build_model(32, 32, 4, config.model, seed=0)
+    model = build_model(config)
     export_model(model, part_of(config, TrainerConfig), {}, tmp_path / "untrained")
     assert not measure(model=tmp_path / "untrained").blessed
 

@@ -14,14 +14,14 @@ RECORDS = 200
 
 # In a process of its own, whose peak memory is the node's.
 SCRIPT = """
-import json, sys
+import json, sys, tempfile
 from tfx import v1 as tfx
 from tfx.orchestration import metadata
 from components.record_gen import RecordGen
 from benchmarks.memory import peak_mebibytes
 from flexunet.core.beam import LOCAL_BEAM_ARGS
 
-data, root = sys.argv[1:]
+data, root, tempfile.tempdir = sys.argv[1:]
 pipeline = tfx.dsl.Pipeline(
     pipeline_name="copy", pipeline_root=root, components=[RecordGen(data, 1, "code")],
     beam_pipeline_args=list(LOCAL_BEAM_ARGS),
@@ -54,7 +54,8 @@ def copied(tmp_path_factory: pytest.TempPathFactory, run_forked: Callable[..., s
             marks = [f"{span}.{version}.{split}.{i}".encode() for i in range(count)]
             write(folder / "data" / f"span-{span}" / f"version-{version}" / split, marks, padding)
     (folder / "root").mkdir()
-    printed = run_forked(SCRIPT, folder / "data", folder / "root")
+    (folder / "temporary").mkdir()
+    printed = run_forked(SCRIPT, folder / "data", folder / "root", folder / "temporary")
     [artifact] = (folder / "root" / "RecordGen" / "examples").iterdir()
     return artifact, json.loads(printed.splitlines()[-1])
 
@@ -79,3 +80,9 @@ def test_memory_does_not_grow_with_the_records(copied: tuple[Path, float]) -> No
     """The stock executor grew by 354 MB for 80 MB of records and by 1,736 MB for 320 MB."""
     _, grown = copied
     assert grown < 120
+
+
+def test_tfx_packs_no_copy_of_itself_into_the_temporary_folder(copied: tuple[Path, float]) -> None:
+    artifact, _ = copied
+    temporary = artifact.parents[2].with_name("temporary")
+    assert temporary.is_dir() and not list(temporary.rglob("tfx*"))

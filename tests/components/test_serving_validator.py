@@ -199,7 +199,7 @@ def test_no_training_is_refused_for_its_rounding(make_config: Any, tmp_path: Pat
     images = generator.integers(0, 256, (8, 25, 25, 1), np.uint8).repeat(8, 1).repeat(8, 2).repeat(3, 3)
     class_ids = np.where(images[..., 0] > 200, 1 + seed % 3, 0)
     keras.utils.set_random_seed(seed)
-    model = build_model(200, 200, 4, config.model, seed=seed)
+    model = build_model(config)
     model.compile("adam", "sparse_categorical_crossentropy")
     model.fit(images.astype(np.float32), class_ids, batch_size=4, epochs=2, verbose=0)
     export_model(model, part_of(config, TrainerConfig), {}, tmp_path / "export")

@@ -31,7 +31,7 @@ KINDS = ("right", "alarm", "missed", "wrong")
 CONTRACT = set(
     """format run_id blessed pushed_version split examples groups gate foreground_dice foreground_dice_interval
     foreground_dice_model_size baseline mean_iou mean_iou_with_background pixel_accuracy seed_dice cross_entropy
-    calibration_error classes defects slices parameters train_seconds""".split()  # noqa: SIM905
+    calibration_error classes defects slices parameters train_seconds verdict problems next_step""".split()  # noqa: SIM905
 )
 
 
@@ -162,6 +162,8 @@ def test_a_stricter_gate_re_runs_only_the_gate_and_refuses(story: Story, make_co
     metrics = story.run(make_config(gate={"min_foreground_dice": 1.0}))
     assert story.ran == AFTER_GATE
     assert not metrics["blessed"] and metrics["pushed_version"] is None
+    assert metrics["verdict"] == "refused_by_gate" and "[gate]" in metrics["next_step"]
+    assert metrics["problems"] == [metrics["gate"][0]["words"]]
     assert [check["passed"] for check in metrics["gate"]] == [False, True]
     assert story.versions == ["1"]
 
@@ -292,7 +294,9 @@ def test_evaluate_measures_as_the_pipeline_does(
     assert_alike({**saved, **apart}, {**in_pipeline, **apart})
     assert_alike({**saved["baseline"], "model": ""}, {**in_pipeline["baseline"], "model": ""})
     assert exit_code([*command, "--set", "gate.min_foreground_dice=1.0"]) == 2
-    assert "error: the gate refuses the model: foreground Dice is" in capfd.readouterr().err
+    printed = capfd.readouterr()
+    assert "error: the gate refused the model: foreground Dice is" in printed.err and "next: look at" in printed.out
+    assert json.loads((tmp_path / "metrics.json").read_text())["verdict"] == "refused_by_gate"
 
 
 def test_evaluate_refuses_a_model_of_other_classes(
@@ -366,14 +370,19 @@ def test_a_model_that_serves_too_slowly_exits_with_4_and_is_checked_again(
         assert "error: the serving validator refused the model, nothing was pushed: one image takes" in printed.err
     # Time and memory depend on what else the machine does.
     assert "ServingValidator  done" in printed.out and "Evaluator         cached" in printed.out
-    assert json.loads((story.root / "report" / "metrics.json").read_text())["pushed_version"] is None
+    saved = json.loads((story.root / "report" / "metrics.json").read_text())
+    assert saved["pushed_version"] is None and saved["verdict"] == "refused_by_serving"
+    assert saved["problems"][0].startswith("one image takes") and f"next: {saved['next_step']}" in printed.out
+    assert "<h1>Refused by the serving validator</h1>" in (story.root / "report" / "index.html").read_text()
     assert story.versions == ["1", "3"]
 
 
 def test_a_rollback_serves_the_first_model_again_and_no_run_brings_the_second_back(
     story: Story, config_file: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert exit_code(["rollback", "--root", str(story.root)]) == 0
+    # As while a run trains.
+    with filelock.FileLock(story.root / ".lock"):
+        assert exit_code(["rollback", "--root", str(story.root)]) == 0
     assert "version 1 is served again as version 4; version 3 is rolled back" in capfd.readouterr().out
     assert exit_code(arguments(story, config_file)) == 0
     printed = capfd.readouterr().out
@@ -393,12 +402,6 @@ def test_what_was_rolled_back_comes_back_on_request(story: Story, config_file: P
     assert exit_code(["rollback", "--root", str(story.root), "--to", "3"]) == 0
     assert story.run(make_config(train={"epochs": 8}))["pushed_version"] == 6
     assert story.versions == ["1", "3", "4", "5", "6"]
-
-
-def test_a_rollback_while_a_run_goes_on_is_refused(story: Story, capfd: pytest.CaptureFixture[str]) -> None:
-    with filelock.FileLock(story.root / ".lock"):
-        assert exit_code(["rollback", "--root", str(story.root)]) == 1
-    assert "another run is using this folder" in capfd.readouterr().err
 
 
 def test_a_failing_node_exits_with_3_and_names_the_log(
@@ -526,9 +529,14 @@ def test_runs_lists_every_run_with_its_verdict(story: Story, capfd: pytest.Captu
     rows = printed_json(["runs", "--root", str(story.root)], capfd)
     assert [row["run_id"] for row in rows] == sorted((row["run_id"] for row in rows), reverse=True)
     assert {row["verdict"] for row in rows} == {
-        *("accepted", "refused by the gate", "refused by serving"),
-        *("refused, pushed all the same", "failed: Trainer"),
+        *("accepted", "refused_by_gate", "refused_by_serving"),
+        *("accepted_though_refused", "failed"),
     }
+    reasons = {row["verdict"]: " ".join(row["problems"]) for row in rows}
+    assert "is required" in reasons["refused_by_gate"] or "must be at least" in reasons["refused_by_gate"]
+    assert "one image takes" in reasons["refused_by_serving"] and reasons["failed"] == "Trainer failed"
+    assert "the line stands still" in reasons["accepted_though_refused"] and reasons["accepted"] == ""
+    assert {row["verdict"] for row in rows if row["next_step"] is None} == {"accepted"}
     first, pushed_anyway = rows[-1], rows[0]
     assert first["foreground_dice_interval"][0] <= first["foreground_dice"] <= first["foreground_dice_interval"][1]
     assert (first["examples"], first["pushed_version"], first["served_as"], first["freed"]) == (6, 1, None, False)
@@ -632,7 +640,7 @@ def test_clean_frees_old_runs_and_keeps_what_versions_and_the_newest_run_need(
     for bound in (0.999, 0.998):
         story.run(make_config(train={"epochs": 1}, gate={"min_foreground_dice": bound}))
     rows = printed_json(["runs", "--root", str(story.root)], capfd)
-    [failed] = [row["run_id"] for row in rows if row["verdict"].startswith("failed")]
+    [failed] = [row["run_id"] for row in rows if row["verdict"] == "failed"]
     [execution] = [run.nodes["Trainer"].id for run in read_history(story.root).runs if run.run_id == failed]
     # A training that is killed leaves a folder that ML Metadata never hears of.
     orphan = story.root / "Trainer" / "model_run" / str(execution)

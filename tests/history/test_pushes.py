@@ -9,7 +9,7 @@ from ml_metadata.proto import metadata_store_pb2
 
 from flexunet.history.database import sqlite_connection
 from flexunet.history.pushes import PUSHED_SHA256, RESTORED_MILLISECONDS, ROLLED_BACK, record_rollbacks
-from flexunet.serving.versions import Keeping, finish_rollback, push_version, restored_at, roll_back, version_hash
+from flexunet.serving.versions import Retention, finish_rollback, push_version, restored_at, roll_back, version_hash
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def serving(tmp_path: Path) -> Path:
     for mark in "abc":
         (tmp_path / mark).mkdir()
         (tmp_path / mark / "saved_model.pb").write_text(mark)
-        push_version(tmp_path / mark, tmp_path / "serving", {}, Keeping())
+        push_version(tmp_path / mark, tmp_path / "serving", {}, Retention())
     return tmp_path / "serving"
 
 

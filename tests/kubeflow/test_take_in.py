@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from flexunet.core.problems import DataError
 from flexunet.dataset.manifest import read_manifest
-from flexunet.dataset.problems import DataError
 from kubeflow import take_in
 
 Write = Callable[[Path, str], Path]

@@ -79,6 +79,9 @@ def _metrics(config: Config, blessed: bool, dice: float) -> dict[str, Any]:
     return {
         "format": 1,
         "run_id": "2026-11-24T22:30:01.000001",
+        "verdict": "accepted" if blessed else "refused_by_gate",
+        "problems": [] if blessed else [f"{words} at least {bound:.4f}"],
+        "next_step": None if blessed else "look at the worst images",
         "pushed_version": 2 if blessed else None,
         "split": "test",
         "blessed": blessed,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flexunet.core.features import IGNORE_ID
-from flexunet.reporting.mistakes import FALSE_ALARM, KINDS, MISSED, RIGHT, WRONG_CLASS, Counts, count_errors, error_map
+from flexunet.reporting.mistakes import FALSE_ALARM, KINDS, MISSED, RIGHT, WRONG_CLASS, count_errors, error_map
 
 
 def test_each_pixel_has_the_kind_of_its_mistake() -> None:
@@ -13,6 +13,10 @@ def test_each_pixel_has_the_kind_of_its_mistake() -> None:
     kinds = ["", FALSE_ALARM, RIGHT, MISSED, WRONG_CLASS, ""]
     expected = [1 + KINDS.index(kind) if kind else 0 for kind in kinds]
     assert error_map(truth, predicted).tolist() == [expected]
+
+
+def counts(**found: int) -> dict[str, int]:
+    return {"defects": 0, "right": 0, "missed": 0, "wrong": 0, "alarm": 0, **found}
 
 
 def region(*parts: tuple[int, int, int]) -> np.ndarray:
@@ -26,19 +30,19 @@ def region(*parts: tuple[int, int, int]) -> np.ndarray:
 @pytest.mark.parametrize(
     ("truth", "predicted", "expected"),
     [
-        (region((1, 0, 4)), region((1, 0, 1)), Counts(defects=1, right=1)),
-        (region((1, 0, 5)), region((1, 0, 1)), Counts(defects=1, missed=1)),
-        (region((1, 0, 5)), region((2, 0, 3)), Counts(defects=1, wrong=1)),
+        (region((1, 0, 4)), region((1, 0, 1)), counts(defects=1, right=1)),
+        (region((1, 0, 5)), region((1, 0, 1)), counts(defects=1, missed=1)),
+        (region((1, 0, 5)), region((2, 0, 3)), counts(defects=1, wrong=1)),
         # As much of it seen as another class as not seen at all: it was missed.
-        (region((1, 0, 4)), region((2, 0, 2)), Counts(defects=1, missed=1)),
-        (region((1, 0, 4), (1, 8, 12)), region((1, 0, 4)), Counts(defects=2, right=1, missed=1)),
-        (region(), region((1, 0, 4)), Counts(alarm=1)),
-        (region((2, 3, 5)), region((1, 0, 4)), Counts()),
-        (region(), region(), Counts()),
+        (region((1, 0, 4)), region((2, 0, 2)), counts(defects=1, missed=1)),
+        (region((1, 0, 4), (1, 8, 12)), region((1, 0, 4)), counts(defects=2, right=1, missed=1)),
+        (region(), region((1, 0, 4)), counts(alarm=1)),
+        (region((2, 3, 5)), region((1, 0, 4)), counts()),
+        (region(), region(), counts()),
     ],
     ids=["a quarter is enough", "a fifth is not", "other class", "tie", "two", "alarm", "touches a defect", "nothing"],
 )
-def test_regions_are_counted_by_their_kind(truth: np.ndarray, predicted: np.ndarray, expected: Counts) -> None:
+def test_regions_are_counted_by_their_kind(truth: np.ndarray, predicted: np.ndarray, expected: dict[str, int]) -> None:
     assert count_errors(truth, predicted, 3, overlap=0.25, alarm_share=0.01)[1] == expected
 
 

@@ -70,6 +70,7 @@ def test_a_refused_model_has_the_same_page_and_the_reasons_come_first(
     page = page_of(write_report_folder(tmp_path, blessed=False))
     first = page.text[: page.text.index("Foreground Dice")]
     assert "Refused by the gate" in first and "its lower end must be at least 0.9900" in first
+    assert "Next: look at the worst images." in first
     assert len(page.all("article")) == 5
     assert "failed" in page.text
 
@@ -77,9 +78,13 @@ def test_a_refused_model_has_the_same_page_and_the_reasons_come_first(
 @pytest.mark.parametrize(
     ("changes", "serving", "title"),
     [
-        ({"pushed_version": None}, {"blessed": False, "problems": ["too slow"]}, "Refused by the serving validator"),
+        ({"pushed_version": None, "verdict": "refused_by_serving"}, {}, "Refused by the serving validator"),
         ({"pushed_version": None}, {"rolled_back": 2}, "Accepted, but rolled back as version 2"),
-        ({"blessed": False, "pushed_version": 2}, {}, "Refused by the gate, pushed all the same as version 2"),
+        (
+            {"verdict": "accepted_though_refused", "pushed_version": 2},
+            {},
+            "Refused by the gate, pushed all the same as version 2",
+        ),
         ({"pushed_version": None}, {}, "Accepted by the gate"),
     ],
 )

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from layers import config_of
 
 from flexunet.core import scores
 from flexunet.core.config.train import ModelConfig, TrainConfig
@@ -80,7 +81,7 @@ def trained() -> keras.Model:
     """Trained on tiles of surfaces; deep enough that a tile's border is felt in its middle."""
     keras.utils.set_random_seed(0)
     images, class_ids = surfaces(range(24))
-    model = build_model(TILE, TILE, 4, LAYERS, seed=0)
+    model = build_model(config_of(LAYERS, TILE))
     rate = keras.optimizers.schedules.CosineDecay(1e-2, 24 * 20)
     model.compile(keras.optimizers.Adam(rate), make_loss(TrainConfig(loss="cross_entropy_dice"), ()))
     model.fit(cut(images), cut(class_ids), batch_size=16, epochs=20, verbose=0)
@@ -95,7 +96,7 @@ def near(lines: list[float], size: int) -> np.ndarray:
 
 @pytest.mark.slow
 def test_tiles_do_as_well_as_the_whole_image_and_no_seam_shows(trained: keras.Model) -> None:
-    whole = build_model(4 * TILE, 4 * TILE, 4, LAYERS, seed=0)
+    whole = build_model(config_of(LAYERS, 4 * TILE))
     whole.set_weights(trained.get_weights())
     tiled_model: Any = Answering(trained.predict_on_batch)
     images, truth = surfaces(range(100, 106))

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import flexunet
+from layers import config_of
 from PIL import Image
 
 from flexunet.cli.main import main
@@ -17,13 +19,13 @@ from trainer_module.model import build_model
 
 def test_the_seeds_model_has_14_and_a_half_gmac() -> None:
     config = load_config("synthetic-neu-seg")
-    costs = layer_costs(build_model(256, 256, 4, config.model, 0))
+    costs = layer_costs(build_model(config))
     assert sum(cost.multiply_accumulates for cost in costs) / 1e9 == pytest.approx(14.5, abs=0.05)
     assert sum(cost.parameters for cost in costs) == 124_996_900
 
 
 def test_costs_of_a_small_model_by_hand() -> None:
-    model = build_model(8, 8, 2, ModelConfig(num_layers=2, base_filters=2, base_kernel=3), 0)
+    model = build_model(config_of(ModelConfig(num_layers=2, base_filters=2, base_kernel=3), 8, classes=2))
     costs = {cost.name: cost for cost in layer_costs(model)}
     expected = {
         "encoder0_a": 64 * 9 * 3 * 2,
@@ -59,3 +61,10 @@ def test_inspect_tells_the_totals(capfd: pytest.CaptureFixture[str], tmp_path: P
     assert left.value.code == 0
     assert "126,740 parameters, 0.22 GMAC an image, 50 MiB of activations for a training step of 4 images" in printed
     assert "encoder0_a" in printed and (tmp_path / "d.svg").is_file()
+
+
+def test_a_diagram_of_another_kind_is_refused_before_anything_is_printed(tmp_path: Path) -> None:
+    done = flexunet(tmp_path, "inspect", "--config", "demo", "--diagram", "model.gif")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == "error: --diagram model.gif: expected a file that ends in one of .png, .svg, .pdf\n"
+    assert not any(tmp_path.iterdir())

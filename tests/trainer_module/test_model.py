@@ -5,6 +5,7 @@ from typing import get_args
 import keras
 import numpy as np
 import pytest
+from layers import config_of
 
 from flexunet.core.config.load import load_config
 from flexunet.core.config.train import ModelConfig
@@ -12,7 +13,7 @@ from trainer_module.model import build_model, levels
 
 
 def build(config: ModelConfig, size: int = 32, classes: int = 4) -> keras.Model:
-    return build_model(size, size, classes, config, seed=0)
+    return build_model(config_of(config, size, classes))
 
 
 def parameters(config: ModelConfig, classes: int) -> int:
@@ -40,7 +41,7 @@ def parameters(config: ModelConfig, classes: int) -> int:
 
 def test_the_seeds_model_has_124_996_900_parameters() -> None:
     config = load_config("synthetic-neu-seg")
-    assert build_model(256, 256, 4, config.model, 0).count_params() == 124_996_900
+    assert build_model(config).count_params() == 124_996_900
 
 
 def test_the_smaller_model_has_1_958_308_parameters() -> None:
@@ -119,7 +120,7 @@ def test_every_activation_is_keras_own_of_that_name(name: str) -> None:
 def test_layers_drop_other_places_than_each_other_and_a_seed_of_their_own_repeats() -> None:
     def dropped(train_seed: int, **settings: int) -> dict[str, bytes]:
         config = ModelConfig(num_layers=3, base_filters=4, dropout=0.3, **settings)
-        model = build_model(16, 16, 4, config, train_seed)
+        model = build_model(config_of(config, 16, seed=train_seed))
         ones = np.ones((1, 8, 8, 8), np.float32)
         names = ("encoder1_dropout", "decoder1_dropout")
         return {name: np.asarray(model.get_layer(name)(ones, training=True)).tobytes() for name in names}
