@@ -25,6 +25,8 @@ _PLUGIN: Final = "--beam_plugin=tfx"
 # Else workers are started, and import TensorFlow, anew for each stage of a pipeline.
 _WORKERS_LIVE_MILLISECONDS: Final = 600_000
 _SECONDS_FOR_JOB_SERVER: Final = 10.0
+# Beam's own time-out also ends the stream of a running job's states: on Prism, a job of more than 300 s failed.
+_LONGEST_JOB_SECONDS: Final = 7 * 24 * 3600
 _NO_BUFFERS: Final = "insufficient number of network buffers"
 
 
@@ -42,6 +44,7 @@ def beam_arguments(settings: BeamRunConfig) -> list[str]:
         _CODE_IS_THERE.format(settings.workers_image or _NO_IMAGE),
         *_environment(settings),
         f"--environment_cache_millis={_WORKERS_LIVE_MILLISECONDS}",
+        f"--job_server_timeout={_LONGEST_JOB_SECONDS}",
         f"--parallelism={settings.parallelism}",
         _PLUGIN,
         *settings.options,

@@ -43,6 +43,8 @@ def test_an_engine_is_reached_through_its_job_server(settings: dict[str, Any], e
     arguments = beam.beam_arguments(given)
     assert arguments[:2] == ["--runner=PortableRunner", "--job_endpoint=flink-jobserver:8099"]
     assert {*environment, "--parallelism=4", "--environment_cache_millis=600000", "--beam_plugin=tfx"} <= {*arguments}
+    # It would also end a job that takes longer.
+    assert "--job_server_timeout=604800" in arguments
 
 
 def test_dataflow_takes_our_image() -> None:
