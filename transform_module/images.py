@@ -186,7 +186,7 @@ def decode_rows(encoded: tf.Tensor, settings: ImageConfig) -> tuple[tf.Tensor, t
     found, tiles, sizes, problems = tf.cond(
         plain,
         lambda: _try_each(rows, lambda one, *_: Decoded(_decode_plain(one), tf.constant("")), settings),
-        lambda: _try_each(rows, lambda *one: decode_image(*one, settings), settings),
+        lambda: _try_each(rows, lambda one, kind, turn: decode_image(one, kind, turn, settings), settings),
     )
     # Where each image's tiles are among those that could be decoded; negative for the others.
     place_of = tf.math.unsorted_segment_max(tf.range(tf.size(found)), found, count)
