@@ -29,6 +29,7 @@ from tfx.utils import io_utils
 from flexunet.core import palette
 from flexunet.core.config.data import TransformConfig
 from flexunet.core.features import IGNORE_ID
+from flexunet.core.results.dataset import SpanEntry
 
 VALIDATION_FILE: Final = "validation.json"
 FORMAT: Final = 1
@@ -143,7 +144,7 @@ class MaskValidator(base_beam_component.BaseBeamComponent):
         super().__init__(spec=spec)
 
 
-def expected_counts(spans: Sequence[dict[str, Any]] | None) -> str:
+def expected_counts(spans: Sequence[SpanEntry] | None) -> str:
     """What `dataset.json` says of the spans that are read, as far as records can be held to it; "null" where it says
     nothing.
 

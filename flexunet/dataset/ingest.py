@@ -4,10 +4,9 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,9 @@ from numpy.typing import NDArray
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
 from flexunet.core.features import SPLIT_TRAIN, SPLITS
+from flexunet.core.finder import LeftOut
 from flexunet.core.lock import locked
+from flexunet.core.results.dataset import Contents, FilesLeftOut, Manifest, SpanEntry, SplitEntry, Summary
 from flexunet.dataset import groups as near_duplicates
 from flexunet.dataset.assignment import Assignment, Row, read_assignment
 from flexunet.dataset.commit import committed, newest_manifest, settle
@@ -41,7 +42,7 @@ class Ingested:
 
     layout: Layout
     version: Path | None
-    manifest: dict[str, Any]
+    manifest: Summary
     unchanged: bool
 
 
@@ -75,12 +76,13 @@ def ingest(
     others = [a for number, v in versions(out).items() if number != span and (a := read_assignment(v))]
     rows, linking, crossing = _deal(facts, others, config, splits, _previous_splits(out, span, facts), source)
     _require_usable(rows, config, source)
-    summary = {
+    left_out = [f"{f.pair.id}: links near-duplicate groups that are in different splits already" for f in linking]
+    summary: Summary = {
         **_summary(rows, layout, splits, config),
         "leaking_groups": crossing,
         "duplicates": duplicate_summary(facts, config),
         "skipped": [str(problem) for problem in problems],
-        "left_out": [f"{f.pair.id}: links near-duplicate groups that are in different splits already" for f in linking],
+        "left_out": left_out,
     }
     if check_only:
         return Ingested(layout, None, summary, False)
@@ -164,13 +166,13 @@ def _require_usable(rows: Sequence[Row], config: Config, source: Path) -> None:
         raise DataError(problems)
 
 
-def _summary(rows: Sequence[Row], layout: Layout, policy: SplitPolicy | None, config: Config) -> dict[str, Any]:
+def _summary(rows: Sequence[Row], layout: Layout, policy: SplitPolicy | None, config: Config) -> Contents:
     return {
         "format": FORMAT,
-        "classes": [c.model_dump(mode="json") for c in config.classes],
+        "classes": [{"name": c.name, "color": list(c.color)} for c in config.classes],
         "ignore_color": list(config.records.ignore_color) if config.records.ignore_color else None,
         "layout": layout.description,
-        "files": {"read": layout.files_read, "left_out": [asdict(entry) for entry in layout.left_out]},
+        "files": {"read": layout.files_read, "left_out": [_left_out(entry) for entry in layout.left_out]},
         "notes": [*layout.notes, *_unused_splits(layout, policy)],
         "splits_policy": "keep" if layout.has_splits and policy != "regroup" else "regroup",
         "median_size": [int(np.median([getattr(r.facts, side) for r in rows])) for side in ("height", "width")],
@@ -181,6 +183,10 @@ def _summary(rows: Sequence[Row], layout: Layout, policy: SplitPolicy | None, co
     }
 
 
+def _left_out(entry: LeftOut) -> FilesLeftOut:
+    return {"why": entry.why, "files": entry.files, "example": entry.example}
+
+
 def _unused_splits(layout: Layout, policy: SplitPolicy | None) -> list[str]:
     if not layout.has_splits or policy != "regroup":
         return []
@@ -189,7 +195,7 @@ def _unused_splits(layout: Layout, policy: SplitPolicy | None) -> list[str]:
     return [f"the source's own splits ({counts} images) are not used: --splits regroup assigns them anew"]
 
 
-def _split_summary(rows: Sequence[Row], config: Config) -> dict[str, Any]:
+def _split_summary(rows: Sequence[Row], config: Config) -> SplitEntry:
     pixels = _pixels(rows, config)
     names = [c.name for c in config.classes]
     return {
@@ -209,7 +215,7 @@ def _write(
     out: Path,
     span: int,
     rows: Sequence[Row],
-    summary: dict[str, Any],
+    summary: Summary,
     config: Config,
     layout: Layout,
     progress: Progress,
@@ -218,26 +224,32 @@ def _write(
     settle(out)
     fingerprint = _fingerprint(rows, config)
     # Old spans may be deleted to free the disk.
-    known = [entry for entry in newest_manifest(out).get("spans", []) if version_path(out, entry).is_dir()]
+    known = [entry for entry in _spans(out) if version_path(out, entry).is_dir()]
     spans = {entry["span"]: entry for entry in known}
     newest = newest_version(directory)
-    old = spans.get(span, {})
-    same_records = bool(newest) and (old.get("version"), old.get("fingerprint")) == (newest, fingerprint)
+    old = spans.get(span)
+    same_records = bool(newest) and old is not None and (old["version"], old["fingerprint"]) == (newest, fingerprint)
     number = newest if same_records else newest + 1
     version = directory / f"version-{number}"
-    entry = spans[span] = {"span": span, "version": number, "fingerprint": fingerprint, **summary}
+    entry: SpanEntry = {"span": span, "version": number, "fingerprint": fingerprint, **summary}
+    spans[span] = entry
     if entry == old:
         return Ingested(layout, version, entry, True)
     # Checks must not wait for TensorFlow.
     from flexunet.dataset.records import write_version
 
     directory.mkdir(parents=True, exist_ok=True)
-    manifest = {**spans[max(spans)], "spans": [spans[number] for number in sorted(spans)]}
+    manifest: Manifest = {**spans[max(spans)], "spans": [spans[number] for number in sorted(spans)]}
     with committed(out, manifest, render_picture(entry, [row.shown(config) for row in rows], config)):
         # Others may have been skipped or left out with the same result.
         if not same_records:
             write_version(version, rows, config, progress("writing records", len(rows)))
     return Ingested(layout, version, entry, same_records)
+
+
+def _spans(out: Path) -> list[SpanEntry]:
+    manifest = newest_manifest(out)
+    return manifest["spans"] if manifest else []
 
 
 def _previous_splits(out: Path, span: int, facts: Sequence[Facts]) -> dict[str, str]:
@@ -248,8 +260,7 @@ def _previous_splits(out: Path, span: int, facts: Sequence[Facts]) -> dict[str, 
     """
     directory = out / f"span-{span}"
     newest = newest_version(directory)
-    entries = newest_manifest(out).get("spans", [])
-    kept = any((e["span"], e["version"], e["splits_policy"]) == (span, newest, "keep") for e in entries)
+    kept = any((e["span"], e["version"], e["splits_policy"]) == (span, newest, "keep") for e in _spans(out))
     assignment = None if kept else read_assignment(directory / f"version-{newest}")
     if assignment is None:
         return {}
