@@ -1,4 +1,4 @@
-"""Writes the pages that only repeat the code: every key of the configuration, every command. Run by `make docs`.
+"""Writes the pages that only repeat the code: keys of configuration and results, commands. Run by `make docs`.
 
 python docs/generate.py
 """
@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import click
 
+from docs import results
 from flexunet.cli.command import walk
 from flexunet.cli.main import cli
 from flexunet.core.config.data import SchemaConfig, TransformConfig
@@ -43,14 +44,18 @@ WARNING: Final = "<!-- Written by docs/generate.py from the code: `make docs`. -
 
 
 def main() -> None:
-    """Writes both pages."""
+    """Writes them all."""
     for name, text in pages().items():
         (REFERENCE / name).write_text(text, encoding="utf-8")
 
 
 def pages() -> dict[str, str]:
     """Their text by file name."""
-    return {"configuration.md": "\n".join(configuration()), "commands.md": "\n".join(commands())}
+    return {
+        "configuration.md": "\n".join(configuration()),
+        "commands.md": "\n".join(commands()),
+        "metrics.md": "\n".join([f"# Metrics\n\n{WARNING}", *results.page()]),
+    }
 
 
 def configuration() -> Iterator[str]:
