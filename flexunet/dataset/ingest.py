@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,9 @@ from flexunet.reporting.data import render_picture
 
 # Called with the number of steps ahead and what they are; gives a function to call after each.
 Progress = Callable[[str, int], Callable[[], None]]
+
+
+_LINKS: Final = "links near-duplicate groups that are in different splits already"
 
 
 @dataclass(frozen=True)
@@ -70,19 +74,16 @@ def ingest(
     problems = [*layout.problems, *problems]
     if mistakes or (problems and not (skip_bad and facts)):
         raise DataError([*problems, *mistakes])
-    # Every span may have a 0001.png.
-    prefix = f"span-{span}/" if span > 1 else ""
-    facts = [replace(f, metadata=columns.get(f.pair.id, {}), pair=_renamed(f.pair, prefix)) for f in facts]
+    facts = [replace(f, metadata=columns.get(f.pair.id, {}), pair=_renamed(f.pair, span)) for f in facts]
     others = [a for number, v in versions(out).items() if number != span and (a := read_assignment(v))]
     rows, linking, crossing = _deal(facts, others, config, splits, _previous_splits(out, span, facts), source)
     _require_usable(rows, config, source)
-    left_out = [f"{f.pair.id}: links near-duplicate groups that are in different splits already" for f in linking]
     summary: Summary = {
         **_summary(rows, layout, splits, config),
         "leaking_groups": crossing,
         "duplicates": duplicate_summary(facts, config),
         "skipped": [str(problem) for problem in problems],
-        "left_out": left_out,
+        "left_out": [f"{f.pair.id}: {_LINKS}" for f in linking],
     }
     if check_only:
         return Ingested(layout, None, summary, False)
@@ -100,8 +101,9 @@ def _examine_all(pairs: Sequence[Pair], config: Config, progress: Progress) -> t
     return [r for r in results if isinstance(r, Facts)], [r for r in results if isinstance(r, Problem)]
 
 
-def _renamed(pair: Pair, prefix: str) -> Pair:
-    return replace(pair, id=prefix + pair.id)
+def _renamed(pair: Pair, span: int) -> Pair:
+    """Every span may have a 0001.png."""
+    return replace(pair, id=f"span-{span}/{pair.id}") if span > 1 else pair
 
 
 def _placed(others: Sequence[Assignment]) -> list[tuple[str, str]]:
