@@ -46,6 +46,7 @@ bench: setup ## Speed, memory and scaling as ratios, each against a baseline in 
 	$(RUN)python -m benchmarks.gate
 	$(RUN)python -m benchmarks.training
 	$(RUN)python -m benchmarks.serving
+	$(RUN)python -m benchmarks.start
 
 recipes ablation: setup ## Needs IMAGES=DIR, such as NEU-Seg; goes on where it was stopped
 	$(RUN)python -m benchmarks.recipes $@ --images $(IMAGES)
@@ -66,7 +67,7 @@ $(UV):
 # Without the banner of mkdocs-material about its successor, which is no warning about our pages.
 SITE := NO_MKDOCS_2_WARNING=1 $(RUN)mkdocs build --quiet --strict
 
-EXPORT := --quiet --frozen --no-header --no-emit-project --no-default-groups --extra pipeline
+EXPORT := --quiet --frozen --no-header --no-emit-project --no-default-groups --extra pipeline --extra kubeflow
 requirements: $(UV) ## For those without uv: pip install --no-deps -r requirements.txt
 	$(UV) lock
 	$(UV) export $(EXPORT) > requirements.txt

@@ -163,15 +163,17 @@ def _bare_loop(directory: Path, config: Config) -> None:
     import tensorflow as tf
 
     from trainer_module.metrics import count_matrix
+    from transform_module import masks
     from transform_module.images import fit_image
-    from transform_module.preprocessing import decode_pair
 
     model = _model(config)
     keys = (config.records.image, config.records.mask, config.records.id)
 
     def parse(record: Any) -> Any:
         row = tf.io.parse_single_example(record, {key: tf.io.FixedLenFeature([], tf.string) for key in keys})
-        image, class_ids = decode_pair(*(row[key] for key in keys), config)
+        image = tf.io.decode_image(row[keys[0]], channels=3, expand_animations=False)
+        mask_rgb = masks.decode_mask(row[keys[1]])
+        class_ids = masks.class_ids_from_rgb(mask_rgb, config.classes, config.records, row[keys[2]])
         return fit_image(image, config.image)[0], class_ids
 
     @tf.function

@@ -56,7 +56,7 @@ def all_scores(totals: Totals, settings: GateSettings) -> dict[str, float]:
 
 
 def difference_interval(candidate: Totals, baseline: Totals) -> tuple[float, float]:
-    """Of candidate minus baseline in foreground Dice: paired, since both have the same resamples."""
+    """Interval of candidate minus baseline in foreground Dice: paired, since both have the same resamples."""
     mine, theirs = resamples_of(candidate), resamples_of(baseline)
     change = scores.foreground_dice(mine.pixels) - scores.foreground_dice(theirs.pixels)
     parts = (scores.dice(mine.pixels) - scores.dice(theirs.pixels))[..., 1:]

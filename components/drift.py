@@ -50,7 +50,7 @@ class PreviousSpanStatistics(resolver.ResolverStrategy):
 
 
 def drift_findings(current: str, previous: str, schema: schema_pb2.Schema) -> list[DriftFinding]:
-    """For each feature with a comparator in the schema: how far its distribution over `train` moved.
+    """Drift of each feature with a comparator in the schema: how far its distribution over `train` moved.
 
     The distance is the comparator's own (Jensen-Shannon divergence, 0 to 1). Both directories are those of
     ExampleStatistics artifacts.

@@ -34,7 +34,7 @@ _ROUNDED_TO: Final = 2.0**-16
 
 
 class Sums(NamedTuple):
-    """Of one image or many; C classes, 0 is the background.
+    """Counts of one image or many; C classes, 0 is the background.
 
     `counts`, `model_size_counts` `[C, C]`, rows truth; `probability_sums` `[3]` and `calibration` `[bins, 3]` as the
     `evaluate` signature gives them; `found`, `present` `[C]` defects; `alarms` `[2]`: false alarms, defect-free images.
@@ -73,7 +73,7 @@ class ImageResult(NamedTuple):
 
     @property
     def dice(self) -> float:
-        """Of the classes that the image holds; without a defect 0 for a false alarm, else NaN."""
+        """Mean Dice of the classes that the image holds; without a defect 0 for a false alarm, else NaN."""
         return 0.0 if self.sums.alarms[0] == 1 else float(scores.dice_of_present(self.sums.counts))
 
 
@@ -154,7 +154,7 @@ class Totals:
         return ranked[start : start + count]
 
     def size_quartiles(self) -> dict[str, SliceTotals]:
-        """Images with defects by their largest one, dealt to four slices of about as many images.
+        """Totals of the images with defects by their largest one, divided into four slices of about as many images.
 
         Edges are those of bins, a quarter of a doubling wide: exact quartiles would need every image's size.
         """

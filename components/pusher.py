@@ -17,10 +17,12 @@ from components import gate
 from components.mirror import mirror_version, newest_mirrored
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.features import ACCEPTED_REFUSED, RECORDS_FINGERPRINT
+from flexunet.core.lock import locked
 from flexunet.core.results.lineage import Provenance
 from flexunet.history.pushes import PUSHED_COMPARABLE, PUSHED_MODEL_ID, PUSHED_SHA256
 from flexunet.serving.versions import (
-    Keeping,
+    LONGEST_ROLLBACK,
+    Retention,
     content_hash,
     newest_version,
     push_version,
@@ -46,19 +48,35 @@ class Executor(executor.Executor):
         model, directory = Path(self.GetModelPath(input_dict)), Path(exec_properties["directory"])
         refused = not self.CheckBlessing({"model_blessing": input_dict["model_blessing"]})
         reason = exec_properties[ACCEPTED_REFUSED] if refused else ""
-        if (refused and not reason) or not self._is_servable(input_dict) or _was_rolled_back(model, directory):
+        if (refused and not reason) or not self._is_servable(input_dict):
             self._MarkNotPushed(pushed)
             return
+        # `flexunet rollback` may come while a run trains: it holds the folder from its first step to its last.
+        with locked(directory, wait_seconds=LONGEST_ROLLBACK):
+            if _was_rolled_back(model, directory):
+                self._MarkNotPushed(pushed)
+            else:
+                self._push(input_dict, pushed, exec_properties, model, reason)
+
+    def _push(
+        self,
+        input_dict: Artifacts,
+        pushed: Artifact,
+        exec_properties: dict[str, Any],
+        model: Path,
+        reason: str,
+    ) -> None:
+        directory = Path(exec_properties["directory"])
         provenance = _provenance(input_dict, exec_properties["settings"])
         provenance["run"] = self._context.pipeline_run_id if self._context else None
         if reason:
             provenance["accepted_refused"] = reason
-        keeping = Keeping(exec_properties.get("keep_versions"), exec_properties["mirror"])
+        retention = Retention(exec_properties.get("keep_versions"), exec_properties["mirror"])
         # Asked first: a store that cannot be used must not leave a version that only this folder has.
-        above, again = newest_mirrored(keeping.mirror), bool(reason) and _accepted_for(directory) != reason
-        target = push_version(model, directory, provenance, keeping, above, again)
-        if keeping.mirror:
-            mirror_version(target, keeping.mirror, keeping.versions)
+        above, again = newest_mirrored(retention.mirror), bool(reason) and _accepted_for(directory) != reason
+        target = push_version(model, directory, provenance, retention, above, again)
+        if retention.mirror:
+            mirror_version(target, retention.mirror, retention.versions)
         self._MarkPushed(pushed, pushed_destination=str(target), pushed_version=target.name)
         pushed.set_int_custom_property(PUSHED_MODEL_ID, artifact_utils.get_single_instance(input_dict[MODEL_KEY]).id)
         pushed.set_string_custom_property(PUSHED_COMPARABLE, exec_properties["comparable"])
@@ -67,7 +85,7 @@ class Executor(executor.Executor):
             pushed.set_string_custom_property(ACCEPTED_REFUSED, reason)
 
     def _is_servable(self, input_dict: Artifacts) -> bool:
-        """By our serving validator and, where it is configured, by TFX's InfraValidator."""
+        """Whether our serving validator and, where it is configured, TFX's InfraValidator accepted the model."""
         blessings = [input_dict.get("infra_blessing"), input_dict.get("server_blessing")]
         return all(self.CheckBlessing({"infra_blessing": blessing}) for blessing in blessings if blessing)
 

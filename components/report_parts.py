@@ -27,6 +27,7 @@ from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.files import write_json
 from flexunet.core.libraries import LIBRARIES
+from flexunet.core.pictures import open_image, png
 from flexunet.core.results.data import Brightness, Data
 from flexunet.core.results.lineage import ReportLineage
 from flexunet.core.results.metrics import ListedImages
@@ -71,7 +72,7 @@ def draw_gallery(
     config = export_config(model)
     records = _records_of(which, examples, config.records.id)
     images = [
-        Predicted(which[name], name, dice[name], _bytes_of(records[name], config.records.image), *masks)
+        Predicted(which[name], name, dice[name], _upright(records[name], config), *masks)
         for name, masks in zip(which, _predict(model, [records[name] for name in which]), strict=True)
     ]
     write_gallery(folder, images, settings)
@@ -148,6 +149,11 @@ def _records_of(wanted: Collection[str], examples: Artifact, key: str) -> dict[s
         if image_id in wanted:
             found[image_id] = record
     return found
+
+
+def _upright(record: bytes, config: TrainerConfig) -> bytes:
+    """The image of a record as the model saw it, as PNG."""
+    return png(open_image(_bytes_of(record, config.records.image), config.image).image)
 
 
 def _bytes_of(record: bytes, key: str) -> bytes:

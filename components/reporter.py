@@ -247,7 +247,7 @@ def _metrics(
 
 
 def _leave_headline(target: Artifact, metrics: Metrics) -> None:
-    """In ML Metadata, where it outlives the folder: `flexunet runs` lists it after `flexunet clean`."""
+    """Notes the headline in ML Metadata, where it outlives the folder: `runs` lists it after `clean`."""
     lower, upper = metrics["foreground_dice_interval"] or (None, None)
     values = (metrics["foreground_dice"], lower, upper, metrics["examples"])
     for name, value in zip(HEADLINE_PROPERTIES, values, strict=True):

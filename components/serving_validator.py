@@ -28,7 +28,7 @@ from flexunet.core.results.serving import INFRA_BLESSED, NOT_CHECKED, Findings, 
 from flexunet.core.root import SERVING_FILE
 from flexunet.serving.c_api import save_arrays
 from flexunet.serving.wire import as_strings
-from transform_module.images import decode_image
+from transform_module.images import decode_one
 
 # The name by which TFX's own InfraValidator blesses; its Pusher reads the property.
 _BLESSED: Final = "blessed"
@@ -52,7 +52,7 @@ def ServingValidator(
     del code
     parsed = ServingSettings.model_validate_json(settings)
     findings: Findings = {"problems": [NOT_CHECKED]}
-    if model_utils.is_model_blessed(model) or accepted_refused:
+    if model_utils.is_model_blessed(model_blessing) or accepted_refused:
         records = _records(examples, parsed.serving.test_images)
         findings = check_export(Path(path_utils.serving_model_path(model.uri)), records, parsed)
     _bless(blessing, findings)
@@ -91,13 +91,13 @@ def _arrays(records: list[bytes], settings: ServingSettings) -> dict[str, np.nda
     rows = [tf.train.Example.FromString(record).features.feature for record in records]
     keys = {"images": settings.records.image, "masks": settings.records.mask}
     columns = {name: as_strings([row[key].bytes_list.value[0] for row in rows]) for name, key in keys.items()}
-    pictures = as_strings([_picture(image) for image in columns["images"]])
+    pictures = as_strings([_picture(image, settings) for image in columns["images"]])
     return {**columns, "pictures": pictures, "examples": as_strings(records)}
 
 
-def _picture(encoded: bytes) -> bytes:
+def _picture(encoded: bytes, settings: ServingSettings) -> bytes:
     """The pixels that the graph decodes, without loss: Pillow reads a JPEG a little differently."""
-    return tf.io.encode_png(decode_image(tf.constant(encoded)), compression=1).numpy()
+    return tf.io.encode_png(decode_one(tf.constant(encoded), settings.image).image, compression=1).numpy()
 
 
 def _records(examples: Artifact, count: int) -> list[bytes]:

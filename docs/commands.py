@@ -72,7 +72,7 @@ def commands(page: str) -> Iterator[Command]:
 
 def pages() -> list[str]:
     """Every page of the repository that is written by hand or by docs/generate.py."""
-    folders = (ROOT, ROOT / "docs", ROOT / "serving", ROOT / "kubeflow")
+    folders = (ROOT, ROOT / "docs", ROOT / "flexunet", ROOT / "kubeflow")
     found = [path for folder in folders for path in folder.glob("*.md" if folder == ROOT else "**/*.md")]
     return sorted(str(path.relative_to(ROOT)) for path in found)
 

@@ -1,10 +1,12 @@
-"""Writes the pages that only repeat the code: keys of configuration and results, commands. Run by `make docs`.
+"""Writes what only repeats the code: keys of configuration and results, commands, the layout. Run by `make docs`.
 
 python docs/generate.py
 """
 
+import ast
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +16,7 @@ import click
 from docs import results
 from flexunet.cli.command import walk
 from flexunet.cli.main import cli
+from flexunet.core import readable
 from flexunet.core.config.data import SchemaConfig, TransformConfig
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.load import preset_names
@@ -21,7 +24,8 @@ from flexunet.core.config.serving import ServingSettings
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.whole import Config
 
-REFERENCE: Final = Path(__file__).parent / "reference"
+DOCS: Final = Path(__file__).parent
+MAP: Final = "contributing/map.md"
 # What a node reads is declared by these; the first that has a section names the earliest node.
 READERS: Final = (
     (SchemaConfig, "RecordSchema"),
@@ -40,22 +44,100 @@ EXIT_CODES: Final = (
 )
 BOUNDS: Final = (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
 KINDS: Final = {"integer": "integer", "number": "number", "boolean": "true or false", "string": "text"}
+READING_RULES: Final = f"""\
+## Which way is up
+
+EXIF's orientation turns a picture, for ingest and for a served model alike; masks come back upright, at the upright
+size. It is read from JPEG's APP1, PNG's `eXIf` before the pixels, WebP's `EXIF` chunk and TIFF's own tag, from the
+first directory, at most {readable.MOST_EXIF_ENTRIES} entries of it; whatever is not as the standard has it, XMP and
+tags behind the pixels are ignored. A mask is turned by its own orientation. One that has the size of the pixels as
+stored is refused; where the size does not tell (squares, half turns), ingest warns.
+
+## Which value is white
+
+| the file holds | read as |
+| --- | --- |
+| 1 to 8 bits | all levels from black to white |
+| 12 bits (TIFF) | 0 to 4095 |
+| 16 bits with a value above {readable.LEAST_OF_16_BITS - 1} | 0 to 65535 |
+| 16 bits without, signed and larger integers, floats | refused, unless `image.value_range = [black, white]` is set |
+
+Values outside `image.value_range` are refused. It does not touch images of 8 bits. An export carries it, and the
+served model scales by it.
+
+## Masks
+
+Records hold a PNG in the colours of `[[classes]]`; anything else is written anew as that.
+
+- In colour, each pixel is exactly one of the `color`s; of a palette its colours count.
+- Grey values are ids of classes, or grey `color`s of classes (0 and 255), whichever fits all pixels. Where both fit
+  and differ the mask is refused: `records.mask_values = "ids"` or `"colors"` decides, and with `"ids"` a palette's
+  indices are ids.
+- 255 is unlabelled where `records.ignore_color` is set.
+- Refused: lossy compression in any container, more than one picture, colours of 16 bits, fractions, pixels that are
+  transparent over a class, or over anything where `records.ignore_color` is set.
+"""
 WARNING: Final = "<!-- Written by docs/generate.py from the code: `make docs`. -->\n"
 
 
+# Folders of the project that are no packages.
+FOLDERS: Final = {
+    "benchmarks": "What `make bench` measures: ratios, each against a baseline in the same run.",
+    "docs": "These pages; `generate.py` and `pictures.py` write what only repeats the code.",
+    "tests": "`<package>/test_<module>.py`; `e2e/` tells whole stories, `docs/` types what the pages say.",
+}
+# What stands between these is written here, the rest of the page by hand.
+BLOCK: Final = re.compile(r"(?<=<!-- layout -->\n).*(?=<!-- end of layout -->)", re.DOTALL)
+
+
 def main() -> None:
-    """Writes them all."""
+    """Writes the pages."""
     for name, text in pages().items():
-        (REFERENCE / name).write_text(text, encoding="utf-8")
+        (DOCS / name).write_text(text, encoding="utf-8")
 
 
 def pages() -> dict[str, str]:
-    """Their text by file name."""
+    """Their text by path below docs/."""
+    by_hand = (DOCS / MAP).read_text(encoding="utf-8")
     return {
-        "configuration.md": "\n".join(configuration()),
-        "commands.md": "\n".join(commands()),
-        "metrics.md": "\n".join([f"# Metrics\n\n{WARNING}", *results.page()]),
+        "reference/configuration.md": "\n".join(configuration()),
+        "reference/commands.md": "\n".join(commands()),
+        "reference/metrics.md": "\n".join([f"# Metrics\n\n{WARNING}", *results.page()]),
+        "reference/reading.md": "\n".join(reading()),
+        MAP: BLOCK.sub(lambda _: "\n".join(layout()), by_hand),
     }
+
+
+def layout() -> Iterator[str]:
+    """The packages with their docstrings, the highest first, and the contracts about who may import whom."""
+    contracts = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = {tuple(contract.get("containers", [""])): contract["layers"] for contract in contracts}
+    lines = [line for name in _order(layers[("",)]) for line in _packages(Path(name), layers)]
+    width = max(len(name) for name, _ in lines) + 2
+    yield "```text"
+    yield from (f"{name:<{width}}{words}" for name, words in lines)
+    yield "```\n\n## Who may import whom\n"
+    yield "A layer imports from those below it only; layers in one line know nothing of each other.\n"
+    for contract in contracts:
+        yield f"{contract['name']}:\n\n```text"
+        yield from contract["layers"]
+        yield "```\n"
+
+
+def _order(layers: list[str]) -> list[str]:
+    named = [name for layer in layers for name in layer.split(" | ")]
+    return [*named, *(name for name in FOLDERS if name not in named)]
+
+
+def _packages(folder: Path, layers: dict[tuple[str, ...], list[str]]) -> Iterator[tuple[str, str]]:
+    """A package and those in it, as their contract orders them."""
+    source = DOCS.parent / folder / "__init__.py"
+    words = FOLDERS.get(str(folder)) or ast.get_docstring(ast.parse(source.read_text())) or ""
+    yield f"{'  ' * (len(folder.parts) - 1)}{folder.name}/", re.split(r"(?<=\.)\s", words)[0]
+    inside = {path.parent.name for path in source.parent.glob("*/__init__.py")}
+    order = [name for name in _order(layers.get((".".join(folder.parts),), [])) if name in inside]
+    for name in [*order, *sorted(inside - set(order))]:
+        yield from _packages(folder / name, layers)
 
 
 def configuration() -> Iterator[str]:
@@ -110,6 +192,8 @@ def type_words(schema: dict[str, Any]) -> str:
         return f"`{schema['$ref'].rpartition('/')[2]}`"
     if "anyOf" in schema:
         return " or ".join("unset" if part.get("type") == "null" else type_words(part) for part in schema["anyOf"])
+    if "const" in schema:
+        return f"`{json.dumps(schema['const'])}`"
     if "enum" in schema:
         return ", ".join(f"`{json.dumps(choice)}`" for choice in schema["enum"])
     if "prefixItems" in schema:
@@ -136,6 +220,24 @@ def _readers(name: str) -> str:
     return f"A change re-runs {reader} and what depends on it." if reader else "No node reads it."
 
 
+def reading() -> Iterator[str]:
+    """The table of what can be read, from its one owner."""
+    yield f"# What can be read\n\n{WARNING}"
+    yield (
+        "One table for `flexunet ingest`, MaskValidator, the graph of every signature, `flexunet predict` and the "
+        "development server; its owner is `flexunet/core/readable.py`. The kind is told by the file's first bytes and "
+        "its header, never by its name.\n"
+    )
+    for verdict in readable.Verdict:
+        yield f"## {verdict.value[0].upper()}{verdict.value[1:]}\n"
+        yield "| kind | how, or what is said of it |\n| --- | --- |"
+        for kind in readable.KINDS:
+            if kind.verdict is verdict:
+                yield f"| {kind.name} | {_plain(kind.note or str(kind.words))} |"
+        yield ""
+    yield READING_RULES
+
+
 def commands() -> Iterator[str]:
     """Every command with its options and examples, from click."""
     yield f"# Commands\n\n{WARNING}"
@@ -153,7 +255,7 @@ def commands() -> Iterator[str]:
 
 def _command(path: tuple[str, ...], command: click.Command) -> Iterator[str]:
     # A command remembers the names of its help option from its first context.
-    context = click.Context(command, info_name=" ".join(path), **cli.context_settings)
+    context = click.Context(command, info_name=" ".join(path))
     yield f"## {' '.join(path)}\n\n{_plain(command.help or '')}\n"
     yield f"`{' '.join([*path, *command.collect_usage_pieces(context)])}`\n"
     yield "| option | what |\n| --- | --- |"

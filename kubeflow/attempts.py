@@ -26,13 +26,13 @@ def finished(node: Any, database: metadata.Metadata) -> NodeResult | None:
 
 
 def results(ir: Any, database: metadata.Metadata) -> dict[str, NodeResult]:
-    """Of the nodes that ended well so far, by name."""
+    """Results of the nodes that ended well so far, by name."""
     found = [finished(node.pipeline_node, database) for node in ir.nodes]
     return {result.node: result for result in found if result is not None}
 
 
 def all_results(ir: Any, database: metadata.Metadata) -> dict[str, NodeResult]:
-    """Of every node.
+    """Results of every node.
 
     Raises:
       NodeFailed: one did not end well; Kubeflow should not have come here.

@@ -9,7 +9,7 @@ import click
 from flexunet.cli.command import CommandGroup
 from flexunet.cli.console import NO_LOG, captured_output
 from flexunet.cli.options import ACCEPT_REFUSED, CONFIG, FILE, SET
-from flexunet.core.errors import UserError
+from flexunet.core.errors import Interrupted, UserError
 
 
 @click.group(cls=CommandGroup)
@@ -25,7 +25,12 @@ def kubeflow() -> None:
 @kubeflow.command("compile")
 @CONFIG
 @SET
-@click.option("--image", required=True, metavar="I", help="Image of kubeflow/Dockerfile, where the cluster finds it.")
+@click.option(
+    "--image",
+    required=True,
+    metavar="I",
+    help="Image built from kubeflow/Dockerfile, by the name that the cluster pulls.",
+)
 @click.option("--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="YAML file to write.")
 def kubeflow_compile(config: str, overrides: tuple[str, ...], image: str, output: Path) -> None:
     """Writes the package for Kubeflow Pipelines 2.
@@ -48,20 +53,28 @@ def kubeflow_compile(config: str, overrides: tuple[str, ...], image: str, output
 
 @kubeflow.command("submit")
 @click.argument("package", type=FILE)
-@click.option("--host", required=True, envvar="KF_PIPELINES_ENDPOINT", metavar="URL", help="Kubeflow Pipelines.")
-@click.option("--namespace", metavar="NAME", help="Of your profile, where Kubeflow has several users.")
-@click.option("--experiment", default="flexunet", show_default=True, help="Groups runs on Kubeflow's pages.")
-@click.option("--service-account", metavar="NAME", help="Who the run's pods are.  [default: as in the package]")
-@click.option("--name", help="Of the run.  [default: the date and time]")
-@click.option("--data", help="Records, below the volume's mount path.  [default: as in the package]")
+@click.option("--host", required=True, envvar="KF_PIPELINES_ENDPOINT", metavar="URL", help="URL of Kubeflow Pipelines.")
+@click.option("--namespace", metavar="NAME", help="Namespace of your profile, where Kubeflow has several users.")
+@click.option("--experiment", default="flexunet", show_default=True, help="Experiment that the run belongs to.")
+@click.option(
+    "--service-account", metavar="NAME", help="Service account of the run's pods.  [default: as in the package]"
+)
+@click.option("--name", help="Name of the run.  [default: the date and time]")
+@click.option("--data", help="Folder of the records, below the volume's mount path.  [default: as in the package]")
 @click.option(
     "--span", type=click.IntRange(min=1), metavar="N", help="The newest span to read.  [default: the newest there is]"
 )
 @SET
 @ACCEPT_REFUSED
-@click.option("--schedule", metavar="CRON", help="Runs again and again instead: seconds first, such as '0 0 3 * * *'.")
+@click.option("--schedule", metavar="CRON", help="Schedule of a recurring run, seconds first, such as '0 0 3 * * *'.")
 @click.option("--wait/--no-wait", default=True, help="Follows the run to its verdict.")
-@click.option("--poll-seconds", default=5.0, show_default=True, type=click.FloatRange(min=0.1), help="While it waits.")
+@click.option(
+    "--poll-seconds",
+    default=5.0,
+    show_default=True,
+    type=click.FloatRange(min=0.1),
+    help="Seconds between two looks at the run.",
+)
 def kubeflow_submit(
     package: Path,
     host: str,
@@ -85,7 +98,7 @@ def kubeflow_submit(
 
         settings, names = submit.read_package(package)
         account = service_account or settings.service_account
-        pipelines = submit.Kubeflow(submit.Target(host, namespace, experiment, account))
+        pipelines = submit.Kubeflow(submit.Target(host, namespace, experiment, account), poll_seconds)
         version = pipelines.upload(package)
         given = submit.run_parameters(**parameters)
         run_name = name or f"flexunet {datetime.datetime.now():%Y-%m-%d %H:%M:%S}"
@@ -97,6 +110,9 @@ def kubeflow_submit(
         console.print(link)
         if not wait:
             return
-        run = pipelines.follow(run_id, names, console.print, poll_seconds)
-        verdict = outcome.ended_verdict(run, names)
-        outcome.judge(run, names, pipelines.log(run_id, verdict) if verdict else None, link, console.print)
+        try:
+            run = pipelines.follow(run_id, names, console.print)
+        except KeyboardInterrupt:
+            raise Interrupted(f"the run goes on: {link}", resumes=False) from None
+        words = pipelines.words(run, names, Path(settings.mount_path) / settings.root)
+        outcome.judge(run, names, words, link, console.print)

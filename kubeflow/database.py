@@ -14,35 +14,22 @@ from tfx.orchestration.portable.mlmd import common_utils, context_lib
 
 from flexunet.core.errors import UserError
 from flexunet.core.lock import locked
-from kubeflow.environment import DATABASE_VARIABLES, OPTIONAL_VARIABLES
+from flexunet.history.database import address, connection_config
+from flexunet.history.postgresql import protect
 from kubeflow.files import LONGEST_WAIT
-from kubeflow.postgresql import PostgresqlMetadata
 
 _ATTEMPTS: Final = 5
 
 logger = logging.getLogger("flexunet.kubeflow")
 
 
-def connection_config(environment: Mapping[str, str]) -> metadata_store_pb2.ConnectionConfig:
-    """How to reach the database, from `FLEXUNET_METADATA_*`.
+class PostgresqlMetadata(metadata.Metadata):
+    """TFX's handle with a store that PostgreSQL does not trip."""
 
-    Raises:
-      UserError: a variable is missing, or it is a kind that nodes on several machines cannot share.
-    """
-    missing = [variable for variable in DATABASE_VARIABLES.values() if not environment.get(variable)]
-    if missing:
-        raise UserError(f"{', '.join(missing)}: not set, expected from the secret of ML Metadata's database")
-    values = {key: environment[variable] for key, variable in DATABASE_VARIABLES.items()}
-    optional = {key: environment.get(variable, "") for key, variable in OPTIONAL_VARIABLES.items()}
-    kinds = {"postgresql": _postgresql, "mysql": _mysql}
-    if values["kind"] not in kinds:
-        raise UserError(
-            f"{DATABASE_VARIABLES['kind']} is {values['kind']!r}, expected postgresql or mysql: "
-            "the nodes of a cluster cannot share a SQLite file"
-        )
-    if not values["port"].isdigit():
-        raise UserError(f"{DATABASE_VARIABLES['port']} is {values['port']!r}, expected a number")
-    return kinds[values["kind"]](values, optional)
+    def __enter__(self) -> "PostgresqlMetadata":
+        super().__enter__()
+        protect(self.store)
+        return self
 
 
 def open_database(environment: Mapping[str, str], ir: Any, root: Path) -> metadata.Metadata:
@@ -60,9 +47,8 @@ def open_database(environment: Mapping[str, str], ir: Any, root: Path) -> metada
     with locked(root / "kubeflow", wait_seconds=LONGEST_WAIT):
         error = _tried_often(lambda: _register(database, ir))
     if error is not None:
-        where = f"{environment[DATABASE_VARIABLES['host']]}:{environment[DATABASE_VARIABLES['port']]}"
         reason = str(error).strip().splitlines()[-1]
-        raise UserError(f"ML Metadata's database at {where} cannot be used: {reason}") from error
+        raise UserError(f"ML Metadata's database at {address(environment)} cannot be used: {reason}") from error
     return database
 
 
@@ -92,28 +78,3 @@ def _register(database: metadata.Metadata, ir: Any) -> None:
             common_utils.register_type_if_not_exist(handle, node.node_info.type)
             for output in node.outputs.outputs.values():
                 common_utils.register_type_if_not_exist(handle, output.artifact_spec.type)
-
-
-def _postgresql(values: Mapping[str, str], optional: Mapping[str, str]) -> metadata_store_pb2.ConnectionConfig:
-    config = metadata_store_pb2.ConnectionConfig()
-    target = config.postgresql
-    target.host, target.port, target.dbname = values["host"], values["port"], values["database"]
-    target.user, target.password = values["user"], values["password"]
-    # Least rights: the account may not create databases.
-    target.skip_db_creation = True
-    if optional["sslmode"]:
-        target.ssloption.sslmode = optional["sslmode"]
-    if optional["sslrootcert"]:
-        target.ssloption.sslrootcert = optional["sslrootcert"]
-    return config
-
-
-def _mysql(values: Mapping[str, str], optional: Mapping[str, str]) -> metadata_store_pb2.ConnectionConfig:
-    config = metadata.mysql_metadata_connection_config(
-        values["host"], int(values["port"]), values["database"], values["user"], values["password"]
-    )
-    config.mysql.skip_db_creation = True
-    if optional["sslrootcert"]:
-        config.mysql.ssl_options.ca = optional["sslrootcert"]
-        config.mysql.ssl_options.verify_server_cert = optional["sslmode"] == "verify-full"
-    return config

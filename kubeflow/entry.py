@@ -17,6 +17,9 @@ from flexunet.cli.console import LOGGER_NAME
 from flexunet.cli.main import exit_with
 from flexunet.core.errors import UserError
 
+# Argo's executor, which starts a container's command, leaves 0: whatever we write, served models among it, could be
+# changed by everybody who mounts the volume. The group may read, others nothing.
+UMASK: Final = 0o027
 # As a shell counts a process that SIGTERM ended.
 TERMINATED: Final = 128 + signal.SIGTERM
 # Kubernetes shows what a container wrote here as the reason why it ended; longer ones it cuts.
@@ -26,14 +29,15 @@ _TERMINATION_BYTES: Final = 4096
 
 def run(command: click.Command) -> NoReturn:
     """Runs a container's command to the exit codes of `flexunet`; libraries log to stderr, we print to stdout."""
+    os.umask(UMASK)
     signal.signal(signal.SIGTERM, _terminate)
     _log_to_stderr()
     exit_with(lambda: _told(lambda: _checked(command)))
 
 
 def console() -> Console:
-    """Plain lines on stdout, which nothing cuts: a pod's log is no terminal."""
-    return Console(highlight=False, markup=False, soft_wrap=True, width=200)
+    """Plain lines on stdout, which nothing cuts: a pod's log is no terminal. It remembers what it printed."""
+    return Console(highlight=False, markup=False, soft_wrap=True, width=200, record=True)
 
 
 def check_identity() -> None:

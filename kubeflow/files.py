@@ -1,6 +1,9 @@
 """What `prepare` leaves on the volume for the nodes of one run."""
 
 import json
+import os
+import stat
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -8,8 +11,40 @@ from typing import Any, Final
 from flexunet.core.errors import UserError
 from flexunet.core.files import replace_file
 
+# How the line of a pod's log begins that holds the verdict.
+_VERDICT_LINE: Final = "flexunet-verdict: "
 # Seconds that a step waits for the lock of a folder: a rollback or another run's step holds it for a few.
 LONGEST_WAIT: Final = 600
+
+
+def close_to_others(folder: Path, umask: int) -> tuple[int, int]:
+    """Takes the rights in `umask` from what everybody may write in a folder: earlier versions left such files.
+
+    Returns:
+      How many paths were mended, and how many could not be, since they belong to another user.
+    """
+    mended = foreign = 0
+    for path, mode in _writable_by_everybody(folder):
+        try:
+            path.chmod(mode & ~umask)
+        except PermissionError:
+            foreign += 1
+        except FileNotFoundError:
+            continue
+        else:
+            mended += 1
+    return mended, foreign
+
+
+def _writable_by_everybody(folder: Path) -> Iterator[tuple[Path, int]]:
+    for directory, _, files in os.walk(folder):
+        for path in (Path(directory), *(Path(directory, name) for name in files)):
+            try:
+                mode = path.lstat().st_mode
+            except FileNotFoundError:
+                continue
+            if not stat.S_ISLNK(mode) and mode & stat.S_IWOTH:
+                yield path, stat.S_IMODE(mode)
 
 
 @dataclass(frozen=True)
@@ -43,6 +78,17 @@ class Run:
     def read_parameters(self) -> "Parameters":
         return Parameters(**json.loads(self._read("parameters.json")))
 
+    def write_verdict(self, verdict: "Verdict") -> None:
+        """For who has the volume and cannot have the pod's log."""
+        replace_file(self.folder / "verdict.json", (json.dumps(asdict(verdict), indent=2) + "\n").encode())
+
+    def read_verdict(self) -> "Verdict | None":
+        """None where the volume is not mounted here, or the step has not come so far."""
+        try:
+            return Verdict(**json.loads((self.folder / "verdict.json").read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
+
     def _read(self, name: str) -> bytes:
         path = self.folder / name
         try:
@@ -55,10 +101,34 @@ class Run:
 
 @dataclass(frozen=True)
 class Parameters:
-    """What a run was started with; `config` is JSON, with the overrides applied."""
+    """What a run was started with; `config` is JSON of what was set, with the overrides applied."""
 
     data: str
     span: int | None
     overrides: list[str]
     accepted_refused: str
     config: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the last step found: the lines it printed, who refused the model (`gate`, `serving` or nobody), why."""
+
+    refused_by: str
+    error: str
+    lines: list[str]
+
+    def as_line(self) -> str:
+        """One line among those of others in a pod's log."""
+        return _VERDICT_LINE + json.dumps(asdict(self))
+
+    @staticmethod
+    def found_in(log: str) -> "Verdict | None":
+        """The last one that is whole; None where there is none."""
+        for line in reversed(log.splitlines()):
+            if line.startswith(_VERDICT_LINE):
+                try:
+                    return Verdict(**json.loads(line.removeprefix(_VERDICT_LINE)))
+                except (ValueError, TypeError):
+                    return None
+        return None

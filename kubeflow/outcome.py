@@ -1,75 +1,126 @@
 """How a run on Kubeflow ended, as far as its API tells.
 
 No exit code of ours leaves a pod: Kubeflow's launcher, which starts us, ends with 1 whatever we ended with, and the API
-copies no message of the container. What is left is which task failed, and what the verdict printed.
+copies no message of a container. What is left is which task failed, what the verdict's pod printed, and what it wrote
+on the volume.
 """
 
-import re
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any, Final
 
-from flexunet.core.errors import ModelRefused, NodeFailed, ServingRefused
-from kubeflow.package import VERDICT, task_name
+from flexunet.core.errors import Interrupted, ModelRefused, NodeFailed, ServingRefused
+from kubeflow.files import Verdict
+from kubeflow.package import PREPARE, VERDICT, task_name
 
 Tell = Callable[[str], None]
 
 _ERROR: Final = "error: "
-# Lines of Kubeflow's launcher and of Argo's executor, which write to the same log.
-_OTHERS: Final = re.compile(r'[IWEF]\d{4} \d\d:\d\d:|time="[^"]*" level=')
 # Argo's template of a container that Kubeflow does not retry.
 _TEMPLATE: Final = "system-container-impl"
+_ENDED: Final = ("SUCCEEDED", "FAILED")
+_CANCELED: Final = ("CANCELING", "CANCELED")
+_GOING_ON: Final = ("PENDING", "RUNNING")
+_REFUSALS: Final = {"gate": ModelRefused, "serving": ServingRefused}
+
+
+@dataclass(frozen=True)
+class Words:
+    """What the step `step` left: the verdict's document, or the errors in its log; neither where none could be had."""
+
+    step: str
+    verdict: Verdict | None = None
+    errors: tuple[str, ...] = ()
+
+    @property
+    def found(self) -> bool:
+        return self.verdict is not None or bool(self.errors)
 
 
 def tasks(run: Any, names: Collection[str]) -> dict[str, Any]:
     """The tasks of the package by name, without what Kubeflow puts around them: drivers, executors, their attempts."""
-    details = run.run_details.task_details if run.run_details else []
-    # As they are called or, in some versions, shown.
-    called = {task_name(detail.display_name): detail for detail in details or [] if detail.display_name}
-    return {name: detail for name, detail in called.items() if name in names}
+    return {name: detail for name, detail in _details(run).items() if name in names}
 
 
-def ended_verdict(run: Any, names: Collection[str]) -> Any:
-    """The verdict's task, if it ran to its end; a run that failed before it has none."""
-    verdict = tasks(run, names).get(task_name(VERDICT))
-    return verdict if verdict is not None and verdict.state in ("SUCCEEDED", "FAILED") else None
+def telling_step(run: Any, names: Collection[str]) -> str | None:
+    """The step whose words say how the run ended: the verdict, or `prepare`, which refuses what it was started with.
+
+    Nodes are retried: what one of them said last is in the log of one of several pods.
+    """
+    found = tasks(run, names)
+    for step in (task_name(VERDICT), task_name(PREPARE)):
+        state = found[step].state if step in found else ""
+        if state == "FAILED" or (step == task_name(VERDICT) and state in _ENDED):
+            return step
+    return None
+
+
+def words_of(step: str, log: str) -> Words:
+    """What of a pod's log is ours; beside it write Kubeflow's launcher, Argo's executor, absl and TensorFlow."""
+    verdict = Verdict.found_in(log) if step == task_name(VERDICT) else None
+    lines = [line.removeprefix(_ERROR) for line in log.splitlines() if line.startswith(_ERROR)]
+    return Words(step, verdict, tuple(lines))
 
 
 def pod_name(node: str) -> str:
-    """Of the verdict's pod, from Argo's id of its node, WORKFLOW-HASH, which names the pod up to Argo 3.3 only."""
+    """Name of the pod of a step that is not retried, from Argo's id of its node, which names the pod up to Argo 3.3."""
     workflow, _, number = node.rpartition("-")
     return f"{workflow}-{_TEMPLATE}-{number}"
 
 
-def judge(run: Any, names: Collection[str], verdict_log: str | None, link: str, tell: Tell) -> None:
-    """Tells the scores and the gate's words; where the log is empty, where to read them. None: there was no verdict.
+def judge(run: Any, names: Collection[str], words: Words | None, link: str, tell: Tell) -> None:
+    """Tells the scores and the gate's words; where they could not be had, where to read them.
 
     Raises:
-      ModelRefused, ServingRefused: the verdict failed the run, in these words.
-      NodeFailed: something else did, or somebody ended the run.
+      Interrupted: a person ended the run.
+      ModelRefused, ServingRefused: the verdict failed the run, in its words.
+      NodeFailed: something else did.
     """
-    verdict = task_name(VERDICT)
-    errors = _tell_words(verdict_log or "", tell)
-    if verdict_log == "":
-        tell(f"the log of {verdict} cannot be had from here: read it at {link} or with `kubectl logs` of its pod")
+    for line in words.verdict.lines if words and words.verdict else ():
+        tell(line)
     if run.state == "SUCCEEDED":
+        if words is None or not words.found:
+            tell(f"the words of {task_name(VERDICT)} cannot be had from here: {_where(link)}")
         return
     failed = [name for name, task in tasks(run, names).items() if task.state == "FAILED"]
-    if failed == [verdict]:
-        _raise_refusal(errors)
-    words = "; ".join([*(f"{name} failed" for name in failed), *errors])
-    raise NodeFailed(f"the run ended as {run.state.lower()}{f': {words}' if words else ''}; logs: {link}")
+    if _was_ended_by_somebody(run):
+        at = f" at {', '.join(failed)}" if failed else ""
+        raise Interrupted(f"somebody ended the run on Kubeflow{at}: {link}", resumes=False)
+    if failed == [task_name(VERDICT)] and words and words.verdict and words.verdict.refused_by:
+        raise _REFUSALS[words.verdict.refused_by](words.verdict.error)
+    raise NodeFailed(f"the run ended as {run.state.lower()}: {_why(run, failed, words, link)}")
 
 
-def _tell_words(log: str, tell: Tell) -> list[str]:
-    """Tells what the container printed; the errors among it, without their mark."""
-    lines = [line for line in log.strip().splitlines() if not _OTHERS.match(line)]
-    for line in lines:
-        if not line.startswith(_ERROR):
-            tell(line)
-    return [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
+def _why(run: Any, failed: list[str], words: Words | None, link: str) -> str:
+    """Which step failed and what it said, in one line."""
+    parts = [f"{name} failed" for name in failed or _failed_drivers(run)] or ["Kubeflow does not say at which step"]
+    if words is not None and words.step in failed:
+        said = [words.verdict.error] if words.verdict and words.verdict.error else list(words.errors)
+        parts += said if words.found else [f"its words cannot be had from here: {_where(link)}"]
+    message = getattr(run.error, "message", None)
+    return "; ".join([*parts, *([message] if message else []), f"logs: {link}"])
 
 
-def _raise_refusal(errors: list[str]) -> None:
-    for refusal in (ModelRefused, ServingRefused):
-        if errors and errors[0].startswith(refusal.WORDS):
-            raise refusal("\n".join(errors))
+def _where(link: str) -> str:
+    return f"read them at {link} or with `kubectl logs` of its pod"
+
+
+def _failed_drivers(run: Any) -> list[str]:
+    """Kubeflow's own pods before a task, called TASK-driver: where one fails, the task has never begun."""
+    return [name for name, detail in _details(run).items() if name.endswith("-driver") and detail.state == "FAILED"]
+
+
+def _was_ended_by_somebody(run: Any) -> bool:
+    """Kubeflow calls a terminated run CANCELING, and FAILED once its pods are gone; it may have been retried later."""
+    for status in reversed(run.state_history or []):
+        if status.state in _CANCELED:
+            return True
+        if status.state in _GOING_ON:
+            break
+    return run.state in _CANCELED
+
+
+def _details(run: Any) -> dict[str, Any]:
+    """By name: as tasks are called or, in some versions, shown."""
+    details = run.run_details.task_details if run.run_details else []
+    return {task_name(detail.display_name): detail for detail in details or [] if detail.display_name}

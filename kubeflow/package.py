@@ -19,7 +19,7 @@ from flexunet.core.config.kubeflow import KubeflowConfig, NodeConfig
 from flexunet.core.config.load import ConfigError
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
-from kubeflow.resources import give
+from kubeflow.resources import configure_task
 
 PIPELINE_NAME: Final = "flexunet"
 PREPARE: Final = "Prepare"
@@ -111,7 +111,7 @@ def _task(
     task = dsl.container_component(container)(run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER, **(parameters or {}))
     task.set_caching_options(False).set_display_name(node)
     settings = package.config.kubeflow.node(node)
-    give(task, settings, package.config.kubeflow)
+    configure_task(task, settings, package.config.kubeflow)
     if node not in (PREPARE, VERDICT) and settings.retries:
         task.set_retry(settings.retries, f"{settings.retry_wait_seconds}s", 2.0)
     return task
@@ -178,6 +178,5 @@ def _check_names(package: Package) -> None:
 
 
 def _check_kind(name: str, settings: NodeConfig) -> None:
-    given = [key for key in ("retries", "beam_args") if key in settings.model_fields_set]
-    if name in (PREPARE, VERDICT) and given:
-        raise ConfigError(f"kubeflow.nodes.{name}.{given[0]}: {name} is never retried and runs no Beam: remove it")
+    if name in (PREPARE, VERDICT) and "retries" in settings.model_fields_set:
+        raise ConfigError(f"kubeflow.nodes.{name}.retries: {name} is never retried: remove it")

@@ -10,18 +10,20 @@ from typing import Any
 
 import click
 
+from flexunet.core.beam import check_beam
+from flexunet.core.config.beam import BEAM_NODES
 from flexunet.core.config.load import config_from
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
 from kubeflow import entry
-from kubeflow.files import LONGEST_WAIT, Parameters, Run
+from kubeflow.files import LONGEST_WAIT, Parameters, Run, close_to_others
 
 
 @click.command()
 @click.option("--config", required=True, help="The compiled package's configuration, as JSON.")
 @click.option("--nodes", required=True, help="The nodes of the compiled package, separated by commas.")
 @click.option("--run-id", required=True, help="Kubeflow's id of the run.")
-@click.option("--data", required=True, help="Records, below the volume's mount path.")
+@click.option("--data", required=True, help="Folder of the records, below the volume's mount path.")
 @click.option("--span", required=True, type=click.IntRange(min=0), help="The newest span to read; 0: of those there.")
 @click.option("--overrides", required=True, help="JSON list of a.b=value.")
 @click.option("--accept-refused", default="", help="Reason to push the model though the gate refuses it.")
@@ -35,10 +37,13 @@ def main(config: str, nodes: str, run_id: str, data: str, span: int, overrides: 
     settings, newest = loaded.kubeflow, span or None
     mount, run = Path(settings.mount_path), Run(Path(settings.mount_path) / settings.root, run_id)
     _check_volume(mount)
+    check_beam(loaded.beam, nodes=BEAM_NODES)
     warning = check_data(mount / data, loaded, newest=newest)
     if warning:
         entry.console().print(f"warning: {warning}")
-    parameters = Parameters(str(mount / data), newest, changes, accept_refused.strip(), loaded.model_dump_json())
+    as_set = loaded.model_dump_json(exclude_unset=True)
+    parameters = Parameters(str(mount / data), newest, changes, accept_refused.strip(), as_set)
+    _close(run.root)
     with locked(run.root, wait_seconds=LONGEST_WAIT):
         _compile(run, loaded, parameters, nodes.split(","))
     entry.console().print(f"prepared {run.folder}: data {parameters.data}, overrides {changes or 'none'}")
@@ -67,19 +72,30 @@ def _check_volume(mount: Path) -> None:
         )
 
 
+def _close(root: Path) -> None:
+    mended, foreign = close_to_others(root, entry.UMASK)
+    if mended:
+        entry.console().print(f"{root}: everybody could write {mended} paths, now the runs' user alone")
+    if foreign:
+        entry.console().print(
+            f"warning: {root}: everybody can write {foreign} paths that are not of user {os.getuid()}: "
+            "their owner must take it away with `chmod -R o-w`"
+        )
+
+
 def _compile(run: Run, config: Config, parameters: Parameters, compiled_nodes: list[str]) -> None:
-    from flexunet.core.beam import LOCAL_BEAM_ARGS
+    from flexunet.history.database import connect
     from flexunet.history.pushes import record_rollbacks
     from kubeflow.database import open_database
     from pipeline import dag
     from pipeline.launch import compile_run
 
     paths = dag.Paths(parameters.data, str(run.root), parameters.span)
-    pipeline = dag.create_pipeline(config, paths, None, LOCAL_BEAM_ARGS, accepted_refused=parameters.accepted_refused)
+    pipeline = dag.create_pipeline(config, paths, None, accepted_refused=parameters.accepted_refused)
     ir = compile_run(pipeline, run.run_id)
     _check_nodes(ir, compiled_nodes)
-    add_beam_args(ir, config)
-    record_rollbacks(open_database(os.environ, ir, run.root).connection_config, paths.runs.serving)
+    database = open_database(os.environ, ir, run.root)
+    record_rollbacks(connect(database.connection_config), paths.runs.serving)
     run.write(ir, parameters)
 
 
@@ -92,28 +108,6 @@ def _check_nodes(ir: Any, compiled: list[str]) -> None:
             f"the pipeline and the package differ in {', '.join(differing)}: with these overrides, or in an image of "
             "another version, they are not the same; compile the package again with the override in its config"
         )
-
-
-def add_beam_args(ir: Any, config: Config) -> None:
-    """Each node's own arguments for Beam, after those of all nodes, so that they count.
-
-    Raises:
-      UserError: for a node that does not run Beam.
-    """
-    from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
-
-    deployment = pipeline_pb2.IntermediateDeploymentConfig()
-    ir.deployment_config.Unpack(deployment)
-    for name, packed in deployment.executor_specs.items():
-        arguments, spec = config.kubeflow.node(name).beam_args, executable_spec_pb2.BeamExecutableSpec()
-        if packed.Unpack(spec):
-            for argument in arguments:
-                # `beam_pipeline_args`, beside it, is written by TFX's compiler and read by nobody.
-                spec.beam_pipeline_args_placeholders.add().value.string_value = argument
-            packed.Pack(spec)
-        elif name in config.kubeflow.nodes and config.kubeflow.nodes[name].beam_args:
-            raise UserError(f"kubeflow.nodes.{name}.beam_args: {name} does not run Beam, expected none: remove them")
-    ir.deployment_config.Pack(deployment)
 
 
 if __name__ == "__main__":

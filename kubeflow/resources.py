@@ -5,13 +5,14 @@ from typing import Any, Final
 from kfp import kubernetes
 
 from flexunet.core.config.kubeflow import KubeflowConfig, NodeConfig
-from kubeflow.environment import DATABASE_VARIABLES, GPUS_VARIABLE, OPTIONAL_VARIABLES
+from flexunet.history.database import DATABASE_VARIABLES, OPTIONAL_VARIABLES
+from kubeflow.environment import GPUS_VARIABLE
 
 # The root file system may be read-only; Beam, TensorFlow and TFX write here.
 _SCRATCH: Final = "/tmp"  # noqa: S108  the container's own
 
 
-def give(task: Any, node: NodeConfig, cluster: KubeflowConfig) -> None:
+def configure_task(task: Any, node: NodeConfig, cluster: KubeflowConfig) -> None:
     """Compute, placement, volume, identity and environment of one task."""
     _compute(task, node)
     _placement(task, node, cluster)

@@ -5,12 +5,16 @@ written is removed, and Trainer goes on from its checkpoint. Exit codes are thos
 was given, 3 the node failed.
 """
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import click
 
+from flexunet.core.beam import check_beam
+from flexunet.core.config.beam import BEAM_NODES
+from flexunet.core.config.load import config_from
 from flexunet.core.errors import NodeFailed, UserError
 from flexunet.core.root import Root
 from kubeflow import entry
@@ -36,9 +40,17 @@ def main(name: str, root: Path, run_id: str) -> None:
     database = open_database(os.environ, ir, root)
     done = attempts.finished(node, database)
     if done is None:
+        _check_beam(name, run)
         attempts.clear_leftovers(ir, node, database)
         done = _run(ir, node, database, run)
     Board(entry.console()).ended(done)
+
+
+def _check_beam(name: str, run: Run) -> None:
+    """The job server was there when the run was prepared; that may be long ago."""
+    if name in BEAM_NODES:
+        config = config_from(json.loads(run.read_parameters().config), "the run's config")
+        check_beam(config.beam, nodes=(name,))
 
 
 def _find(ir: Any, name: str) -> Any:
@@ -49,7 +61,7 @@ def _find(ir: Any, name: str) -> Any:
 
 
 def _run(ir: Any, node: Any, database: Any, run: Run) -> Any:
-    """As the local runner does; while models are pushed, no rollback and no other run pushes."""
+    """Runs the node as the local runner does; while models are pushed, no rollback and no other run pushes."""
     from flexunet.core.lock import locked
     from kubeflow.attempts import results
     from pipeline.run import run_in_turn

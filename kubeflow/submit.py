@@ -1,31 +1,28 @@
 """Sends a package to Kubeflow Pipelines, starts a run of it or a schedule, and follows a run to its end."""
 
 import hashlib
-import io
 import json
-import os
 import time
-import warnings
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import kfp
 import kfp_server_api
-import urllib3.exceptions
 import yaml
 
 from flexunet.core.config.kubeflow import KubeflowConfig
 from flexunet.core.errors import UserError
-from kubeflow.outcome import Tell, pod_name, tasks
-from kubeflow.package import PIPELINE_NAME, PREPARE, task_name
+from kubeflow.api import Api
+from kubeflow.files import Run
+from kubeflow.outcome import Tell, Words, pod_name, tasks, telling_step, words_of
+from kubeflow.package import PIPELINE_NAME, PREPARE, VERDICT, task_name
 
-# A token is a credential: from the environment only. Without one, kfp takes what the cluster or its own settings give.
-TOKEN_VARIABLE: Final = "FLEXUNET_KUBEFLOW_TOKEN"  # noqa: S105
 # kfp's own wait knows no CANCELED and waits for ever.
 _ENDS: Final = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
+# A pod's log may be asked for while the server is away.
+_LOG_ATTEMPTS: Final = 5
+_LONGEST_LOG_PAUSE: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -40,39 +37,31 @@ class Target:
 
 
 class Kubeflow:
-    """kfp's client with errors of one line."""
+    """What `flexunet kubeflow submit` asks of a server."""
 
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        with _asking(target.host), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            # Its generated types say that every field may be missing.
-            self._client: Any = kfp.Client(
-                host=target.host,
-                namespace=target.namespace or "kubeflow",
-                existing_token=os.environ.get(TOKEN_VARIABLE) or None,
-            )
-            self._experiment = self._client.create_experiment(
-                target.experiment, namespace=target.namespace
-            ).experiment_id
+    def __init__(self, target: Target, seconds_between: float) -> None:
+        self._target, self._seconds_between = target, seconds_between
+        self._api = Api(target.host, target.namespace, min(1.0, seconds_between))
+        self._client = self._api.client
+        experiment = self._api.ask(
+            lambda: self._client.create_experiment(target.experiment, namespace=target.namespace)
+        )
+        self._experiment: str = experiment.experiment_id
 
     def upload(self, package: Path) -> tuple[str, str]:
         """Ids of the pipeline and of the version that holds this package; the same file is uploaded once."""
         # A version's name says what is in it.
         name = hashlib.sha256(package.read_bytes()).hexdigest()[:12]
-        with _asking(self._target.host):
-            pipeline = self._pipeline()
-            if pipeline is None:
-                uploaded = self._client.upload_pipeline(
-                    str(package), pipeline_name=PIPELINE_NAME, namespace=self._target.namespace
-                )
-                pipeline = uploaded.pipeline_id
-            listed = self._client.list_pipeline_versions(pipeline, page_size=100, sort_by="created_at desc")
-            for version in listed.pipeline_versions or []:
-                if version.display_name == name:
-                    return pipeline, version.pipeline_version_id
-            uploaded = self._client.upload_pipeline_version(str(package), name, pipeline_id=pipeline)
-            return pipeline, uploaded.pipeline_version_id
+        return self._api.ask(lambda: self._upload(package, name))
+
+    def _upload(self, package: Path, name: str) -> tuple[str, str]:
+        pipeline = self._pipeline() or self._new_pipeline()
+        listed = self._client.list_pipeline_versions(pipeline, page_size=100, sort_by="created_at desc")
+        for version in listed.pipeline_versions or []:
+            if version.display_name == name:
+                return pipeline, version.pipeline_version_id
+        uploaded = self._client.upload_pipeline_version(str(package), name, pipeline_id=pipeline)
+        return pipeline, uploaded.pipeline_version_id
 
     def _pipeline(self) -> str | None:
         """Id in the namespace of the target, where the name is unique; kfp's own look-up takes no namespace."""
@@ -82,68 +71,144 @@ class Kubeflow:
         )
         return listed.pipelines[0].pipeline_id if listed.pipelines else None
 
+    def _new_pipeline(self) -> str:
+        """Without a version: kfp's `upload_pipeline` would make one as well, called like the pipeline."""
+        pipeline = kfp_server_api.V2beta1Pipeline(
+            name=PIPELINE_NAME, display_name=PIPELINE_NAME, namespace=self._target.namespace
+        )
+        return self._client._pipelines_api.pipeline_service_create_pipeline(pipeline).pipeline_id
+
     def start(self, version: tuple[str, str], name: str, parameters: Mapping[str, Any]) -> str:
         """Id of a new run."""
-        with _asking(self._target.host):
-            run = self._client.run_pipeline(
-                self._experiment,
-                name,
-                params=dict(parameters),
-                pipeline_id=version[0],
-                version_id=version[1],
-                service_account=self._target.service_account,
+        service = self._client._run_api
+
+        def make(mark: str) -> str:
+            run = kfp_server_api.V2beta1Run(
+                display_name=name, description=mark, **self._what_to_run(version, parameters)
             )
-        return run.run_id
+            return service.run_service_create_run(run).run_id
+
+        def find(mark: str) -> str | None:
+            listed = service.run_service_list_runs(
+                experiment_id=self._experiment, page_size=100, sort_by="created_at desc"
+            )
+            return next((run.run_id for run in listed.runs or [] if run.description == mark), None)
+
+        return self._api.create(make, find)
 
     def schedule(self, version: tuple[str, str], name: str, parameters: Mapping[str, Any], cron: str) -> str:
-        """Id of a schedule; runs share a folder and never overlap, and one that was missed is not made up for."""
-        with _asking(self._target.host):
-            recurring = self._client.create_recurring_run(
-                self._experiment,
-                name,
-                cron_expression=cron,
-                max_concurrency=1,
+        """Id of a schedule; runs share a folder and never overlap, and one that was missed is not made up for.
+
+        Raises:
+          UserError: the server drops the service account; the schedule is removed again.
+        """
+        service = self._client._recurring_run_api
+
+        def make(mark: str) -> Any:
+            trigger = kfp_server_api.V2beta1Trigger(cron_schedule=kfp_server_api.V2beta1CronSchedule(cron=cron))
+            recurring = kfp_server_api.V2beta1RecurringRun(
+                display_name=name,
+                description=mark,
+                mode=kfp_server_api.RecurringRunMode.ENABLE,
+                max_concurrency="1",
                 no_catchup=True,
-                params=dict(parameters),
-                pipeline_id=version[0],
-                version_id=version[1],
-                service_account=self._target.service_account,
+                trigger=trigger,
+                **self._what_to_run(version, parameters),
             )
+            return service.recurring_run_service_create_recurring_run(recurring)
+
+        def find(mark: str) -> Any:
+            listed = service.recurring_run_service_list_recurring_runs(
+                experiment_id=self._experiment, page_size=100, sort_by="created_at desc"
+            )
+            return next((run for run in listed.recurring_runs or [] if run.description == mark), None)
+
+        recurring = self._api.create(make, find)
+        self._check_account(recurring)
         return recurring.recurring_run_id
 
-    def follow(self, run_id: str, names: Collection[str], tell: Tell, seconds_between: float) -> Any:
-        """Tells each change of the named tasks' states until the run ends; the run as it ended."""
+    def _what_to_run(self, version: tuple[str, str], parameters: Mapping[str, Any]) -> dict[str, Any]:
+        pipeline, identity = version
+        return {
+            "experiment_id": self._experiment,
+            "pipeline_version_reference": kfp_server_api.V2beta1PipelineVersionReference(
+                pipeline_id=pipeline, pipeline_version_id=identity
+            ),
+            "runtime_config": kfp_server_api.V2beta1RuntimeConfig(parameters=dict(parameters)),
+            "service_account": self._target.service_account,
+        }
+
+    def _check_account(self, recurring: Any) -> None:
+        """The server answers with the account that its runs would have: up to 2.16 its own default."""
+        wanted, given = self._target.service_account, recurring.service_account
+        if given == wanted:
+            return
+        identity = recurring.recurring_run_id
+        self._api.ask(lambda: self._client._recurring_run_api.recurring_run_service_delete_recurring_run(identity))
+        raise UserError(
+            f"{self._target.host}: Kubeflow {self._api.version()} would run the schedule as {given or 'its default'}, "
+            f"expected {wanted}: servers before 2.17 drop the account of schedules, so it was removed again; "
+            "use kubeflow/cluster/schedule, a CronJob that submits as that account"
+        )
+
+    def follow(self, run_id: str, names: Collection[str], tell: Tell) -> Any:
+        """Tells each change of the named tasks' states until the run ends; the run as it ended.
+
+        Raises:
+          UserError: the server refuses or stays away; says that the run goes on.
+        """
         told: dict[str, str] = {}
         while True:
-            with _asking(self._target.host):
-                run = self._client.get_run(run_id)
+            try:
+                run = self._api.ask(lambda: self._client.get_run(run_id))
+            except UserError as error:
+                raise UserError(f"{error}; the run goes on: {self.link('runs', run_id)}") from error
             for name, task in tasks(run, names).items():
                 if task.state and told.get(name) != task.state:
                     told[name] = task.state
                     tell(f"{name:<24} {task.state.lower()}")
             if run.state in _ENDS:
                 return run
-            time.sleep(seconds_between)
+            time.sleep(self._seconds_between)
 
-    def log(self, run_id: str, task: Any) -> str:
-        """What a task's pod printed; "" where it cannot be had."""
+    def words(self, run: Any, names: Collection[str], root: Path) -> Words | None:
+        """What the step that ended the run said, from the volume, if `root` is mounted here, else from its pod's log.
+
+        None: the run never came to such a step.
+        """
+        step = telling_step(run, names)
+        if step is None:
+            return None
+        verdict = Run(root, run.run_id).read_verdict() if step == task_name(VERDICT) else None
+        if verdict is not None:
+            return Words(step, verdict)
+        for attempt in range(_LOG_ATTEMPTS):
+            words, may_come = self._words_in_logs(step, run.run_id, tasks(run, names)[step])
+            if words.found or not may_come:
+                return words
+            time.sleep(min(self._seconds_between * 2**attempt, _LONGEST_LOG_PAUSE))
+        return Words(step)
+
+    def _words_in_logs(self, step: str, run_id: str, task: Any) -> tuple[Words, bool]:
+        """What a task's pod printed, from wherever it can be had, and whether asking again may give more.
+
+        Kubeflow's page has logs on a path of its own and passes on no v1alpha1, where the API server has them. That one
+        asks for the pod in the run's namespace, which in an installation of one user is none, and finds nothing.
+        """
         nodes = [child.pod_name for child in task.child_tasks or [] if child.pod_name] or [task.pod_name or ""]
         pods = [pod_name(nodes[0]), nodes[0]]
         query = {"runid": run_id, **({"podnamespace": self._target.namespace} if self._target.namespace else {})}
-        # Kubeflow's page has logs on a path of its own and passes on no v1alpha1, where the API server has them.
-        of_page = [("/k8s/pod/logs", {"podname": pod, **query}) for pod in pods]
-        of_api = [(f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log", {}) for pod in pods]
-        return next(filter(None, (self._text(path, query) for path, query in [*of_page, *of_api])), "")
-
-    def _text(self, path: str, query: Mapping[str, str]) -> str:
-        """A plain text of the host; "" for an error and for the pages that a web server answers unknown paths with."""
-        try:
-            text, _, headers = self._client._run_api.api_client.call_api(
-                path, "GET", query_params=dict(query), response_type="str", auth_settings=["Bearer"]
-            )
-        except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError, ValueError):
-            return ""
-        return "" if "html" in (headers.get("Content-Type") or "") else text
+        sources = [
+            *(("/k8s/pod/logs", {"podname": pod, **query}) for pod in pods),
+            *((f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log", {}) for pod in pods),
+        ]
+        may_come = False
+        for path, asked in sources:
+            text, may_pass = self._api.text(path, asked)
+            words, may_come = words_of(step, text), may_come or may_pass
+            if words.found:
+                return words, False
+        return Words(step), may_come
 
     def link(self, kind: str, identity: str) -> str:
         return f"{self._target.host.rstrip('/')}/#/{kind}/details/{identity}"
@@ -172,27 +237,3 @@ def read_package(package: Path) -> tuple[KubeflowConfig, list[str]]:
     except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{package}: no package of ours, expected what `flexunet kubeflow compile` writes") from None
     return KubeflowConfig.model_validate(config.get("kubeflow", {})), names
-
-
-@contextmanager
-def _asking(host: str) -> Iterator[None]:
-    """Errors of the API as the user's: a wrong host, no rights, a refused parameter. What kfp prints is dropped.
-
-    Raises:
-      UserError: one line.
-    """
-    try:
-        with redirect_stdout(io.StringIO()):
-            yield
-    except kfp_server_api.ApiException as error:
-        raise UserError(f"{host}: Kubeflow answers {error.status}: {_reason(error)}") from error
-    except (urllib3.exceptions.HTTPError, ConnectionError) as error:
-        raise UserError(f"{host}: no answer ({type(error).__name__}), expected Kubeflow Pipelines' API") from error
-
-
-def _reason(error: Any) -> str:
-    try:
-        body = json.loads(error.body)
-        return str(body.get("error_description") or body.get("error") or body.get("message") or error.reason)
-    except (TypeError, ValueError, AttributeError):
-        return str(error.reason)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import click
 
+from flexunet.core.errors import ServingRefused
 from kubeflow import entry
-from kubeflow.files import LONGEST_WAIT, Run
+from kubeflow.files import LONGEST_WAIT, Run, Verdict
 
 
 @click.command()
@@ -30,7 +31,12 @@ def main(root: Path, run_id: str) -> None:
     results = all_results(ir, open_database(os.environ, ir, root))
     with locked(root, wait_seconds=LONGEST_WAIT):
         metrics = publish_report(results, root, run_id)
-    refusal = print_outcome(metrics, root, entry.console())
+    console = entry.console()
+    refusal = print_outcome(metrics, root, console)
+    refused_by = "" if refusal is None else "serving" if isinstance(refusal, ServingRefused) else "gate"
+    told = Verdict(refused_by, str(refusal or ""), console.export_text().splitlines())
+    run.write_verdict(told)
+    console.print(told.as_line())
     if refusal:
         raise refusal
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ml_metadata.proto import metadata_store_pb2
 from tfx import v1 as tfx
-from tfx.dsl.components.base import base_node
+from tfx.dsl.components.base import base_beam_component, base_node
 from tfx.types import standard_artifacts
 
 from components import (
@@ -18,12 +18,15 @@ from components import (
     pusher,
     record_gen,
     record_schema,
+    record_verdict,
     reporter,
     segmentation_metrics,
     serving_validator,
     warm_start,
 )
 from flexunet.core import features
+from flexunet.core.beam import beam_arguments
+from flexunet.core.config.beam import BeamConfig
 from flexunet.core.config.data import SchemaConfig, TransformConfig
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.section import Section, part_of
@@ -41,7 +44,7 @@ RUN_FN = "trainer_module.trainer.run_fn"
 
 @dataclass(frozen=True)
 class Paths:
-    """Where one pipeline reads and writes."""
+    """Folders and database of one pipeline."""
 
     data: str
     root: str
@@ -58,7 +61,7 @@ def create_pipeline(
     config: Config,
     paths: Paths,
     metadata_connection: metadata_store_pb2.ConnectionConfig | None,
-    beam_args: Sequence[str],
+    beam_args: Sequence[str] = (),
     fingerprint: Callable[[Sequence[str]], str] = code_fingerprint,
     accepted_refused: str = "",
 ) -> tfx.dsl.Pipeline:
@@ -71,21 +74,21 @@ def create_pipeline(
       config: the whole configuration.
       paths: where the records are and where everything goes.
       metadata_connection: ML Metadata's database; None where it is told to each node.
-      beam_args: options of the Beam runner.
+      beam_args: more of Apache Beam's arguments, after those of `[beam]`.
       fingerprint: from module names to a hash of their code.
       accepted_refused: a person's reason to push the model although the gate refuses it; "" for none.
     """
     settings = Settings(config, paths, fingerprint, accepted_refused)
     data = data_nodes(settings)
     training = training_nodes(settings, data)
-    judging = judging_nodes(settings, data, training)
+    components = [*data, *training.nodes, *judging_nodes(settings, data, training)]
+    _add_beam_arguments(components, config.beam, beam_args)
     return tfx.dsl.Pipeline(
         pipeline_name="flexunet",
         pipeline_root=paths.root,
-        components=[*data, *training.nodes, *judging],
+        components=components,
         enable_cache=True,
         metadata_connection_config=metadata_connection,
-        beam_pipeline_args=list(beam_args),
     )
 
 
@@ -121,7 +124,7 @@ class DataNodes(NamedTuple):
 
 def data_nodes(settings: Settings) -> DataNodes:
     """Reads the spans, checks every record, and compares them with the span before."""
-    spans, paths = settings.config.dataset.spans, settings.paths
+    spans, paths = settings.config.dataset.span_limit, settings.paths
     examples = record_gen.RecordGen(paths.data, spans, code=settings.code(record_gen.__name__), newest=paths.span)
     schema = record_schema.RecordSchema(config=settings.part(SchemaConfig), code=settings.code(record_schema.__name__))
     statistics = tfx.components.StatisticsGen(examples=examples.outputs["examples"], schema=schema.outputs["schema"])
@@ -281,6 +284,12 @@ def _reporter(
     )
 
 
+def _add_beam_arguments(components: Sequence[base_node.BaseNode], beam: BeamConfig, extra: Sequence[str]) -> None:
+    for component in components:
+        if isinstance(component, base_beam_component.BaseBeamComponent):
+            component.with_beam_pipeline_args([*beam_arguments(beam.node(component.id)), *extra])
+
+
 def _infra_validators(
     settings: ServingConfig, model: tfx.types.BaseChannel, examples: tfx.types.BaseChannel, after: base_node.BaseNode
 ) -> list[base_node.BaseNode]:
@@ -319,14 +328,14 @@ def _custom_config(settings: Settings, part: type[Section], function: str) -> di
     return {"config": settings.part(part), "code": settings.code(function.rpartition(".")[0])}
 
 
-def _expected_counts(paths: Paths, spans: int) -> str:
-    """Of the records that the run will read; "null" where they were made elsewhere or cannot be seen from here."""
+def _expected_counts(paths: Paths, spans: int | None) -> str:
+    """Counts of the records that the run will read; "null" where they were made elsewhere or cannot be seen."""
     data = Path(paths.data)
     is_described = (data / MANIFEST).is_file()
-    return mask_validator.expected_counts(newest_spans(data, spans, paths.span) if is_described else None)
+    return record_verdict.expected_counts(newest_spans(data, spans, paths.span) if is_described else None)
 
 
 def _comparable(config: Config) -> str:
-    """Of what two models must share to be measured alike: classes, records' keys, what `evaluate` gives."""
+    """Fingerprint of what two models must share to be measured alike: classes, records' keys, what `evaluate` gives."""
     shared = f"{features.EVALUATE_FORMAT} " + config.model_dump_json(include={"classes", "records"})
     return hashlib.sha256(shared.encode()).hexdigest()

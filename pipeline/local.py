@@ -4,12 +4,11 @@ import datetime
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import ml_metadata as mlmd
 from tfx.orchestration import metadata
 
-from flexunet.core.beam import LOCAL_BEAM_ARGS
 from flexunet.core.config.whole import Config
 from flexunet.core.results.metrics import Metrics
+from flexunet.history.database import connect, sqlite_connection
 from flexunet.history.durations import NodeStart, node_seconds
 from flexunet.history.pushes import record_rollbacks
 from pipeline import dag
@@ -35,16 +34,15 @@ def run(
     """
     paths = dag.Paths(data=str(data.resolve()), root=str(root.resolve()))
     root.mkdir(parents=True, exist_ok=True)
-    connection = metadata.sqlite_metadata_connection_config(str(paths.runs.metadata))
-    pipeline = dag.create_pipeline(
-        config, paths, connection, [*LOCAL_BEAM_ARGS, *beam_args], accepted_refused=accepted_refused
-    )
-    record_rollbacks(connection, paths.runs.serving)
+    connection = sqlite_connection(paths.runs.metadata)
+    pipeline = dag.create_pipeline(config, paths, connection, beam_args, accepted_refused=accepted_refused)
+    store = connect(connection)
+    record_rollbacks(store, paths.runs.serving)
     run_id = datetime.datetime.now().isoformat()
     ir, database = compile_run(pipeline, run_id), metadata.Metadata(connection)
     results: dict[str, NodeResult] = {}
     nodes = {node.pipeline_node.node_info.id: node.pipeline_node for node in ir.nodes}
-    last_seconds = node_seconds(mlmd.MetadataStore(connection))
+    last_seconds = node_seconds(store)
     for name, node in nodes.items():
         waiting = tuple(nodes)[len(results) + 1 :]
         on_start(NodeStart(name, waiting, last_seconds.get(name)))

@@ -13,7 +13,7 @@ from tfx.utils import json_utils, proto_utils
 
 from components import gate, reporter
 from flexunet.core import features
-from flexunet.core.beam import LOCAL_BEAM_ARGS
+from flexunet.core.beam import beam_arguments, check_beam
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.section import part_of
 from flexunet.core.config.whole import Config
@@ -39,7 +39,8 @@ def measure(
     found = versions(data)
     if not found:
         raise UserError(f"{data}: no records here, expected the output of `flexunet ingest`")
-    splits = [found[span] / features.SPLIT_TEST for span in sorted(found, reverse=True)[: config.dataset.spans]]
+    check_beam(config.beam, nodes=("Evaluator",))
+    splits = [found[span] / features.SPLIT_TEST for span in sorted(found, reverse=True)[: config.dataset.span_limit]]
     settings = part_of(config, GateSettings)
     with tempfile.TemporaryDirectory() as directory:
         try:
@@ -80,7 +81,9 @@ def evaluate(models: Sequence[Path], splits: Sequence[Path], config: Config, dir
         "example_splits": json_utils.dumps([features.SPLIT_TEST]),
     }
     context = base_beam_executor.BaseBeamExecutor.Context(
-        beam_pipeline_args=list(LOCAL_BEAM_ARGS), tmp_dir=str(directory / "tmp"), unique_id="1"
+        beam_pipeline_args=[*beam_arguments(config.beam.node("Evaluator"))],
+        tmp_dir=str(directory / "tmp"),
+        unique_id="1",
     )
     executor.Executor(context).Do(inputs, outputs, properties)
     return blessing.get_int_custom_property("blessed") == 1

@@ -75,7 +75,7 @@ def intensity_changes(config: AugmentConfig) -> list[Intensity]:
 
 
 def rotate(degrees: tuple[float, ...]) -> Shape:
-    """By one of the angles, counter-clockwise."""
+    """Rotates by one of the angles, counter-clockwise."""
     radians = tf.constant([math.radians(angle) for angle in degrees], tf.float32)
 
     def change(coordinates: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -87,7 +87,7 @@ def rotate(degrees: tuple[float, ...]) -> Shape:
 
 
 def shrink(most: float) -> Shape:
-    """To between `1 - most` and all of the size, about the centre."""
+    """Shrinks to between `1 - most` and all of the size, about the centre."""
 
     def change(coordinates: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         return coordinates / (1 - _uniform(seed, 0, most))

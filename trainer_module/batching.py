@@ -1,9 +1,11 @@
-"""Rows one after the other, or a few together, so that the memory of a batch stays bounded."""
+"""Rows one after the other, a few together so that the memory of a batch stays bounded, or of several requests."""
 
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
+
+from flexunet.serving import limits
 
 
 def map_rows(function: Callable[..., Any], elements: Any, signature: Any) -> Any:
@@ -28,3 +30,35 @@ def in_chunks(
     empty = tuple(tf.TensorArray(dtype, chunks, infer_shape=False) for dtype in dtypes)
     _, filled = tf.while_loop(lambda index, _: index < chunks, body, (tf.constant(0), empty), parallel_iterations=1)
     return tuple(array.concat() for array in filled)
+
+
+def join_requests(
+    function: Callable[[tf.Tensor], tuple[tf.Tensor, ...]], rows: tf.Tensor, queue: str, most: int
+) -> tuple[tf.Tensor, ...]:
+    """Applies `function` to the rows of all the requests that wait in this moment, at most `most` together.
+
+    TF Serving's own batching compares requests of a signature by their shapes: two image sizes in one moment fail the
+    whole batch, and a request without rows waits for ever. Here a request is checked first and waits for nobody: a
+    batch starts when one of `BATCH_THREADS` is free. A full queue answers UNAVAILABLE.
+
+    Args:
+      function: `[N, ...]` -> tensors `[N, ...]`; it must treat rows alike, whoever sent them.
+      rows: from 1 to `most` rows.
+      queue: name; signatures that call `function` under one name wait together.
+      most: rows in a batch.
+    """
+    concrete = tf.function(function).get_concrete_function(tf.TensorSpec([None, *rows.shape[1:]], rows.dtype))
+    return tuple(
+        tf.raw_ops.BatchFunction(
+            in_tensors=[rows],
+            captured_tensors=concrete.captured_inputs,
+            f=concrete,
+            num_batch_threads=limits.BATCH_THREADS,
+            max_batch_size=most,
+            batch_timeout_micros=0,
+            max_enqueued_batches=limits.QUEUED_BATCHES,
+            enable_large_batch_splitting=False,
+            shared_name=queue,
+            Tout=[output.dtype for output in concrete.outputs],
+        )
+    )

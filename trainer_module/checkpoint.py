@@ -31,7 +31,7 @@ logger = logging.getLogger("flexunet.train")
 
 
 def checkpoint_key(parts: Sequence[str], files: Sequence[str]) -> str:
-    """Of configuration, code and what else `parts` say, and of the data by path, size and time of change."""
+    """Key of configuration, code and what else `parts` say, and of the data by path, size and time of change."""
     facts = [(file, tf.io.gfile.stat(file)) for file in files]
     lines = [*parts, *(f"{file} {stat.length} {stat.mtime_nsec}" for file, stat in facts)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]

@@ -30,7 +30,7 @@ def gpu_names() -> list[str]:
 
 
 def usable_gpus(names: Sequence[str], batch_size: int) -> list[str]:
-    """As many of the GPUs as divide the batch: replicas with unequal shares would weigh images unequally."""
+    """The most GPUs whose number divides the batch: replicas with unequal shares would weigh images unequally."""
     count = max((n for n in range(1, len(names) + 1) if batch_size % n == 0), default=0)
     if count < len(names):
         logger.warning(

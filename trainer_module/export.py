@@ -15,14 +15,14 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from flexunet.core import features
 from flexunet.core.config.train import TrainerConfig
+from flexunet.serving.limits import BATCH_ROWS
 from trainer_module.batching import in_chunks, map_rows
 from trainer_module.losses import cross_entropy
 from trainer_module.metrics import calibration_bins, count_matrix
-from trainer_module.signatures import CHUNK as _CHUNK
 from trainer_module.signatures import ServingSignatures, check_graph, id_png
-from trainer_module.warmup import write_batching, write_warmup
+from trainer_module.warmup import write_warmup
 from transform_module import images
-from transform_module.preprocessing import decode_pair
+from transform_module.preprocessing import Row, decode_pair
 
 # Of `_measure`: counts, counts at the model's size, probability sums, calibration, and two masks.
 _MEASURED = (tf.float64, tf.float64, tf.float64, tf.float64, tf.string, tf.string)
@@ -41,7 +41,7 @@ class SegmentationModule(tf.Module):
         self._model, self._config = model, config
         self.exported_variables = [variable.value for variable in model.weights]
         # An image may be cut into a thousand tiles.
-        self._images_at_once = 1 if config.image.fit == "tile" else _CHUNK
+        self._images_at_once = 1 if config.image.fit == "tile" else BATCH_ROWS
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.INPUT_EXAMPLES)])
     def evaluate(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -57,12 +57,13 @@ class SegmentationModule(tf.Module):
         keys = [records.image, records.mask, records.id, *([records.group] if records.group else [])]
         rows = tf.io.parse_example(examples, {key: tf.io.FixedLenFeature([], tf.string) for key in keys})
 
-        def predict(columns: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
+        def predict(columns: Row) -> tuple[tf.Tensor, ...]:
             spec = (*self._tiles_spec(), tf.RaggedTensorSpec([None, None], tf.uint8, ragged_rank=1))
             tiles, sizes, class_ids = map_rows(self._decode_labelled, columns, spec)
             return map_rows(self._measure, (self._probabilities(tiles), sizes, class_ids), _MEASURED)
 
-        columns = (rows[records.image], rows[records.mask], rows[records.id])
+        headers = images.read_rows(rows[records.image], self._config.image)
+        columns = Row(rows[records.image], rows[records.mask], rows[records.id], headers)
         counts, model_size, sums, bins, truth, predicted = in_chunks(predict, columns, _MEASURED, self._images_at_once)
         return {
             features.OUTPUT_COUNTS: counts,
@@ -82,13 +83,13 @@ class SegmentationModule(tf.Module):
     def _fit(self, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return images.fit_image(image, self._config.image), tf.shape(image)[:2]
 
-    def _decode_labelled(self, row: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
-        image, class_ids = decode_pair(row[0], row[1], row[2], self._config)
+    def _decode_labelled(self, row: Row) -> tuple[tf.Tensor, ...]:
+        image, class_ids = decode_pair(row, self._config)
         return (*self._fit(image), tf.RaggedTensor.from_tensor(class_ids))
 
     def _probabilities(self, tiles: tf.RaggedTensor) -> tf.RaggedTensor:
         """uint8 `[N, (tiles), height, width, 3]` -> float32 `[N, (tiles), height, width, C]`."""
-        [flat] = in_chunks(lambda part: (self.predict_tiles(part),), tiles.values, (tf.float32,), _CHUNK)
+        [flat] = in_chunks(lambda part: (self.predict_tiles(part),), tiles.values, (tf.float32,), BATCH_ROWS)
         return tiles.with_values(tf.ensure_shape(flat, self._model.output_shape))
 
     def predict_tiles(self, tiles: tf.Tensor) -> tf.Tensor:
@@ -143,4 +144,3 @@ def export_model(model: keras.Model, config: TrainerConfig, training: dict[str, 
     (extra / features.EXPORTED_CONFIG).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (extra / features.EXPORTED_TRAINING).write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
     write_warmup(directory, config)
-    write_batching(directory)

@@ -1,9 +1,10 @@
 """The served signatures: from encoded images, records or pixels to masks. `evaluate` is in trainer_module/export.py.
 
-TF Serving batches the requests of many callers, and one failing row fails its batch: so a row never fails, it says
-`valid = false` and why. Every output's first dimension is the batch.
+The graph joins the requests of many callers to batches, and one failing row would fail its batch: so a row never fails,
+it says `valid = false` and why. Every output's first dimension is the batch.
 """
 
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +12,10 @@ import tensorflow as tf
 
 from flexunet.core import features
 from flexunet.core.config.train import TrainerConfig
-from trainer_module.batching import in_chunks, map_rows
+from flexunet.serving.limits import BATCH_ROWS
+from trainer_module.batching import in_chunks, join_requests, map_rows
 from transform_module import images
 
-# Images, or tiles, that go through the model together.
-CHUNK = 16
 # Masks are mostly flat: level 1 takes a fifth of the default's time for a few percent more bytes.
 _PNG_COMPRESSION = 1
 # Two images at once where that costs no more than a hundred megabytes.
@@ -30,8 +30,12 @@ class ServingSignatures:
     def __init__(self, predict: Callable[[tf.Tensor], tf.Tensor], config: TrainerConfig) -> None:
         self._predict, self._image, self._records = predict, config.image, config.records
         self._num_classes = len(config.classes)
+        self._class_names = [segmentation_class.name for segmentation_class in config.classes]
+        # Requests for two models in one process must not meet: Python loads both into one.
+        export = uuid.uuid4().hex
+        self._answers, self._predictions = f"answers-{export}", f"predictions-{export}"
         # An image may be cut into a thousand tiles.
-        self._images_at_once = 1 if config.image.fit == "tile" else CHUNK
+        self._images_at_once = 1 if config.image.fit == "tile" else BATCH_ROWS
 
     def by_name(self) -> dict[str, Callable[..., dict[str, tf.Tensor]]]:
         """The signatures by the names that callers use."""
@@ -47,15 +51,21 @@ class ServingSignatures:
     def serve(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """PNG, JPEG, BMP or WebP images of any size, string `[N]` -> for each image: `mask_png`, string, its class ids
         at its own size as a grey PNG; `class_fractions`, float32 `[N, C]`, the share of its pixels of each class;
+        `class_names`, string `[N, C]`, in that order: TF Serving hands out no assets that would tell them;
         `confidence`, float32, the mean over its pixels of the probability of the class chosen there; `valid`, bool;
         `error`, string, "" or why there is no answer: then the mask is "" and the numbers are 0.
         """
         image_bytes = tf.ensure_shape(image_bytes, [None])
         masks, fractions, confidence, error = in_chunks(
-            self._answer_images, image_bytes, _ROW_TYPES, self._images_at_once
+            lambda part: join_requests(self._answer_images, part, self._answers, self._images_at_once),
+            image_bytes,
+            _ROW_TYPES,
+            self._images_at_once,
         )
+        names = tf.broadcast_to(tf.constant([self._class_names]), [tf.size(masks), self._num_classes])
         return {
             features.OUTPUT_MASK_PNG: masks,
+            features.OUTPUT_CLASS_NAMES: names,
             features.OUTPUT_CLASS_FRACTIONS: tf.ensure_shape(fractions, [None, self._num_classes]),
             features.OUTPUT_CONFIDENCE: confidence,
             features.OUTPUT_VALID: error == "",
@@ -64,13 +74,13 @@ class ServingSignatures:
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.INPUT_IMAGE_BYTES)])
     def serve_rest(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """As `serve`, with the mask under a name that TF Serving's REST interface writes as base64."""
+        """The answer of `serve` with the mask under a name that TF Serving's REST interface writes as base64."""
         outputs = self.serve(image_bytes)
         return {features.OUTPUT_MASK_PNG_REST: outputs.pop(features.OUTPUT_MASK_PNG), **outputs}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.INPUT_EXAMPLES)])
     def serve_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        """As `serve`, from serialized records, for InfraValidator and BulkInferrer; no mask is needed in them."""
+        """The answer of `serve` to serialized records, for InfraValidator and BulkInferrer; they need no mask."""
         key = self._records.image
 
         def image_of(example: tf.Tensor) -> tf.Tensor:
@@ -115,14 +125,14 @@ class ServingSignatures:
         def predict(part: tf.Tensor) -> tuple[tf.Tensor]:
             spec = tf.TensorSpec([None, self._image.height, self._image.width, 3], tf.uint8)
             tiles = map_rows(lambda image: images.fit_image(image, self._image), part, spec)
-            return (map_rows(lambda row: answer(row, size), self._predict_rows(tiles), dtype),)
+            return (map_rows(lambda row: answer(row, size), self._predict_rows(tiles, self._predict_joined), dtype),)
 
         [answers] = in_chunks(predict, pixels, (dtype,), self._images_at_once)
         return answers
 
     def _answer_images(self, encoded: tf.Tensor) -> tuple[tf.Tensor, ...]:
         tiles, sizes, problem = images.decode_rows(encoded, self._image)
-        probabilities = self._predict_rows(tiles)
+        probabilities = self._predict_rows(tiles, self._predict)
         # argmax over NaN gives a plausible mask.
         finite = tf.reduce_all(tf.math.is_finite(probabilities), axis=[1, 2, 3, 4])
         problem = tf.where((problem == "") & tf.logical_not(finite), "the model gave no number", problem)
@@ -145,12 +155,15 @@ class ServingSignatures:
         fractions = tf.cast(tf.stack(pixels), tf.float32) / tf.cast(tf.reduce_prod(size), tf.float32)
         return id_png(class_ids), fractions, confidence
 
-    def _predict_rows(self, tiles: tf.Tensor) -> tf.Tensor:
+    def _predict_rows(self, tiles: tf.Tensor, predict: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
         """uint8 `[N, tiles, height, width, 3]` -> float32 `[N, tiles, height, width, C]`."""
         height, width = self._image.height, self._image.width
         flat = tf.reshape(tiles, [-1, height, width, 3])
-        [predicted] = in_chunks(lambda part: (self._predict(part),), flat, (tf.float32,), CHUNK)
+        [predicted] = in_chunks(lambda part: (predict(part),), flat, (tf.float32,), BATCH_ROWS)
         return tf.reshape(predicted, [tf.shape(tiles)[0], -1, height, width, self._num_classes])
+
+    def _predict_joined(self, tiles: tf.Tensor) -> tf.Tensor:
+        return join_requests(lambda part: (self._predict(part),), tiles, self._predictions, BATCH_ROWS)[0]
 
 
 def id_png(class_ids: tf.Tensor) -> tf.Tensor:

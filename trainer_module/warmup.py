@@ -1,4 +1,4 @@
-"""What TF Serving reads beside a graph: requests that it replays before it calls a version ready, and batching."""
+"""Requests that TF Serving replays before it calls a version ready."""
 
 import io
 from collections.abc import Iterator
@@ -10,22 +10,14 @@ from PIL import Image
 
 from flexunet.core import features
 from flexunet.core.config.train import TrainerConfig
+from flexunet.serving.limits import BATCH_ROWS
 from flexunet.serving.protos import predict_pb2 as pb
 from flexunet.serving.wire import as_strings, predict_request
 
 # The first request of a size compiles kernels; later ones of another size are as fast as ever.
-_BATCH_SIZES = (1, 16)
+_BATCH_SIZES = (1, BATCH_ROWS)
 # A model for images of 8192x8192 would have gigabytes of warm-up.
 _MAX_BYTES = 16 * 2**20
-# One batch at a time: a batch already uses every core. A full queue answers UNAVAILABLE, and clients come again.
-_BATCHING = """\
-# For --enable_batching --enable_per_model_batching_parameters. Requests of `pixels` and `probabilities` are joined only
-# if they have one image size: a server whose callers send several sizes must run without batching.
-max_batch_size {{ value: {batch} }}
-batch_timeout_micros {{ value: 2000 }}
-max_enqueued_batches {{ value: 64 }}
-num_batch_threads {{ value: 2 }}
-"""
 
 
 def write_warmup(directory: Path, config: TrainerConfig) -> None:
@@ -38,11 +30,6 @@ def write_warmup(directory: Path, config: TrainerConfig) -> None:
         for signature, inputs in _requests(config):
             request = predict_request(signature, inputs)
             writer.write(pb.PredictionLog(predict_log=pb.PredictLog(request=request)).SerializeToString())
-
-
-def write_batching(directory: Path) -> None:
-    """Writes `batching_params.pbtxt`, where TF Serving looks for a model's own batching parameters."""
-    (directory / features.EXPORTED_BATCHING).write_text(_BATCHING.format(batch=_BATCH_SIZES[-1]), encoding="utf-8")
 
 
 def _requests(config: TrainerConfig) -> Iterator[tuple[str, dict[str, np.ndarray]]]:

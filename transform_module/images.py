@@ -6,14 +6,15 @@ An image becomes `[tiles, height, width, ...]`: one tile for `fit = stretch | pa
 
 import base64
 import functools
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import tensorflow as tf
 
+from flexunet.core import readable
 from flexunet.core.config.data import ImageConfig
 from flexunet.core.features import IGNORE_ID
 from flexunet.core.tiles import blending_window
-from transform_module.headers import Headers, read_headers
+from transform_module.headers import Headers, place, read_headers
 
 # Decoded in the place of an image that is refused; nobody sees it.
 _PLACEHOLDER: Final = base64.b64decode(
@@ -22,12 +23,134 @@ _PLACEHOLDER: Final = base64.b64decode(
 # Images in decoding at once: of those that are accepted, each may take 150 MB.
 _DECODED_AT_ONCE: Final = 2
 _ALL_CLASSES_PIXELS: Final = 4_000_000
+# By the kind: which branch of `decode_image` reads it.
+_OWN_DECODERS: Final = {
+    readable.WEBP: 1,
+    readable.BMP: 2,
+    readable.BMP_INDEXED: 2,
+    readable.PNG_DEEP: 3,
+    readable.PNG_DEEP_COLOR: 3,
+}
+_DECODERS: Final = [_OWN_DECODERS.get(kind, 0) for kind in readable.KINDS]
 
 
-def decode_image(encoded: tf.Tensor) -> tf.Tensor:
-    """PNG, JPEG, BMP, GIF or WebP bytes, scalar -> RGB uint8 `[h, w, 3]`; grey, alpha and 16 bit are converted."""
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    return tf.ensure_shape(image, [None, None, 3])
+class Decoded(NamedTuple):
+    """RGB uint8 `[h, w, 3]`, and why its values are refused, string scalar: "" if they are not."""
+
+    image: tf.Tensor
+    problem: tf.Tensor
+
+
+def decode_image(encoded: tf.Tensor, kind: tf.Tensor, orientation: tf.Tensor, settings: ImageConfig) -> Decoded:
+    """An image whose header was read without a problem, scalars -> upright RGB uint8 `[h, w, 3]`; alpha is dropped.
+
+    Args:
+      encoded: string.
+      kind: its place in the table of what can be read, int32.
+      orientation: of EXIF, 1 to 8, int32.
+      settings: `value_range` brings 16 bits to grey levels.
+
+    Raises (when run):
+      tf.errors.InvalidArgumentError: damaged or truncated.
+    """
+    fine = tf.constant("")
+    pixels, problem = tf.switch_case(
+        tf.gather(_DECODERS, kind),
+        [
+            lambda: (tf.io.decode_image(encoded, channels=3, expand_animations=False), fine),
+            # With alpha or without, which is not asked of this op but told by it.
+            lambda: (tf.io.decode_image(encoded, channels=0, expand_animations=False)[..., :3], fine),
+            lambda: (_decode_bmp(encoded), fine),
+            lambda: _decode_deep_png(encoded, settings),
+        ],
+    )
+    return Decoded(_upright(tf.ensure_shape(pixels, [None, None, 3]), orientation), problem)
+
+
+def decode_one(encoded: tf.Tensor, settings: ImageConfig) -> Decoded:
+    """An image, string scalar, whatever it is: `problem` says why it is refused; then the pixels are a placeholder's.
+
+    Raises (when run):
+      tf.errors.InvalidArgumentError: damaged or truncated.
+    """
+    encoded = tf.convert_to_tensor(encoded)
+    headers = Headers(*(values[0] for values in read_rows(encoded[tf.newaxis], settings)))
+    good = headers.problem == ""
+    kind = tf.where(good, headers.kind, place(readable.PNG))
+    orientation = tf.where(good, headers.orientation, 1)
+    image, problem = decode_image(tf.where(good, encoded, _PLACEHOLDER), kind, orientation, settings)
+    return Decoded(image, tf.where(good, problem, headers.problem))
+
+
+def _decode_bmp(encoded: tf.Tensor) -> tf.Tensor:
+    """Uncompressed, of 8 bits with a palette, 24 or 32, as flexunet/core/pictures.py has it.
+
+    TensorFlow's own decoder takes indices for grey levels and refuses a byte of padding at the end.
+    """
+    start, width, height = (_number(encoded, position) for position in (10, 18, 22))
+    channels, rows = tf.bitwise.bitwise_and(_number(encoded, 28), 2**16 - 1) // 8, tf.abs(height)
+    stored = (channels * width + 3) // 4 * 4
+    length = tf.strings.length(encoded)
+    start = tf.where((start < 0) | (start > length), length, start)
+    pixels = tf.io.decode_raw(tf.strings.substr(encoded, start, stored * rows), tf.uint8)
+    pixels = tf.reshape(tf.reshape(pixels, [rows, stored])[:, : channels * width], [rows, width, channels])
+    pixels = tf.cond(height < 0, lambda: pixels, lambda: pixels[::-1])
+    return tf.cond(channels == 1, lambda: _colors(encoded, pixels[..., 0]), lambda: pixels[..., 2::-1])
+
+
+def _colors(encoded: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
+    """The palette stands behind the header, four bytes a colour, blue first; an index outside it is an error."""
+    header, colors = _number(encoded, 14), _number(encoded, 46)
+    start = tf.where((header < 0) | (header > 2**20), tf.strings.length(encoded), 14 + header)
+    used = tf.where((colors == 0) | (colors > 256) | (colors < 0), 256, colors)
+    start = tf.minimum(start, tf.strings.length(encoded))
+    used = tf.minimum(used, (tf.strings.length(encoded) - start) // 4)
+    palette = tf.reshape(tf.io.decode_raw(tf.strings.substr(encoded, start, 4 * used), tf.uint8), [-1, 4])
+    return tf.gather(palette[:, 2::-1], tf.cast(indices, tf.int32))
+
+
+def _number(encoded: tf.Tensor, position: int) -> tf.Tensor:
+    """The four bytes at `position` as a little-endian int32."""
+    return tf.io.decode_raw(tf.strings.substr(encoded, position, 4), tf.int32)[0]
+
+
+def _decode_deep_png(encoded: tf.Tensor, settings: ImageConfig) -> tuple[tf.Tensor, tf.Tensor]:
+    """Grey levels of 16 bits, as flexunet/core/depth.py has them."""
+    values = tf.io.decode_png(encoded, channels=3, dtype=tf.uint16)
+    lowest, highest = (tf.cast(find(values), tf.float64) for find in (tf.reduce_min, tf.reduce_max))
+    black, white = settings.value_range or readable.FULL_16_BITS
+    problem = tf.where((lowest < black) | (highest > white), str(readable.OUTSIDE_RANGE), "")
+    if settings.value_range is None:
+        problem = tf.where(highest < readable.LEAST_OF_16_BITS, str(readable.UNUSED_16_BITS), problem)
+    levels = tf.floor((tf.cast(values, tf.float64) - black) * 256 / (white - black + 1))
+    return tf.saturate_cast(levels, tf.uint8), problem
+
+
+def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """As EXIF's orientation says the camera was held."""
+    turns = [
+        lambda: image,
+        lambda: image[:, ::-1],
+        lambda: image[::-1, ::-1],
+        lambda: image[::-1],
+        lambda: tf.transpose(image, [1, 0, 2]),
+        lambda: tf.transpose(image, [1, 0, 2])[:, ::-1],
+        lambda: tf.transpose(image, [1, 0, 2])[::-1, ::-1],
+        lambda: tf.transpose(image, [1, 0, 2])[::-1],
+    ]
+    return tf.switch_case(orientation - 1, turns)
+
+
+def read_rows(encoded: tf.Tensor, settings: ImageConfig) -> Headers:
+    """The headers of encoded images, string `[N]`, with all that can be refused before anything is decoded."""
+    headers = read_headers(encoded, settings.max_pixels)
+    problem = headers.problem
+    if settings.value_range not in (None, readable.FULL_16_BITS):
+        deep_color = (problem == "") & (headers.kind == place(readable.PNG_DEEP_COLOR))
+        problem = tf.where(deep_color, str(readable.DEEP_COLOR_RANGE), problem)
+    if settings.fit == "tile":
+        problem = _refuse_slivers(headers._replace(problem=problem), settings)
+    return headers._replace(problem=problem)
 
 
 def decode_rows(encoded: tf.Tensor, settings: ImageConfig) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -40,44 +163,49 @@ def decode_rows(encoded: tf.Tensor, settings: ImageConfig) -> tuple[tf.Tensor, t
       settings: sizes, and `max_pixels`.
 
     Returns:
-      Tiles uint8 `[N, tiles, height, width, 3]`, the images' own sizes int32 `[N, 2]`, and why an image was refused,
-      string `[N]`: "" if it was not; tiles and size of a refused image are a placeholder's.
+      Tiles uint8 `[N, tiles, height, width, 3]`, the upright images' own sizes int32 `[N, 2]`, and why an image was
+      refused, string `[N]`: "" if it was not; tiles and size of a refused image are a placeholder's.
     """
-    headers = read_headers(encoded, settings.max_pixels)
-    problem = _refuse_slivers(headers, settings) if settings.fit == "tile" else headers.problem
-    good = problem == ""
+    headers = read_rows(encoded, settings)
+    good = headers.problem == ""
 
-    def decode(index: tf.Tensor, one: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        image = decode_image(one)
-        return index, fit_image(image, settings), _size(image)
+    def decode(
+        index: tf.Tensor, one: tf.Tensor, kind: tf.Tensor, orientation: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        image, problem = decode_image(one, kind, orientation, settings)
+        return index, fit_image(image, settings), _size(image), problem
 
     count = tf.shape(encoded, tf.int64)[0]
-    rows = tf.data.Dataset.from_tensor_slices((tf.range(count), tf.where(good, encoded, _PLACEHOLDER)))
+    readable_bytes = tf.where(good, encoded, _PLACEHOLDER)
+    kind, orientation = tf.where(good, headers.kind, place(readable.PNG)), tf.where(good, headers.orientation, 1)
+    rows = tf.data.Dataset.from_tensor_slices((tf.range(count), readable_bytes, kind, orientation))
     rows = rows.map(decode, num_parallel_calls=_DECODED_AT_ONCE, deterministic=True)
     # The only try/except that a graph has. One for the batch: a data set for each image takes as long as decoding it.
     rows = rows.ignore_errors(log_warning=False).concatenate(_nothing(settings)).take(count)
-    found, tiles, sizes = rows.batch(count).get_single_element()
+    found, tiles, sizes, problems = rows.batch(count).get_single_element()
     # Where each image's tiles are among those that could be decoded; negative for the others.
-    place = tf.math.unsorted_segment_max(tf.range(tf.size(found)), found, count)
-    decoded = place >= 0
+    place_of = tf.math.unsorted_segment_max(tf.range(tf.size(found)), found, count)
+    decoded = place_of >= 0
     # If one is missing, the last is `_nothing`.
-    place = tf.where(decoded, place, tf.size(found) - 1)
-    tiles, sizes = tf.gather(tiles, place), tf.gather(sizes, place)
-    problem = tf.where(good & tf.logical_not(decoded), "damaged or truncated: it cannot be decoded", problem)
+    place_of = tf.where(decoded, place_of, tf.size(found) - 1)
+    tiles, sizes, problems = (tf.gather(values, place_of) for values in (tiles, sizes, problems))
+    problem = tf.where(good, problems, headers.problem)
     return tf.ensure_shape(tiles, [None, None, settings.height, settings.width, 3]), sizes, problem
 
 
 def _refuse_slivers(headers: Headers, settings: ImageConfig) -> tf.Tensor:
     """A row of pixels is padded to a whole row of tiles: 50,000,000x1 would fill 25 GB."""
     covered = tf.maximum(headers.height, settings.height) * tf.maximum(headers.width, settings.width)
-    words = f"too long and thin: padded to whole tiles it has more than {settings.max_pixels} pixels (image.max_pixels)"
+    words = str(readable.sliver(settings.max_pixels))
     return tf.where((headers.problem == "") & (covered > settings.max_pixels), words, headers.problem)
 
 
 def _nothing(settings: ImageConfig) -> tf.data.Dataset:
     """What stands for images that could not be decoded; of no row, which segments leave out."""
     tile = tf.zeros([1, settings.height, settings.width, 3], tf.uint8)
-    return tf.data.Dataset.from_tensors((tf.constant(-1, tf.int64), tile, tf.constant([1, 1])))
+    return tf.data.Dataset.from_tensors(
+        (tf.constant(-1, tf.int64), tile, tf.constant([1, 1]), tf.constant(str(readable.DAMAGED)))
+    )
 
 
 def fit_image(image: tf.Tensor, settings: ImageConfig) -> tf.Tensor:
@@ -136,7 +264,7 @@ def _choose_of_all(probabilities: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _choose_one_by_one(probabilities: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """As `_choose_of_all` after resizing to `size`, in 9 bytes a pixel for any number of classes."""
+    """The result of `_choose_of_all` after resizing to `size`, in 9 bytes a pixel for any number of classes."""
     by_class = tf.transpose(probabilities, [2, 0, 1])[..., tf.newaxis]
 
     def one(class_id: tf.Tensor) -> tf.Tensor:

@@ -15,7 +15,14 @@ _HEADING: Final = "Examples:"
 _EXAMPLES: Final = re.compile(r"^\s*Examples?:", re.MULTILINE)
 
 
-class Command(click.Command):
+class _ShortHelp(click.Command):
+    """Has -h too, whoever looks at it first: click keeps the option that it made for the first context."""
+
+    def get_help_option_names(self, ctx: click.Context) -> list[str]:
+        return ["-h", "--help"]
+
+
+class Command(_ShortHelp):
     """A command whose docstring may end in `Example:` and a command line, or `Examples:` and a line for each.
 
     Args:
@@ -40,7 +47,7 @@ class Command(click.Command):
             raise Interrupted(self._interrupted) from None
 
 
-class CommandGroup(click.Group):
+class CommandGroup(_ShortHelp, click.Group):
     """A group of such commands."""
 
     command_class = Command
@@ -50,7 +57,7 @@ class CommandGroup(click.Group):
         super().__init__(*arguments, help=text, **attributes)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """As a command's."""
+        """Examples come last, as in a command."""
         write_examples(self.examples, formatter)
 
 
@@ -73,7 +80,7 @@ class SectionedGroup(CommandGroup):
         self._modules = {name: module for modules in sections.values() for name, module in modules.items()}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Those that are there: a wheel has no others."""
+        """The commands that are there: a wheel has fewer."""
         return [name for name, module in self._modules.items() if not missing_package(module)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -97,7 +104,7 @@ class SectionedGroup(CommandGroup):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with the names to guess from."""
+        """Resolves as click does; an unknown name is refused with all names to guess from."""
         try:
             return super().resolve_command(ctx, args)
         except click.exceptions.NoSuchCommand as error:
@@ -118,6 +125,11 @@ class SectionedGroup(CommandGroup):
             formatter.write_paragraph()
             formatter.write_text(f"In a checkout of the project, or in its image, also: {', '.join(left_out)}.")
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Examples of commands that are there."""
+        available = self.list_commands(ctx)
+        write_examples([example for example in self.examples if example.split()[1] in available], formatter)
+
     def _short_help(self, ctx: click.Context, name: str, width: int) -> str:
         command = self.get_command(ctx, name)
         return command.get_short_help_str(width) if command else ""
@@ -126,7 +138,7 @@ class SectionedGroup(CommandGroup):
 def walk(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     """A group and every command below it, each with the words that call it, those of `group` left out."""
     yield path, group
-    context = click.Context(group, **group.context_settings)
+    context = click.Context(group)
     for name in sorted(group.list_commands(context)):
         command = group.get_command(context, name)
         if isinstance(command, click.Group):

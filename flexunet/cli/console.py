@@ -28,7 +28,7 @@ _FOLLOW_SECONDS: Final = 0.1
 
 
 def print_result(value: Any) -> None:
-    """With `--json`, what the command found as one document on stdout; else nothing: lines have told it."""
+    """Prints what the command found as one document on stdout, with `--json`; else nothing: lines have told it."""
     if wanted(JSON):
         click.echo(json.dumps(value, indent=2, allow_nan=False, default=str))
 
@@ -103,7 +103,7 @@ class _StepHandler(logging.Handler):
         self._progress.update(self._tasks[step.task], completed=step.done, description=step.words or step.task)
 
     def end(self) -> None:
-        """Also for a task that raised: the terminal's cursor would stay hidden."""
+        """Ends all bars, also that of a task that raised: the terminal's cursor would stay hidden."""
         self._progress.stop()
         for task in self._tasks.values():
             self._progress.remove_task(task)

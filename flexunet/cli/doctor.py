@@ -1,7 +1,7 @@
 """`flexunet doctor`: what it looks at, and what it prints."""
 
-import importlib.metadata
 import os
+import platform
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -14,21 +14,14 @@ from flexunet.cli.command import Command
 from flexunet.cli.console import NO_LOG, captured_output, print_result
 from flexunet.cli.options import AS_JSON
 from flexunet.core.errors import UserError
+from flexunet.core.install import checkout, installed_version, make_setup, pip_install, requirements
 
 _GIB: Final = 2**30
 # The demo peaks at 1.7 GiB, 500 images of 512x512 at 1.7 too; a machine sold as 4 GB shows 3.8 GiB.
 _LEAST_MEMORY: Final = 3 * _GIB
 _LEAST_DISK: Final = 5 * _GIB
-# The set that was run together; TFX's own pins refuse glibc < 2.39, see docs/decisions/0001.
-_TESTED: Final = {
-    "tfx": "1.21.0",
-    "tensorflow": "2.21.0",
-    "tensorflow-transform": "1.21.0",
-    "tensorflow-model-analysis": "0.52.0",
-    "tensorflow-data-validation": "1.16.1",
-    "ml-metadata": "1.17.1",
-    "apache-beam": "2.77.0",
-}
+# CUDA's libraries come from PyPI.
+_GPU_SETUP: Final = ".uv/bin/uv sync --frozen --extra pipeline --extra kubeflow --extra gpu"
 _COMPONENTS: Final = (
     "ImportExampleGen",
     "StatisticsGen",
@@ -55,6 +48,8 @@ class Finding:
 def doctor() -> None:
     """Checks this machine: versions, missing parts, memory, disk, GPU, and says what to do about each.
 
+    Where the wheel alone is installed, only what the client needs can be bad; in a checkout also what training needs.
+
     Examples:
       flexunet doctor
     """
@@ -62,34 +57,68 @@ def doctor() -> None:
 
     from flexunet.cli.tables import busy, make_table
 
+    findings: list[Finding] = []
     with captured_output(NO_LOG) as console:
-        with busy(console, "looking"):
-            findings = check_machine()
-        table = make_table(console, "", "what", "found", "what to do")
+        for words, check in checks():
+            with busy(console, words):
+                findings.extend(check())
+        table = make_table(console, "", "what", "found")
         for finding in findings:
             mark = Text("ok", "green") if finding.good else Text("bad", "bold red")
-            table.add_row(mark, finding.what, finding.found, finding.repair)
+            table.add_row(mark, finding.what, finding.found)
         console.print(table)
+        # Below the table, where no width cuts a command; of what is bad the error line tells it.
+        for finding in findings:
+            if finding.good and finding.repair:
+                console.print(f"{finding.what}: {finding.repair}")
     print_result([asdict(finding) for finding in findings])
-    bad = [finding for finding in findings if not finding.good]
+    bad: dict[tuple[str, str], list[str]] = {}
+    for finding in findings:
+        if not finding.good:
+            bad.setdefault((finding.found, finding.repair), []).append(finding.what)
     if bad:
-        raise UserError("\n".join(f"{f.what}: {f.found}: {f.repair}" for f in bad))
+        raise UserError("\n".join(f"{', '.join(what)}: {found}: {repair}" for (found, repair), what in bad.items()))
 
 
-def check_machine() -> list[Finding]:
-    """Looks at everything; never raises for what it finds."""
-    checks: tuple[Callable[[], Iterator[Finding]], ...] = (_versions, _components, _memory, _disk, _gpu)
-    return [finding for check in checks for finding in check()]
+def checks() -> Iterator[tuple[str, Callable[[], Iterator[Finding]]]]:
+    """What is looked at here, in words that stand there meanwhile; none of them raises for what it finds."""
+    yield "looking at the installed versions", _client
+    if checkout() is None:
+        yield "looking at the installed versions", _extras
+    else:
+        yield "looking at the installed versions", _tested_versions
+        yield "importing TFX, 10 to 20 seconds", _components
+        yield "asking TensorFlow for GPUs", _gpu
+    yield "looking at memory and disk", _machine
 
 
-def _versions() -> Iterator[Finding]:
-    for package, tested in _TESTED.items():
-        try:
-            found = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            yield Finding(package, "not installed", False, "install the extra `pipeline`, or run `make demo`")
-            continue
-        yield Finding(package, found, found == tested, "" if found == tested else f"{tested} is what was tested")
+def _client() -> Iterator[Finding]:
+    """The base install: command, client, `predict` by URL."""
+    yield Finding("flexunet", f"{installed_version('flexunet')} on Python {platform.python_version()}", True)
+    missing = [name for name in requirements() if installed_version(name) is None]
+    found = f"missing: {', '.join(missing)}" if missing else "all there"
+    yield Finding("client", found, not missing, pip_install() if missing else "")
+
+
+def _extras() -> Iterator[Finding]:
+    """What a wheel can have besides; nothing of it is bad when it is not there."""
+    missing = [name for name in requirements("data") if installed_version(name) is None]
+    what = "ingest, and models in folders"
+    if missing:
+        yield Finding(what, f"not installed: {', '.join(missing)}", True, f"to have them: {pip_install('data')}")
+    else:
+        yield Finding(what, "all there", True)
+    yield Finding("training", "not in the wheel", True, "to have it: a checkout of the project, or its image")
+
+
+def _tested_versions() -> Iterator[Finding]:
+    """The set that was run together, as pinned; TFX's own pins refuse glibc < 2.39, see docs/decisions/0001."""
+    for name, requirement in (requirements("data") | requirements("pipeline")).items():
+        found, (_, _, pinned) = installed_version(name), requirement.partition("==")
+        if found is None:
+            yield Finding(name, "not installed", False, _setup())
+        elif pinned:
+            yield Finding(name, found, found == pinned, "" if found == pinned else f"tested is {pinned}; {_setup()}")
 
 
 def _components() -> Iterator[Finding]:
@@ -97,19 +126,30 @@ def _components() -> Iterator[Finding]:
     try:
         from tfx.v1 import components
     except ImportError as error:
-        yield Finding("tfx components", f"cannot be imported: {error}", False, "install the extra `pipeline`")
+        yield Finding("tfx components", f"cannot be imported: {error}", False, _setup())
         return
     missing = [name for name in _COMPONENTS if getattr(components, name, None) is None]
-    repair = "one of their imports fails; reinstall from the lock with `make clean setup`" if missing else ""
+    repair = "one of their imports fails; `make clean setup` installs all anew" if missing else ""
     yield Finding("tfx components", f"missing: {', '.join(missing)}" if missing else "all there", not missing, repair)
 
 
-def _memory() -> Iterator[Finding]:
+def _setup() -> str:
+    root = checkout()
+    assert root is not None, "training is looked at in a checkout only"
+    return make_setup(root)
+
+
+def _machine() -> Iterator[Finding]:
+    yield from (_memory(), _disk())
+
+
+def _memory() -> Finding:
+    """Training needs it; a client does with what there is."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = _cgroup_limit()
     usable = min(total, limit) if limit else total
-    good = usable >= _LEAST_MEMORY
-    yield Finding("memory", f"{usable / _GIB:.1f} GiB", good, "" if good else "3 GiB are needed")
+    good = usable >= _LEAST_MEMORY or checkout() is None
+    return Finding("memory", f"{usable / _GIB:.1f} GiB", good, "" if good else "training needs 3 GiB")
 
 
 def _cgroup_limit() -> int | None:
@@ -118,10 +158,10 @@ def _cgroup_limit() -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def _disk() -> Iterator[Finding]:
+def _disk() -> Finding:
     free = shutil.disk_usage(Path.cwd()).free
-    good = free >= _LEAST_DISK
-    yield Finding("free disk here", f"{free / _GIB:.1f} GiB", good, "" if good else "5 GiB are advisable")
+    good = free >= _LEAST_DISK or checkout() is None
+    return Finding("free disk here", f"{free / _GIB:.1f} GiB", good, "" if good else "training should have 5 GiB")
 
 
 def _gpu() -> Iterator[Finding]:
@@ -130,5 +170,5 @@ def _gpu() -> Iterator[Finding]:
     except ImportError:
         return
     gpus: list[Any] = tf.config.list_physical_devices("GPU")
-    hint = "" if gpus else "none is needed; for one, install the extra `gpu` and the NVIDIA driver"
+    hint = "" if gpus else f"none is needed; for one: the NVIDIA driver, and `{_GPU_SETUP}`"
     yield Finding("GPU", f"{len(gpus)} found" if gpus else "none", True, hint)

@@ -8,7 +8,7 @@ import click
 
 from flexunet.cli.command import Command
 from flexunet.cli.console import NO_LOG, captured_output, print_result
-from flexunet.cli.options import AS_JSON, CONFIG, PATH, SET
+from flexunet.cli.options import AS_JSON, CONFIG, LAYOUT, NO_MASK, PATH, SET
 from flexunet.core.files import JsonObject
 
 if TYPE_CHECKING:
@@ -17,16 +17,40 @@ if TYPE_CHECKING:
     from flexunet.core.config.whole import Config
 
 
+class SpanType(click.ParamType):
+    """A number from 1 on, or "next"."""
+
+    name = "N|next"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number as int."""
+        if value == "next":
+            return value
+        return click.IntRange(min=1).convert(value, param, ctx)
+
+
 @click.command(cls=Command, interrupted="no version was written in part")
 @click.argument("source", type=PATH)
 @click.argument("out", type=PATH)
 @CONFIG
 @SET
 @click.option("--check", "check_only", is_flag=True, help="Checks everything, writes nothing.")
-@click.option("--splits", type=click.Choice(["keep", "regroup"]), help="For a source that has splits of its own.")
+@click.option(
+    "--splits",
+    type=click.Choice(["keep", "regroup"]),
+    help="Keeps the splits that the source has, or assigns groups anew.",
+)
 @click.option("--skip-bad", is_flag=True, help="Leaves bad pairs out; they are counted and listed.")
-@click.option("--metadata", type=PATH, metavar="CSV", help="Columns for slices; one is `stem`.")
-@click.option("--span", default=1, show_default=True, type=click.IntRange(min=1), help="Adds new data beside the old.")
+@click.option("--metadata", type=PATH, metavar="CSV", help="Table whose columns become slices; one of them is `stem`.")
+@click.option(
+    "--span",
+    default="1",
+    show_default=True,
+    type=SpanType(),
+    help="Number of the span that is written; a new number, or `next`, adds data beside the old.",
+)
+@LAYOUT
+@NO_MASK
 @AS_JSON
 def ingest(source: Path, out: Path, config: str, overrides: tuple[str, ...], **options: Any) -> None:
     """Turns folders of images and masks (SOURCE) into records (OUT).
@@ -34,7 +58,8 @@ def ingest(source: Path, out: Path, config: str, overrides: tuple[str, ...], **o
     Examples:
       flexunet ingest photos records --config mine.toml --check
       flexunet ingest photos records --config mine.toml
-      flexunet ingest new-photos records --config mine.toml --span 2 --metadata cameras.csv
+      flexunet ingest new-photos records --config mine.toml --span next --metadata cameras.csv
+      flexunet ingest labelled records --config mine.toml --layout coco
     """
     from flexunet.core.config.load import load_config
 
@@ -72,6 +97,10 @@ def _print_ingested(done: Any, class_names: Sequence[str], console: "Console") -
             console.print(f"{len(manifest[key])} {what}:")
         for line in manifest[key]:
             console.print(f"{what}: {line}")
+    for words in manifest["read"]["words"]:
+        console.print(words)
+    for words in manifest["warnings"]:
+        print_warning(words, console)
     for pair in manifest["duplicates"]["different_masks"]:
         names, agreement = " and ".join(pair["images"]), pair["agreement"]
         print_warning(f"{names} are one image, their masks agree by {agreement:.1%}", console)

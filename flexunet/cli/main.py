@@ -10,9 +10,10 @@ import click
 
 from flexunet.cli.command import SectionedGroup
 from flexunet.core.errors import CommandError, Interrupted, UserError
+from flexunet.core.install import how_to_install
 
 SECTIONS: Final = {
-    "Data": {"ingest": "flexunet.cli.ingest", "import": "flexunet.cli.imports:imports"},
+    "Data": {"init": "flexunet.cli.init", "ingest": "flexunet.cli.ingest", "import": "flexunet.cli.imports:imports"},
     "Train": {"demo": "pipeline.cli.demo", "run": "pipeline.cli.run", "inspect": "pipeline.cli.inspect"},
     "Judge": {"evaluate": "pipeline.cli.evaluate", "report": "pipeline.cli.report"},
     "Serve": {
@@ -30,7 +31,6 @@ SECTIONS: Final = {
     cls=SectionedGroup,
     sections=SECTIONS,
     no_args_is_help=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(package_name="flexunet")
 def cli() -> None:
@@ -65,7 +65,7 @@ def exit_code(command: Callable[[], Any], arguments: list[str] | None = None) ->
     try:
         result = command()
     except Interrupted as stopped:
-        return _fail(f"interrupted; {stopped}; to go on: {again}", stopped.exit_code)
+        return _fail(f"interrupted; {stopped}{f'; to go on: {again}' if stopped.resumes else ''}", stopped.exit_code)
     except (click.exceptions.Abort, KeyboardInterrupt):
         return _fail(f"interrupted; to go on: {again}", Interrupted.exit_code)
     except CommandError as error:
@@ -75,9 +75,10 @@ def exit_code(command: Callable[[], Any], arguments: list[str] | None = None) ->
     except OSError as error:
         return _fail(f"{error.filename or 'a file'}: {error.strerror or error}", UserError.exit_code)
     except ModuleNotFoundError as error:
+        # Without a name it was raised by hand, and says by itself what is missing.
+        module = (error.name or "").partition(".")[0]
         return _fail(
-            f"{error.name} is not installed, expected the extra `pipeline`: install flexunet[pipeline]",
-            UserError.exit_code,
+            f"{module} is not installed: {how_to_install(module)}" if module else str(error), UserError.exit_code
         )
     # click returns the exit code of --help and --version instead of raising.
     return result if isinstance(result, int) else 0

@@ -7,6 +7,8 @@ from typing import Any, Final
 import click
 from click.shell_completion import CompletionItem
 
+from flexunet.dataset.layouts.known import LAYOUTS
+
 VERBOSE: Final = "flexunet.verbose"
 JSON: Final = "flexunet.json"
 
@@ -70,6 +72,12 @@ SET: Final[Decorator] = click.option(
 ROOT: Final[Decorator] = click.option("--root", required=True, type=PATH, help="Folder of the runs.")
 ACCEPT_REFUSED: Final[Decorator] = click.option(
     "--accept-refused", metavar="REASON", callback=not_blank, help="Pushes the model though the gate refuses it."
+)
+LAYOUT: Final[Decorator] = click.option(
+    "--layout", "layout_name", type=click.Choice(LAYOUTS), help="How SOURCE is laid out.  [default: found out]"
+)
+NO_MASK: Final[Decorator] = click.option(
+    "--no-mask-is-background", is_flag=True, help="Images that nothing tells a class of show no defect."
 )
 AS_JSON: Final[Decorator] = click.option(
     "--json", is_flag=True, expose_value=False, callback=noted(JSON), help="One JSON document on stdout."

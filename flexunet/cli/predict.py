@@ -17,17 +17,34 @@ from flexunet.core.errors import UserError
 @click.argument("model", metavar="MODEL_DIR_or_URL")
 @click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE_OR_DIR...")
 @click.option("--out", required=True, type=PATH, help="Folder for masks, overlays, areas.csv.")
-@click.option("--config", metavar="C", help="Classes and colours; needed for a URL.")
+@click.option("--config", metavar="C", help="Config with classes and colours; needed for a URL.")
 @click.option("--tiled", is_flag=True, help="Cuts large images into overlapping tiles of the model's size.")
-@click.option("--concurrency", default=4, show_default=True, type=click.IntRange(1, 64), help="Images under way.")
 @click.option(
-    "--deadline", default=60.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Seconds."
+    "--concurrency",
+    default=4,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Number of images that are predicted at once.",
 )
-@click.option("--model-name", default="flexunet", show_default=True, help="The server's name of the model.")
-@click.option("--version", type=click.IntRange(min=1), metavar="N", help="The server's version; else the newest.")
-@click.option("--ca", "certificate_authority", type=FILE, help="PEM file, for grpcs and https; else the system's.")
+@click.option(
+    "--deadline",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Seconds to wait for an answer.",
+)
+@click.option("--model-name", default="flexunet", show_default=True, help="Name of the model on the server.")
+@click.option(
+    "--version", type=click.IntRange(min=1), metavar="N", help="Version of the model on the server; else the newest."
+)
+@click.option(
+    "--ca",
+    "certificate_authority",
+    type=FILE,
+    help="PEM file of the authority, for grpcs and https; else the system's.",
+)
 @click.option("--cert", "certificate", type=FILE, help="PEM file of this client's certificate.")
-@click.option("--key", type=FILE, help="PEM file of its key.")
+@click.option("--key", type=FILE, help="PEM file of the client certificate's key.")
 @AS_JSON
 def predict(
     model: str,
@@ -47,10 +64,11 @@ def predict(
     """
     from flexunet.cli.tables import bars, print_left_out, quantile_words, quantiles
     from flexunet.serving.client import Options, connect
-    from flexunet.serving.predict import Job, image_files, predict_files
+    from flexunet.serving.predict import Job, Result, image_files, predict_files
 
     (files, left_out), shown = image_files(images, out), _shown_config(model, config)
     seconds: list[float] = []
+    results: list[Result] = []
     with captured_output(NO_LOG) as console, connect(model, Options(**options)) as connected:
         with bars(console) as progress:
             advance = progress("predicting", len(files))
@@ -59,26 +77,44 @@ def predict(
                 seconds.extend([] if taken is None else [taken])
                 advance(f"predicting, {quantile_words(seconds)}")
 
-            failed = predict_files(Job(connected, shown, tiled, concurrency), files, out, step)
+            failed = predict_files(Job(connected, shown, tiled, concurrency), files, out, step, results.append)
         done = len(files) - len(failed)
         console.print(
             f"{done} of {len(files)} images: masks, overlays and areas.csv in {out}; {quantile_words(seconds)}"
         )
         print_left_out(left_out, len(files), console)
-    found = {"images": done, "out": out, "left_out": [asdict(entry) for entry in left_out]}
+    found = {
+        "images": done,
+        "out": out,
+        "results": [asdict(result) for result in results],
+        "left_out": [asdict(entry) for entry in left_out],
+    }
     print_result({**found, **quantiles(seconds), "failed": [asdict(f) for f in failed]})
     if failed:
         raise UserError("\n".join(f"{f.image}: no prediction ({f.reason})" for f in failed))
 
 
 def _shown_config(target: str, config: str | None) -> Any:
-    """Classes and colours: a folder tells them, a server does not."""
+    """Classes and colours: a folder tells them, a server only its classes' names.
+
+    Raises:
+      UserError: no config for a server, or one with other classes than the folder's.
+    """
     from flexunet.core.config.load import load_config
     from flexunet.serving.exported import exported_config
     from flexunet.serving.versions import model_directory
 
-    if config is not None:
-        return load_config(config)
-    if "://" in target:
+    given = load_config(config) if config is not None else None
+    if "://" not in target:
+        own = exported_config(model_directory(Path(target)))
+        if given is not None and given.classes != own.classes:
+            spelled = [
+                ", ".join(f"{c.name} {list(c.color)}" for c in classes) for classes in (own.classes, given.classes)
+            ]
+            raise UserError(
+                f"{target}: its classes are {spelled[0]}; those of {config} are {spelled[1]}: leave --config out"
+            )
+        return own
+    if given is None:
         raise UserError(f"{target}: a server does not tell classes and colours; add --config, that of the training")
-    return exported_config(model_directory(Path(target)))
+    return given

@@ -1,0 +1,1 @@
+"""What several packages share: settings, names, errors, scores, regions, tiles, files."""

@@ -40,9 +40,16 @@ class ServingRefused(CommandError):
 
 
 class Interrupted(CommandError):
-    """The user stopped a command; says what is left of it."""
+    """A person stopped a command; says what is left of it.
+
+    `resumes`: whether the same command again goes on with it.
+    """
 
     exit_code = 130
+
+    def __init__(self, message: str, resumes: bool = True) -> None:
+        super().__init__(message)
+        self.resumes = resumes
 
 
 def last_line(error: BaseException) -> str:

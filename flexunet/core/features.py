@@ -54,6 +54,7 @@ SERVED: Final = {
 OUTPUT_MASK_PNG: Final = "mask_png"
 OUTPUT_MASK_PNG_REST: Final = "mask_png_bytes"
 OUTPUT_CLASS_FRACTIONS: Final = "class_fractions"
+OUTPUT_CLASS_NAMES: Final = "class_names"
 OUTPUT_CONFIDENCE: Final = "confidence"
 OUTPUT_VALID: Final = "valid"
 OUTPUT_ERROR: Final = "error"
@@ -77,9 +78,8 @@ ASSETS_EXTRA: Final = "assets.extra"
 EXPORTED_CONFIG: Final = "config.json"
 EXPORTED_TRAINING: Final = "training.json"
 EXPORTED_PROVENANCE: Final = "provenance.json"
-# Where TF Serving looks for them: warm-up in assets.extra, batching in the version's own folder.
+# Where TF Serving looks for it.
 EXPORTED_WARMUP: Final = "tf_serving_warmup_requests"
-EXPORTED_BATCHING: Final = "batching_params.pbtxt"
 
 # Why a person had a model pushed that the gate refused: a parameter of nodes, a property of the push in ML Metadata, a
 # key of provenance.json.

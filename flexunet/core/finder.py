@@ -10,8 +10,7 @@ from typing import Final
 from unicodedata import normalize
 
 from flexunet.core.errors import UserError
-
-IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
+from flexunet.core.readable import IMAGE_SUFFIXES
 
 # The table that `flexunet predict` writes, by which its folder is known.
 AREAS_FILE: Final = "areas.csv"

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from flexunet.core.config.data import Color, RecordsConfig, SegmentationClass
 from flexunet.core.features import IGNORE_ID
@@ -46,10 +45,3 @@ def class_ids_from_rgb(
     if records.ignore_color is not None:
         known |= packed == pack_rgb(np.array(records.ignore_color, np.uint8))
     return ids, known
-
-
-def as_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB; 16 bit keeps its high byte, as tf.io.decode_image does, and alpha is dropped."""
-    if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")

@@ -54,7 +54,7 @@ def are_found(defects: Regions, predicted: NDArray[np.bool_], overlap: float) ->
 
 
 class Defects(NamedTuple):
-    """Of one image. `found` and `present` float64 `[C]`: regions of each class; `largest`: pixels of the largest one.
+    """Defects of one image. `found` and `present` float64 `[C]`: regions by class; `largest`: its pixels.
 
     `clean`: labelled, and without a defect; `alarm`: clean, and enough of it was predicted to be one.
     """

@@ -97,7 +97,7 @@ class Root:
 
     @property
     def report(self) -> ReportFolder:
-        """Of the last run."""
+        """Report of the last run."""
         return ReportFolder(self.path / "report")
 
     @property

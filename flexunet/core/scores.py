@@ -29,7 +29,7 @@ def _ratio(numerator: Array, denominator: Array, xp: Namespace) -> Array:
 
 
 def margins(counts: Array, xp: Namespace = np) -> Margins:
-    """Of counts `[..., C, C]`; margins pass through."""
+    """Margins of counts `[..., C, C]`; margins pass through."""
     if isinstance(counts, Margins):
         return counts
     hits = xp.diagonal(counts, axis1=-2, axis2=-1)

@@ -1,5 +1,7 @@
 """Masks that are not drawn yet: what tells the class of each pixel where that is no mask file."""
 
+import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,11 +80,18 @@ def class_id_of(name: str, classes: Sequence[SegmentationClass]) -> int:
       BadAnnotation: there is no such class.
     """
     names = [c.name for c in classes]
-    if name in names:
-        return names.index(name)
+    for candidate in (name, plain_name(name)):
+        if candidate in names:
+            return names.index(candidate)
     raise BadAnnotation(
         f"names the class {name!r}", f"one of {', '.join(names)}", "correct it, or add the class to [[classes]]"
     )
+
+
+def plain_name(name: str) -> str:
+    """A class's name as a config can hold it: letters, digits, spaces, _ and -, at most 64."""
+    plain = re.sub(r"[^A-Za-z0-9 _-]", "_", unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode())
+    return plain.strip().lstrip("_-")[:64] or "class"
 
 
 def paint(regions: Sequence[tuple[int, NDArray[np.bool_]]], size: tuple[int, int], order: str) -> Drawn:
@@ -101,6 +110,8 @@ def paint(regions: Sequence[tuple[int, NDArray[np.bool_]]], size: tuple[int, int
     class_ids = np.full((height, width), BACKGROUND_ID, np.uint8)
     overlapping = np.zeros((height, width), np.bool_)
     for class_id, region in regions:
-        overlapping |= region & (class_ids != BACKGROUND_ID) & (class_ids != class_id)
+        # A shape of the background is a hole that somebody drew.
+        if class_id != BACKGROUND_ID:
+            overlapping |= region & (class_ids != BACKGROUND_ID) & (class_ids != class_id)
         class_ids[region] = class_id
     return Drawn(class_ids, int(overlapping.sum()))

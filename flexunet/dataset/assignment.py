@@ -42,7 +42,7 @@ class Row:
             facts.height,
             facts.pixels,
             facts.brightness,
-            read_small=functools.partial(read_small, facts.pair),
+            read_small=functools.partial(read_small, facts.pair, config),
             read_class_ids=functools.partial(read_class_ids, facts.pair, (facts.width, facts.height), config),
         )
 

@@ -15,7 +15,7 @@ def check_data(data: Path, config: Config, training: bool = True, newest: int | 
 
     Records made elsewhere have no manifest; Transform checks every mask's colours all the same.
     """
-    spans = newest_spans(data, config.dataset.spans, newest)
+    spans = newest_spans(data, config.dataset.span_limit, newest)
     if spans is None:
         return f"{data}: records without dataset.json: nothing is known of near-duplicates across their splits"
     for span in spans:

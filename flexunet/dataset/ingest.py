@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from flexunet.core.errors import UserError
 from flexunet.core.features import SPLIT_TRAIN, SPLITS
 from flexunet.core.finder import LeftOut
 from flexunet.core.lock import locked
+from flexunet.core.problems import DataError, Problem
 from flexunet.core.results.dataset import Contents, FilesLeftOut, Manifest, SpanEntry, SplitEntry, Summary
 from flexunet.dataset import groups as near_duplicates
 from flexunet.dataset.assignment import Assignment, Row, read_assignment
@@ -29,8 +30,8 @@ from flexunet.dataset.manifest import FORMAT, newest_version, version_path, vers
 from flexunet.dataset.metadata import read_metadata
 from flexunet.dataset.pairs import Pair
 from flexunet.dataset.parallel import mapped, mapped_by_processes, threads_for
-from flexunet.dataset.problems import DataError, Problem
-from flexunet.dataset.splits import Dealt, SplitPolicy, deal
+from flexunet.dataset.reading import reading_summary
+from flexunet.dataset.splits import Assigned, SplitPolicy, assign
 from flexunet.reporting.data import render_picture
 
 # Called with the number of steps ahead and what they are; gives a function to call after each.
@@ -57,16 +58,30 @@ def ingest(
     splits: SplitPolicy | None = None,
     skip_bad: bool = False,
     check_only: bool = False,
-    span: int = 1,
+    span: int | Literal["next"] = 1,
     metadata: Path | None = None,
     layout_name: str | None = None,
     no_mask_is_background: bool = False,
     progress: Progress = lambda what, steps: lambda: None,
 ) -> Ingested:
-    """Checks every pair below `source`, deals groups to splits and writes `out/span-N/version-M`.
+    """Checks every pair below `source`, assigns groups to splits and writes `out/span-N/version-M`.
+
+    Args:
+      source: the user's folder.
+      out: the folder of the records.
+      config: classes, records, image and dataset are read.
+      splits: what becomes of splits that the source has.
+      skip_bad: leaves bad pairs out instead of refusing all.
+      check_only: writes nothing.
+      span: its number; "next" for one more than the newest.
+      metadata: a CSV of facts about the images.
+      layout_name: of the source, as `find_layout` takes it.
+      no_mask_is_background: whether images without a mask show no defect.
+      progress: is told what goes on.
 
     Raises:
       DataError: lists every problem found; nothing was written.
+      UserError: the source cannot be used as a whole.
     """
     layout = find_layout(source, out, layout_name, no_mask_is_background)
     columns, mistakes = read_metadata(metadata, layout.pairs) if metadata else ({}, [])
@@ -74,12 +89,14 @@ def ingest(
     problems = [*layout.problems, *problems]
     if mistakes or (problems and not (skip_bad and facts)):
         raise DataError([*problems, *mistakes])
+    if span == "next":
+        span = _next_span(out, facts, source)
     facts = [replace(f, metadata=columns.get(f.pair.id, {}), pair=_renamed(f.pair, span)) for f in facts]
     others = [a for number, v in versions(out).items() if number != span and (a := read_assignment(v))]
-    rows, linking, crossing = _deal(facts, others, config, splits, _previous_splits(out, span, facts), source)
+    rows, linking, crossing = _assign(facts, others, config, splits, _previous_splits(out, span, facts), source)
     _require_usable(rows, config, source)
     summary: Summary = {
-        **_summary(rows, layout, splits, config),
+        **_summary(rows, layout, splits, config, _span_before(out, span)),
         "leaking_groups": crossing,
         "duplicates": duplicate_summary(facts, config),
         "skipped": [str(problem) for problem in problems],
@@ -89,6 +106,12 @@ def ingest(
         return Ingested(layout, None, summary, False)
     with locked(out):
         return _write(out, span, rows, summary, config, layout, progress)
+
+
+def _span_before(out: Path, span: int) -> SpanEntry | None:
+    """What `dataset.json` says of the newest span before this one."""
+    earlier = [entry for entry in _spans(out) if entry["span"] < span]
+    return max(earlier, key=lambda entry: entry["span"], default=None)
 
 
 def _examine_all(pairs: Sequence[Pair], config: Config, progress: Progress) -> tuple[list[Facts], list[Problem]]:
@@ -101,6 +124,21 @@ def _examine_all(pairs: Sequence[Pair], config: Config, progress: Progress) -> t
     return [r for r in results if isinstance(r, Facts)], [r for r in results if isinstance(r, Problem)]
 
 
+def _next_span(out: Path, facts: Sequence[Facts], source: Path) -> int:
+    """One more than the newest; the images of the newest would be trained on twice as much."""
+    newest = max(versions(out).items(), default=None)
+    if newest is None:
+        return 1
+    number, version = newest
+    known = read_assignment(version)
+    if known is not None and {f.pixel_digest for f in facts} <= set(known.digests):
+        raise UserError(
+            f"{source}: all {len(facts)} images are in span {number} already, expected new ones for --span next; to "
+            f"ingest that span anew: --span {number}"
+        )
+    return number + 1
+
+
 def _renamed(pair: Pair, span: int) -> Pair:
     """Every span may have a 0001.png."""
     return replace(pair, id=f"span-{span}/{pair.id}") if span > 1 else pair
@@ -111,7 +149,7 @@ def _placed(others: Sequence[Assignment]) -> list[tuple[str, str]]:
 
 
 def _group(facts: Sequence[Facts], others: Sequence[Assignment], config: Config) -> list[int]:
-    """For each image, those of other spans last, the index of the first of its group."""
+    """Index of the first image of its group for each image, those of other spans last."""
     thumbnails = np.concatenate([[f.thumbnail for f in facts], *(a.thumbnails for a in others)], dtype=np.float16)
     sizes = np.concatenate([[(f.width, f.height) for f in facts], *(a.sizes for a in others)])
     digests = [*(f.pixel_digest for f in facts), *(digest for a in others for digest in a.digests)]
@@ -119,28 +157,28 @@ def _group(facts: Sequence[Facts], others: Sequence[Assignment], config: Config)
     return near_duplicates.near_duplicate_groups(thumbnails, threshold, sizes, digests).tolist()
 
 
-def _deal(
+def _assign(
     facts: Sequence[Facts],
     others: Sequence[Assignment],
     config: Config,
     policy: SplitPolicy | None,
     previous: Mapping[str, str],
     source: Path,
-) -> Dealt:
-    """Deals, again without the images that link groups of different splits: then groups are those dealt before."""
+) -> Assigned:
+    """Assigns, and once more without the images that link groups of different splits."""
     placed = _placed(others)
-    dealt = deal(facts, _group(facts, others, config), placed, config, policy, previous, source)
-    if dealt.left_out and dealt.rows:
-        rest = [row.facts for row in dealt.rows]
-        again = deal(rest, _group(rest, others, config), placed, config, policy, previous, source)
-        dealt = again._replace(left_out=[*dealt.left_out, *again.left_out])
-    if dealt.crossing and not _keeps(policy, facts):
+    assigned = assign(facts, _group(facts, others, config), placed, config, policy, previous, source)
+    if assigned.left_out and assigned.rows:
+        rest = [row.facts for row in assigned.rows]
+        again = assign(rest, _group(rest, others, config), placed, config, policy, previous, source)
+        assigned = again._replace(left_out=[*assigned.left_out, *again.left_out])
+    if assigned.crossing and not _keeps(policy, facts):
         raise UserError(
-            f"{source}: {dealt.crossing} groups of near-duplicates hold images that were dealt to different splits "
-            "before, in another version or span; expected none. If dataset.near_duplicate_correlation changed, set it "
-            "back; if the source has splits of its own, use --splits regroup; or ingest into a new folder"
+            f"{source}: {assigned.crossing} groups of near-duplicates hold images that were assigned to different "
+            "splits before, in another version or span; expected none. If dataset.near_duplicate_correlation changed, "
+            "set it back; if the source has splits of its own, use --splits regroup; or ingest into a new folder"
         )
-    return dealt
+    return assigned
 
 
 def _keeps(policy: SplitPolicy | None, facts: Sequence[Facts]) -> bool:
@@ -168,14 +206,17 @@ def _require_usable(rows: Sequence[Row], config: Config, source: Path) -> None:
         raise DataError(problems)
 
 
-def _summary(rows: Sequence[Row], layout: Layout, policy: SplitPolicy | None, config: Config) -> Contents:
+def _summary(
+    rows: Sequence[Row], layout: Layout, policy: SplitPolicy | None, config: Config, earlier: SpanEntry | None
+) -> Contents:
     return {
+        **reading_summary([row.facts for row in rows], config, earlier),
         "format": FORMAT,
         "classes": [{"name": c.name, "color": list(c.color)} for c in config.classes],
         "ignore_color": list(config.records.ignore_color) if config.records.ignore_color else None,
         "layout": layout.description,
         "files": {"read": layout.files_read, "left_out": [_left_out(entry) for entry in layout.left_out]},
-        "notes": [*layout.notes, *_unused_splits(layout, policy)],
+        "notes": [*layout.notes, *_unused_splits(layout, policy), *_overlaps(rows, config)],
         "splits_policy": "keep" if layout.has_splits and policy != "regroup" else "regroup",
         "median_size": [int(np.median([getattr(r.facts, side) for r in rows])) for side in ("height", "width")],
         "images": len(rows),
@@ -195,6 +236,18 @@ def _unused_splits(layout: Layout, policy: SplitPolicy | None) -> list[str]:
     seen = Counter(pair.split for pair in layout.pairs)
     counts = ", ".join(f"{split} {seen[split]}" for split in SPLITS if seen[split])
     return [f"the source's own splits ({counts} images) are not used: --splits regroup assigns them anew"]
+
+
+def _overlaps(rows: Sequence[Row], config: Config) -> list[str]:
+    overlapping = [row.facts for row in rows if row.facts.overlaps]
+    if not overlapping:
+        return []
+    worst = max(overlapping, key=lambda facts: facts.overlaps)
+    return [
+        f"instances of different classes overlap in {sum(f.overlaps for f in overlapping):,} pixels of "
+        f"{len(overlapping)} images, most in {worst.pair.id} ({worst.overlaps:,}); records.overlaps = "
+        f'"{config.records.overlaps}" decides which is on top'
+    ]
 
 
 def _split_summary(rows: Sequence[Row], config: Config) -> SplitEntry:
@@ -275,8 +328,9 @@ def _previous_splits(out: Path, span: int, facts: Sequence[Facts]) -> dict[str, 
 
 
 def _fingerprint(rows: Sequence[Row], config: Config) -> str:
-    """Of everything that decides the records' bytes."""
+    """Fingerprint of everything that decides the records' bytes."""
     digest = hashlib.sha256(config.records.model_dump_json().encode() + str(config.dataset.seed).encode())
+    digest.update(json.dumps(config.image.value_range).encode())
     digest.update(json.dumps([c.model_dump() for c in config.classes]).encode())
     for row in sorted(rows, key=lambda row: row.facts.pair.id):
         digest.update(

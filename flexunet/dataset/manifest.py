@@ -28,10 +28,11 @@ def read_manifest(data: Path) -> Manifest:
     return cast("Manifest", manifest)
 
 
-def newest_spans(data: Path, count: int, newest: int | None = None) -> list[SpanEntry] | None:
+def newest_spans(data: Path, limit: int | None, newest: int | None = None) -> list[SpanEntry] | None:
     """What is known of the records that a run will read, newest first; None for records that were made elsewhere.
 
-    `newest` is the newest span to read, where that is not the newest there is.
+    `limit` is how many spans that are at most, None for all; `newest` is the newest span to read, where that is not
+    the newest there is.
 
     Raises:
       UserError: no records at all, not that span, or the newest are not those that the manifest describes.
@@ -44,7 +45,7 @@ def newest_spans(data: Path, count: int, newest: int | None = None) -> list[Span
     if found and not (data / MANIFEST).exists():
         return None
     described = {entry["span"]: entry for entry in read_manifest(data)["spans"]}
-    spans = sorted(found, reverse=True)[:count]
+    spans = sorted(found, reverse=True)[:limit]
     entries = [described[span] for span in spans if span in described]
     if not entries or [version_path(data, e) for e in entries] != [found[span] for span in spans]:
         raise UserError(f"{data}: {MANIFEST} does not describe its newest records: run `flexunet ingest` again")

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from flexunet.core.problems import Problem
 from flexunet.dataset.pairs import Pair
-from flexunet.dataset.problems import Problem
 
 STEM_COLUMN: Final = "stem"
 # One word, so that it can stand in a record's key and in a slice.

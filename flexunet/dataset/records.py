@@ -24,7 +24,7 @@ import tensorflow as tf
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from flexunet.core import features
-from flexunet.core.beam import LOCAL_BEAM_ARGS
+from flexunet.core.beam import beam_arguments, check_beam
 from flexunet.core.config.whole import Config
 from flexunet.dataset.assignment import Row, write_assignment
 from flexunet.dataset.commit import aside
@@ -33,7 +33,7 @@ from flexunet.dataset.parallel import mapped, threads_for
 
 # Small enough that readers and writers can share a split, large enough that headers do not matter: two cores write
 # 250 MB in files of 32 MB in 0.7 of the time of files of 128 MB. Counted in bytes of the user's files: a shard of
-# images that must be written anew (CMYK or turned JPEGs, WebP) can become several times larger.
+# images that are converted (compressed TIFF, lossless JPEG) can become several times larger.
 SHARD_BYTES: Final = 32 * 2**20
 _NONE: Final = np.empty((0, 0), np.float16)
 
@@ -59,25 +59,24 @@ def write_version(
     rows: Sequence[Row],
     config: Config,
     on_record: Callable[[], None],
-    beam_args: Sequence[str] = LOCAL_BEAM_ARGS,
 ) -> None:
     """Writes `rows` to `target/{split}/*.tfrecord.gz`, which appears by one rename; an error leaves nothing.
 
     Args:
       target: the version's folder, not there yet.
-      rows: in any order; records are dealt in the order of a hash, so that readers need no shuffle of whole files and
+      rows: in any order; records are written in the order of a hash, so that readers need no shuffle of whole files and
         the bytes repeat.
-      config: keys, classes and seed.
+      config: keys, classes, seed, and where Beam runs.
       on_record: called after each record, from any thread; not on runners whose workers are other processes.
-      beam_args: Apache Beam's options.
     """
+    check_beam(config.beam)
     directory = aside(target)
     try:
         for split in features.SPLITS:
             (directory / split).mkdir(parents=True)
         shards = list(plan_shards(directory, rows, config.dataset.seed))
         with _watched(on_record) as watch:
-            _run(shards, config, watch, beam_args)
+            _run(shards, config, watch)
         _require_all(shards)
         for attempt in directory.glob("*/.*"):
             attempt.unlink()
@@ -147,8 +146,8 @@ def _cut(entries: Iterable[Entry]) -> Iterator[tuple[Entry, ...]]:
         yield tuple(part)
 
 
-def _run(shards: Sequence[Shard], config: Config, watch: str, beam_args: Sequence[str]) -> None:
-    with beam.Pipeline(options=PipelineOptions(list(beam_args))) as pipeline:
+def _run(shards: Sequence[Shard], config: Config, watch: str) -> None:
+    with beam.Pipeline(options=PipelineOptions(beam_arguments(config.beam.node("")))) as pipeline:
         _ = (
             pipeline
             # As bytes: Beam would pickle every entry again at each step, for twice the time of writing it.

@@ -15,7 +15,7 @@ from flexunet.dataset.stratify import assign_splits
 SplitPolicy = Literal["keep", "regroup"]
 
 
-class Dealt(NamedTuple):
+class Assigned(NamedTuple):
     """Rows with their splits; the images left out because they link groups that are in different splits already; and
     how many groups have images in more than one split, those of other spans counted.
     """
@@ -25,11 +25,11 @@ class Dealt(NamedTuple):
     crossing: int
 
 
-# Group and split of images of other spans: they are not dealt again.
+# Group and split of images of other spans: they are not assigned again.
 Placed = Sequence[tuple[str, str]]
 
 
-def deal(
+def assign(
     facts: Sequence[Facts],
     labels: Sequence[int],
     others: Placed,
@@ -37,8 +37,8 @@ def deal(
     policy: SplitPolicy | None,
     previous: Mapping[str, str],
     source: Path,
-) -> Dealt:
-    """Deals whole groups to splits, or measures the source's own.
+) -> Assigned:
+    """Assigns whole groups to splits, or measures the source's own.
 
     Args:
       facts: the checked pairs.
@@ -59,14 +59,15 @@ def deal(
     if any(f.pair.split for f in facts) and policy != "regroup":
         splits = _own_splits(facts, own, placed, config, policy, source)
         rows = [Row(*row) for row in zip(facts, groups, splits, strict=True)]
-        return Dealt(rows, [], _crossing(list(zip(own, splits, strict=True)), placed))
+        return Assigned(rows, [], _crossing(list(zip(own, splits, strict=True)), placed))
     settled, left_out = _settled(facts, own, placed, previous)
     fresh = [i for i in range(len(facts)) if settled[i] is None and i not in left_out]
     shares = {name: getattr(config.dataset, name) for name in SPLITS}
-    assigned = _assign(facts, own, fresh, shares, config, Counter(split for split in settled if split))
+    assigned = _assign_fresh(facts, own, fresh, shares, config, Counter(split for split in settled if split))
     kept = [(i, settled[i] or assigned[i]) for i in range(len(facts)) if i not in left_out]
     rows = [Row(facts[i], groups[i], split) for i, split in kept]
-    return Dealt(rows, [facts[i] for i in sorted(left_out)], _crossing([(own[i], split) for i, split in kept], placed))
+    linking = [facts[i] for i in sorted(left_out)]
+    return Assigned(rows, linking, _crossing([(own[i], split) for i, split in kept], placed))
 
 
 def _crossing(own: Sequence[tuple[int, str]], placed: Sequence[tuple[int, str]]) -> int:
@@ -97,7 +98,7 @@ def _settled(
     return settled, left_out
 
 
-def _assign(
+def _assign_fresh(
     facts: Sequence[Facts],
     labels: Sequence[int],
     indices: Sequence[int],
@@ -139,7 +140,7 @@ def _own_splits(
     train = [i for i, split in enumerate(splits) if split == SPLIT_TRAIN and labels[i] not in elsewhere]
     total = config.dataset.train + config.dataset.eval
     shares = {SPLIT_TRAIN: config.dataset.train / total, SPLIT_EVAL: config.dataset.eval / total}
-    carved = _assign(facts, labels, train, shares, config)
+    carved = _assign_fresh(facts, labels, train, shares, config)
     return [carved.get(i, split) for i, split in enumerate(splits)]
 
 

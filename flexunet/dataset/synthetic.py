@@ -8,6 +8,7 @@ Every picture is built with horizontal rolling, in grey levels around 0; light, 
 Lengths are in pixels of a 128-pixel picture and are multiplied by `unit = size / 128`.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from PIL import Image
 from scipy import ndimage
 
 from flexunet.core.config.load import load_config
+from flexunet.core.outlines import labelme_document
 
 BACKGROUND, INCLUSION, PATCHES, SCRATCHES = range(4)
 CLASS_COUNT = 4
@@ -82,6 +84,18 @@ def write_surfaces(
         Image.fromarray(image).save(directory / "images" / name)
         Image.fromarray(palette[class_ids]).save(directory / "masks" / name)
         step()
+
+
+def write_labelled(directory: Path, count: int, size: int, class_names: Sequence[str], seed: int) -> None:
+    """Writes the same surfaces as directory/steel-00001.png with labelme's directory/steel-00001.json, ..."""
+    names = [f"steel-{index:05d}" for index in range(1, count + 1)]
+    directory.mkdir(parents=True, exist_ok=True)
+    _refuse_leftovers(directory, [f"{name}{suffix}" for name in names for suffix in (".png", ".json")])
+    for index, name in enumerate(names, start=1):
+        image, class_ids = generate_surface(seed, index, size)
+        document = labelme_document(f"{name}.png", class_ids, class_names)
+        Image.fromarray(image).save(directory / f"{name}.png")
+        (directory / f"{name}.json").write_text(json.dumps(document), encoding="utf-8")
 
 
 def _palette(colors: Sequence[tuple[int, int, int]]) -> NDArray[np.uint8]:
@@ -255,10 +269,14 @@ def light_bands(generator: np.random.Generator, size: int) -> Grey:
 @click.option("--count", default=480, show_default=True, type=click.IntRange(min=1))
 @click.option("--size", default=128, show_default=True, type=click.IntRange(min=SMALLEST_SIZE))
 @click.option("--seed", default=137, show_default=True, type=click.IntRange(min=0))
-def main(directory: Path, count: int, size: int, seed: int) -> None:
+@click.option("--labelme", is_flag=True, help="Outlines in labelme's JSON beside the images, instead of masks.")
+def main(directory: Path, count: int, size: int, seed: int, labelme: bool) -> None:
     """Writes DIRECTORY/images and DIRECTORY/masks in the colours of the demo, for those who have no images at hand."""
-    colors = [c.color for c in load_config("demo").classes]
-    write_surfaces(directory, count, size, colors, seed)
+    classes = load_config("demo").classes
+    if labelme:
+        write_labelled(directory, count, size, [c.name for c in classes], seed)
+    else:
+        write_surfaces(directory, count, size, [c.color for c in classes], seed)
 
 
 if __name__ == "__main__":

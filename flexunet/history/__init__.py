@@ -1,0 +1,1 @@
+"""Questions to ML Metadata: runs, lineage, cleaning, pushes."""

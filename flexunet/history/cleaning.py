@@ -14,6 +14,7 @@ from typing import Final
 from ml_metadata.proto import metadata_store_pb2
 
 from flexunet.core.root import Root
+from flexunet.history.database import open_store
 from flexunet.history.pushes import (
     PUSHED,
     PUSHED_COMPARABLE,
@@ -23,7 +24,7 @@ from flexunet.history.pushes import (
     ROLLED_BACK,
     last_pushed,
 )
-from flexunet.history.store import Artifact, Execution, History, Run, open_store, read_history
+from flexunet.history.store import Artifact, Execution, History, Run, read_history
 from flexunet.serving.versions import pushed_hash, read_provenance, versions
 
 # A push is a few bytes and what resolvers look at; it stays whatever becomes of its model.
@@ -115,7 +116,7 @@ def _needed(history: History, runs: Iterable[Run], serving: Path) -> set[int]:
 
 
 def _current_pushes(history: History, serving: Path) -> list[Artifact]:
-    """Those whose model is a version that is there, and those that are a baseline."""
+    """Pushes whose model is a version that is there, and those that are a baseline."""
     there = {pushed_hash(serving / str(number)) for number in versions(serving)}
     pushes = [push for push in history.of_kind(_PUSHED_MODEL) if push.properties.get(PUSHED) == 1]
     pushes.sort(key=_last_pushed, reverse=True)
@@ -164,14 +165,14 @@ def _read_by(execution: Execution, keys: Iterable[str]) -> set[int]:
 
 
 def _executions(history: History) -> list[Execution]:
-    """Those that ran, each once, the oldest first: what came from the cache made nothing."""
+    """Executions that ran, each once, the oldest first: what came from the cache made nothing."""
     ran = {execution.id: execution for execution in history.maker.values()}
     ran |= {e.id: e for run in history.runs for e in run.nodes.values() if not e.succeeded}
     return [ran[key] for key in sorted(ran)]
 
 
 def _folders(execution: Execution, root: Path) -> list[Path]:
-    """Its outputs, as TFX lays them: `node/output/execution`. Also of one that was killed before it told of them."""
+    """An execution's outputs, as TFX lays them: `node/output/execution`, also of one that was killed."""
     folders = sorted((root / execution.node).glob(f"*/{execution.id}"))
     return [folder for folder in (*folders, root / execution.node / _SYSTEM / str(execution.id)) if folder.is_dir()]
 

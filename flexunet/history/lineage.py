@@ -12,6 +12,7 @@ from flexunet.core.features import ACCEPTED_REFUSED, ASSETS_EXTRA, EXPORTED_PROV
 from flexunet.core.files import JsonObject
 from flexunet.core.results.lineage import BaselineOrigin, DataOrigin, Provenance, PushedScores
 from flexunet.core.root import Root
+from flexunet.history.database import is_known, whereabouts
 from flexunet.history.pushes import PUSHED_SHA256
 from flexunet.history.runs import PUSHED_VERSION
 from flexunet.history.store import Artifact, Execution, History, read_history
@@ -56,7 +57,7 @@ class _Exported(BaseModel):
 
 
 def lineage_of(model: Path) -> Lineage:
-    """Of a version that a run or a rollback pushed.
+    """Lineage of a version that a run or a rollback pushed.
 
     Args:
       model: the version's folder, or the folder of the versions, whose newest is meant.
@@ -71,17 +72,17 @@ def lineage_of(model: Path) -> Lineage:
         raise UserError(f"{path}: missing, expected a version that a run pushed, such as DIR/serving_model/1")
     sha256, number = provenance.get("sha256", ""), provenance.get("version", 0)
     root = version.resolve().parent.parent
-    if not Root(root).metadata.is_file():
+    if not is_known(root):
         source = f"{path}, written when it was pushed: there is no {Root(root).metadata}"
         return _from_provenance(version, provenance, source)
     history = read_history(root)
     pushes = [p for p in history.of_kind(_PUSHED_MODEL) if p.properties.get(PUSHED_SHA256) == sha256]
     if not pushes:
-        source = f"{path}, written when it was pushed: {Root(root).metadata} does not know this model"
+        source = f"{path}, written when it was pushed: {whereabouts(root)} does not know this model"
         return _from_provenance(version, provenance, source)
     # A rollback gives the same model a number that no run gave: then its first push tells what made it.
     own = [push for push in pushes if push.properties.get(PUSHED_VERSION) == str(number)]
-    return _from_metadata(version, provenance, history, [*own, pushes[-1]][0], f"ML Metadata in {Root(root).metadata}")
+    return _from_metadata(version, provenance, history, [*own, pushes[-1]][0], f"ML Metadata in {whereabouts(root)}")
 
 
 def is_intact(version: Path, lineage: Lineage) -> bool:
@@ -183,12 +184,12 @@ def _code(value: object) -> str | None:
 
 
 def _custom_config(execution: Execution) -> dict[str, str]:
-    """Of TFX's own nodes that call our code."""
+    """The `custom_config` of those of TFX's own nodes that call our code."""
     return json.loads(execution.properties["custom_config"])
 
 
 def _baseline(history: History, model: Artifact) -> BaselineOrigin:
-    """Where it lies, and under which number it was pushed."""
+    """Folder of the baseline, and the number that it was pushed under."""
     pushes = [p for p in history.of_kind(_PUSHED_MODEL) if p.properties.get("pushed_model_id") == model.id]
     numbers = [p.properties[PUSHED_VERSION] for p in pushes if PUSHED_VERSION in p.properties]
     return {"model": model.uri, "version": int(numbers[0]) if numbers else None}

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import ml_metadata as mlmd
-from ml_metadata.proto import metadata_store_pb2
 
 from flexunet.serving.versions import newest_version, restored_at, rolled_back, version_hash
 
@@ -21,15 +20,12 @@ RESTORED_MILLISECONDS: Final = "restored_milliseconds"
 _PUSHED_MODEL: Final = "PushedModel"
 
 
-def record_rollbacks(connection: metadata_store_pb2.ConnectionConfig, serving: Path) -> None:
+def record_rollbacks(store: mlmd.MetadataStore, serving: Path) -> None:
     """Marks which pushes hold a model that is rolled back, and which one a rollback made the newest again.
 
     The folder of the versions, `serving`, is what knows (flexunet/serving/versions.py); this is its copy for the
-    resolver and for lineage. The caller holds the lock of the run's folder.
+    resolver and for lineage. The caller holds the lock of `serving`, or of the run's folder.
     """
-    if connection.HasField("sqlite") and not Path(connection.sqlite.filename_uri).is_file():
-        return
-    store = mlmd.MetadataStore(connection)
     if _PUSHED_MODEL not in {kind.name for kind in store.get_artifact_types()}:
         return
     withdrawn, restored = rolled_back(serving), _restored(serving)
@@ -41,13 +37,6 @@ def record_rollbacks(connection: metadata_store_pb2.ConnectionConfig, serving: P
 def last_pushed(artifact_id: int, created: int, restored: int | None) -> tuple[int, int]:
     """Sorts pushes by when they were made or, by a rollback, restored, both in milliseconds since 1970."""
     return max(created, restored or 0), artifact_id
-
-
-def sqlite_connection(database: Path) -> metadata_store_pb2.ConnectionConfig:
-    """Of the file that a run on one machine keeps its metadata in."""
-    connection = metadata_store_pb2.ConnectionConfig()
-    connection.sqlite.filename_uri = str(database)
-    return connection
 
 
 def _restored(serving: Path) -> dict[str, int]:

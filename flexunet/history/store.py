@@ -9,10 +9,9 @@ from typing import Final, TypeAlias
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 
-from flexunet.core.errors import UserError, last_line
 from flexunet.core.files import JsonObject
 from flexunet.core.root import Root
-from flexunet.history.pushes import sqlite_connection
+from flexunet.history.database import open_store
 
 Message: TypeAlias = metadata_store_pb2.Artifact | metadata_store_pb2.Execution
 
@@ -80,7 +79,7 @@ class Run:
 
     @property
     def report(self) -> Artifact | None:
-        """Of a run that came to its end."""
+        """The report, if the run came to its end."""
         reporter = self.nodes.get("Reporter")
         return reporter.output("report") if reporter and reporter.succeeded else None
 
@@ -99,34 +98,11 @@ class History:
         return [a for a in sorted(self.artifacts.values(), key=lambda a: -a.id) if a.kind == kind]
 
 
-def open_store(root: Path) -> mlmd.MetadataStore:
-    """ML Metadata of the runs in `root`.
-
-    Raises:
-      UserError: no run was ever started there.
-    """
-    check_root(root)
-    path = Root(root).metadata
-    try:
-        return mlmd.MetadataStore(sqlite_connection(path))
-    # ML Metadata has no error of its own for this.
-    except RuntimeError as error:
-        raise UserError(f"{path}: not a database of ML Metadata ({last_line(error)}): restore or remove it") from None
-
-
-def check_root(root: Path) -> None:
-    """Raises UserError where no run was ever started."""
-    if not Root(root).metadata.is_file():
-        raise UserError(
-            f"{root}: no {Root(root).metadata.name}, expected the --root of `flexunet run` or `flexunet demo`"
-        )
-
-
 def read_history(root: Path) -> History:
-    """All runs in `root`.
+    """All runs in `root`; the server of a cluster may know others, too.
 
     Raises:
-      UserError: no run was ever started there.
+      UserError: no run was ever started there, or the server of its database cannot be reached.
     """
     store = open_store(root)
     nodes = _node_names(store)
@@ -147,12 +123,33 @@ def read_history(root: Path) -> History:
         if event.type == _EVENT.OUTPUT:
             maker.setdefault(artifact.id, execution)
     runs = _runs(store, executions)
+    if not Root(root).metadata.is_file():
+        runs, artifacts = _of_folder(root, runs, artifacts)
     run_of = {execution.id: run for run in runs for execution in run.nodes.values()}
     return History(runs, artifacts, maker, run_of)
 
 
+def _of_folder(root: Path, runs: list[Run], artifacts: dict[int, Artifact]) -> tuple[list[Run], dict[int, Artifact]]:
+    """Runs of the folder, and the artifacts in it: URIs are paths as the nodes see them.
+
+    Where the folder cannot be seen from here, a run belongs to each that it has outputs in, the cache's among them.
+    """
+    folder, prepared = f"{root.absolute()}/", root / "kubeflow"
+
+    def is_here(run: Run) -> bool:
+        if prepared.is_dir():
+            return (prepared / run.run_id).is_dir()
+        outputs = [
+            artifact for execution in run.nodes.values() for found in execution.outputs.values() for artifact in found
+        ]
+        return any(artifact.uri.startswith(folder) for artifact in outputs)
+
+    here = {identity: artifact for identity, artifact in artifacts.items() if artifact.uri.startswith(folder)}
+    return [run for run in runs if is_here(run)], here
+
+
 def _node_names(store: mlmd.MetadataStore) -> dict[int, str]:
-    """By execution id; a context's name is `<pipeline>.<node>`."""
+    """Node names by execution id; a context's name is `<pipeline>.<node>`."""
     names: dict[int, str] = {}
     for context in _contexts(store, _NODE):
         for execution in store.get_executions_by_context(context.id):

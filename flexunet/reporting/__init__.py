@@ -1,0 +1,1 @@
+"""The pages: report of a run, data, comparison of two runs."""

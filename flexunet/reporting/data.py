@@ -168,11 +168,12 @@ def _warnings(entry: SpanEntry, groups: dict[str, list[DataImage]]) -> list[str]
             "Scores on eval and test partly measure memory. Ingest with --splits regroup to mend it."
         )
     if entry["splits_policy"] == "keep":
-        warnings.append("The splits are the source's own (splits_policy is keep); they were not dealt by group.")
+        warnings.append("The splits are the source's own (splits_policy is keep); they were not assigned by group.")
     for split in SPLITS:
         missing = [name for name, count in entry["splits"][split]["images_with"].items() if count == 0]
         if missing:
             warnings.append(f"No image of {split} shows {', '.join(missing)}: no score of that can be measured there.")
+    warnings += entry["warnings"]
     noisy = len(entry["duplicates"]["different_masks"])
     if noisy:
         warnings.append(f"Label noise: exact copies with different masks: {noisy}, listed under Near-duplicates.")
@@ -206,7 +207,7 @@ def _example(row: DataImage, class_id: int, share: float, config: Config) -> Exa
 
 
 def _small_image(image: DataImage) -> Image.Image:
-    """Its longer side 160 pixels, 320 of a strip; smaller images are enlarged, so that outlines show."""
+    """An image whose longer side is 160 pixels, 320 for a strip; smaller images are enlarged, so that outlines show."""
     longer, shorter = max(image.width, image.height), min(image.width, image.height)
     scale = _THUMBNAIL_SIDE * (2 if longer >= _STRIP * shorter else 1) / longer
     return image.read_small((max(1, round(image.width * scale)), max(1, round(image.height * scale))))

@@ -15,7 +15,7 @@ from PIL import Image
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.features import BACKGROUND_ID
 from flexunet.core.files import write_json
-from flexunet.core.palette import as_rgb, color_table
+from flexunet.core.palette import color_table
 from flexunet.core.results.model import ErrorCounts, GalleryImage
 from flexunet.core.root import ReportFolder
 from flexunet.reporting import mistakes
@@ -28,7 +28,11 @@ _JPEG_QUALITY: Final = 85
 
 @dataclass(frozen=True)
 class Predicted:
-    """One image. `which`: of WORST, MEDIAN, BEST; `truth` and `predicted`: class ids uint8 `[h, w]`."""
+    """One image.
+
+    `which`: of WORST, MEDIAN, BEST; `encoded`: a picture of 8 bits, upright; `truth` and `predicted`: class ids uint8
+    `[h, w]`.
+    """
 
     which: list[str]
     image_id: str
@@ -111,8 +115,8 @@ def _pictures(image: Predicted, side: int, settings: GateSettings) -> dict[str, 
 def _photo(encoded: bytes, size: tuple[int, int]) -> bytes:
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(encoded)) as image:
-        # As it stands in the record, unturned: the mask fits that.
-        as_rgb(image).resize(size, Image.Resampling.BOX).save(buffer, "JPEG", quality=_JPEG_QUALITY, optimize=True)
+        shown = image.convert("RGB").resize(size, Image.Resampling.BOX)
+        shown.save(buffer, "JPEG", quality=_JPEG_QUALITY, optimize=True)
     return buffer.getvalue()
 
 

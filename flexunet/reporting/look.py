@@ -48,7 +48,7 @@ def signed(value: float | None) -> str:
 
 
 def seconds(value: float) -> str:
-    """In the unit that a person would use."""
+    """A duration in the unit that a person would use."""
     if value < 1:
         return f"{1000 * value:.0f} ms"
     if value < 100:

@@ -39,7 +39,7 @@ def error_map(truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> NDArray
 def count_errors(
     truth: NDArray[np.uint8], predicted: NDArray[np.uint8], num_classes: int, overlap: float, alarm_share: float
 ) -> list[ErrorCounts]:
-    """For each class id; the background's stay 0.
+    """Counts for each class id; those of the background stay 0.
 
     A defect, a connected region of one class in the truth, is right if the share `overlap` of its pixels was predicted
     as its class, as the gate has it. Of the others it is of the wrong class if more of its pixels were predicted as

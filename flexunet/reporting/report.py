@@ -148,7 +148,7 @@ def _contents(report: Report) -> Variables:
 
 
 def _class_rows(report: Report) -> list[ClassRow]:
-    """Of the table of scores: foreground first, then each class, with interval, baseline and bound."""
+    """Rows of the table of scores: foreground first, then each class, with interval, baseline and bound."""
     metrics, details, gate = report.metrics, report.details, report.lineage["config"]["gate"]
     baseline = details["baseline"] or _NO_BASELINE
     total: ClassRow = {

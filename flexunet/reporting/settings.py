@@ -45,7 +45,7 @@ def differences(here: JsonObject, there: JsonObject) -> list[Difference]:
 
 
 def written(value: Any) -> str:
-    """As in a TOML file; what TOML has no word for is "unset"."""
+    """A value as TOML writes it; None, which TOML has no word for, is "unset"."""
     if value is None:
         return "unset"
     if isinstance(value, bool):
@@ -70,7 +70,7 @@ def _flat(config: JsonObject) -> Iterator[tuple[str, Any]]:
 
 
 def _defaults() -> JsonObject:
-    """Of the sections that a model comes from: `[[classes]]` has none, and no report shows the others."""
+    """Defaults of the sections that a model comes from: `[[classes]]` has none, no report shows the others."""
     fields = {**TrainerConfig.model_fields, **GateSettings.model_fields, **ServingSettings.model_fields}
     sections: JsonObject = {name: field.annotation for name, field in fields.items() if name != "classes"}
     return {name: kind().model_dump(mode="json") for name, kind in sections.items()}

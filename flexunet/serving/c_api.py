@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from flexunet.core.install import how_to_install
 from flexunet.serving.dtypes import DTYPE_NUMBERS, DTYPES
 
 if TYPE_CHECKING:
@@ -86,8 +87,19 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
 }
 
 
+_INVALID_ARGUMENT = 3
+
+
 class SavedModelError(RuntimeError):
-    """An export that cannot be loaded or run, or a request that does not fit its signature."""
+    """An export that cannot be loaded or run, or a request that does not fit its signature.
+
+    Attributes:
+        code: TensorFlow's code, which is gRPC's too: 3 INVALID_ARGUMENT, 14 UNAVAILABLE of a full queue.
+    """
+
+    def __init__(self, message: str, code: int = _INVALID_ARGUMENT) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class TensorInfo(NamedTuple):
@@ -209,7 +221,10 @@ def _find_library_directory() -> Path:
     """Folder of the tensorflow package; find_spec of a top-level package does not import it."""
     spec = importlib.util.find_spec("tensorflow")
     if spec is None or spec.origin is None:
-        raise SavedModelError(f"no tensorflow package to take {_LIBRARY_NAME} from: give library_directory")
+        raise SavedModelError(
+            "tensorflow is not installed, expected it for a model in a folder, which runs in its library: "
+            + how_to_install("tensorflow")
+        )
     return Path(spec.origin).parent
 
 
@@ -232,8 +247,8 @@ def _checked(library: ctypes.CDLL, subject: str) -> Iterator[int]:
     status = library.TF_NewStatus()
     try:
         yield status
-        if library.TF_GetCode(status):
-            raise SavedModelError(f"{subject}: {library.TF_Message(status).decode(errors='replace')}")
+        if code := library.TF_GetCode(status):
+            raise SavedModelError(f"{subject}: {library.TF_Message(status).decode(errors='replace')}", code)
     finally:
         library.TF_DeleteStatus(status)
 

@@ -46,6 +46,7 @@ class Prediction:
     Attributes:
       class_ids: uint8 `[h, w]` at the image's own size; `[0, 0]` if there is no answer.
       class_fractions: float32 `[C]`, the share of the image's pixels.
+      class_names: by class id; empty from a model of before 0.2.0, which does not tell them.
       confidence: mean over the pixels of the probability of the class chosen there.
       error: "" or why there is no answer.
       seconds: from the request to the answer.
@@ -56,6 +57,7 @@ class Prediction:
     confidence: float
     error: str
     seconds: float
+    class_names: tuple[str, ...] = ()
 
     @property
     def valid(self) -> bool:
@@ -94,7 +96,8 @@ def predict_image(model: Model, encoded: bytes) -> Prediction:
     """
     started = time.perf_counter()
     inputs = {features.INPUT_IMAGE_BYTES: as_strings([encoded])}
-    outputs = model.run(features.SIGNATURE_SERVING, inputs, _OUTPUTS)
+    # All outputs: a model of before 0.2.0 refuses to be asked for the class names that it does not have.
+    outputs = model.run(features.SIGNATURE_SERVING, inputs)
     missing = [name for name in _OUTPUTS if name not in outputs]
     if missing:
         raise ServingError(f"the answer has no {', '.join(missing)}: is this a model of this project?")
@@ -105,6 +108,9 @@ def predict_image(model: Model, encoded: bytes) -> Prediction:
         confidence=float(outputs[features.OUTPUT_CONFIDENCE][0]),
         error=error,
         seconds=time.perf_counter() - started,
+        class_names=tuple(name.decode() for name in outputs[features.OUTPUT_CLASS_NAMES][0])
+        if features.OUTPUT_CLASS_NAMES in outputs
+        else (),
     )
 
 

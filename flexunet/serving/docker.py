@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 from flexunet.core.config.serving import ServingConfig
+from flexunet.serving.limits import GRPC_THREADS, REST_THREADS
 from flexunet.serving.wire import MODEL_NAME
 
 
@@ -15,12 +16,14 @@ def docker_command(model: Path, grpc_port: int, rest_port: int) -> str:
     if not base.name.isdigit():
         source, target = base, f"/models/{MODEL_NAME}/1"
     words = [
-        *("docker", "run", "--rm", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"),
+        # As PID 1 the server would not hear Ctrl-C or `docker stop`: --init is PID 1 and passes signals on.
+        *("docker", "run", "--init", "--rm", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"),
         *("--user", "1000:1000", "-p", f"{grpc_port}:8500", "-p", f"{rest_port}:8501"),
         *("--mount", f"type=bind,source={source},target={target},readonly"),
         *("--entrypoint", "tensorflow_model_server", ServingConfig().image),
         *(f"--model_name={MODEL_NAME}", f"--model_base_path=/models/{MODEL_NAME}"),
         *("--port=8500", "--rest_api_port=8501"),
-        *("--enable_batching=true", "--enable_per_model_batching_parameters=true"),
+        # The graph batches by itself.
+        *("--enable_batching=false", f"--grpc_max_threads={GRPC_THREADS}", f"--rest_api_num_threads={REST_THREADS}"),
     ]
     return shlex.join(words)

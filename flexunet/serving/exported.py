@@ -47,7 +47,7 @@ def exported_config(directory: Path) -> ServedConfig:
 
 
 def exported_part(directory: Path, part: type[Part]) -> Part:
-    """As `exported_config`, for callers that need other sections."""
+    """The sections of `part` from an export's configuration; errors as in `exported_config`."""
     path = directory / features.ASSETS_EXTRA / features.EXPORTED_CONFIG
     if not path.is_file():
         raise UserError(f"{path}: missing, expected a model exported by this project")

@@ -1,6 +1,5 @@
 """TF Serving over gRPC."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -10,23 +9,21 @@ import numpy as np
 
 from flexunet.core.errors import UserError
 from flexunet.serving.protos import predict_pb2 as pb
-from flexunet.serving.transport import Closing, Options, ServingError
+from flexunet.serving.transport import BusyError, Options, Remote, ServingError, UnreachableError
 from flexunet.serving.wire import PREDICT, from_tensor, predict_request
 
-# gRPC itself waits between tries, with jitter, and keeps to the deadline; it tries at most five times.
-_RETRY: Final = {
-    "initialBackoff": "0.1s",
-    "maxBackoff": "5s",
-    "backoffMultiplier": 2,
-    "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
-}
+# What the channel itself says of an answer that is too large, under the code of a busy server.
+_TOO_LARGE: Final = "larger than max"
+# What it says of a server that it cannot reach, under the code of a full queue: nothing else tells them apart.
+_NOT_REACHED: Final = ("failed to connect", "errors resolving", "DNS resolution failed")
 
 
-class GrpcModel(Closing):
+class GrpcModel(Remote):
     """A model behind `host:port`."""
 
     def __init__(self, address: str, secure: bool, options: Options) -> None:
-        self._address, self._options = address, options
+        super().__init__(options)
+        self._address = address
         settings = _channel_options(options)
         self._channel = (
             grpc.secure_channel(address, _credentials(options), settings)
@@ -39,10 +36,8 @@ class GrpcModel(Closing):
             response_deserializer=pb.PredictResponse.FromString,
         )
 
-    def run(
-        self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] = ()
-    ) -> dict[str, np.ndarray]:
-        """As `flexunet.serving.transport.Model.run`."""
+    def ask(self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> dict[str, np.ndarray]:
+        """Calls a signature: see `flexunet.serving.transport.Model.run`."""
         request = predict_request(signature, inputs, outputs, self._options.model_name, self._options.version)
         limit = self._options.max_message_bytes
         if request.ByteSize() > limit:
@@ -50,11 +45,24 @@ class GrpcModel(Closing):
                 f"{self._address}: a request of {request.ByteSize()} bytes, at most {limit} are sent: "
                 "send fewer images at once or raise the limit"
             )
-        try:
-            response = self._predict(request, timeout=self._options.deadline)
-        except grpc.RpcError as error:
-            raise ServingError(f"grpc://{self._address}: {_explain(error, self._options)}") from error
+        response = self.patiently(lambda seconds: self._attempt(request, seconds))
         return {name: from_tensor(tensor) for name, tensor in response.outputs.items()}
+
+    def _attempt(self, request: pb.PredictRequest, seconds: float) -> pb.PredictResponse:
+        try:
+            return self._predict(request, timeout=seconds)
+        except grpc.RpcError as error:
+            raise self._as_ours(error) from error
+
+    def _as_ours(self, error: Any) -> ServingError:
+        code, details = error.code(), " ".join(str(error.details()).split())
+        if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+            return ServingError(f"grpc://{self._address}: no answer within {self._options.deadline:g} s")
+        words = f"grpc://{self._address}: {code.name}: {details}"
+        if code == grpc.StatusCode.UNAVAILABLE and any(start in details for start in _NOT_REACHED):
+            return UnreachableError(words)
+        busy = code == grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE not in details
+        return BusyError(words) if busy or code == grpc.StatusCode.UNAVAILABLE else ServingError(words)
 
     def close(self) -> None:
         self._channel.close()
@@ -62,19 +70,13 @@ class GrpcModel(Closing):
 
 def _channel_options(options: Options) -> list[tuple[str, Any]]:
     limit = options.max_message_bytes
-    settings: list[tuple[str, Any]] = [
+    return [
         ("grpc.max_send_message_length", limit),
         # gRPC's own limit is 4 MB, which one large mask exceeds.
         ("grpc.max_receive_message_length", limit),
-        # A request that does not fit in here, 256 KB by default, would not be tried again.
-        ("grpc.per_rpc_retry_buffer_size", limit),
+        # gRPC tries at most five times, within a second or two.
+        ("grpc.enable_retries", 0),
     ]
-    if options.attempts > 1:
-        retry = {**_RETRY, "maxAttempts": min(options.attempts, 5)}
-        settings.append(("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": retry}]})))
-    else:
-        settings.append(("grpc.enable_retries", 0))
-    return settings
 
 
 def _credentials(options: Options) -> grpc.ChannelCredentials:
@@ -88,10 +90,3 @@ def _read(path: Path | None) -> bytes | None:
     if path is not None and not path.is_file():
         raise UserError(f"{path}: no such file, expected a PEM file")
     return path.read_bytes() if path else None
-
-
-def _explain(error: Any, options: Options) -> str:
-    if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return f"no answer within {options.deadline:g} s"
-    details = " ".join(str(error.details()).split())
-    return f"{error.code().name}: {details}"

@@ -26,7 +26,7 @@ class LocalModel(Closing):
     def run(
         self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] = ()
     ) -> dict[str, np.ndarray]:
-        """As `flexunet.serving.transport.Model.run`."""
+        """Runs a signature: see `flexunet.serving.transport.Model.run`."""
         try:
             found = self._model.run(signature, inputs)
         except SavedModelError as error:

@@ -5,23 +5,50 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from flexunet.core import features
+from flexunet.core.config.data import ImageConfig
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
-from flexunet.core.finder import AREAS_COLUMNS, AREAS_FILE, IMAGE_SUFFIXES, LeftOut, Tally, find_files
-from flexunet.core.palette import as_rgb, rgb_from_class_ids
+from flexunet.core.finder import AREAS_COLUMNS, AREAS_FILE, LeftOut, Tally, find_files
+from flexunet.core.palette import rgb_from_class_ids
+from flexunet.core.pictures import Picture, Refused, open_image, served_bytes
+from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.core.regions import connected_regions
 from flexunet.serving.client import Model, Prediction, in_order, predict_image
 from flexunet.serving.exported import ServedConfig
 from flexunet.serving.tiling import predict_tiled
+from flexunet.serving.transport import UnreachableError
 
 _OVERLAY_OPACITY: Final = 0.5
+
+
+class OtherClassesError(UserError):
+    """The model tells other classes than the config: no image of it can be shown."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """An image's prediction, as `predict --json` tells it.
+
+    Attributes:
+      mask, overlay: the written files.
+      confidence: mean over the pixels of the probability of the class chosen there.
+      classes: by name, `{pixels, share, regions, boxes}`; a box is `[left, top, width, height]`. The background has no
+        regions and boxes.
+    """
+
+    image: Path
+    mask: Path
+    overlay: Path
+    seconds: float
+    confidence: float
+    classes: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -48,20 +75,27 @@ class Job:
 
     def predict(self, image: Path) -> Prediction:
         """Raises OSError or UserError where there is no answer."""
-        size = self.config.image
+        size, encoded = self.config.image, image.read_bytes()
+        picture = read_picture(encoded, size)
         if not self.tiled:
-            prediction = predict_image(self.model, image.read_bytes())
+            prediction = predict_image(self.model, served_bytes(encoded, picture))
         else:
-            with Image.open(image) as opened:
-                prediction = predict_tiled(self.model, np.asarray(as_rgb(opened)), (size.height, size.width))
+            pixels = np.asarray(picture.image.convert("RGB"))
+            prediction = predict_tiled(self.model, pixels, (size.height, size.width))
         if prediction.error:
             raise UserError(prediction.error)
-        if len(prediction.class_fractions) != len(self.config.classes):
-            raise UserError(
-                f"the model has {len(prediction.class_fractions)} classes, the config {len(self.config.classes)}: "
-                "give the config that it was trained with"
-            )
+        self._check_classes(prediction)
         return prediction
+
+    def _check_classes(self, prediction: Prediction) -> None:
+        """Class ids mean nothing under another list of classes: raises OtherClassesError."""
+        names, repair = [c.name for c in self.config.classes], "give the config that it was trained with"
+        if len(prediction.class_fractions) != len(names):
+            counts = f"{len(prediction.class_fractions)} classes, the config {len(names)}"
+            raise OtherClassesError(f"the model has {counts}: {repair}")
+        if prediction.class_names and list(prediction.class_names) != names:
+            told = ", ".join(prediction.class_names)
+            raise OtherClassesError(f"the model's classes are {told}; the config's {', '.join(names)}: {repair}")
 
 
 def image_files(paths: Sequence[Path], out: Path) -> tuple[list[Path], list[LeftOut]]:
@@ -89,11 +123,19 @@ def image_files(paths: Sequence[Path], out: Path) -> tuple[list[Path], list[Left
 
 
 def predict_files(
-    job: Job, images: Sequence[Path], out: Path, step: Callable[[float | None], None] = lambda seconds: None
+    job: Job,
+    images: Sequence[Path],
+    out: Path,
+    step: Callable[[float | None], None] = lambda seconds: None,
+    tell: Callable[[Result], None] = lambda result: None,
 ) -> list[Failure]:
     """Writes `STEM_mask.png`, `STEM_overlay.png` for each image and `areas.csv`; returns what failed.
 
-    `step` is called after each image with the seconds that its answer took, None if there was none.
+    `step` is called after each image with the seconds that its answer took, None if there was none; `tell` with its
+    result.
+
+    Raises:
+      UserError: the server is not there, or has another model: the first image tells, and so would all others.
     """
     out.mkdir(parents=True, exist_ok=True)
     failures: list[Failure] = []
@@ -104,20 +146,37 @@ def predict_files(
         for image, stem, answer in zip(images, _output_stems(images), answers, strict=True):
             try:
                 prediction = answer.result()
-                _write_pictures(image, prediction.class_ids, out / stem, job.config)
-            # Pillow raises many kinds for an image that only TensorFlow can read; each is named, none stops the others.
+                mask, tinted = _write_pictures(image, prediction.class_ids, out / stem, job.config)
+            except (UnreachableError, OtherClassesError):
+                raise
+            # Whatever goes wrong with an image is named and stops none of the others.
             except Exception as error:  # noqa: BLE001
                 failures.append(Failure(image, _first_line(error)))
                 step(None)
             else:
-                writer.writerows(_areas(image, prediction.class_ids, job.config))
+                areas = list(_areas(prediction.class_ids, job.config))
+                writer.writerows(_row(image, area) for area in areas)
+                classes = {area.pop("class"): area for area in areas}
+                tell(Result(image, mask, tinted, prediction.seconds, prediction.confidence, classes))
                 step(prediction.seconds)
     return failures
 
 
+def read_picture(encoded: bytes, settings: ImageConfig) -> Picture:
+    """An image's file as ingest reads it.
+
+    Raises:
+      UserError: in the words in which ingest refuses it.
+    """
+    try:
+        return open_image(encoded, settings)
+    except Refused as refused:
+        raise UserError(str(refused.words)) from None
+
+
 def overlay(image: Image.Image, mask_rgb: NDArray[np.uint8], class_ids: NDArray[np.uint8]) -> Image.Image:
     """The image with its defects tinted; the background stays as it is."""
-    base = np.asarray(as_rgb(image), np.float32)
+    base = np.asarray(image.convert("RGB"), np.float32)
     opacity = np.where(class_ids == features.BACKGROUND_ID, 0.0, _OVERLAY_OPACITY)[..., np.newaxis]
     return Image.fromarray((base * (1 - opacity) + mask_rgb * opacity).round().astype(np.uint8))
 
@@ -134,26 +193,31 @@ def _output_stems(images: Sequence[Path]) -> Iterator[str]:
         yield stem
 
 
-def _write_pictures(image: Path, class_ids: NDArray[np.uint8], target: Path, config: ServedConfig | Config) -> None:
+def _write_pictures(
+    image: Path, class_ids: NDArray[np.uint8], target: Path, config: ServedConfig | Config
+) -> tuple[Path, Path]:
     mask_rgb = rgb_from_class_ids(class_ids, config.classes, config.records.ignore_color)
-    with Image.open(image) as opened:
-        tinted = overlay(opened, mask_rgb, class_ids)
-    Image.fromarray(mask_rgb).save(target.with_name(f"{target.name}_mask.png"))
-    tinted.save(target.with_name(f"{target.name}_overlay.png"))
+    tinted = overlay(read_picture(image.read_bytes(), config.image).image, mask_rgb, class_ids)
+    files = target.with_name(f"{target.name}_mask.png"), target.with_name(f"{target.name}_overlay.png")
+    Image.fromarray(mask_rgb).save(files[0])
+    tinted.save(files[1])
+    return files
 
 
-def _areas(
-    image: Path, class_ids: NDArray[np.uint8], config: ServedConfig | Config
-) -> Iterator[tuple[str, str, int, str, int | str, str]]:
-    """A row for each class; the background's regions say nothing and are left empty."""
+def _areas(class_ids: NDArray[np.uint8], config: ServedConfig | Config) -> Iterator[dict[str, Any]]:
+    """`{class, pixels, share, regions, boxes}` of each class; the background's regions say nothing and are left out."""
     pixels = np.bincount(class_ids.ravel(), minlength=len(config.classes))
     for class_id, (segmentation_class, count) in enumerate(zip(config.classes, pixels, strict=False)):
-        row = (str(image), segmentation_class.name, int(count), f"{count / class_ids.size:.6f}")
-        if class_id == features.BACKGROUND_ID:
-            yield (*row, "", "")
-        else:
-            boxes = connected_regions(class_ids == class_id).boxes()
-            yield (*row, len(boxes), "; ".join(" ".join(map(str, box)) for box in boxes))
+        area = {"class": segmentation_class.name, "pixels": int(count), "share": round(count / class_ids.size, 6)}
+        if class_id != features.BACKGROUND_ID:
+            boxes = [[int(side) for side in box] for box in connected_regions(class_ids == class_id).boxes()]
+            area |= {"regions": len(boxes), "boxes": boxes}
+        yield area
+
+
+def _row(image: Path, area: dict[str, Any]) -> tuple[Any, ...]:
+    boxes = "; ".join(" ".join(map(str, box)) for box in area.get("boxes", ()))
+    return str(image), area["class"], area["pixels"], f"{area['share']:.6f}", area.get("regions", ""), boxes
 
 
 def _first_line(error: Exception) -> str:

@@ -1,46 +1,77 @@
-"""A small server with TF Serving's own interfaces, for development and for the client's tests. Not for production.
+"""A small server with TF Serving's own interfaces and rules, for development and for tests. Not for production.
 
-It answers gRPC Predict and GetModelStatus, and REST `:predict` and status, for one model, through the session that TF
-Serving uses. It does not batch, reload, limit or watch anything.
+It answers gRPC Predict, GetModelStatus and GetModelMetadata, and REST `:predict`, status and metadata, for one model,
+through the session that TF Serving uses, which also batches as it does there: the graph joins requests. It refuses what
+TF Serving refuses, with its codes, and calls beyond the manifests' threads. It does not reload or watch anything.
 """
 
-import base64
 import json
 import re
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final, Self
 
 import grpc
-import numpy as np
 
 from flexunet.core.errors import UserError
-from flexunet.serving.c_api import SavedModel, SavedModelError, Signature
-from flexunet.serving.dtypes import DTYPES
+from flexunet.serving import rest_json
+from flexunet.serving.c_api import SavedModel, SavedModelError
+from flexunet.serving.limits import GRPC_THREADS, REST_THREADS
 from flexunet.serving.protos import predict_pb2 as pb
 from flexunet.serving.versions import model_directory
-from flexunet.serving.wire import AVAILABLE, MODEL_NAME, MODEL_STATUS, PREDICT, as_strings, from_tensor, to_tensor
+from flexunet.serving.wire import (
+    AVAILABLE,
+    MODEL_METADATA,
+    MODEL_NAME,
+    MODEL_STATUS,
+    PREDICT,
+    from_tensor,
+    to_tensor,
+)
 
-_PATH: Final = re.compile(r"/v1/models/(?P<name>[^/:]+)(/versions/(?P<version>\d+))?(?P<action>:predict)?")
+_PLACE: Final = r"/v1/models/(?P<name>[^/:]+)(/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
+_PREDICT_PATH: Final = re.compile(_PLACE + ":predict", re.IGNORECASE)
+_STATUS_PATH: Final = re.compile(_PLACE + "(?P<metadata>/metadata)?", re.IGNORECASE)
 _DEFAULT_SIGNATURE: Final = "serving_default"
-_THREADS: Final = 4
+_SIGNATURE_DEF: Final = "signature_def"
+_SIGNATURE_DEF_TYPE: Final = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
 _MAX_MESSAGE_BYTES: Final = 256 * 2**20
+_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+# `ToHTTPStatusCode` of TF Serving's http_server.cc; every other code is 500.
+_HTTP: Final = {3: 400, 5: 404, 8: 429, 9: 400, 11: 400, 12: 501, 14: 503}
 
 
-class NotFound(Exception):
-    """A model, version or address that this server does not have."""
+class RefusedError(Exception):
+    """What TF Serving refuses by itself, before the graph sees it; `code` is gRPC's."""
+
+    def __init__(self, code: grpc.StatusCode, words: str) -> None:
+        super().__init__(words)
+        self.code: int = code.value[0]
 
 
 class Server:
     """Both interfaces on one model; a context manager that stops them. Port 0 takes a free one.
 
+    Args:
+      grpc_threads: calls under way; one more is answered RESOURCE_EXHAUSTED.
+      rest_threads: requests under way; one more waits.
+
     Raises:
       UserError: no model, or a port that is taken.
     """
 
-    def __init__(self, directory: Path, host: str = "127.0.0.1", grpc_port: int = 8500, rest_port: int = 8501) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        host: str = "127.0.0.1",
+        grpc_port: int = 8500,
+        rest_port: int = 8501,
+        grpc_threads: int = GRPC_THREADS,
+        rest_threads: int = REST_THREADS,
+    ) -> None:
         self._directory = model_directory(directory)
         name = self._directory.name
         self._version = int(name) if name.isdigit() else 1
@@ -48,8 +79,10 @@ class Server:
             self._model = SavedModel(self._directory)
         except SavedModelError as error:
             raise UserError(str(error).splitlines()[0]) from error
-        self._grpc = self._start_grpc(host, grpc_port)
-        self._rest = self._start_rest(host, rest_port)
+        [graph] = pb.SavedModel.FromString((self._directory / "saved_model.pb").read_bytes()).meta_graphs
+        self._signatures = pb.SignatureDefMap(signature_def=graph.signature_def)
+        self._grpc = self._start_grpc(host, grpc_port, grpc_threads)
+        self._rest = self._start_rest(host, rest_port, rest_threads)
         self.rest_port: int = self._rest.server_address[1]
 
     def __enter__(self) -> Self:
@@ -66,48 +99,74 @@ class Server:
         self._model.close()
 
     def predict(self, request: pb.PredictRequest) -> pb.PredictResponse:
-        """Raises NotFound, or SavedModelError or ValueError for what the model refuses."""
-        spec = request.model_spec
-        self.check(spec.name, spec.version.value if spec.HasField("version") else None)
-        signature = spec.signature_name or _DEFAULT_SIGNATURE
-        inputs = {name: from_tensor(tensor) for name, tensor in request.inputs.items()}
-        outputs = self._model.run(signature, inputs)
+        """Raises RefusedError, or SavedModelError or ValueError for what the model refuses."""
+        self._find(request.model_spec)
+        name = request.model_spec.signature_name or _DEFAULT_SIGNATURE
+        if name not in self._model.signatures:
+            raise RefusedError(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
+        signature = self._model.signatures[name]
+        _check_names(request, signature.inputs.keys(), signature.outputs.keys())
+        outputs = self._model.run(name, {key: from_tensor(tensor) for key, tensor in request.inputs.items()})
+        answered = pb.ModelSpec(name=MODEL_NAME, signature_name=name, version=pb.Version(value=self._version))
         wanted = request.output_filter or outputs
-        answered = pb.ModelSpec(name=spec.name, signature_name=signature, version=pb.Version(value=self._version))
         return pb.PredictResponse(outputs={n: to_tensor(outputs[n]) for n in wanted}, model_spec=answered)
 
-    def predict_json(self, body: Any) -> dict[str, Any]:
-        """TF Serving's REST: rows in `instances`, or columns in `inputs`."""
-        if not isinstance(body, dict):
-            raise ValueError("the body is no JSON object")
-        name = body.get("signature_name", _DEFAULT_SIGNATURE)
+    def predict_json(self, body: bytes, spec: pb.ModelSpec) -> dict[str, Any]:
+        """As `predict`, of a REST request's body."""
+        parsed = rest_json.parse(body)
+        self._find(spec)
+        name = parsed.get("signature_name") or _DEFAULT_SIGNATURE
         if name not in self._model.signatures:
-            raise ValueError(f"Serving signature name: {name!r} not found in signature def")
-        signature = self._model.signatures[name]
-        if ("instances" in body) == ("inputs" in body):
-            raise ValueError("Missing 'inputs' or 'instances' key, expected one of them")
-        rows = "instances" in body
-        columns = _columns(body["instances"]) if rows else body["inputs"]
-        outputs = self._model.run(name, _arrays(columns, signature))
-        spelled = {key: _spell(key, array) for key, array in outputs.items()}
-        if rows:
-            return {"predictions": _rows(spelled)}
-        return {"outputs": spelled if len(spelled) > 1 else next(iter(spelled.values()))}
+            raise ValueError(f'Serving signature name: "{name}" not found in signature def')
+        inputs, rows = rest_json.read_inputs(parsed, self._model.signatures[name])
+        return rest_json.write_outputs(self._model.run(name, inputs), rows)
 
-    def status(self) -> list[tuple[int, int]]:
-        """Version and state of what is served."""
-        return [(self._version, AVAILABLE)]
+    def status(self, spec: pb.ModelSpec) -> pb.GetModelStatusResponse:
+        """Raises RefusedError for another model or version."""
+        if spec.name != MODEL_NAME:
+            raise RefusedError(grpc.StatusCode.NOT_FOUND, f"Could not find any versions of model {spec.name}")
+        if spec.HasField("version") and spec.version.value != self._version:
+            words = f"Could not find version {spec.version.value} of model {spec.name}"
+            raise RefusedError(grpc.StatusCode.NOT_FOUND, words)
+        version = pb.ModelVersionStatus(version=self._version, state=AVAILABLE, status=pb.Status())
+        return pb.GetModelStatusResponse(model_version_status=[version])
 
-    def check(self, name: str, version: int | None) -> None:
-        """Raises NotFound unless that is what is served."""
-        if name != MODEL_NAME or version not in {None, self._version}:
-            wanted = name if version is None else f"{name}, version {version}"
-            raise NotFound(f"Servable not found for request: {wanted}; here is {MODEL_NAME}, version {self._version}")
+    def metadata(self, request: pb.GetModelMetadataRequest) -> pb.GetModelMetadataResponse:
+        """Raises RefusedError for another model or field."""
+        if not request.metadata_field:
+            raise RefusedError(
+                grpc.StatusCode.INVALID_ARGUMENT, "GetModelMetadataRequest must specify at least one metadata_field"
+            )
+        for field in request.metadata_field:
+            if field != _SIGNATURE_DEF:
+                raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, f"Metadata field {field} is not supported")
+        self._find(request.model_spec)
+        packed = pb.Packed(type_url=_SIGNATURE_DEF_TYPE, value=self._signatures.SerializeToString())
+        spec = pb.ModelSpec(name=MODEL_NAME, version=pb.Version(value=self._version))
+        return pb.GetModelMetadataResponse(model_spec=spec, metadata={_SIGNATURE_DEF: packed})
 
-    def _start_grpc(self, host: str, port: int) -> grpc.Server:
+    def metadata_json(self, spec: pb.ModelSpec) -> dict[str, Any]:
+        """As `metadata`, for REST."""
+        self._find(spec)
+        return rest_json.metadata(MODEL_NAME, self._version, self._signatures)
+
+    def _find(self, spec: pb.ModelSpec) -> None:
+        """Raises RefusedError unless that is what is served; a server without a configuration file knows no label."""
+        if not spec.name:
+            raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "ModelSpec has no name specified.")
+        if spec.version_label:
+            words = f"Unrecognized servable version label: {spec.version_label}"
+            raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, words)
+        given = spec.HasField("version")
+        if spec.name != MODEL_NAME or (given and spec.version.value != self._version):
+            wanted = f"Specific({spec.name}, {spec.version.value})" if given else f"Latest({spec.name})"
+            raise RefusedError(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {wanted}")
+
+    def _start_grpc(self, host: str, port: int, threads: int) -> grpc.Server:
         limits = [(f"grpc.max_{way}_message_length", _MAX_MESSAGE_BYTES) for way in ("send", "receive")]
         # Without it a second server on the same port would silently share it.
-        server = grpc.server(ThreadPoolExecutor(_THREADS), options=[*limits, ("grpc.so_reuseport", 0)])
+        options = [*limits, ("grpc.so_reuseport", 0)]
+        server = grpc.server(ThreadPoolExecutor(threads), options=options, maximum_concurrent_rpcs=threads)
         server.add_generic_rpc_handlers((_Methods(self),))
         try:
             self.grpc_port = server.add_insecure_port(f"{host}:{port}")
@@ -118,9 +177,9 @@ class Server:
         server.start()
         return server
 
-    def _start_rest(self, host: str, port: int) -> ThreadingHTTPServer:
+    def _start_rest(self, host: str, port: int, threads: int) -> ThreadingHTTPServer:
         try:
-            server = ThreadingHTTPServer((host, port), _handler(self))
+            server = _RestServer((host, port), _handler(self, threading.Semaphore(threads)))
         except OSError as error:
             self._grpc.stop(grace=None)
             raise UserError(f"{host}:{port}: {error.strerror}; choose another with --rest-port") from None
@@ -128,41 +187,58 @@ class Server:
         return server
 
 
+class _RestServer(ThreadingHTTPServer):
+    # Of connections that nobody has taken yet; 5 by default, which 64 clients overrun.
+    request_queue_size = 1024
+
+
+def _check_names(request: pb.PredictRequest, inputs: Any, outputs: Any) -> None:
+    sent, wanted = set(request.inputs), set(inputs)
+    if sent != wanted:
+        raise RefusedError(
+            grpc.StatusCode.INVALID_ARGUMENT,
+            f"input size does not match signature: {len(sent)}!={len(wanted)} len({{{','.join(sorted(sent))}}}) != "
+            f"len({{{','.join(sorted(wanted))}}}). Sent extra: {{{','.join(sorted(sent - wanted))}}}. "
+            f"Missing but required: {{{','.join(sorted(wanted - sent))}}}.",
+        )
+    for alias in request.output_filter:
+        if alias not in outputs:
+            raise RefusedError(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"output tensor alias not found in signature: {alias} Outputs expected to be in the set "
+                f"{{{','.join(sorted(outputs))}}}.",
+            )
+        if list(request.output_filter).count(alias) > 1:
+            raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, f"duplicate output tensor alias: {alias}")
+
+
 class _Methods(grpc.GenericRpcHandler):
     def __init__(self, server: Server) -> None:
         self._handlers = {
-            PREDICT: grpc.unary_unary_rpc_method_handler(
-                lambda request, context: _answer(context, lambda: server.predict(request)),
-                pb.PredictRequest.FromString,
-                pb.PredictResponse.SerializeToString,
-            ),
-            MODEL_STATUS: grpc.unary_unary_rpc_method_handler(
-                lambda request, context: _answer(context, lambda: _status(server, request)),
-                pb.GetModelStatusRequest.FromString,
-                pb.GetModelStatusResponse.SerializeToString,
-            ),
+            PREDICT: _method(server.predict, pb.PredictRequest),
+            MODEL_STATUS: _method(lambda request: server.status(request.model_spec), pb.GetModelStatusRequest),
+            MODEL_METADATA: _method(server.metadata, pb.GetModelMetadataRequest),
         }
 
     def service(self, handler_call_details: Any) -> Any:
         return self._handlers.get(handler_call_details.method)
 
 
-def _answer(context: Any, call: Any) -> Any:
-    try:
-        return call()
-    except NotFound as error:
-        context.abort(grpc.StatusCode.NOT_FOUND, str(error))
-    except (SavedModelError, ValueError, KeyError) as error:
-        context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+def _method(call: Callable[[Any], Any], request_type: Any) -> Any:
+    def answer(request: Any, context: Any) -> Any:
+        try:
+            return call(request)
+        except (RefusedError, SavedModelError) as error:
+            context.abort(_CODES[error.code], str(error))
+        except ValueError as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+
+    return grpc.unary_unary_rpc_method_handler(
+        answer, request_type.FromString, lambda response: response.SerializeToString()
+    )
 
 
-def _status(server: Server, request: pb.GetModelStatusRequest) -> pb.GetModelStatusResponse:
-    server.check(request.model_spec.name, None)
-    states = [pb.ModelVersionStatus(version=version, state=state) for version, state in server.status()]
-    return pb.GetModelStatusResponse(model_version_status=states)
-
-
-def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
+def _handler(server: Server, free: threading.Semaphore) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         # Headers and body go out as two packets: with Nagle's algorithm the second waits 40 ms for an acknowledgement.
@@ -178,85 +254,52 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
             """Says nothing."""
 
         def _get(self) -> Any:
-            self._model()
-            return {"model_version_status": [{"version": str(v), "state": "AVAILABLE"} for v, _ in server.status()]}
+            found = self._match(_STATUS_PATH)
+            if found["metadata"]:
+                return server.metadata_json(_spec(found))
+            return {
+                "model_version_status": [_spell_status(s) for s in server.status(_spec(found)).model_version_status]
+            }
 
         def _post(self) -> Any:
             length = int(self.headers.get("Content-Length", 0))
-            if not 0 < length <= _MAX_MESSAGE_BYTES:
-                raise ValueError(f"a body of {length} bytes, expected from 1 to {_MAX_MESSAGE_BYTES}")
+            if length > _MAX_MESSAGE_BYTES:
+                raise ValueError(f"a body of {length} bytes, expected at most {_MAX_MESSAGE_BYTES}")
             body = self.rfile.read(length)
-            if self._model() is None:
-                raise NotFound(f"POST {self.path}, expected /v1/models/{MODEL_NAME}:predict")
-            return server.predict_json(json.loads(body))
+            return server.predict_json(body, _spec(self._match(_PREDICT_PATH)))
 
-        def _model(self) -> str | None:
-            found = _PATH.fullmatch(self.path)
+        def _match(self, pattern: re.Pattern[str]) -> re.Match[str]:
+            words = f"Malformed request: {self.command} {self.path}"
+            if not self.path.lower().startswith("/v1/"):
+                raise RefusedError(grpc.StatusCode.NOT_FOUND, words)
+            found = pattern.fullmatch(self.path)
             if found is None:
-                raise NotFound(f"Malformed request: {self.path}")
-            server.check(found["name"], int(found["version"]) if found["version"] else None)
-            return found["action"]
+                raise ValueError(words)
+            return found
 
-        def _respond(self, call: Any) -> None:
-            try:
-                status, answer = 200, call()
-            except NotFound as error:
-                status, answer = 404, {"error": str(error)}
-            except (SavedModelError, ValueError, KeyError, TypeError) as error:
-                status, answer = 400, {"error": str(error)}
-            content = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+        def _respond(self, call: Callable[[], Any]) -> None:
+            with free:
+                try:
+                    status, answer = 200, call()
+                except (RefusedError, SavedModelError) as error:
+                    status, answer = _HTTP.get(error.code, 500), {"error": str(error)}
+                except ValueError as error:
+                    status, answer = 400, {"error": str(error)}
+                content = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
 
     return Handler
 
 
-def _columns(instances: Any) -> Any:
-    """Rows as columns; a row of a signature with one input may be the bare value."""
-    if not isinstance(instances, list) or not instances:
-        raise ValueError("'instances' must be a list with at least one row")
-    if not all(isinstance(row, dict) and set(row) != {"b64"} for row in instances):
-        return instances
-    return {name: [row[name] for row in instances] for name in instances[0]}
+def _spec(found: re.Match[str]) -> pb.ModelSpec:
+    version = pb.Version(value=int(found["version"])) if found["version"] else None
+    return pb.ModelSpec(name=found["name"], version=version, version_label=found["label"] or "")
 
 
-def _arrays(columns: Any, signature: Signature) -> dict[str, np.ndarray]:
-    if not isinstance(columns, dict) or set(columns) == {"b64"}:
-        if len(signature.inputs) > 1:
-            raise ValueError("a plain value, but expecting an object as there are several inputs")
-        columns = {next(iter(signature.inputs)): columns}
-    return {name: _array(values, signature, name) for name, values in columns.items()}
-
-
-def _array(values: Any, signature: Signature, name: str) -> np.ndarray:
-    dtype = signature.inputs[name].dtype if name in signature.inputs else DTYPES[1]
-    if dtype.hasobject:
-        return as_strings([_string(value) for value in values])
-    return np.array(values, dtype)
-
-
-def _string(value: Any) -> bytes:
-    if isinstance(value, dict) and set(value) == {"b64"}:
-        return base64.b64decode(value["b64"], validate=True)
-    if isinstance(value, str):
-        return value.encode()
-    raise ValueError(f"{value!r} where a string or an object with 'b64' is expected")
-
-
-def _spell(name: str, array: np.ndarray) -> Any:
-    """As TF Serving writes it: strings are base64 only where the output's name ends in `_bytes`."""
-    if not array.dtype.hasobject:
-        return array.tolist()
-    if name.endswith("_bytes"):
-        return [{"b64": base64.b64encode(item).decode()} for item in array]
-    # TF Serving would write the bytes as they are, which is no JSON; one character for each byte keeps them.
-    return [item.decode("latin-1") for item in array]
-
-
-def _rows(spelled: dict[str, list[Any]]) -> list[Any]:
-    if len(spelled) == 1:
-        return next(iter(spelled.values()))
-    return [dict(zip(spelled, row, strict=True)) for row in zip(*spelled.values(), strict=True)]
+def _spell_status(status: pb.ModelVersionStatus) -> dict[str, Any]:
+    words = {"error_code": "OK", "error_message": status.status.error_message}
+    return {"version": str(status.version), "state": "AVAILABLE", "status": words}

@@ -1,18 +1,38 @@
 """One way to call a model, wherever it runs: TF Serving over gRPC or REST, or a folder on this machine."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+import random
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self, TypeVar
 
 import numpy as np
 
 from flexunet.core.errors import UserError
+from flexunet.serving.limits import BATCH_ROWS, CLIENT_SECONDS
 from flexunet.serving.wire import MODEL_NAME
+
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 5.0
+# A pod that is replaced is back within a second; a wrong address never is.
+_UNREACHABLE_ATTEMPTS: Final = 4
+
+_Answer = TypeVar("_Answer")
 
 
 class ServingError(UserError):
     """No answer: what was called, and why not."""
+
+
+class UnreachableError(ServingError):
+    """Nobody answers at that address."""
+
+
+class BusyError(ServingError):
+    """Refused for now: all of the server's threads are taken, its queue is full, or it has no version ready."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +43,8 @@ class Options:
       model_name: the server's name of the model.
       version: its version; by default the newest that the server has ready.
       deadline: seconds for an answer, all attempts included.
-      attempts: tries of a call that was answered UNAVAILABLE or RESOURCE_EXHAUSTED; no other failure is tried again.
+      attempts: tries of a call that was answered UNAVAILABLE or RESOURCE_EXHAUSTED, with pauses that double from 0.1 to
+        5 s: 12 are half a minute. A server that cannot be reached is tried at most four times, other failures never.
       max_message_bytes: the largest request and answer.
       certificate_authority: PEM file that signs the server's certificate, for grpcs and https; by default the system's.
       certificate, key: PEM files by which this client proves who it is.
@@ -31,8 +52,8 @@ class Options:
 
     model_name: str = MODEL_NAME
     version: int | None = None
-    deadline: float = 60.0
-    attempts: int = 4
+    deadline: float = CLIENT_SECONDS
+    attempts: int = 12
     max_message_bytes: int = 64 * 2**20
     certificate_authority: Path | None = None
     certificate: Path | None = None
@@ -46,6 +67,8 @@ class Model(Protocol):
         self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] = ()
     ) -> dict[str, np.ndarray]:
         """Runs one signature; strings are object arrays of bytes, `outputs` names those wanted, all if it is empty.
+
+        A server is asked for `BATCH_ROWS` rows at a time.
 
         Raises:
           ServingError: no answer; several threads may call at once.
@@ -72,3 +95,59 @@ class Closing:
 
     def __exit__(self, *exception: Any) -> None:
         self.close()
+
+
+class Remote(Closing):
+    """A server, asked in parts that it takes at once.
+
+    Args:
+      options: how it is called.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+
+    @abstractmethod
+    def ask(self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> dict[str, np.ndarray]:
+        """One request, as `Model.run`."""
+
+    def run(
+        self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] = ()
+    ) -> dict[str, np.ndarray]:
+        """As `Model.run`."""
+        answers = [self.ask(signature, part, outputs) for part in _in_parts(inputs)]
+        return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+
+    def patiently(self, attempt: Callable[[float], _Answer]) -> _Answer:
+        """`attempt(seconds left)`, again while it raises BusyError or UnreachableError, within the options' bounds."""
+        ends, pause = time.monotonic() + self._options.deadline, _FIRST_PAUSE
+        for number in itertools.count(1):
+            try:
+                return attempt(ends - time.monotonic())
+            except (BusyError, UnreachableError) as error:
+                most = self._options.attempts
+                if isinstance(error, UnreachableError):
+                    most = min(most, _UNREACHABLE_ATTEMPTS)
+                # Clients that were refused together do not come again together.
+                wait = pause * random.uniform(0.5, 1)  # noqa: S311  no secret
+                if number >= most or time.monotonic() + wait >= ends:
+                    raise
+            time.sleep(wait)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        raise AssertionError("counting does not end")
+
+
+def _in_parts(inputs: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    """At most `BATCH_ROWS` rows each; what has no rows is sent as it is, for the server to refuse.
+
+    Raises:
+      ServingError: no row, for which a server that batches would wait without end.
+    """
+    rows = {array.shape[0] if array.ndim else -1 for array in inputs.values()}
+    if rows == {0}:
+        raise ServingError("the batch is empty, expected at least one row")
+    if len(rows) != 1 or -1 in rows:
+        yield dict(inputs)
+        return
+    for start in range(0, rows.pop(), BATCH_ROWS):
+        yield {name: array[start : start + BATCH_ROWS] for name, array in inputs.items()}

@@ -202,7 +202,7 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def _latency(model: SavedModel, directory: Path) -> tuple[Latency, BatchSpeed]:
-    """Of the warm-up's smallest and largest batch of encoded images."""
+    """Latency of the warm-up's smallest and largest batch of encoded images."""
     batches = [inputs for signature, inputs in read_warmup(directory) if signature == features.SIGNATURE_SERVING]
     one = [_seconds(model, batches[0]) for _ in range(_TIMED_CALLS)]
     many = [_seconds(model, batches[-1]) for _ in range(3)]

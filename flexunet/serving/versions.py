@@ -4,6 +4,8 @@ A version is written aside under a name that is no number, flushed to disk and r
 or nothing, whenever the writer is killed. `.pushes.json` beside the versions remembers what a folder cannot tell: the
 highest number ever given, which a server may still hold in memory after its folder is gone, the models that were rolled
 back, a rollback that was not finished, and how many versions stay and which store mirrors them, by the last push.
+
+Who pushes or rolls back holds the folder's lock meanwhile: `flexunet.core.lock.locked(directory)`.
 """
 
 import datetime
@@ -22,6 +24,8 @@ from flexunet.core.features import ASSETS_EXTRA, EXPORTED_GRAPH, EXPORTED_PROVEN
 from flexunet.core.files import read_json
 from flexunet.core.results.lineage import Provenance
 
+# Seconds: a push waits so long for a rollback, and a rollback for a push; either copies a model, to a store as well.
+LONGEST_ROLLBACK: Final = 300.0
 _STATE: Final = ".pushes.json"
 _INCOMPLETE: Final = ".incomplete"
 _DELETED: Final = ".deleted"
@@ -37,7 +41,7 @@ class Rollback:
 
 
 @dataclass(frozen=True)
-class Keeping:
+class Retention:
     """How many of the newest versions stay, None for all, and the URL of the store that mirrors them, or ""."""
 
     versions: int | None = None
@@ -84,7 +88,7 @@ def model_directory(directory: Path) -> Path:
 
 
 def push_version(
-    model: Path, directory: Path, provenance: Provenance, keeping: Keeping, above: int = 0, again: bool = False
+    model: Path, directory: Path, provenance: Provenance, retention: Retention, above: int = 0, again: bool = False
 ) -> Path:
     """Copies `model` to a new version of `directory`, the highest number ever, and keeps the newest few.
 
@@ -92,7 +96,7 @@ def push_version(
       model: a SavedModel's folder.
       directory: the folder of the versions.
       provenance: what `provenance.json` says of the version's origin.
-      keeping: remembered for rollbacks.
+      retention: remembered for rollbacks.
       above: numbers up to this one were given elsewhere, by another folder that the same store mirrors.
       again: pushes also what the newest version already holds; else that changes nothing.
 
@@ -101,11 +105,11 @@ def push_version(
     """
     directory.mkdir(parents=True, exist_ok=True)
     with _state(directory) as state:
-        state["keep"], state["mirror"], state["unfinished"] = keeping.versions, keeping.mirror, None
+        state["keep"], state["mirror"], state["unfinished"] = retention.versions, retention.mirror, None
     newest, digest = newest_version(directory), content_hash(model)
     if not again and newest and pushed_hash(newest) == digest:
         return newest
-    return _push(model, directory, {**provenance, "sha256": digest}, keeping.versions, above)
+    return _push(model, directory, {**provenance, "sha256": digest}, retention.versions, above)
 
 
 def roll_back(directory: Path, to: int | None = None, keep: int | None = None, above: int = 0) -> Rollback:
@@ -151,10 +155,10 @@ def finish_rollback(directory: Path) -> None:
         state["unfinished"] = None
 
 
-def keeping(directory: Path) -> Keeping:
-    """As the last push had it."""
+def last_retention(directory: Path) -> Retention:
+    """What the last push was told to keep."""
     state = _read_state(directory)
-    return Keeping(state["keep"], state["mirror"])
+    return Retention(state["keep"], state["mirror"])
 
 
 def rolled_back(directory: Path) -> dict[str, int]:
@@ -183,12 +187,12 @@ def pushed_hash(version: Path) -> str | None:
 
 
 def version_hash(version: Path) -> str:
-    """As `pushed_hash`, computed where it is not noted."""
+    """The hash of `pushed_hash`, computed where it is not noted."""
     return pushed_hash(version) or content_hash(version)
 
 
 def restored_at(version: Path) -> datetime.datetime | None:
-    """When a rollback made this version of an earlier one; None for one that a run pushed."""
+    """Time when a rollback made this version of an earlier one; None for one that a run pushed."""
     moment = read_provenance(version).get("restored_at")
     return datetime.datetime.fromisoformat(moment) if moment else None
 

@@ -12,6 +12,7 @@ from flexunet.serving.dtypes import DTYPE_NUMBERS, DTYPES
 from flexunet.serving.protos import predict_pb2 as pb
 
 PREDICT: Final = "/tensorflow.serving.PredictionService/Predict"
+MODEL_METADATA: Final = "/tensorflow.serving.PredictionService/GetModelMetadata"
 MODEL_STATUS: Final = "/tensorflow.serving.ModelService/GetModelStatus"
 # What `flexunet serve` and the manifests call the model.
 MODEL_NAME: Final = "flexunet"
@@ -22,6 +23,7 @@ OUTPUT_DTYPES: Final[Mapping[str, Any]] = {
     features.OUTPUT_MASK_PNG: object,
     features.OUTPUT_MASK_PNG_REST: object,
     features.OUTPUT_ERROR: object,
+    features.OUTPUT_CLASS_NAMES: object,
     features.OUTPUT_VALID: np.bool_,
     features.OUTPUT_CLASS_FRACTIONS: np.float32,
     features.OUTPUT_CONFIDENCE: np.float32,

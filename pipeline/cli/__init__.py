@@ -1,0 +1,1 @@
+"""The subcommands that need a checkout: training, judging, looking back."""

@@ -74,7 +74,7 @@ def _line(node: str, state: str, seconds: float, style: str) -> Text:
 
 
 def _time_left(last_seconds: float | None, seconds: float) -> str:
-    """By how long the node took when it last ran in this folder; the training has a bar of its own."""
+    """Time left by how long the node took when it last ran in this folder; the training has a bar of its own."""
     if last_seconds is None:
         return ""
     left = last_seconds - seconds

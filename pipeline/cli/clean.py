@@ -13,7 +13,13 @@ from flexunet.cli.options import AS_JSON, ROOT
 
 @click.command("clean", cls=Command)
 @ROOT
-@click.option("--keep", required=True, type=click.IntRange(min=1), metavar="N", help="Newest finished runs that stay.")
+@click.option(
+    "--keep",
+    required=True,
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Number of the newest finished runs that stay.",
+)
 @click.option("--dry-run", is_flag=True, help="Says what would be freed, removes nothing.")
 @AS_JSON
 def clean(root: Path, keep: int, dry_run: bool) -> None:
@@ -25,7 +31,7 @@ def clean(root: Path, keep: int, dry_run: bool) -> None:
     """
     from flexunet.core.lock import locked
     from flexunet.history.cleaning import free, plan_cleaning
-    from flexunet.history.store import check_root
+    from flexunet.history.database import check_root
 
     check_root(root)
     with locked(root), captured_output(NO_LOG) as console:

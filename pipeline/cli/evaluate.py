@@ -14,8 +14,8 @@ from flexunet.cli.options import AS_JSON, CONFIG, PATH, SET
 @click.argument("data", type=PATH)
 @CONFIG
 @SET
-@click.option("--baseline", type=PATH, metavar="MODEL_DIR", help="A model to compare with.")
-@click.option("--out", type=PATH, help="Folder for metrics.json and details.json.")
+@click.option("--baseline", type=PATH, metavar="MODEL_DIR", help="Model to compare with.")
+@click.option("--out", type=PATH, help="Folder that metrics.json and details.json are written to.")
 @AS_JSON
 def evaluate(
     model: Path, data: Path, config: str, overrides: tuple[str, ...], baseline: Path | None, out: Path | None

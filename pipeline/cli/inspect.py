@@ -14,7 +14,7 @@ from flexunet.cli.options import AS_JSON, CONFIG, PATH, SET
 @CONFIG
 @SET
 @click.option(
-    "--batch", type=click.IntRange(min=1), help="Images of the step whose memory is told.  [train.batch_size]"
+    "--batch", type=click.IntRange(min=1), help="Batch size whose memory is told.  [default: train.batch_size]"
 )
 @click.option("--diagram", type=PATH, metavar="FILE", help="Draws the levels: PNG, SVG or PDF.")
 @AS_JSON

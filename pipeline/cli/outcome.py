@@ -32,8 +32,8 @@ def print_scores(metrics: Metrics, details: Details, console: Console) -> None:
     interval = f", 95 % interval {four_digits(ends[0])} to {four_digits(ends[1])}" if ends else ""
     console.print(
         f"foreground Dice {four_digits(metrics['foreground_dice'])}{interval} on {metrics['examples']} test images "
-        f"(pixel accuracy {four_digits(metrics['pixel_accuracy'])}, "
-        f"soft Dice with background {four_digits(metrics['seed_dice'])})"
+        f"(pixel accuracy {four_digits(metrics['pixel_accuracy'])}; "
+        f"soft Dice, background included: {four_digits(metrics['seed_dice'])})"
     )
     found, alarms = metrics["defects"]["found_share"], metrics["defects"]["false_alarm_share"]
     console.print(f"defects found {four_digits(found)}; false alarms on images without defect {four_digits(alarms)}")

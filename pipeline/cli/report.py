@@ -15,7 +15,9 @@ from flexunet.core.root import ReportFolder, Root
 
 @click.command(cls=Command)
 @ROOT
-@click.option("--against", metavar="RUN", help="Compares with another run: its id, or how that begins, or a folder.")
+@click.option(
+    "--against", metavar="RUN", help="Another run to compare with: its id, the beginning of its id, or a folder."
+)
 @click.option("--no-open", is_flag=True, help="Only writes the page; it opens by itself on a desktop.")
 def report(root: Path, against: str | None, no_open: bool) -> None:
     """Rebuilds and opens the report of the last run.

@@ -13,32 +13,38 @@ from flexunet.core.root import Root
 
 @click.command(cls=Command)
 @ROOT
+@click.option("--to", type=click.IntRange(min=1), metavar="N", help="Version to restore, instead of the one before.")
 @click.option(
-    "--to", type=click.IntRange(min=1), metavar="N", help="The version to restore, instead of the one before."
+    "--keep",
+    type=click.IntRange(min=2),
+    help="Number of the newest versions that stay.  [default: as at the last push]",
 )
-@click.option("--keep", type=click.IntRange(min=2), help="Newest versions that stay.  [default: as at the last push]")
 @AS_JSON
 def rollback(root: Path, to: int | None, keep: int | None) -> None:
-    """Serves an earlier model again, under a higher version number.
+    """Serves an earlier model again, under a higher version number; also while a run trains.
 
     Examples:
       flexunet rollback --root runs/mine
       flexunet rollback --root runs/mine --to 3
     """
     from flexunet.core.lock import locked
-    from flexunet.history.pushes import record_rollbacks, sqlite_connection
-    from flexunet.serving.versions import finish_rollback, keeping, roll_back
+    from flexunet.history.database import is_known, open_store
+    from flexunet.history.pushes import record_rollbacks
+    from flexunet.serving.versions import LONGEST_ROLLBACK, finish_rollback, last_retention, roll_back
 
     serving = Root(root).serving
     if not serving.is_dir():
         raise UserError(f"{serving}: no such folder, expected the --root of a run that pushed a model")
-    with locked(root), captured_output(NO_LOG) as console:
-        mirror = keeping(serving).mirror
+    # Not the run's folder: whoever must roll back cannot wait until a training has ended. Its Pusher waits for this.
+    with locked(serving, wait_seconds=LONGEST_ROLLBACK), captured_output(NO_LOG) as console:
+        mirror = last_retention(serving).mirror
         above = _newest_mirrored(mirror)
         done = roll_back(serving, to, keep, above)
-        record_rollbacks(sqlite_connection(Root(root).metadata), serving)
+        # On a cluster, where the variables of its database are not set, the next run tells it.
+        if is_known(root):
+            record_rollbacks(open_store(root), serving)
         if mirror:
-            _mirror(done.version, mirror, keep or keeping(serving).versions)
+            _mirror(done.version, mirror, keep or last_retention(serving).versions)
         finish_rollback(serving)
         console.print(
             f"version {done.restored} is served again as version {done.version.name}; version {done.withdrawn} is "

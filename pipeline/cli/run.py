@@ -26,10 +26,10 @@ RESUMES = "finished nodes stay in the cache, and a training goes on after its la
 
 @click.command(cls=Command, interrupted=RESUMES)
 @CONFIG
-@click.option("--data", required=True, type=PATH, help="OUT of `flexunet ingest`.")
+@click.option("--data", required=True, type=PATH, help="Folder of the records, OUT of `flexunet ingest`.")
 @ROOT
 @SET
-@click.option("--beam-arg", "beam_args", multiple=True, help="Passed on to Apache Beam, such as --runner=FlinkRunner.")
+@click.option("--beam-arg", "beam_args", multiple=True, help="Argument of Apache Beam, after those of [beam].options.")
 @ACCEPT_REFUSED
 @AS_JSON
 def run(
@@ -79,11 +79,14 @@ def run_and_show(
 ) -> tuple["Metrics", "Refusal | None"]:
     """Shows the nodes and what came out; returns what metrics.json holds, and the refusal, if there is one."""
     from flexunet.cli.tables import busy
+    from flexunet.core.beam import check_beam
+    from flexunet.core.config.beam import BEAM_NODES
     from pipeline.cli.outcome import print_outcome
 
     with busy(console, "loading TFX"):
         from pipeline import local
         from pipeline.cli.board import Board
+    check_beam(config.beam, beam_args, BEAM_NODES)
     try:
         with Board(console) as board:
             metrics = local.run(config, data, root, beam_args, board.ended, accept_refused, board.started)

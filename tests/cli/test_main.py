@@ -57,6 +57,7 @@ COMMANDS = dict(walk(main.cli))
     ("arguments", "words"),
     [
         ("", "Missing command"),
+        ("kubeflow", "Missing command: see flexunet kubeflow --help"),
         ("nope", "No such command 'nope'"),
         ("runn", "No such command 'runn'; did you mean run or runs?"),
         ("run --confg demo", "No such option '--confg'; did you mean --config"),
@@ -111,6 +112,10 @@ def test_usage_errors(tmp_path: Path, arguments: str, words: str):
             "not readable, expected the output of `flexunet ingest`: run it first",
         ),
         ("demo --set train.epochs=0", "train.epochs: got 0, expected"),
+        (
+            "kubeflow compile --config demo --image i --output new/package.yaml",
+            "new: no such folder, expected one for package.yaml: make it, or name another",
+        ),
         ("ingest photos out --config nope", "nope: no such file"),
         ("ingest photos out --config demo", "photos: no such folder"),
         ("predict model image.png --out o", "image.png: no image here"),
@@ -245,6 +250,9 @@ def test_completion_scripts(tmp_path: Path, shell: str):
         ("flexunet run --accept", "--accept-refused"),
         ("flexunet run --config syn", "synthetic-neu-seg"),
         ("flexunet run --set train.ep", "train.epochs="),
+        ("flexunet run --set train.loss=f", "train.loss=focal_dice"),
+        ("flexunet run --set train.warm_start=", "train.warm_start=true"),
+        ("flexunet serve --gr", "--grpc-port"),
     ],
 )
 def test_completions(tmp_path: Path, line: str, completed: str):

@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 from examples import serialized, write_examples
+from picture_files import lossless_jpeg
 from pictures import encoded
+from PIL import Image
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx import v1 as tfx
 
 from components import mask_validator
-from components.mask_validator import Executor, MaskValidation, expected_counts
+from components.mask_validator import Executor, MaskValidation
+from components.record_verdict import expected_counts
 from flexunet.core.beam import LOCAL_BEAM_ARGS
 from flexunet.core.config.data import TransformConfig
 from flexunet.core.config.section import part_of
@@ -132,33 +135,56 @@ def with_pixel(color: tuple[int, int, int]) -> bytes:
     return encoded(mask)
 
 
+def transparent(mask: np.ndarray) -> bytes:
+    return encoded(np.dstack([mask, np.full(mask.shape[:2], 9, np.uint8)]))
+
+
+def turned(mask: np.ndarray) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    return encoded(mask, exif=exif)
+
+
 GIF = encoded(IMAGE[..., 0], "GIF")
 BOMB = encoded(np.zeros((3000, 3000), np.uint8))
 ALL_PALETTE = "only background 0 0 0, inclusion 0 0 255, patches 0 255 0, scratches 255 0 0"
 BAD_RECORDS = {
     "color": (
         {"mask": with_pixel((1, 2, 3))},
-        f"1 pixels of the mask are outside the palette, in 1 colours, most RGB 1 2 3; expected {ALL_PALETTE}; "
+        f"1 pixels of the mask are outside the palette, in 1 colours, most RGB 1 2 3; expected {ALL_PALETTE}: "
         "correct the mask or the colours in [[classes]]",
     ),
     "mask-size": ({"mask": encoded(MASK[:, :3])}, "the mask is 3x2 pixels, its image 4x2; expected the same size"),
     "jpeg-mask": ({"mask": encoded(MASK, "JPEG")}, "the mask is a JPEG, which blurs class borders; expected PNG"),
-    "gif-image": ({"image": GIF}, "the image is neither PNG nor JPEG; expected an encoded image"),
-    "gif-mask": ({"mask": GIF}, "the mask is neither PNG nor JPEG; expected an encoded image"),
+    "gif-image": ({"image": GIF}, "the image is refused (a GIF; expected a PNG, JPEG, BMP or WebP picture: "),
+    "gif-mask": ({"mask": GIF}, "the mask is a GIF; expected PNG of 8 bits: export the masks as PNG"),
     "bomb": (
         {"image": BOMB},
-        "the image has 3000x3000 pixels; expected at most 1,024; scale it down or raise image.max_pixels",
+        "the image is refused (3000x3000 pixels; expected at most 1,024 pixels (image.max_pixels): scale it down",
     ),
     # Its pixel data are gone: only the header was read.
-    "half-bomb": ({"image": BOMB[:99]}, "the image has 3000x3000 pixels"),
-    "truncated": ({"image": encoded(IMAGE, "JPEG")[:-30]}, "the image cannot be decoded ("),
+    "half-bomb": ({"image": BOMB[:99]}, "the image is refused (3000x3000 pixels"),
+    "truncated": (
+        {"image": encoded(IMAGE, "JPEG")[:-30]},
+        "the image: damaged or truncated: it cannot be decoded; expected ",
+    ),
     "no-tail": (
         {"mask": encoded(MASK)[:-12]},
-        "the mask cannot be decoded (its end is missing); expected a whole file",
+        "the mask: damaged or truncated: it cannot be decoded; expected a whole image file: write the records anew",
     ),
+    "lossless-jpeg": (
+        {"image": lossless_jpeg(IMAGE[..., 0])},
+        "the image is refused (a lossless JPEG; expected a PNG, JPEG, BMP or WebP picture: ",
+    ),
+    "erased": ({"mask": transparent(MASK)}, "the mask is not opaque; expected a mask without alpha"),
+    "deep": (
+        {"mask": encoded(MASK[..., 2].astype(np.uint16) * 257)},
+        "the mask is a grey PNG of 16 bits; expected PNG",
+    ),
+    "turned": ({"mask": turned(MASK)}, "the mask is to be turned by EXIF; expected an upright mask"),
     "no-mask": (
         {"mask": None},
-        "no feature mask/encoded, only image/encoded, image/filename, image/group, image/id; expected one bytes value; "
+        "no feature mask/encoded, only image/encoded, image/filename, image/group, image/id; expected one bytes value: "
         "add it to the records, or give its key in [records]",
     ),
     "no-group": ({"group": None}, "no feature image/group, only image/encoded"),
@@ -214,14 +240,14 @@ def test_the_same_id_in_two_splits(tmp_path: Path, make_config: Any) -> None:
     lines = complaint(tmp_path, make_config(), splits).splitlines()
     assert lines[:2] == [
         "1 problem in the records",
-        "both (train, test): the same id in several splits; expected each id in one; ingest again",
+        "both (train, test): the same id in several splits; expected each id in one: ingest again",
     ]
 
 
 def test_an_empty_split(tmp_path: Path, make_config: Any) -> None:
     message = complaint(tmp_path, make_config(), good(eval=[]), manifest())
     assert message.splitlines()[1:2] == [
-        "split eval: no records; expected at least one; add images and ingest again",
+        "split eval: no records; expected at least one: add images and ingest again",
     ]
 
 
@@ -230,9 +256,9 @@ def test_records_that_are_not_the_manifests(tmp_path: Path, make_config: Any) ->
     lines = complaint(tmp_path, make_config(), good(), expected).splitlines()
     assert lines[:3] == [
         "2 problems in the records",
-        "split eval: 2 images; expected 3 images as in dataset.json; ingest again",
+        "split eval: 2 images; expected 3 images as in dataset.json: ingest again",
         "split test: 6 pixels of inclusion, 2 pixels of patches; expected 5 pixels of inclusion, 3 pixels of patches "
-        "as in dataset.json; ingest again",
+        "as in dataset.json: ingest again",
     ]
 
 
@@ -259,9 +285,9 @@ def test_example_validators_errors_stop_the_run(tmp_path: Path, make_config: Any
     lines = complaint(tmp_path, make_config(), good(), anomalies=anomalies).splitlines()
     assert lines[:3] == [
         "2 problems in the records",
-        "feature image/group (eval): ExampleValidator found: Column is completely missing; expected no anomaly; "
+        "feature image/group (eval): ExampleValidator found: Column is completely missing; expected no anomaly: "
         "correct the records, or the keys in [records]",
-        "all features (eval): ExampleValidator found: too few examples; expected no anomaly; "
+        "all features (eval): ExampleValidator found: too few examples; expected no anomaly: "
         "correct the records, or the keys in [records]",
     ]
 

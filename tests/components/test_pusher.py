@@ -1,5 +1,7 @@
 """Whose refusal keeps a model from being pushed; how it is pushed is in tests/serving/test_versions.py and e2e."""
 
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,8 @@ import pytest
 from tfx.types import standard_artifacts
 
 from components import pusher
-from flexunet.serving.versions import versions
+from flexunet.core.lock import locked
+from flexunet.serving.versions import Keeping, push_version, roll_back, versions
 
 
 def blessing(kind: Any, blessed: int) -> list[Any]:
@@ -45,3 +48,28 @@ def test_a_refusal_keeps_the_model_back(
     pusher.Executor().Do(inputs, {"pushed_model": [pushed]}, properties)
     assert versions(tmp_path / "serving") == []
     assert pushed.get_int_custom_property("pushed") == 0
+
+
+def test_a_push_waits_for_a_rollback_and_respects_it(tmp_path: Path) -> None:
+    """A run ends with the very model that is being rolled back meanwhile: nothing brings it back."""
+    serving, models = tmp_path / "serving", [tmp_path / name for name in ("first", "second")]
+    for model in models:
+        model.mkdir()
+        (model / "saved_model.pb").write_bytes(model.name.encode())
+        push_version(model, serving, {}, Keeping())
+    artifact, pushed = standard_artifacts.Model(), standard_artifacts.PushedModel()
+    artifact.uri, pushed.uri = str(tmp_path / "model"), str(tmp_path / "pushed")
+    shutil.copytree(models[1], tmp_path / "model" / "Format-Serving")
+    inputs = {
+        "model": [artifact],
+        "model_blessing": blessing(standard_artifacts.ModelBlessing, 1),
+        "infra_blessing": blessing(standard_artifacts.InfraBlessing, 1),
+    }
+    properties = {"directory": str(serving), "accepted_refused": ""}
+    with ThreadPoolExecutor(1) as pool:
+        with locked(serving):
+            ended = pool.submit(pusher.Executor().Do, inputs, {"pushed_model": [pushed]}, properties)
+            roll_back(serving)
+            assert not ended.done()
+        ended.result(timeout=60)
+    assert versions(serving) == [1, 2, 3] and pushed.get_int_custom_property("pushed") == 0

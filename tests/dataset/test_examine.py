@@ -15,9 +15,9 @@ from PIL import Image, ImageOps
 
 from flexunet.core.config.load import config_from
 from flexunet.core.config.whole import Config
+from flexunet.core.problems import Problem
 from flexunet.dataset.examine import BadPair, Content, Facts, examine, read_content
 from flexunet.dataset.pairs import Pair
-from flexunet.dataset.problems import Problem
 
 COLORS = np.array(steel.COLORS, np.uint8)
 CONFIG = config_from({"classes": steel.CLASSES}, "test")
@@ -26,11 +26,13 @@ WHOLE = "a whole image file"
 WIDTH, HEIGHT = 20, 12
 
 
-@pytest.fixture(scope="module")
-def tf() -> Any:
-    import tensorflow
+def seen(content: Content) -> NDArray[np.uint8]:
+    """A record's image as Transform and every signature decode it."""
+    from transform_module.images import decode_one
 
-    return tensorflow
+    image, problem = decode_one(content.image, CONFIG.image)
+    assert problem == b""
+    return image.numpy()
 
 
 def scene() -> NDArray[np.uint8]:
@@ -77,7 +79,7 @@ def refusal(pair: Pair, config: Config = CONFIG) -> Problem:
     with pytest.raises(BadPair) as caught:
         examine(pair, config)
     problem = caught.value.problem
-    assert str(problem) == f"{problem.file}: {problem.what}; expected {problem.expected}: {problem.repair}"
+    assert str(problem) == f"{problem.where}: {problem.what}; expected {problem.expected}: {problem.repair}"
     assert all(text.strip() for text in (problem.what, problem.expected, problem.repair))
     assert len(str(problem).splitlines()) == 1
     return problem
@@ -126,7 +128,7 @@ LOSSLESS = [
 
 @pytest.mark.parametrize(("image_format", "mode", "options"), LOSSLESS)
 def test_tensorflow_reads_the_pixels_that_pillow_shows(
-    tmp_path: Path, tf: Any, image_format: str, mode: str, options: dict[str, Any]
+    tmp_path: Path, image_format: str, mode: str, options: dict[str, Any]
 ):
     source = Image.fromarray(scene())
     if mode in ("RGBA", "LA"):
@@ -136,19 +138,20 @@ def test_tensorflow_reads_the_pixels_that_pillow_shows(
         shown = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     facts = examine(pair_of(tmp_path, file, transposed=shown.shape[0] == WIDTH), CONFIG)
     content = read_content(facts, CONFIG)
-    decoded = tf.io.decode_image(content.image, channels=3).numpy()
-    np.testing.assert_array_equal(decoded, shown)
+    decoded = seen(content)
+    # Decoders of JPEG differ by a few levels in the colours.
+    assert np.abs(decoded.astype(int) - shown).mean() <= (2 if image_format == "JPEG" else 0)
     assert (facts.height, facts.width) == shown.shape[:2] == mask_rgb(content).shape[:2]
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize(("image_format", "name"), [("PNG", "png"), ("JPEG", "jpeg")])
-def test_the_bytes_of_plain_files_are_kept(tmp_path: Path, tf: Any, mode: str, image_format: str, name: str):
+def test_the_bytes_of_plain_files_are_kept(tmp_path: Path, mode: str, image_format: str, name: str):
     file = saved(tmp_path / "image", Image.fromarray(scene()).convert(mode), format=image_format)
     content = recorded(pair_of(tmp_path, file))
     assert content.image == file.read_bytes()
     assert examine(pair_of(tmp_path, file), CONFIG).image_format == name
-    decoded = tf.io.decode_image(content.image, channels=3).numpy().astype(int)
+    decoded = seen(content).astype(int)
     with Image.open(file) as image:
         shown = np.asarray(image.convert("RGB")).astype(int)
     assert decoded.shape == (HEIGHT, WIDTH, 3)
@@ -157,19 +160,20 @@ def test_the_bytes_of_plain_files_are_kept(tmp_path: Path, tf: Any, mode: str, i
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "TIFF"])
-def test_16_bit_images_keep_their_high_byte(tmp_path: Path, tf: Any, image_format: str):
+def test_16_bit_images_keep_their_high_byte(tmp_path: Path, image_format: str):
     deep = scene()[..., 0].astype(np.uint16) * 256 + 77
     content = recorded(pair_of(tmp_path, saved(tmp_path / "deep", deep, format=image_format)))
-    np.testing.assert_array_equal(tf.io.decode_image(content.image, channels=3).numpy(), scene()[..., [0, 0, 0]])
+    np.testing.assert_array_equal(seen(content), scene()[..., [0, 0, 0]])
 
 
 @pytest.mark.parametrize("orientation", [2, 3, 4, 5, 6, 7, 8])
-def test_exif_orientations_are_turned_upright(tmp_path: Path, tf: Any, orientation: int):
+def test_exif_orientations_are_turned_upright(tmp_path: Path, orientation: int):
     file = saved(tmp_path / "image.jpg", scene(), exif=rotated(orientation), quality=95)
     with Image.open(file) as image:
-        upright = np.asarray(ImageOps.exif_transpose(image))
+        upright = np.asarray(ImageOps.exif_transpose(image)).astype(int)
     content = recorded(pair_of(tmp_path, file, transposed=orientation >= 5))
-    np.testing.assert_array_equal(tf.io.decode_image(content.image, channels=3).numpy(), upright)
+    assert content.image == file.read_bytes()
+    assert np.abs(seen(content) - upright).mean() <= 2
     assert not np.array_equal(upright, scene())
 
 
@@ -181,12 +185,12 @@ def test_exif_orientations_are_turned_upright(tmp_path: Path, tf: Any, orientati
         pytest.param(24, struct.pack("<IiiHHIIiiII", 40, WIDTH, -HEIGHT, 1, 24, 0, 0, 0, 0, 0, 0), id="top down"),
     ],
 )
-def test_rare_bmps_decode_too(tmp_path: Path, tf: Any, bits: int, header: bytes):
+def test_rare_bmps_decode_too(tmp_path: Path, bits: int, header: bytes):
     file = tmp_path / "image.bmp"
     file.write_bytes(bmp(bits, header))
     content = recorded(pair_of(tmp_path, file))
     with Image.open(file) as image:
-        np.testing.assert_array_equal(tf.io.decode_image(content.image, channels=3).numpy(), np.asarray(image))
+        np.testing.assert_array_equal(seen(content), np.asarray(image))
 
 
 def palette_mask() -> Image.Image:
@@ -255,7 +259,7 @@ def test_ids_out_of_range(tmp_path: Path, values: list[int], dtype: Any, suffix:
     ids = some_ids().astype(dtype)
     ids[3, : len(values)] = values
     problem = refusal(pair_of(tmp_path, mask=saved(tmp_path / f"mask.{suffix}", ids)), config)
-    assert problem.file == tmp_path / f"mask.{suffix}"
+    assert problem.where == tmp_path / f"mask.{suffix}"
     assert problem.what == named
     assert "0 background, 1 inclusion, 2 patches, 3 scratches" in problem.expected
 
@@ -264,7 +268,7 @@ def test_unknown_colors(tmp_path: Path):
     colors = COLORS[some_ids()]
     colors[2, :7], colors[3, 0] = (10, 240, 5), (1, 1, 1)
     problem = refusal(pair_of(tmp_path, mask=saved(tmp_path / "mask.png", colors)))
-    assert problem.file == tmp_path / "mask.png"
+    assert problem.where == tmp_path / "mask.png"
     assert problem.what.startswith("8 pixels of 2 colours outside the palette")
     assert "RGB (10, 240, 5) (nearest: patches (0, 255, 0))" in problem.what
     assert "scratches (255, 0, 0)" in problem.expected
@@ -280,15 +284,15 @@ def test_a_palette_png_counts_by_its_colors_not_its_indices(tmp_path: Path):
 def test_jpeg_masks_are_refused_even_where_their_colors_fit(tmp_path: Path, options: dict[str, Any]):
     mask = saved(tmp_path / "mask.png", np.zeros((HEIGHT, WIDTH, 3), np.uint8), format="JPEG", **options)
     problem = refusal(pair_of(tmp_path, mask=mask))
-    assert problem.file == mask
-    assert problem.what == "a JPEG mask"
+    assert problem.where == mask
+    assert problem.what == "a mask as JPEG"
     assert "PNG" in problem.repair
 
 
 def test_size_mismatch_names_both_sizes(tmp_path: Path):
     mask = saved(tmp_path / "mask.png", some_ids()[:, 1:])
     problem = refusal(pair_of(tmp_path, mask=mask))
-    assert problem.file == mask
+    assert problem.where == mask
     assert "19x12" in problem.what
     assert "good.png is 20x12" in problem.what
 
@@ -324,14 +328,13 @@ def test_broken_files(tmp_path: Path, content: bytes, role: str):
     broken = tmp_path / "broken.png"
     broken.write_bytes(content)
     problem = refusal(pair_of(tmp_path, **{role: broken}))
-    assert problem.file == broken
-    assert problem.what.startswith("cannot be read (")
-    assert str(broken) not in problem.what
-    assert problem.expected == WHOLE
+    assert problem.where == broken
+    known = ("no bytes", "no picture by its first bytes", "damaged or truncated", "a TIFF that is damaged")
+    assert problem.what.startswith(known)
 
 
 @pytest.mark.parametrize("lost", [1, 8, 12, 14])
-def test_a_png_without_its_end_is_refused_or_mended(tmp_path: Path, tf: Any, lost: int):
+def test_a_png_without_its_end_is_refused_or_mended(tmp_path: Path, lost: int):
     """Pillow reads it, TensorFlow does not: kept as it is, it would fail in Transform, hours later."""
     file = tmp_path / "image.png"
     file.write_bytes(encoded("PNG")[:-lost])
@@ -340,19 +343,19 @@ def test_a_png_without_its_end_is_refused_or_mended(tmp_path: Path, tf: Any, los
     except BadPair as bad:
         assert bad.problem.expected == WHOLE
     else:
-        assert tf.io.decode_image(content.image, channels=3).shape == (HEIGHT, WIDTH, 3)
+        assert seen(content).shape == (HEIGHT, WIDTH, 3)
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "WEBP", "JPEG"])
-def test_broken_exif_is_refused_or_ignored(tmp_path: Path, tf: Any, image_format: str):
+def test_broken_exif_is_refused_or_ignored(tmp_path: Path, image_format: str):
     file = tmp_path / "image.png"
     file.write_bytes(encoded(image_format, exif=b"Exif\0\0garbage"))
     try:
         content = recorded(pair_of(tmp_path, file))
     except BadPair as bad:
-        assert bad.problem.file == file
+        assert bad.problem.where == file
     else:
-        assert tf.io.decode_image(content.image, channels=3).shape == (HEIGHT, WIDTH, 3)
+        assert seen(content).shape == (HEIGHT, WIDTH, 3)
 
 
 @pytest.mark.parametrize("role", ["image", "mask"])
@@ -363,9 +366,9 @@ def test_a_bomb_is_refused_from_its_header(tmp_path: Path, role: str):
     start = time.perf_counter()
     problem = refusal(pair_of(tmp_path, **{role: bomb}))
     assert time.perf_counter() - start < 1
-    assert problem.file == bomb
+    assert problem.where == bomb
     assert problem.what == "13000x13000 pixels"
-    assert problem.expected == "at most 50,000,000 pixels"
+    assert problem.expected == "at most 50,000,000 pixels (image.max_pixels)"
 
 
 def test_a_cut_bomb_is_too_large_before_it_is_broken(tmp_path: Path):
@@ -415,4 +418,4 @@ def test_a_png_with_a_wrong_checksum_is_refused(tmp_path: Path):
     encoded = bytearray(saved(tmp_path / "good.png", scene()).read_bytes())
     encoded[encoded.index(b"IEND") - 5] ^= 1
     (tmp_path / "broken.png").write_bytes(encoded)
-    assert "checksum" in refusal(pair_of(tmp_path, tmp_path / "broken.png")).what
+    assert refusal(pair_of(tmp_path, tmp_path / "broken.png")).what.startswith("damaged or truncated")

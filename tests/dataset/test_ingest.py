@@ -8,6 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import layout_sources
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -18,9 +19,9 @@ from flexunet.core import features
 from flexunet.core.config.load import config_from, load_config
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
+from flexunet.core.problems import DataError
 from flexunet.dataset.ingest import Ingested, ingest
 from flexunet.dataset.manifest import read_manifest
-from flexunet.dataset.problems import DataError
 from flexunet.dataset.synthetic import generate_surface, write_surfaces
 
 CASES = Path(__file__).resolve().parents[2].parent / "shared/cases"
@@ -268,6 +269,29 @@ def test_changed_content_makes_a_new_version(own: Path, tmp_path: Path, change: 
     assert [(s["span"], s["version"]) for s in read_manifest(out)["spans"]] == [(1, 2)]
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        pytest.param(layout_sources.coco(layout_sources.as_polygons), id="COCO"),
+        pytest.param(layout_sources.labelme("{}.png", "{}.json"), id="labelme"),
+    ],
+)
+def test_annotations_give_the_files_that_masks_give(write: Any, records: Path, tmp_path: Path):
+    write(tmp_path / "source", {f"steel-{i:05d}": generate_surface(5, i, SIZE) for i in range(1, COUNT + 1)})
+    ingest(tmp_path / "source", tmp_path / "out", CONFIG)
+    assert contents(tmp_path / "out/span-1") == contents(records / "span-1")
+
+
+def test_the_next_span_is_numbered_by_itself(own: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    first = ingest(own, out, CONFIG, span="next")
+    assert first.version == out / "span-1/version-1"
+    with pytest.raises(UserError, match="all 30 images are in span 1 already, expected new ones for --span next"):
+        ingest(own, out, CONFIG, span="next")
+    add_an_image(own)
+    assert ingest(own, out, CONFIG, span="next").version == out / "span-2/version-1"
+
+
 def test_a_second_span_stands_beside_the_first(own: Path, tmp_path: Path):
     out = tmp_path / "out"
     first = ingest(own, out, CONFIG)
@@ -325,7 +349,7 @@ def test_every_problem_is_listed_and_nothing_is_written(own: Path, tmp_path: Pat
     spoil(own)
     with pytest.raises(DataError) as caught:
         ingest(own, tmp_path / "out", CONFIG, check_only=check_only)
-    found = sorted((p.file.relative_to(own).as_posix(), p.what) for p in caught.value.problems)
+    found = sorted((p.where.relative_to(own).as_posix(), p.what) for p in caught.value.problems)
     assert [file for file, _ in found] == [file for file, _ in SPOILT]
     assert all(what.startswith(start) for (_, what), (_, start) in zip(found, SPOILT, strict=True))
     assert len(str(caught.value).splitlines()) == len(SPOILT)
@@ -389,7 +413,7 @@ def test_a_class_never_seen_in_train_is_refused(own: Path, tmp_path: Path):
     with pytest.raises(DataError) as caught:
         ingest(own, tmp_path / "out", CONFIG)
     (problem,) = caught.value.problems
-    assert problem.file == own
+    assert problem.where == own
     assert problem.what == "no training image shows scratches"
     assert not (tmp_path / "out").exists()
 

@@ -1,20 +1,27 @@
 """Every layout gives the records that the same surfaces give as images/ and masks/; what is wrong is one line."""
 
+import base64
+import json
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import layout_sources as sources
 import numpy as np
 import pytest
+from PIL import Image
 
-from flexunet.core.config.load import config_from
+from flexunet.cli import main
+from flexunet.core.config.load import config_from, load_config
 from flexunet.core.config.whole import Config
-from flexunet.dataset.examine import examine, read_content
+from flexunet.core.errors import UserError
+from flexunet.dataset.examine import examine, read_class_ids, read_content
 from flexunet.dataset.layouts.detect import READERS, find_layout
-from flexunet.dataset.records import Entry, make_example
+from flexunet.dataset.layouts.known import LAYOUTS
 from flexunet.dataset.synthetic import generate_surface
 
+CASES = Path(__file__).resolve().parents[2].parent / "shared/cases"
 SIZE, COUNT = 48, 6
 
 
@@ -34,21 +41,21 @@ def surfaces() -> sources.Surfaces:
     return found
 
 
-def records(source: Path, config: Config = CONFIG, **options: Any) -> dict[str, bytes]:
-    """Id -> record."""
+def records(source: Path, config: Config = CONFIG, **options: Any) -> dict[str, tuple[Any, ...]]:
+    """Id -> all that its record is made of; test_ingest compares the records themselves."""
     layout = find_layout(source, **options)
     assert layout.problems == []
-    facts = [examine(pair, config) for pair in layout.pairs]
-    return {
-        f.pair.id: make_example(Entry(f, "group"), read_content(f, config), config).SerializeToString(
-            deterministic=True
-        )
-        for f in facts
-    }
+    found = {}
+    for pair in layout.pairs:
+        facts = examine(pair, config)
+        numbers = (facts.height, facts.width, facts.brightness, *facts.pixels.tolist())
+        content = read_content(facts, config)
+        found[pair.id] = (pair.image.name, facts.image_format, *numbers, content.image, content.mask)
+    return found
 
 
 @pytest.fixture(scope="module")
-def expected(surfaces: sources.Surfaces, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def expected(surfaces: sources.Surfaces, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, ...]]:
     root = tmp_path_factory.mktemp("expected")
     sources.folders("images/{}.png", "masks/{}.png")(root, surfaces)
     return records(root)
@@ -82,7 +89,7 @@ WAYS: dict[str, tuple[str, Callable[[Path, sources.Surfaces], None]]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_every_layout_gives_the_same_records(
-    surfaces: sources.Surfaces, expected: dict[str, bytes], tmp_path: Path, way: str
+    surfaces: sources.Surfaces, expected: dict[str, tuple[Any, ...]], tmp_path: Path, way: str
 ) -> None:
     name, write = WAYS[way]
     write(tmp_path, surfaces)
@@ -93,4 +100,402 @@ def test_every_layout_gives_the_same_records(
 
 
 def test_every_layout_is_tried() -> None:
+    assert tuple(READERS) == LAYOUTS
     assert {name for name, _ in WAYS.values()} | {"mvtec"} == set(READERS)
+
+
+# Layouts that need more than other names.
+
+
+def test_images_and_masks_of_one_name(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    """As the magnetic tile set has them: JPEG images, PNG masks."""
+    for stem, (image, class_ids) in surfaces.items():
+        for root in ("beside", "apart/images"):
+            sources.save(tmp_path / root / f"{stem}.jpg", image, quality=95)
+        for root in ("beside", "apart/masks"):
+            sources.save(tmp_path / root / f"{stem}.png", sources.COLORS[class_ids])
+    assert find_layout(tmp_path / "beside").name == "beside"
+    assert records(tmp_path / "beside") == records(tmp_path / "apart")
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("train/{}.png", "train_masks/{}_mask.png"),
+        ("img_dir/train/{}.png", "ann_dir/train/{}.png"),
+        ("Train/Images/{}.png", "Train/Annotations/{}.png"),
+        ("train/{}.png", "trainannot/{}.png"),
+    ],
+)
+def test_splits_in_names_of_folders(surfaces: sources.Surfaces, tmp_path: Path, image: str, mask: str) -> None:
+    sources.folders(image, mask)(tmp_path, surfaces)
+    layout = find_layout(tmp_path)
+    assert (layout.name, {pair.split for pair in layout.pairs}) == ("folders", {"train"})
+    assert [pair.id.casefold() for pair in layout.pairs] == [f"train/{stem}" for stem in sorted(surfaces)]
+
+
+def test_mvtec(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    """One folder a defect; `good` has no masks; its own splits are of another task."""
+    for number, (stem, (image, class_ids)) in enumerate(surfaces.items()):
+        defect = sources.NAMES[1 + number % 3]
+        class_ids = np.where(class_ids > 0, 1 + number % 3, 0).astype(np.uint8)
+        sources.save(tmp_path / f"mvtec/bottle/test/{defect}/{stem}.png", image)
+        sources.save(tmp_path / f"mvtec/bottle/ground_truth/{defect}/{stem}_mask.png", np.uint8(255) * (class_ids > 0))
+        sources.save(tmp_path / f"apart/images/bottle/test/{defect}/{stem}.png", image)
+        sources.save(tmp_path / f"apart/masks/bottle/test/{defect}/{stem}.png", sources.COLORS[class_ids])
+        sources.save(tmp_path / f"mvtec/bottle/train/good/{stem}.png", image)
+        sources.save(tmp_path / f"apart/images/bottle/train/good/{stem}.png", image)
+        sources.save(tmp_path / f"apart/masks/bottle/train/good/{stem}.png", sources.COLORS[0 * class_ids])
+    layout = find_layout(tmp_path / "mvtec")
+    assert (layout.name, layout.has_splits) == ("mvtec", False)
+    assert any("own splits are not used" in note for note in layout.notes)
+    assert records(tmp_path / "mvtec") == records(tmp_path / "apart")
+    one_class = [{"name": "background", "color": [0, 0, 0]}, {"name": "defect", "color": [255, 255, 255]}]
+    facts = [examine(pair, config_from({"classes": one_class}, "test")) for pair in layout.pairs]
+    assert sum(f.pixels[1] > 0 for f in facts) == sum((ids > 0).any() for _, ids in surfaces.values())
+
+
+def test_lists_of_voc_are_splits(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    sources.voc(tmp_path, surfaces)
+    (tmp_path / "ImageSets/Segmentation/default.txt").unlink()
+    stems = list(surfaces)
+    for name, listed in (("train", stems[:4]), ("val", stems[4:6]), ("trainval", stems[:6])):
+        (tmp_path / f"ImageSets/Segmentation/{name}.txt").write_text("\n".join(listed))
+    (tmp_path / "SegmentationClass" / f"{stems[6]}.png").unlink()
+    layout = find_layout(tmp_path)
+    assert {pair.id: pair.split for pair in layout.pairs} == {
+        **dict.fromkeys(stems[:4], "train"),
+        **dict.fromkeys(stems[4:6], "eval"),
+    }
+    assert {entry.why: entry.files for entry in layout.left_out} == {
+        "masks of instances (SegmentationObject), which the masks of classes include": 7,
+        "in no list of ImageSets/Segmentation": 1,
+    }
+
+
+def test_splits_of_coco_files(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    """Names of images repeat in both splits; the folder says which is meant."""
+    for split in ("train", "val"):
+        sources.images(tmp_path, surfaces, split + "2017/{}.png")
+        (tmp_path / "annotations").mkdir(exist_ok=True)
+        document = json.dumps(sources.coco_document(surfaces))
+        (tmp_path / f"annotations/instances_{split}2017.json").write_text(document)
+    layout = find_layout(tmp_path)
+    assert layout.problems == []
+    found = {pair.id.partition("/")[0]: pair.split for pair in layout.pairs}
+    assert found == {"train2017": "train", "val2017": "eval"} and len(layout.pairs) == 2 * len(surfaces)
+    assert all(pair.id.partition("/")[0] in pair.mask.name for pair in layout.pairs)
+
+
+def test_images_that_no_folder_of_severstal_labels_are_left_out(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    sources.severstal(tmp_path, surfaces)
+    sources.images(tmp_path, {"clean": surfaces["strip"]}, "train_images/{}.png")
+    layout = find_layout(tmp_path)
+    assert {entry.why: entry.files for entry in layout.left_out} == {
+        "images in a folder of which the CSV names none": 2
+    }
+    clean = next(pair for pair in layout.pairs if pair.id == "clean")
+    assert examine(clean, CONFIG).pixels.tolist()[1:] == [0, 0, 0]
+    assert any("images without run lengths in the CSV are background" in note for note in layout.notes)
+
+
+def test_images_without_a_mask_are_background_where_it_is_said(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    sources.folders("images/{}.png", "masks/{}.png")(tmp_path, surfaces)
+    sources.images(tmp_path, {"clean": surfaces["strip"]}, "images/good/{}.png")
+    layout = find_layout(tmp_path)
+    assert layout.problems == [] and layout.notes[0] == (
+        "1 images without a mask, in folders named good, are background as a whole"
+    )
+    (tmp_path / "masks/strip.png").unlink()
+    (problem,) = find_layout(tmp_path).problems
+    assert "image without a mask" in problem.what and "--no-mask-is-background" in problem.repair
+    layout = find_layout(tmp_path, no_mask_is_background=True)
+    assert "1 images without a mask are background as a whole (--no-mask-is-background)" in layout.notes
+    facts = {pair.id: examine(pair, CONFIG) for pair in layout.pairs}
+    assert facts["strip"].pixels.tolist() == facts["good/clean"].pixels.tolist() == [20 * SIZE, 0, 0, 0]
+
+
+def test_shapes_of_labelme(tmp_path: Path) -> None:
+    """The circle is within 1 % of its area, a mask is exactly its PNG, rectangles are pixels between the points."""
+    png = Image.fromarray(np.array([[255, 0, 255], [0, 255, 0]], np.uint8))
+    buffer = BytesIO()
+    png.save(buffer, "PNG")
+    shapes = [
+        {"label": "inclusion", "points": [[30, 30], [30, 50]], "shape_type": "circle"},
+        {"label": "patches", "points": [[70, 9], [60, 2]], "shape_type": "rectangle"},
+        {"label": "scratches", "points": [[2, 3], [4, 4]], "shape_type": "mask",
+         "mask": base64.b64encode(buffer.getvalue()).decode()},
+    ]  # fmt: skip
+    sources.save(tmp_path / "a.png", np.zeros((60, 80, 3), np.uint8))
+    (tmp_path / "a.json").write_text(json.dumps({"version": "5.5.0", "shapes": shapes, "imagePath": "a.png"}))
+    (pair,) = find_layout(tmp_path).pairs
+    class_ids = read_class_ids(pair, (80, 60), CONFIG)
+    assert (class_ids == 1).sum() == pytest.approx(np.pi * 400, rel=0.01)
+    np.testing.assert_array_equal(np.argwhere(class_ids == 2)[[0, -1]], [[2, 60], [8, 69]])
+    np.testing.assert_array_equal(class_ids[3:5, 2:5], [[3, 0, 3], [0, 3, 0]])
+
+
+@pytest.mark.parametrize(("order", "expected"), [("last", [2, 1, 1]), ("smallest", [2, 2, 3]), ("classes", [2, 3, 3])])
+def test_which_instance_is_on_top(tmp_path: Path, order: str, expected: list[int]) -> None:
+    """In the order of the file: a small 2, a middling 3 over half of it, a large 1 over all but a part of the 2."""
+    image = np.zeros((10, 40, 3), np.uint8)
+    sources.save(tmp_path / "a.png", image)
+    spans = [("patches", 0, 10), ("scratches", 5, 25), ("inclusion", 5, 40)]
+    shapes = [{"label": n, "points": [[a, 0], [b, 0], [b, 10], [a, 10]], "shape_type": "polygon"} for n, a, b in spans]
+    (tmp_path / "a.json").write_text(json.dumps({"shapes": shapes}))
+    (pair,) = find_layout(tmp_path).pairs
+    facts = examine(pair, config_with(overlaps=order))
+    class_ids = read_class_ids(pair, (40, 10), config_with(overlaps=order))
+    assert class_ids[0, [2, 7, 20]].tolist() == expected
+    assert facts.overlaps == 200
+
+
+# What cannot be told, and what is wrong.
+
+
+def test_several_layouts_are_refused_with_the_choices(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    sources.folders("images/{}.png", "masks/{}.png")(tmp_path, surfaces)
+    sources.labelme("images/{}.png", "images/{}.json")(tmp_path, surfaces)
+    with pytest.raises(UserError) as caught:
+        find_layout(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}: fits several layouts: folders (masks such as masks/steel-00001.png) and labelme "
+        "(images/steel-00001.json); expected one: choose with --layout folders or --layout labelme"
+    )
+    assert records(tmp_path, layout="folders").keys() == records(tmp_path, layout="labelme").keys()
+
+
+def test_a_folder_of_photos_is_no_layout(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    sources.images(tmp_path, surfaces, "photos of monday/{}.png")
+    (tmp_path / "notes.txt").touch()
+    layout = find_layout(tmp_path)
+    (problem,) = layout.problems
+    assert problem.what.startswith("7 images such as photos of monday/steel-00001.png, 1 .txt, and nothing that tells")
+    assert all(name in problem.expected for name in READERS)
+    (problem,) = find_layout(tmp_path, layout="coco").problems
+    assert problem.what == "nothing of the layout coco here"
+
+
+def test_a_suffix_that_explains_not_all_is_told(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    sources.folders("images/{}.png", "masks/{}_mask.png")(tmp_path, surfaces)
+    (tmp_path / "masks/strip_mask.png").rename(tmp_path / "masks/strip_msk.png")
+    (problem,) = find_layout(tmp_path).problems
+    assert "the suffix _mask explains 6 masks, but not masks/strip_msk.png" in problem.what
+
+
+Damage = Callable[[dict[str, Any]], Any]
+
+
+def first(document: dict[str, Any]) -> dict[str, Any]:
+    return document["annotations"][0]
+
+
+COCO_DAMAGE: dict[str, tuple[Damage, str]] = {
+    "category": (lambda d: first(d).update(category_id=99), "annotation 1: has the category 99, which `categories`"),
+    "image": (lambda d: first(d).update(image_id=99), "annotation 1: is of the image 99, which `images` lacks"),
+    "no image id": (lambda d: first(d).pop("image_id"), "annotations[0].image_id: Field required"),
+    "outside": (lambda d: first(d).update(segmentation=[[0, 0, 90, 0, 90, 9]]), "the point (90, 0), outside"),
+    "infinite": (lambda d: first(d).update(segmentation=[[0, 0, 1e999, 0, 9, 9]]), "no valid JSON"),
+    "two points": (lambda d: first(d).update(segmentation=[[0, 0, 9, 9]]), "a polygon of 4 numbers"),
+    "odd": (lambda d: first(d).update(segmentation=[[0, 0, 9, 9, 3, 4, 5]]), "a polygon of 7 numbers"),
+    "words": (lambda d: first(d).update(segmentation=[["a"] * 6]), "annotations[0].segmentation"),
+    "box only": (lambda d: first(d).pop("segmentation"), "annotation 1: has no segmentation"),
+    "short runs": (lambda d: first(d).update(segmentation={"size": [48, 48], "counts": [5, 9]}), "run lengths of 14"),
+    "long runs": (lambda d: first(d).update(segmentation={"size": [48, 48], "counts": [9999]}), "run lengths of 9999"),
+    "negative runs": (
+        lambda d: first(d).update(segmentation={"size": [48, 48], "counts": [2400, -96]}),
+        "run lengths of 2304",
+    ),
+    "other size": (
+        lambda d: first(d).update(segmentation={"size": [9, 9], "counts": [81]}),
+        "run lengths of [9, 9]",
+    ),
+    "packed, cut": (lambda d: first(d).update(segmentation={"size": [48, 48], "counts": "53X"}), "in the middle"),
+    "packed, foreign": (lambda d: first(d).update(segmentation={"size": [48, 48], "counts": "5 3"}), "character ' '"),
+    "packed, short": (lambda d: first(d).update(segmentation={"size": [48, 48], "counts": "53"}), "run lengths of 8"),
+    "file": (lambda d: d["images"][0].update(file_name="ghost.png"), "lists 'ghost.png', which is not there"),
+    "way out": (lambda d: d["images"][0].update(file_name="../../etc/passwd"), "'../../etc/passwd', which is not"),
+    "no size": (lambda d: d["images"][0].update(width=0), "an image of 0x48"),
+    "twice": (lambda d: d["images"].append(dict(d["images"][0])), "two image entries have the id 7"),
+    "size": (lambda d: d["images"][-1].update(width=47), "47x20 of an image of 48x20"),
+    "class": (lambda d: d["categories"][0].update(name="dent"), "names the class 'dent'"),
+}
+
+
+def ingest_code(source: Path, tmp_path: Path, *options: str) -> int:
+    config = tmp_path / "mine.toml"
+    lines = [
+        f'[[classes]]\nname = "{n}"\ncolor = {c.tolist()}' for n, c in zip(sources.NAMES, sources.COLORS, strict=True)
+    ]
+    config.write_text("\n".join(lines))
+    with pytest.raises(SystemExit) as ended:
+        main.main(["ingest", str(source), str(tmp_path / "out"), "--config", str(config), "--check", *options])
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize("kind", COCO_DAMAGE)
+def test_damaged_coco_is_named(surfaces: sources.Surfaces, tmp_path: Path, kind: str, capfd: Any) -> None:
+    damage, words = COCO_DAMAGE[kind]
+    small = {stem: surfaces[stem] for stem in ("steel-00001", "strip")}
+    sources.coco(sources.as_polygons)(tmp_path / "src", small)
+    file = tmp_path / "src/annotations/instances_default.json"
+    document = json.loads(file.read_text())
+    damage(document)
+    file.write_text(json.dumps(document).replace("Infinity", "1e999"))
+    assert ingest_code(tmp_path / "src", tmp_path) == 1
+    errors = capfd.readouterr().err.splitlines()
+    assert all(line.startswith("error: ") and str(file) in line and "expected" in line for line in errors)
+    assert words in errors[0] and len(errors) <= 2
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_a_json_file_that_was_cut_is_named(
+    surfaces: sources.Surfaces, tmp_path: Path, share: float, capfd: Any
+) -> None:
+    sources.coco(sources.as_polygons)(tmp_path / "src", surfaces)
+    file = tmp_path / "src/annotations/instances_default.json"
+    file.write_bytes(file.read_bytes()[: int(file.stat().st_size * share)])
+    assert ingest_code(tmp_path / "src", tmp_path, "--layout", "coco") == 1
+    (error,) = capfd.readouterr().err.splitlines()
+    assert "no valid JSON" in error and str(file) in error
+
+
+LABELME_DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no JSON": (lambda p: p.write_text("{'shapes': []}"), "no valid JSON"),
+    "cut": (lambda p: p.write_bytes(p.read_bytes()[:300]), "no valid JSON"),
+    "deep": (lambda p: p.write_text('{"shapes": ' + "[" * 100_000 + "]" * 100_000 + "}"), "a.json"),
+    "no points": (lambda p: p.write_text('{"shapes": [{"label": "patches"}]}'), "shapes.0.points: Field required"),
+    "no number": (
+        lambda p: p.write_text('{"shapes": [{"label": "patches", "points": [[1, "x"]]}]}'),
+        "shapes.0.points.0.1",
+    ),
+    "foreign label": (lambda p: p.write_text(p.read_text().replace("scratches", "dent")), "names the class 'dent'"),
+    "outside": (lambda p: p.write_text(p.read_text().replace("[[", "[[-900, 3], [", 1)), "outside of its image"),
+    "line": (lambda p: p.write_text(p.read_text().replace('"polygon"', '"line"')), "a line; expected a polygon"),
+    "size": (lambda p: p.write_text(p.read_text().replace('"imageWidth": 48', '"imageWidth": 49')), "49x48"),
+    "image": (lambda p: p.write_text(p.read_text().replace("\\\\a.png", "\\\\b.png")), "is of the image b"),
+}
+
+
+@pytest.mark.parametrize("kind", LABELME_DAMAGE)
+def test_damaged_labelme_files_are_named(surfaces: sources.Surfaces, tmp_path: Path, kind: str, capfd: Any) -> None:
+    damage, words = LABELME_DAMAGE[kind]
+    with_scratches = next(s for s in surfaces.values() if (s[1] == 3).any() and s[1].shape == (48, 48))
+    sources.labelme("{}.png", "{}.json")(tmp_path / "src", {"a": with_scratches, "b": surfaces["steel-00002"]})
+    damage(tmp_path / "src/a.json")
+    assert ingest_code(tmp_path / "src", tmp_path) == 1
+    (error,) = capfd.readouterr().err.splitlines()
+    assert error.startswith(f"error: {tmp_path}/src/a.json: ") and words in error and "expected" in error
+
+
+TEXT_DAMAGE: dict[str, tuple[Callable[[Path, sources.Surfaces], None], str, Callable[[str], str], str]] = {
+    "YOLO words": (sources.yolo, "labels/steel-00001.txt", lambda t: "a " + t, "line 1: has other things than numbers"),
+    "YOLO class": (sources.yolo, "labels/steel-00001.txt", lambda t: "7" + t[1:], "line 1: has the class 7"),
+    "YOLO box": (sources.yolo, "labels/steel-00001.txt", lambda t: "0 .1 .1 .2 .2\n", "line 1: is a box"),
+    "YOLO pixels": (sources.yolo, "labels/steel-00001.txt", lambda t: "0 1 1 20 1 20 20\n", "outside of its image"),
+    "YOLO odd": (sources.yolo, "labels/steel-00001.txt", lambda t: "0 .1 .1 .2 .2 .3\n", "line 1: has 5 coordinates"),
+    "YOLO names": (sources.yolo, "data.yaml", lambda t: t.replace("inclusion", "dent"), "names the class 'dent'"),
+    "YOLO list": (sources.yolo, "data.yaml", lambda t: "names: 3\n", "a key names that lists no words"),
+    "YOLO YAML": (sources.yolo, "data.yaml", lambda t: "names: [a\n", "no valid YAML"),
+    "YOLO object": (sources.yolo, "data.yaml", lambda t: "!!python/object/apply:os.system ['true']\n", "no valid YAML"),
+    "CSV columns": (sources.severstal, "train.csv", lambda t: t.replace("Pixels\r\n", "Pixels,who\r\n", 1), "columns"),
+    "CSV class": (sources.severstal, "train.csv", lambda t: t.replace("png,1,", "png,9,"), "ClassId 9"),
+    "CSV word": (sources.severstal, "train.csv", lambda t: t.replace("png,1,", "png,x,"), "cannot be read; expected"),
+    "CSV odd": (sources.severstal, "train.csv", lambda t: t.rstrip() + " 7\r\n", "numbers of runs"),
+    "CSV end": (sources.severstal, "train.csv", lambda t: t.rstrip() + " 2300 90\r\n", "runs outside of its image"),
+    "CSV zero": (sources.severstal, "train.csv", lambda t: t.rstrip() + " 0 1\r\n", "runs outside of its image"),
+    "CSV huge": (sources.severstal, "train.csv", lambda t: t.rstrip() + f" {2**63 - 1} 9\r\n", "runs outside of"),
+    "CSV huger": (sources.severstal, "train.csv", lambda t: t.rstrip() + f" {2**70} 9\r\n", "cannot be read; expected"),
+    "CSV image": (sources.severstal, "train.csv", lambda t: t + "ghost.png,1,1 1\r\n", "has lines of ghost.png"),
+    "CSV path": (sources.severstal, "train.csv", lambda t: t + "../x.png,1,1 1\r\n", "has lines of ../x.png"),
+}
+
+
+@pytest.mark.parametrize("kind", TEXT_DAMAGE)
+def test_damaged_text_files_are_named(surfaces: sources.Surfaces, tmp_path: Path, kind: str, capfd: Any) -> None:
+    write, name, damage, words = TEXT_DAMAGE[kind]
+    write(tmp_path / "src", {stem: surfaces[stem] for stem in ("steel-00001", "steel-00002")})
+    file = tmp_path / "src" / name
+    file.write_bytes(damage(file.read_bytes().decode()).encode())
+    assert ingest_code(tmp_path / "src", tmp_path) == 1
+    errors = capfd.readouterr().err.splitlines()
+    assert all(line.startswith("error: ") and "expected" in line for line in errors) and len(errors) <= 2
+    assert words in errors[0]
+
+
+class Evil:
+    """Unpickling it would leave a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.mark,)
+
+
+ARCHIVES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
+    "pickle": (lambda mark: {"mask": np.array([Evil(mark)], object)}, "holds object [1]"),
+    "two arrays": (lambda mark: {"a": np.zeros(1), "b": np.zeros(1)}, "holds a, b"),
+    "other size": (lambda mark: {"mask": np.zeros((4, 4, 4))}, "holds float64 [4, 4, 4]"),
+    "no class": (lambda mark: {"mask": np.zeros((48, 48, 4))}, "is not one-hot"),
+    "two classes": (lambda mark: {"mask": np.ones((48, 48, 4))}, "is not one-hot"),
+    "soft": (lambda mark: {"mask": np.full((48, 48, 4), 0.25)}, "is not one-hot"),
+    "ids": (lambda mark: {"mask": np.full((48, 48), 4)}, "holds other numbers than class ids"),
+    "words": (lambda mark: {"mask": np.full((48, 48), "a")}, "holds <U1"),
+}
+
+
+@pytest.mark.parametrize("kind", ARCHIVES)
+def test_archives_are_checked_and_never_unpickled(
+    surfaces: sources.Surfaces, tmp_path: Path, kind: str, capfd: Any
+) -> None:
+    make, words = ARCHIVES[kind]
+    sources.npz(sources.one_hot)(tmp_path / "src", {"a": surfaces["steel-00001"], "b": surfaces["steel-00002"]})
+    np.savez(tmp_path / "src/masks/a.npz", **make(tmp_path / "mark"))
+    assert ingest_code(tmp_path / "src", tmp_path) == 1
+    (error,) = capfd.readouterr().err.splitlines()
+    assert f"{tmp_path}/src/masks/a.npz: {words}" in error
+    assert not (tmp_path / "mark").exists()
+
+
+def test_a_class_mask_with_more_than_two_levels_is_refused(
+    surfaces: sources.Surfaces, tmp_path: Path, capfd: Any
+) -> None:
+    sources.class_masks("masks/{1}/{0}.png")(tmp_path / "src", {"a": surfaces["steel-00001"]})
+    sources.save(tmp_path / "src/masks/patches/a.png", np.arange(48 * 48, dtype=np.uint8).reshape(48, 48))
+    assert ingest_code(tmp_path / "src", tmp_path) == 1
+    (error,) = capfd.readouterr().err.splitlines()
+    assert "a.png: has the grey levels 0, 1, 2, 3, 4; expected black and one other" in error
+
+
+def test_skip_bad_leaves_out_only_what_is_wrong(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    sources.coco(sources.as_polygons)(tmp_path, surfaces)
+    file = tmp_path / "annotations/instances_default.json"
+    document = json.loads(file.read_text())
+    first(document).update(segmentation=[[0, 0, 90, 0, 90, 9]])
+    file.write_text(json.dumps(document))
+    layout = find_layout(tmp_path)
+    bad = list(surfaces)[first(document)["image_id"] - 7]
+    assert len(layout.problems) == 1
+    assert {pair.id for pair in layout.pairs} == surfaces.keys() - {bad}
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="the cases are not part of the repository")
+@pytest.mark.parametrize(
+    ("case", "name", "images"),
+    [
+        ("suffix", "folders", 40),
+        ("good-without-mask", "folders", 40),
+        ("labelme", "labelme", 5),
+        ("severstal", "severstal", 5),
+    ],
+)
+def test_layouts_of_public_sets(case: str, name: str, images: int) -> None:
+    root = CASES / "21-layouts-of-public-sets"
+    layout = find_layout(root / case / "src", no_mask_is_background=case == "good-without-mask")
+    assert (layout.name, layout.problems, len(layout.pairs)) == (name, [], images)
+    config = load_config(root / "c.toml")
+    shown = sum(examine(pair, config).pixels[1:].sum() > 0 for pair in layout.pairs)
+    # The files of labelme there have no shapes.
+    assert shown > 0 or name == "labelme"

@@ -99,7 +99,7 @@ def test_pairs_do_not_shift_where_one_mask_is_missing(tmp_path: Path):
     names = [f"images/{i:02}.jpg" for i in range(10)] + [f"masks/{i:02}.png" for i in range(1, 11)]
     layout = find_layout(source_of(tmp_path, *names))
     assert [(p.image.stem, p.mask.stem) for p in layout.pairs] == [(f"{i:02}", f"{i:02}") for i in range(1, 10)]
-    assert [p.file.name for p in layout.problems] == ["00.jpg", "10.png"]
+    assert [p.where.name for p in layout.problems] == ["00.jpg", "10.png"]
 
 
 @pytest.mark.parametrize(
@@ -126,8 +126,7 @@ def test_a_file_name_or_the_source_itself_is_no_split(tmp_path: Path):
 def test_an_image_is_not_paired_across_splits(tmp_path: Path):
     layout = find_layout(source_of(tmp_path, "train/images/a.png", "test/masks/a.png"))
     assert layout.pairs == []
-    [problem] = layout.problems
-    assert "none with the same path and stem" in problem.what
+    assert [problem.what for problem in layout.problems] == ["1 masks and 1 images, none with the same path and stem"]
 
 
 def test_orphans_on_both_sides(tmp_path: Path):
@@ -153,7 +152,7 @@ def test_orphans_on_both_sides(tmp_path: Path):
 )
 def test_duplicate_stems(tmp_path: Path, names: list[str], file: str, what: str):
     (problem,) = find_layout(source_of(tmp_path, *names)).problems
-    assert problem.file == tmp_path / file
+    assert problem.where == tmp_path / file
     assert problem.what == what
     assert problem.expected
     assert problem.repair
@@ -168,7 +167,7 @@ def test_masks_and_annotations_together_are_duplicates(tmp_path: Path, names: li
 def test_missing_folder(tmp_path: Path):
     layout = find_layout(tmp_path / "nowhere")
     assert layout.pairs == []
-    assert [(p.file, p.what) for p in layout.problems] == [(tmp_path / "nowhere", "no such folder")]
+    assert [(p.where, p.what) for p in layout.problems] == [(tmp_path / "nowhere", "no such folder")]
 
 
 @pytest.mark.parametrize("folders", [[], ["images", "masks"], ["train/images", "train/masks"], ["photos"]])
@@ -177,7 +176,7 @@ def test_empty_folders(tmp_path: Path, folders: list[str]):
         (tmp_path / folder).mkdir(parents=True)
     layout = find_layout(tmp_path)
     assert layout.pairs == []
-    assert [(p.file, p.what) for p in layout.problems] == [(tmp_path, "no images found")]
+    assert [(p.where, p.what) for p in layout.problems] == [(tmp_path, "no images found")]
     assert "SOURCE/images/a.png and SOURCE/masks/a.png" in layout.problems[0].expected
 
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 from steel import CLASSES, COLORS
 
 from flexunet.core import features
+from flexunet.core.config.beam import BeamConfig
 from flexunet.core.config.load import config_from
 from flexunet.core.config.whole import Config
 from flexunet.dataset import records
@@ -119,7 +120,8 @@ def test_a_plan_is_small(rows: list[Row], tmp_path: Path):
 def test_any_runner_and_order_of_rows_gives_the_same_bytes(rows: list[Row], tmp_path: Path, beam_args: list[str]):
     done = []
     write_version(tmp_path / "expected", rows, CONFIG, nothing)
-    write_version(tmp_path / "version-1", rows[::-1], CONFIG, lambda: done.append(1), beam_args)
+    config = CONFIG.model_copy(update={"beam": BeamConfig(options=tuple(beam_args))})
+    write_version(tmp_path / "version-1", rows[::-1], config, lambda: done.append(1))
     assert contents(tmp_path / "version-1") == contents(tmp_path / "expected")
     assert len(done) == COUNT
 

@@ -111,11 +111,11 @@ def test_an_image_that_links_two_splits_is_left_out_and_listed(unlike: Path, tmp
 
 
 def test_a_looser_bound_that_makes_old_splits_leak_is_refused(unlike: Path, tmp_path: Path) -> None:
-    """What was dealt as unlike images may not become near-duplicates in different splits silently."""
+    """What was assigned as unlike images may not become near-duplicates in different splits silently."""
     before = splits_of(ingest(unlike, tmp_path / "out", with_threshold(0.9)))
     place_noise(unlike, "link", blend(before))
     ingest(unlike, tmp_path / "out", with_threshold(0.9))
-    with pytest.raises(UserError, match=r"1 groups.*dealt to different splits before.*near_duplicate_correlation"):
+    with pytest.raises(UserError, match=r"1 groups.*assigned to different splits before.*near_duplicate_correlation"):
         ingest(unlike, tmp_path / "out", with_threshold(0.6))
 
 

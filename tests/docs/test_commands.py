@@ -26,7 +26,7 @@ from flexunet.cli import main
 ROOT = documented.ROOT
 TUTORIAL, README = documented.PAGES
 # They import TFX or TensorFlow, which takes longer than what they do: run in this process, where both are there.
-HEAVY = {"run", "evaluate", "inspect", "doctor"}
+HEAVY = {"run", "evaluate", "inspect", "doctor", "ingest", "rollback"}
 PORT = 8500
 ENVIRONMENT = {
     **os.environ,
@@ -130,12 +130,13 @@ def test_the_records_page_has_every_signature(reader: Reader):
 
 
 def test_how_long_nodes_took_is_known_to_the_next_run(reader: Reader):
+    import ml_metadata as mlmd
     from tfx.orchestration import metadata
 
     from flexunet.history.durations import node_seconds
 
     database = reader.folder / "runs" / "mine" / "metadata.db"
-    seconds = node_seconds(metadata.sqlite_metadata_connection_config(str(database)))
+    seconds = node_seconds(mlmd.MetadataStore(metadata.sqlite_metadata_connection_config(str(database))))
     assert seconds["Trainer"] > seconds["RecordSchema"] > 0
 
 
@@ -192,9 +193,10 @@ def parse(group: Any, words: list[str]) -> None:
     command, path = group, []
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         name, *words = words
-        if name not in command.commands:
+        found = command.get_command(click.Context(command), name)
+        if found is None:
             raise click.UsageError(f"{name} is no command of {' '.join(path)}")
-        command, path = command.commands[name], [*path, name]
+        command, path = found, [*path, name]
     words = words[: next((i for i, word in enumerate(words) if word in (">", "|")), len(words))]
     context = click.Context(command, info_name=" ".join(path))
     values, _, _ = command.make_parser(context).parse_args(words)

@@ -12,9 +12,9 @@ from flexunet.core.config.whole import Config
 ROOT = documented.ROOT
 
 
-@pytest.mark.parametrize("name", ["configuration.md", "commands.md"])
+@pytest.mark.parametrize("name", generate.pages())
 def test_generated_pages_are_current(name: str):
-    committed = (generate.REFERENCE / name).read_text()
+    committed = (generate.DOCS / name).read_text()
     assert committed == generate.pages()[name], "run `make docs` and commit what it writes"
 
 
@@ -38,7 +38,7 @@ def test_every_key_says_what_it_is(name: str, section: dict[str, Any]):
 def test_files_that_a_page_names_exist(page: str):
     """In code, such as `flexunet/core/config/`; paths of a user's own folders have other beginnings."""
     text = (ROOT / page).read_text()
-    packages = "pipeline dataset transform_module trainer_module components serving benchmarks docs tests"
+    packages = "flexunet pipeline transform_module trainer_module components kubeflow benchmarks docs tests"
     folders = "|".join(packages.split())
     for path in re.findall(rf"`((?:{folders})/[\w./-]+\.(?:py|toml|md|proto))`", text):
         assert (ROOT / path).is_file(), path
@@ -57,3 +57,14 @@ def test_blocks_of_a_list_are_indented_as_the_site_needs(page: str):
     """By four: GitHub takes three, and the site would end the list there."""
     text = (ROOT / page).read_text()
     assert re.findall(r"^ {1,3}```.*", text, re.M) == []
+
+
+def test_the_first_page_leads_to_every_other():
+    linked = set(re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "docs" / "index.md").read_text()))
+    pages = {page.removeprefix("docs/") for page in documented.pages() if page.startswith("docs/")}
+    assert pages - {"index.md"} <= linked
+
+
+@pytest.mark.parametrize("page", [page for page in documented.pages() if page.startswith("docs/decisions/")])
+def test_a_decision_has_a_status_and_a_date(page: str):
+    assert re.match(r"# \d{4}: .+\n\n\*(Accepted|Proposed|Superseded), \d{4}-\d\d-\d\d", (ROOT / page).read_text())

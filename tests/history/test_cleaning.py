@@ -6,7 +6,7 @@ from typing import Any
 
 from flexunet.history.cleaning import plan_cleaning
 from flexunet.history.store import Artifact, Execution, History, Run
-from flexunet.serving.versions import Keeping, push_version
+from flexunet.serving.versions import Retention, push_version
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
@@ -29,7 +29,7 @@ def test_the_model_of_a_version_whose_push_failed_after_it_was_there_stays(tmp_p
     folder = tmp_path / "Trainer" / "model" / "1"
     folder.mkdir(parents=True)
     (folder / "saved_model.pb").write_text("served")
-    push_version(folder, tmp_path / "serving_model", {"model_uri": str(folder)}, Keeping())
+    push_version(folder, tmp_path / "serving_model", {"model_uri": str(folder)}, Retention())
     model = artifact(1, "Model", folder)
     trainer = execution(1, "Trainer", "COMPLETE", outputs={"model": [model]})
     pusher = execution(2, "Pusher", "FAILED", inputs={"model": [model]})

@@ -7,7 +7,7 @@ import pytest
 from flexunet.core.errors import UserError
 from flexunet.history.lineage import is_intact, lineage_of
 from flexunet.history.store import read_history
-from flexunet.serving.versions import Keeping, push_version, roll_back
+from flexunet.serving.versions import Retention, push_version, roll_back
 
 
 def test_a_version_that_somebody_made_by_hand_and_a_rollback_restored_tells_what_it_knows(tmp_path: Path) -> None:
@@ -16,7 +16,7 @@ def test_a_version_that_somebody_made_by_hand_and_a_rollback_restored_tells_what
         (folder / "assets.extra").mkdir(parents=True)
         (folder / "saved_model.pb").write_text(mark)
         (folder / "assets.extra" / "config.json").write_text('{"classes": []}')
-    push_version(tmp_path / "trained", serving, {}, Keeping())
+    push_version(tmp_path / "trained", serving, {}, Retention())
     found = lineage_of(roll_back(serving).version)
     assert (found.run, found.model, found.data, found.scores) == (None, None, {}, {})
     assert found.config == {"classes": []} and is_intact(Path(found.version), found)

@@ -7,14 +7,9 @@ import ml_metadata as mlmd
 import pytest
 from ml_metadata.proto import metadata_store_pb2
 
-from flexunet.history.pushes import (
-    PUSHED_SHA256,
-    RESTORED_MILLISECONDS,
-    ROLLED_BACK,
-    record_rollbacks,
-    sqlite_connection,
-)
-from flexunet.serving.versions import Keeping, finish_rollback, push_version, restored_at, roll_back, version_hash
+from flexunet.history.database import sqlite_connection
+from flexunet.history.pushes import PUSHED_SHA256, RESTORED_MILLISECONDS, ROLLED_BACK, record_rollbacks
+from flexunet.serving.versions import Retention, finish_rollback, push_version, restored_at, roll_back, version_hash
 
 
 @pytest.fixture
@@ -23,15 +18,14 @@ def serving(tmp_path: Path) -> Path:
     for mark in "abc":
         (tmp_path / mark).mkdir()
         (tmp_path / mark / "saved_model.pb").write_text(mark)
-        push_version(tmp_path / mark, tmp_path / "serving", {}, Keeping())
+        push_version(tmp_path / mark, tmp_path / "serving", {}, Retention())
     return tmp_path / "serving"
 
 
 @pytest.fixture
 def marks(serving: Path) -> Callable[[], list[dict[str, int]]]:
     """The marks of the three pushes, as they stand in the database after a recording."""
-    connection = sqlite_connection(serving.parent / "metadata.db")
-    store = mlmd.MetadataStore(connection)
+    store = mlmd.MetadataStore(sqlite_connection(serving.parent / "metadata.db"))
     kind = store.put_artifact_type(metadata_store_pb2.ArtifactType(name="PushedModel"))
     for number in (1, 2, 3):
         push = metadata_store_pb2.Artifact(type_id=kind)
@@ -39,7 +33,7 @@ def marks(serving: Path) -> Callable[[], list[dict[str, int]]]:
         store.put_artifacts([push])
 
     def read() -> list[dict[str, int]]:
-        record_rollbacks(connection, serving)
+        record_rollbacks(store, serving)
         pushes = store.get_artifacts_by_type("PushedModel")
         keys = (ROLLED_BACK, RESTORED_MILLISECONDS)
         return [{k: p.custom_properties[k].int_value for k in keys if k in p.custom_properties} for p in pushes]
@@ -63,8 +57,3 @@ def test_a_rollback_marks_what_it_withdrew_and_what_it_restored(
     assert later is not None
     back = {ROLLED_BACK: 0, RESTORED_MILLISECONDS: int(later.timestamp() * 1000)}
     assert marks() == [{**restored, ROLLED_BACK: 1}, {}, back]
-
-
-def test_no_database_is_made_where_there_is_none(serving: Path) -> None:
-    record_rollbacks(sqlite_connection(serving.parent / "other.db"), serving)
-    assert not (serving.parent / "other.db").exists()

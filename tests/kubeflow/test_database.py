@@ -14,9 +14,10 @@ from postgres_server import Server
 from tfx.orchestration import metadata
 
 from flexunet.core.errors import UserError
-from kubeflow import database, environment
+from flexunet.history.database import DATABASE_VARIABLES as VARIABLES
+from flexunet.history.database import connection_config, open_store
+from kubeflow import database
 
-VARIABLES = environment.DATABASE_VARIABLES
 TEXT = '{"config": "{\\"path\\": \\"C:\\\\new\\", \'quoted\'}"} \\'
 
 
@@ -41,15 +42,22 @@ def put_and_get(handle: metadata.Metadata) -> str:
 
 
 def test_ml_metadata_by_itself_cannot_write_a_backslash(secret: dict[str, str]) -> None:
-    """When this fails, half of kubeflow/postgresql.py can go."""
-    unprotected = metadata.Metadata(database.connection_config(variables(secret)))
+    """When this fails, half of flexunet/history/postgresql.py can go."""
+    unprotected = metadata.Metadata(connection_config(variables(secret)))
     with unprotected as handle, pytest.raises(errors.InternalError):
         put_and_get(handle)
 
 
 def test_backslashes_and_quotes_come_back_as_they_were(secret: dict[str, str]) -> None:
-    with database.PostgresqlMetadata(database.connection_config(variables(secret))) as handle:
+    with database.PostgresqlMetadata(connection_config(variables(secret))) as handle:
         assert put_and_get(handle) == TEXT
+
+
+def test_a_store_without_tfx_reads_what_a_node_wrote(secret: dict[str, str], tmp_path: Path) -> None:
+    with database.PostgresqlMetadata(connection_config(variables(secret))) as handle:
+        put_and_get(handle)
+    [found] = open_store(tmp_path, variables(secret)).get_executions()
+    assert found.properties["text"].string_value == TEXT
 
 
 def answered_ids(handle: metadata.Metadata) -> list[int]:
@@ -66,12 +74,12 @@ def answered_ids(handle: metadata.Metadata) -> list[int]:
 
 def test_ml_metadata_by_itself_answers_in_another_order(secret: dict[str, str]) -> None:
     """When this fails, the other half can go, if it holds for every order."""
-    with metadata.Metadata(database.connection_config(variables(secret))) as handle:
+    with metadata.Metadata(connection_config(variables(secret))) as handle:
         assert answered_ids(handle) != [3, 0, 2, 1]
 
 
 def test_what_is_asked_by_id_comes_in_the_order_of_the_question(secret: dict[str, str]) -> None:
-    with database.PostgresqlMetadata(database.connection_config(variables(secret))) as handle:
+    with database.PostgresqlMetadata(connection_config(variables(secret))) as handle:
         assert answered_ids(handle) == [3, 0, 2, 1]
 
 
@@ -111,14 +119,14 @@ def test_nodes_that_start_at_once_on_an_empty_database_do_no_harm(
 def test_sqlite_is_refused_on_a_cluster() -> None:
     given = {**variables(dict.fromkeys(VARIABLES, "1")), VARIABLES["kind"]: "sqlite"}
     with pytest.raises(UserError, match="'sqlite', expected postgresql or mysql: the nodes of a cluster cannot share"):
-        database.connection_config(given)
+        connection_config(given)
 
 
 def test_what_the_secret_lacks_is_named() -> None:
     given = variables(dict.fromkeys(VARIABLES, "1"))
     del given[VARIABLES["password"]]
     with pytest.raises(UserError, match=r"^FLEXUNET_METADATA_PASSWORD: not set"):
-        database.connection_config(given)
+        connection_config(given)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +163,7 @@ def test_a_managed_database_is_reached_by_tls(kind: str, expected: dict[str, Any
 
     secret = {"kind": kind, "host": "h", "port": "5", "database": "d", "user": "u", "password": "p"}
     tls = {"FLEXUNET_METADATA_SSLMODE": "verify-full", "FLEXUNET_METADATA_SSLROOTCERT": "/ca.pem"}
-    config = database.connection_config({**variables(secret), **tls})
+    config = connection_config({**variables(secret), **tls})
     assert json_format.MessageToDict(config)[kind] == expected
 
 
@@ -174,4 +182,8 @@ def test_a_database_that_does_not_answer_is_one_line(tmp_path: Path, monkeypatch
     }
     with pytest.raises(UserError, match=r"^ML Metadata's database at 127\.0\.0\.1:9 cannot be used: ") as raised:
         database.open_database(variables(secret), pipeline_pb2.Pipeline(), tmp_path)
+    assert len(str(raised.value).splitlines()) == 1 and "hidden" not in str(raised.value)
+    # Without TFX, from the toolbox or through a forwarded port.
+    with pytest.raises(UserError, match=r"^ML Metadata's database at 127\.0\.0\.1:9 cannot be used: ") as raised:
+        open_store(tmp_path, variables(secret))
     assert len(str(raised.value).splitlines()) == 1 and "hidden" not in str(raised.value)

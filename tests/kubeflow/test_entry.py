@@ -27,6 +27,7 @@ def test_an_error_is_one_line_a_code_and_the_pods_last_message(
     message.touch()
     monkeypatch.setattr(entry, "_TERMINATION_LOG", message)
     monkeypatch.setattr(entry.signal, "signal", lambda *given: None)
+    monkeypatch.setattr(entry.os, "umask", lambda mask: None)
     monkeypatch.setattr("sys.argv", ["container"])
 
     @click.command()
@@ -56,3 +57,20 @@ def test_a_node_with_gpus_that_sees_none_fails_instead_of_training_on_the_cpu(
 def test_a_run_that_was_not_prepared_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"pipeline\.pb: No such file or directory, expected what the step prepare"):
         files.Run(tmp_path, "r").read_pipeline()
+
+
+def test_what_belongs_to_another_user_is_counted_and_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ours", "foreign"):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(0o666)
+    (tmp_path / "link").symlink_to("nowhere")
+    change = Path.chmod
+
+    def refuse(path: Path, mode: int) -> None:
+        if path.name == "foreign":
+            raise PermissionError
+        change(path, mode)
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    assert files.close_to_others(tmp_path, 0o027) == (1, 1)
+    assert (tmp_path / "ours").stat().st_mode & 0o777 == 0o640

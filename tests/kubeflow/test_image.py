@@ -65,6 +65,8 @@ def test_the_image_has_the_command_and_our_kubeflow_and_no_compiler(image: str) 
     assert "0.1.0" in done.stdout, done.stderr
     done = inside(image, "python", "-c", "import kubeflow.entry as e; e.check_identity(); print(e.__file__)")
     assert done.stdout.strip() == "/opt/flexunet/kubeflow/entry.py", done.stderr
+    # Beam's boot asks so in a worker.
+    assert "Name: apache-beam" in inside(image, "python", "-m", "pip", "show", "apache-beam").stdout
     done = inside(image, "sh", "-c", "ls /opt; for p in gcc cc clang ld make uv; do command -v $p; done; true")
     assert done.stdout.split() == ["flexunet", "venv"]
 

@@ -4,14 +4,10 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from tfx.dsl.components.base import base_beam_executor
-from tfx.orchestration.local import runner_utils
-from tfx.orchestration.portable import beam_executor_operator, data_types
-from tfx.proto.orchestration import executable_spec_pb2
 
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
@@ -77,52 +73,6 @@ def test_an_override_that_changes_the_nodes_needs_another_package(
 ) -> None:
     error = run(overrides=["train.warm_start=true"], nodes=list(package.node_graph(make_config())))
     assert re.search(r"differ in WarmStartResolver: .*compile the package again", error)
-
-
-class Probe(base_beam_executor.BaseBeamExecutor):
-    """What TFX makes of an executor spec: keeps the options that its Beam pipeline would be run with."""
-
-    received: ClassVar[list[str]] = []
-
-    def Do(self, *given: Any) -> None:
-        Probe.received = list(self._beam_pipeline_args)
-
-
-def received_by(ir: Any, node: str, folder: Path) -> list[str]:
-    """The arguments that reach a node's Beam pipeline, through TFX's own operator."""
-    spec = executable_spec_pb2.BeamExecutableSpec()
-    deployment = runner_utils.extract_local_deployment_config(ir)
-    spec.CopyFrom(runner_utils.extract_executor_spec(deployment, node))
-    operator = beam_executor_operator.BeamExecutorOperator(spec)
-    operator._executor_cls = Probe
-    operator.run_executor(data_types.ExecutionInfo(tmp_dir=str(folder), execution_output_uri=str(folder / "output")))
-    return Probe.received
-
-
-def test_each_node_gets_its_own_beam_arguments_after_ours(
-    tmp_path: Path, make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # TFX would pack its own source for the workers, which takes seconds; the image has it.
-    monkeypatch.setattr(base_beam_executor.dependency_utils, "make_beam_dependency_flags", list)
-    nodes = {"Transform": {"beam_args": ["--runner=FlinkRunner"]}, "Evaluator": {"beam_args": ["--runner=SparkRunner"]}}
-    config = make_config(kubeflow={"defaults": {"beam_args": ["--direct_num_workers=4"]}, "nodes": nodes})
-    ir = compile_run(dag.create_pipeline(config, dag.Paths("/d", "/r"), None, ["--runner=Ours"], lambda _: ""), "r")
-    prepare.add_beam_args(ir, config)
-    own = {
-        "Transform": "--runner=FlinkRunner",
-        "Evaluator": "--runner=SparkRunner",
-        "StatisticsGen": "--direct_num_workers=4",
-        "RecordGen": "--direct_num_workers=4",
-    }
-    found = {node: received_by(ir, node, tmp_path)[:2] for node in own}
-    assert found == {node: ["--runner=Ours", argument] for node, argument in own.items()}
-
-
-def test_beam_arguments_of_a_node_without_beam_are_refused(make_config: Callable[..., Config]) -> None:
-    config = make_config(kubeflow={"nodes": {"Trainer": {"beam_args": ["--runner=FlinkRunner"]}}})
-    ir = compile_run(dag.create_pipeline(config, dag.Paths("/d", "/r"), None, [], lambda _: ""), "r")
-    with pytest.raises(UserError, match=r"kubeflow\.nodes\.Trainer\.beam_args: Trainer does not run Beam"):
-        prepare.add_beam_args(ir, config)
 
 
 def test_the_span_of_a_run_reaches_the_reader(make_config: Callable[..., Config]) -> None:

@@ -18,6 +18,8 @@ from postgres_server import Server
 from small_run import EPOCHS
 from waiting import epochs_in, wait_until
 
+from flexunet.cli import main
+from flexunet.history.database import DATABASE_VARIABLES
 from flexunet.serving.versions import versions
 
 # Beside other work the fixture takes more than a test's default.
@@ -50,6 +52,7 @@ class Story:
 @pytest.fixture(scope="module")
 def story(cluster: Cluster, fork_server: ForkServer, mount: Path) -> Story:
     root, killed = mount / "runs" / "main", list[tuple[int, int]]()
+    leave_open_to_everybody(root / "serving_model-of-before")
     metrics: dict[str, dict[str, Any]] = {}
     pushed: dict[str, list[int]] = {}
 
@@ -77,6 +80,14 @@ def story(cluster: Cluster, fork_server: ForkServer, mount: Path) -> Story:
     stricter = {"overrides": ["train.epochs=1", "gate.min_foreground_dice=1.0"]}
     refused = noted("refused", cluster.run(stricter, start=fork_server.start), ("verdict",))
     return Story(root, first, second, better, refused, metrics, pushed, killed)
+
+
+def leave_open_to_everybody(folder: Path) -> None:
+    """As runs of an earlier version did."""
+    folder.mkdir(parents=True)
+    (folder / "saved_model.pb").touch()
+    for path in (folder, folder / "saved_model.pb"):
+        path.chmod(path.stat().st_mode | 0o666)
 
 
 def wait_for_epochs(root: Path, count: int, process: Process) -> int:
@@ -163,6 +174,42 @@ def test_the_metadata_is_in_postgresql_and_nowhere_else(story: Story, database_s
     [[executions]] = database_server.ask("metadata", "SELECT count(*) FROM execution")
     assert int(executions) == 4 * len(NODES)
     assert list(mount.rglob("metadata.db*")) == []
+
+
+def test_nobody_else_may_write_or_read_what_the_runs_wrote(story: Story) -> None:
+    modes = {path: path.stat().st_mode for path in story.root.rglob("*")}
+    assert len(modes) > 300
+    assert [path for path, mode in modes.items() if mode & 0o027] == []
+    before = story.root / "serving_model-of-before"
+    assert modes[before] & 0o777 == 0o750 and modes[before / "saved_model.pb"] & 0o777 == 0o640
+    assert f"{story.root}: everybody could write 2 paths, now the runs' user alone" in story.first.log("prepare")
+    assert "everybody" not in story.second.log("prepare")
+
+
+def test_the_commands_that_look_back_work_on_a_clusters_root(
+    story: Story, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for key, value in cluster.secrets["flexunet-metadata"].items():
+        monkeypatch.setenv(DATABASE_VARIABLES[key], value)
+
+    def answer(*command: str) -> Any:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main.main([*command, "--json"])
+        assert not ended.value.code
+        return json.loads(capfd.readouterr().out)
+
+    rows = answer("runs", "--root", str(story.root))
+    ids = [run.run_id for run in (story.refused, story.better, story.second, story.first)]
+    assert [row["run_id"] for row in rows] == ids
+    assert [row["verdict"] for row in rows] == ["refused by the gate", *["accepted"] * 3]
+    assert [row["pushed_version"] for row in rows] == [None, 2, 1, 1]
+    found = answer("lineage", str(story.root / "serving_model" / "1"))
+    assert found["run"] == story.first.run_id and found["intact"] and "127.0.0.1" in found["source"]
+    plan = answer("clean", "--root", str(story.root), "--keep", "1", "--dry-run")
+    # Both pushed models are needed: one is served, and the versions on the disk keep what made them.
+    assert plan["bytes_kept"] > plan["bytes"]
+    assert answer("runs", "--root", str(story.root.with_name("another"))) == []
 
 
 def test_no_credential_reaches_the_volume_or_a_log(story: Story, cluster: Cluster, mount: Path) -> None:

@@ -1,16 +1,20 @@
 """`flexunet kubeflow submit` with kfp's real client, against a server that answers as Kubeflow's API does."""
 
 import json
-import threading
+import random
+import sys
+import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, urlparse
 
 import pytest
+from kfp_api import DEFAULT_ACCOUNT, Api, Failure, served, slowly
 
 from flexunet.cli import main
+from flexunet.core.errors import ModelRefused, ServingRefused
+from kubeflow import api as api_module
+from kubeflow import files, outcome
+from kubeflow import submit as submission
 
 CONFIG = '{"classes": [], "kubeflow": {"service_account": "mine"}}'
 PACKAGE = f"""
@@ -20,136 +24,36 @@ deploymentSpec:
   executors: {{exec-prepare: {{container: {{args: ["--config", '{CONFIG}', "--nodes", "RecordGen"]}}}}}}
 root: {{dag: {{tasks: {{prepare: {{}}, trainer: {{}}, verdict: {{}}}}}}}}
 """
-# What Kubeflow's launcher and Argo's executor write beside the container's words.
-AROUND = (
-    "I1124 23:50:01.123456       1 launcher_v2.go:192] publish success.\n",
-    'time="2026-11-24T23:50:02Z" level=info msg="sub-process exited" argo=true error="<nil>"\n',
-)
-ACCEPTED = "foreground Dice 0.9000 on 6 test images\npassed: foreground Dice is 0.9\naccepted; the model is version 1\n"
-REFUSED = (
-    "foreground Dice 0.1000 on 6 test images\nFAILED: foreground Dice is 0.1: it must be at least 0.5\n"
-    "error: the gate refused the model, nothing was pushed: foreground Dice is 0.1: it must be at least 0.5\n"
-)
-NOT_SERVABLE = (
-    "foreground Dice 0.9000 on 6 test images\n"
-    "error: the serving validator refused the model, nothing was pushed: one image takes 9 s\n"
-)
-# Argo's ids of nodes, and of the verdict's the name of its pod.
-NODES = {"prepare": "flexunet-x7k2p-11", "trainer": "flexunet-x7k2p-22", "verdict": "flexunet-x7k2p-33"}
-VERDICT_POD = "flexunet-x7k2p-system-container-impl-33"
 
 
-class Api:
-    """What was asked, and how a run goes: the states of its tasks, poll by poll."""
+def words(refused_by: str, error: str, *lines: str) -> str:
+    """What the container of the verdict prints."""
+    told = json.dumps({"refused_by": refused_by, "error": error, "lines": lines})
+    printed = [*lines, f"flexunet-verdict: {told}", *([f"error: {error}"] if error else [])]
+    return "".join(f"{line}\n" for line in printed)
 
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, str, Any]] = []
-        self.versions: list[dict[str, str]] = []
-        self.pipelines: set[str | None] = set()
-        self.states = [
-            ("RUNNING", {"prepare": "RUNNING"}),
-            ("SUCCEEDED", {"prepare": "SUCCEEDED", "verdict": "SUCCEEDED"}),
-        ]
-        self.log: str | None = ACCEPTED
-        # Whether the host is Kubeflow's page, as in the how-to, or the API server itself.
-        self.is_page = True
-        self.namespaces: list[str | None] = []
-        self.authorizations: set[str | None] = set()
-        self.polls = 0
 
-    def answer(self, method: str, path: str, query: dict[str, list[str]], body: bytes) -> Any:
-        parsed = json.loads(body) if body.startswith(b"{") else None
-        self.asked.append((method, path, parsed if parsed is not None else query))
-        routes: dict[tuple[str, str], Any] = {
-            ("GET", "/apis/v2beta1/healthz"): lambda: {"multi_user": False},
-            ("GET", "/apis/v2beta1/experiments"): lambda: {"experiments": []},
-            ("POST", "/apis/v2beta1/experiments"): lambda: {"experiment_id": "e1", "display_name": "flexunet"},
-            ("GET", "/apis/v2beta1/pipelines"): lambda: self._pipelines(query),
-            ("POST", "/apis/v2beta1/pipelines/upload"): lambda: self._upload(query),
-            ("GET", "/apis/v2beta1/pipelines/p1/versions"): lambda: {"pipeline_versions": self.versions},
-            ("POST", "/apis/v2beta1/pipelines/upload_version"): lambda: self._version(query),
-            ("POST", "/apis/v2beta1/runs"): lambda: {"run_id": "r1"},
-            ("GET", "/apis/v2beta1/runs/r1"): self._run,
-            ("POST", "/apis/v2beta1/recurringruns"): lambda: {"recurring_run_id": "s1"},
-        }
-        if self.is_page:
-            routes["GET", "/k8s/pod/logs"] = lambda: self._log(query["podname"][0], query)
-            # As a page's server answers what it does not know.
-            routes["GET", f"/apis/v1alpha1/runs/r1/nodes/{VERDICT_POD}/log"] = lambda: "<!doctype html>"
-        else:
-            routes["GET", f"/apis/v1alpha1/runs/r1/nodes/{VERDICT_POD}/log"] = lambda: self._log(VERDICT_POD, query)
-        return routes[method, path]()
-
-    def _log(self, pod: str, query: dict[str, list[str]]) -> str:
-        if self.log is None or pod != VERDICT_POD:
-            raise KeyError("the pod and its log are gone")
-        self.namespaces.append(query.get("podnamespace", [None])[0])
-        return AROUND[0] + self.log + AROUND[1]
-
-    def _pipelines(self, query: dict[str, list[str]]) -> Any:
-        known = query.get("namespace", [None])[0] in self.pipelines
-        return {"pipelines": [{"pipeline_id": "p1", "display_name": "flexunet"}]} if known else {}
-
-    def _upload(self, query: dict[str, list[str]]) -> Any:
-        self.pipelines.add(query.get("namespace", [None])[0])
-        return {"pipeline_id": "p1"}
-
-    def _version(self, query: dict[str, list[str]]) -> Any:
-        version = {"pipeline_id": "p1", "pipeline_version_id": f"v{len(self.versions) + 1}"}
-        self.versions.append({**version, "display_name": query["name"][0]})
-        return version
-
-    def _run(self) -> Any:
-        state, tasks = self.states[min(self.polls, len(self.states) - 1)]
-        self.polls += 1
-        # Argo's nodes around them, also those of attempts; what a container ended with, the API does not say.
-        details: list[dict[str, Any]] = [
-            {"display_name": name, "state": "SUCCEEDED"} for name in ("root", "prepare-driver", "executor")
-        ]
-        details += [{"display_name": f"executor({number})", "state": "FAILED"} for number in (0, 1)]
-        for name, task in tasks.items():
-            node = NODES[name]
-            details.append({"display_name": name, "state": task, "child_tasks": [{"pod_name": node}]})
-        return {"run_id": "r1", "state": state, "run_details": {"task_details": details}}
-
-    def body_of(self, method: str, path: str) -> Any:
-        [found] = [body for m, p, body in self.asked if (m, p) == (method, path)]
-        return found
+SCORES = "foreground Dice 0.9000 on 6 test images"
+GATE = "the gate refused the model, nothing was pushed: foreground Dice is 0.1: it must be at least 0.5"
+SERVING = "the serving validator refused the model, nothing was pushed: one image takes 9 s"
+ACCEPTED = words("", "", SCORES, "passed: foreground Dice is 0.9", "accepted; the model is version 1")
+REFUSED = words("gate", GATE, SCORES, "FAILED: foreground Dice is 0.1: it must be at least 0.5")
+NOT_SERVABLE = words("serving", SERVING, SCORES)
 
 
 @pytest.fixture
 def api() -> Api:
-    return Api()
+    states = [
+        ("RUNNING", {"prepare": "RUNNING"}),
+        ("SUCCEEDED", {"prepare": "SUCCEEDED", "verdict": "SUCCEEDED"}),
+    ]
+    return Api(states, {"verdict": ACCEPTED})
 
 
 @pytest.fixture
 def host(api: Api) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def handle_any(self) -> None:
-            url = urlparse(self.path)
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            api.authorizations.add(self.headers.get("Authorization"))
-            try:
-                answer, status = api.answer(self.command, url.path, parse_qs(url.query), body), 200
-            except KeyError:
-                answer, status = {"error": f"no such thing: {url.path}"}, 404
-            content = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
-            self.send_response(status)
-            kind = "text/html" if content.startswith(b"<!doctype") else "text/plain"
-            self.send_header("Content-Type", kind if isinstance(answer, str) else "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        do_GET = do_POST = handle_any  # noqa: N815
-
-        def log_message(self, *arguments: Any) -> None:
-            """Nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+    with served(api) as address:
+        yield address
 
 
 @pytest.fixture
@@ -176,45 +80,94 @@ def test_a_run_is_uploaded_started_and_followed_to_its_verdict(
         ["prepare", "succeeded"],
         ["verdict", "succeeded"],
     ]
-    assert printed.out.endswith("succeeded\n" + ACCEPTED)
+    assert printed.out.endswith(
+        f"succeeded\n{SCORES}\npassed: foreground Dice is 0.9\naccepted; the model is version 1\n"
+    )
     assert printed.err == ""
     assert api.authorizations == {None} and api.namespaces == [None]
-    body = api.body_of("POST", "/apis/v2beta1/runs")
+    [body] = api.bodies("POST", "/apis/v2beta1/runs")
     assert body["runtime_config"]["parameters"] == {"data": "more", "span": 2, "overrides": ["train.epochs=3"]}
     assert body["service_account"] == "mine" and body["experiment_id"] == "e1"
 
 
-def test_the_same_package_is_uploaded_once(api: Api, host: str, package: Path) -> None:
+def test_the_same_package_is_uploaded_once_and_is_the_only_version(api: Api, host: str, package: Path) -> None:
     assert submit(package, host, "--no-wait") == 0
+    assert len(api.pipelines[None]) == 1
     assert submit(package, host, "--no-wait") == 0
-    uploads = [path for method, path, _ in api.asked if method == "POST" and "upload" in path]
-    assert uploads == ["/apis/v2beta1/pipelines/upload", "/apis/v2beta1/pipelines/upload_version"]
+    assert len(api.pipelines[None]) == 1
     package.write_text(PACKAGE + "# changed\n")
     assert submit(package, host, "--no-wait") == 0
-    assert len(api.versions) == 2
+    assert len(api.pipelines[None]) == 2
 
 
-@pytest.mark.parametrize("is_page", [True, False], ids=["page", "api"])
-@pytest.mark.parametrize(("log", "code"), [(REFUSED, 2), (NOT_SERVABLE, 4)], ids=["gate", "serving"])
-def test_a_refused_model_ends_the_command_with_the_verdicts_words(
-    api: Api, host: str, package: Path, capfd: pytest.CaptureFixture[str], log: str, code: int, is_page: bool
+@pytest.mark.parametrize("is_page", [True, False], ids=["page", "api of several users"])
+@pytest.mark.parametrize(
+    ("log", "code", "error"), [(REFUSED, 2, GATE), (NOT_SERVABLE, 4, SERVING)], ids=["gate", "serving"]
+)
+def test_a_refused_model_ends_the_command_with_the_verdicts_words_and_nobody_elses(
+    api: Api,
+    host: str,
+    package: Path,
+    capfd: pytest.CaptureFixture[str],
+    log: str,
+    code: int,
+    error: str,
+    is_page: bool,
 ) -> None:
     api.states = [("FAILED", {"prepare": "SUCCEEDED", "verdict": "FAILED"})]
-    api.log, api.is_page = log, is_page
-    assert submit(package, host) == code
+    api.logs, api.is_page, api.is_multi_user = {"verdict": log}, is_page, True
+    assert submit(package, host, "--namespace", "team") == code
     printed = capfd.readouterr()
-    words, _, error = log.partition("error: ")
-    assert printed.out.endswith("failed\n" + words)
-    assert printed.err == f"error: {error}"
+    told = printed.out.partition("failed\n")[2].splitlines()
+    assert told == log.partition("flexunet-verdict")[0].splitlines()
+    assert printed.err == f"error: {error}\n"
+
+
+def test_an_error_in_place_of_a_log_is_not_told_as_the_verdicts_words(
+    api: Api, host: str, package: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    api.states = [("FAILED", {"prepare": "SUCCEEDED", "verdict": "FAILED"})]
+    api.logs, api.is_page = {"verdict": REFUSED}, False
+    assert submit(package, host) == 3
+    printed, link = capfd.readouterr(), f"{host}/#/runs/details/r1"
+    assert "error_message" not in printed.out + printed.err
+    assert printed.err == (
+        "error: the run ended as failed: verdict failed; its words cannot be had from here: read them at "
+        f"{link} or with `kubectl logs` of its pod; logs: {link}\n"
+    )
+
+
+def test_where_the_volume_is_mounted_the_verdict_is_read_from_it(
+    api: Api, host: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    package = tmp_path / "package.yaml"
+    mounted = CONFIG.replace('"mine"', f'"mine", "mount_path": "{tmp_path}", "root": "runs/main"')
+    package.write_text(PACKAGE.replace(CONFIG, mounted))
+    api.states = [("FAILED", {"prepare": "SUCCEEDED", "verdict": "FAILED"})]
+    api.logs, api.is_page = {}, False
+    run = files.Run(tmp_path / "runs" / "main", "r1")
+    run.folder.mkdir(parents=True)
+    run.write_verdict(files.Verdict("gate", GATE, [SCORES]))
+    assert submit(package, host) == 2
+    printed = capfd.readouterr()
+    assert printed.out.endswith(f"failed\n{SCORES}\n") and printed.err == f"error: {GATE}\n"
 
 
 def test_a_verdict_that_failed_otherwise_is_no_refusal(
     api: Api, host: str, package: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     api.states = [("FAILED", {"prepare": "SUCCEEDED", "verdict": "FAILED"})]
-    api.log = "error: Evaluator: not done in this run\n"
+    api.logs = {"verdict": "error: Evaluator: not done in this run\n"}
     assert submit(package, host) == 3
     words = "the run ended as failed: verdict failed; Evaluator: not done in this run"
+    assert capfd.readouterr().err == f"error: {words}; logs: {host}/#/runs/details/r1\n"
+
+
+def test_what_prepare_refuses_is_told(api: Api, host: str, package: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    api.states = [("FAILED", {"prepare": "FAILED", "verdict": "RUNTIME_STATE_UNSPECIFIED"})]
+    api.logs = {"prepare": "error: unknown key train.epoch; did you mean epochs?\n"}
+    assert submit(package, host, "--set", "train.epoch=3") == 3
+    words = "the run ended as failed: prepare failed; unknown key train.epoch; did you mean epochs?"
     assert capfd.readouterr().err == f"error: {words}; logs: {host}/#/runs/details/r1\n"
 
 
@@ -222,40 +175,90 @@ def test_a_verdict_that_failed_otherwise_is_no_refusal(
 def test_where_the_log_is_gone_it_says_where_to_look(
     api: Api, host: str, package: Path, capfd: pytest.CaptureFixture[str], state: str, code: int
 ) -> None:
-    api.states, api.log = [(state, {"verdict": state})], None
+    api.states, api.logs = [(state, {"verdict": state})], {}
     assert submit(package, host) == code
     printed, link = capfd.readouterr(), f"{host}/#/runs/details/r1"
-    assert f"the log of verdict cannot be had from here: read it at {link} or with `kubectl logs`" in printed.out
-    failed = f"error: the run ended as failed: verdict failed; logs: {link}\n"
+    where = f"cannot be had from here: read them at {link} or with `kubectl logs` of its pod"
+    failed = f"error: the run ended as failed: verdict failed; its words {where}; logs: {link}\n"
     assert printed.err == (failed if state == "FAILED" else "")
+    assert (f"the words of verdict {where}" in printed.out) == (state == "SUCCEEDED")
 
 
-@pytest.mark.parametrize(("state", "trainer"), [("FAILED", "FAILED"), ("CANCELED", "RUNNING")])
-def test_a_run_that_fails_elsewhere_or_is_ended_says_where(
-    api: Api, host: str, package: Path, capfd: pytest.CaptureFixture[str], state: str, trainer: str
+@pytest.mark.parametrize(
+    ("tasks", "words"),
+    [
+        ({"trainer": "FAILED", "verdict": "SKIPPED"}, "trainer failed"),
+        ({"prepare-driver": "FAILED"}, "prepare-driver failed"),
+        ({}, "Kubeflow does not say at which step"),
+    ],
+    ids=["node", "driver", "nothing"],
+)
+def test_a_run_that_fails_elsewhere_says_where(
+    api: Api, host: str, package: Path, capfd: pytest.CaptureFixture[str], tasks: dict[str, str], words: str
 ) -> None:
-    api.states = [(state, {"trainer": trainer, "verdict": "SKIPPED"})]
+    api.states = [("FAILED", tasks)]
     assert submit(package, host) == 3
     printed = capfd.readouterr()
-    words = ": trainer failed" if state == "FAILED" else ""
-    assert printed.err == f"error: the run ended as {state.lower()}{words}; logs: {host}/#/runs/details/r1\n"
+    assert printed.err == f"error: the run ended as failed: {words}; logs: {host}/#/runs/details/r1\n"
     assert "executor" not in printed.out and "cannot be had" not in printed.out
 
 
+@pytest.mark.parametrize("states", [["RUNNING", "CANCELING", "FAILED"], ["RUNNING", "CANCELED"]], ids="-".join)
+def test_a_run_that_somebody_ended_is_no_failure_of_a_node(
+    api: Api,
+    host: str,
+    package: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    states: list[str],
+) -> None:
+    monkeypatch.setattr("os._exit", sys.exit)
+    api.states = [(state, {"trainer": "FAILED" if state == "FAILED" else "RUNNING"}) for state in states]
+    assert submit(package, host) == 130
+    at = " at trainer" if states[-1] == "FAILED" else ""
+    assert capfd.readouterr().err.startswith(
+        f"error: interrupted; somebody ended the run on Kubeflow{at}: {host}/#/runs/details/r1"
+    )
+
+
+def test_a_run_that_was_retried_after_somebody_ended_it_fails_as_any_other(
+    api: Api, host: str, package: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    api.states = [(state, {"trainer": "FAILED"}) for state in ("RUNNING", "CANCELING", "PENDING", "FAILED")]
+    assert submit(package, host) == 3
+    assert "trainer failed" in capfd.readouterr().err
+
+
 def test_in_a_profile_the_pipeline_and_the_pods_are_those_of_its_namespace(api: Api, host: str, package: Path) -> None:
-    api.pipelines = {None}
+    api.pipelines[None] = []
     assert submit(package, host, "--namespace", "team") == 0
-    assert api.pipelines == {None, "team"} and api.namespaces == ["team"]
-    assert api.body_of("POST", "/apis/v2beta1/experiments")["namespace"] == "team"
+    assert {namespace: len(versions) for namespace, versions in api.pipelines.items()} == {None: 0, "team": 1}
+    assert api.namespaces == ["team"]
+    [body] = api.bodies("POST", "/apis/v2beta1/experiments")
+    assert body["namespace"] == "team"
 
 
 def test_a_schedule_runs_one_at_a_time(api: Api, host: str, package: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    api.version = "2.17.0"
     assert submit(package, host, "--schedule", "0 0 3 * * *", "--name", "nightly") == 0
     assert f"{host}/#/recurringrun/details/s1" in capfd.readouterr().out
-    body = api.body_of("POST", "/apis/v2beta1/recurringruns")
-    assert body["max_concurrency"] == 1 and body["no_catchup"] is True
+    [body] = api.schedules.values()
+    assert body["max_concurrency"] == "1" and body["no_catchup"] is True
+    assert body["service_account"] == "mine" and body["mode"] == "ENABLE"
     assert body["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * *"
     assert body["display_name"] == "nightly"
+
+
+def test_a_schedule_whose_account_the_server_drops_is_removed_and_says_what_to_do(
+    api: Api, host: str, package: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert submit(package, host, "--schedule", "0 0 3 * * *") == 1
+    assert api.schedules == {}
+    error = capfd.readouterr().err
+    assert error.startswith(
+        f"error: {host}: Kubeflow 2.16.1 would run the schedule as {DEFAULT_ACCOUNT}, expected mine: "
+    )
+    assert "kubeflow/cluster/schedule" in error and len(error.splitlines()) == 1
 
 
 def test_a_token_is_taken_from_the_environment_only(
@@ -268,6 +271,22 @@ def test_a_token_is_taken_from_the_environment_only(
     assert api.authorizations == {"Bearer s3cret"} and "accepted" in printed.out
 
 
+def test_in_a_pod_the_token_is_read_anew_for_each_request(
+    api: Api, host: str, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("first")
+    monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(token))
+
+    def rotated(method: str, path: str) -> Failure:
+        if path.endswith("/runs/r1"):
+            token.write_text("second")
+
+    api.fail = rotated
+    assert submit(package, host) == 0
+    assert api.authorizations == {"Bearer first", "Bearer second"}
+
+
 def test_no_kubeflow_there_is_one_line(package: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert submit(package, "http://127.0.0.1:9") == 1
     error = capfd.readouterr().err
@@ -277,14 +296,78 @@ def test_no_kubeflow_there_is_one_line(package: Path, capfd: pytest.CaptureFixtu
 def test_a_refusal_of_the_api_is_one_line(
     api: Api, host: str, package: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "_version", lambda query: {}["missing"])
+    monkeypatch.setattr(api, "_post_runs", lambda *given: {}["missing"])
     assert submit(package, host) == 1
-    assert capfd.readouterr().err == (
-        f"error: {host}: Kubeflow answers 404: no such thing: /apis/v2beta1/pipelines/upload_version\n"
-    )
+    assert capfd.readouterr().err == f"error: {host}: Kubeflow answers 404: no such thing: /apis/v2beta1/runs\n"
 
 
 def test_another_file_is_no_package(host: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "other.yaml").write_text("name: flexunet\n")
     assert submit(tmp_path / "other.yaml", host) == 1
     assert "no package of ours, expected what `flexunet kubeflow compile` writes" in capfd.readouterr().err
+
+
+def answers_that_get_lost(seed: int, host: str, package: Path, api: Api) -> None:
+    """A run through a server that fails every third request in one way or another, to the verdict that it had."""
+    chance = random.Random(seed)
+    outcomes = {"": "SUCCEEDED", "gate": "FAILED", "serving": "FAILED"}
+    refused_by = chance.choice(list(outcomes))
+    error = {"": "", "gate": GATE, "serving": SERVING}[refused_by]
+    api.states = [
+        ("RUNNING", {"prepare": "RUNNING"}),
+        (outcomes[refused_by], {"prepare": "SUCCEEDED", "verdict": outcomes[refused_by]}),
+    ]
+    api.logs = {"verdict": words(refused_by, error, f"round {seed}")}
+    down_until = 0.0
+
+    def fail(method: str, path: str) -> Failure:
+        nonlocal down_until
+        if time.monotonic() < down_until:
+            return "before"
+        drawn = chance.random()
+        if drawn < 0.05:
+            # A restart: nothing is answered for a while.
+            down_until = time.monotonic() + 0.05
+            return "before"
+        if drawn < 0.1:
+            return slowly(0.05)
+        return {0: "before", 1: "after", 2: 500, 3: 503, 4: 429}.get(int(drawn * 20) - 2)
+
+    before = len(api.runs)
+    kubeflow = submission.Kubeflow(submission.Target(host, None, "flexunet", "mine"), 0.01)
+    api.fail = fail
+    told: list[str] = []
+    version = kubeflow.upload(package)
+    run_id = kubeflow.start(version, "same name", {})
+    run = kubeflow.follow(run_id, ["prepare", "verdict"], told.append)
+    ended = None
+    try:
+        found = kubeflow.words(run, ["prepare", "verdict"], Path("/nowhere"))
+        outcome.judge(run, ["prepare", "verdict"], found, "link", told.append)
+    except (ModelRefused, ServingRefused) as refusal:
+        ended = refusal
+    api.fail = lambda method, path: None
+    assert type(ended) is {"": type(None), "gate": ModelRefused, "serving": ServingRefused}[refused_by]
+    assert str(ended or "") == error and told[-1] == f"round {seed}"
+    assert len(api.runs) == before + 1, "a lost answer started a second run"
+    assert len(api.pipelines[None]) == 1, "a lost answer uploaded a second version"
+
+
+@pytest.mark.parametrize("rounds", [range(20), pytest.param(range(20, 320), marks=pytest.mark.slow)], ids=len)
+def test_no_run_is_lost_or_doubled_and_no_verdict_is_wrong_when_answers_get_lost(
+    rounds: range, api: Api, host: str, package: Path
+) -> None:
+    for seed in rounds:
+        answers_that_get_lost(seed, host, package, api)
+
+
+def test_a_server_that_stays_away_ends_the_command_but_not_the_run(
+    api: Api, host: str, package: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_module, "PATIENCE", 0.3)
+    api.states = [("RUNNING", {"prepare": "RUNNING"})]
+    api.fail = lambda method, path: 503 if api.polls else None
+    assert submit(package, host) == 1
+    printed, link = capfd.readouterr(), f"{host}/#/runs/details/r1"
+    assert printed.err == f"error: {host}: Kubeflow answers 503: injected; the run goes on: {link}\n"
+    assert f"{host}: Kubeflow answers 503: injected: asking again in 0 s" in printed.out

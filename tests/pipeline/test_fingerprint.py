@@ -61,6 +61,7 @@ def fingerprints(folder: Path) -> dict[str, str]:
         ("trainer_module/__init__.py", {TRAINER, REPORT}),
         ("transform_module/images.py", {PREPROCESSING, TRAINER}),
         ("transform_module/__init__.py", {PREPROCESSING, TRAINER}),
+        ("flexunet/core/postponed.py", {PREPROCESSING, TRAINER, METRICS, REPORT}),
         ("flexunet/__init__.py", {PREPROCESSING, TRAINER, METRICS, REPORT}),
         ("flexunet/core/config/__init__.py", {PREPROCESSING, TRAINER, METRICS, REPORT}),
         ("flexunet/core/config/data.py", {PREPROCESSING, TRAINER, METRICS, REPORT}),

@@ -44,7 +44,7 @@ class Picture(Page):
 
 
 def rows_of(source: Path, config: Config, group_of: Callable[[int], str] | None = None) -> list[Row]:
-    """Every pair below `source`, each its own group unless told otherwise, dealt to the splits in turn."""
+    """Every pair below `source`, each its own group unless told otherwise, assigned to the splits in turn."""
     facts = [examine(pair, config) for pair in find_layout(source).pairs]
     groups = [group_of(i) if group_of else f.pair.id for i, f in enumerate(facts)]
     return [
@@ -72,6 +72,8 @@ def entry_of(rows: Sequence[Row], config: Config, **changes: Any) -> dict[str, A
         "layout": "images in images; masks in masks",
         "files": {"read": 2 * len(rows), "left_out": []},
         "notes": [],
+        "read": {"turned": 0, "converted": {}, "levels": [0, 255], "words": []},
+        "warnings": [],
         "splits_policy": "regroup",
         "median_size": [32, 32],
         "images": len(rows),

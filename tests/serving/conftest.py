@@ -91,6 +91,13 @@ def hostile() -> dict[str, bytes]:
     }
 
 
+def turned_jpeg(pixels: np.ndarray) -> bytes:
+    """As a camera stores it that was held upright: a quarter turn to the left of what is to be seen."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(np.rot90(pixels), "JPEG", exif=exif)
+
+
 def odd() -> dict[str, bytes]:
     """Unusual images that do have an answer."""
     pixels = picture()
@@ -110,6 +117,9 @@ def odd() -> dict[str, bytes]:
         "lossy WebP": encoded(pixels, "WEBP"),
         "JPEG": encoded(pixels, "JPEG"),
         "BMP": encoded(pixels, "BMP"),
+        "BMP with a palette": encoded(pixels, "BMP", "P"),
+        "JPEG turned by EXIF": turned_jpeg(pixels),
+        "WebP that is transparent": encoded(np.dstack([pixels, pixels[..., 0]]), "WEBP", lossless=True, exact=True),
     }
 
 

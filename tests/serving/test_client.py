@@ -1,6 +1,5 @@
 """The client against the development server over real sockets, against servers that misbehave, and without one."""
 
-import base64
 import datetime
 import io
 import json
@@ -17,7 +16,6 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-import urllib3
 from PIL import Image
 from processes import python
 
@@ -25,7 +23,7 @@ from flexunet.core.errors import UserError
 from flexunet.serving.client import Options, ServingError, connect, predict_image, predict_images
 from flexunet.serving.protos import predict_pb2 as pb
 from flexunet.serving.server import Server
-from flexunet.serving.wire import MODEL_STATUS, PREDICT, as_strings, predict_request
+from flexunet.serving.wire import PREDICT, as_strings
 
 INTERFACES = ["grpc", "http", "folder"]
 
@@ -96,11 +94,12 @@ def test_only_the_wanted_outputs_come(target: str, good_image: Any) -> None:
     ("signature", "inputs", "words"),
     [
         ("nothing", {"image_bytes": as_strings([b""])}, "nothing"),
+        ("serving_default", {"nothing": as_strings([b""])}, "nothing|image_bytes"),
         ("serving_default", {"image_bytes": as_strings([])}, "batch is empty"),
         ("pixels", {"pixels": np.zeros((2, 2), np.uint8)}, "[Ss]hape"),
         ("pixels", {"pixels": np.zeros((1, 0, 2, 3), np.uint8)}, "pixels|[Ss]hape"),
     ],
-    ids=["signature", "empty-batch", "rank", "no-pixels"],
+    ids=["signature", "input", "empty-batch", "rank", "no-pixels"],
 )
 def test_a_wrong_request_is_an_error_and_the_next_one_is_answered(
     target: str, signature: str, inputs: dict[str, np.ndarray], words: str, good_image: Any
@@ -152,6 +151,19 @@ def test_an_answer_beyond_the_limit_is_an_error(server: Server) -> None:
         options, words = Options(max_message_bytes=30_000, attempts=1), r"RESOURCE_EXHAUSTED|more than 30000 bytes"
         with connect(url, options) as model, pytest.raises(ServingError, match=words):
             model.run("probabilities", pixels)
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_more_rows_than_a_server_takes_at_once_are_sent_in_parts(
+    server: Server, scheme: str, good_image: Any, odd_images: dict[str, bytes]
+) -> None:
+    url = f"{scheme}://127.0.0.1:{server.grpc_port if scheme == 'grpc' else server.rest_port}"
+    images = [*odd_images.values(), *[good_image[0]] * 25]
+    with connect(url) as model:
+        found = model.run("serving_default", {"image_bytes": as_strings(images)}, ["valid", "confidence"])
+        one_by_one = [model.run("serving_default", {"image_bytes": as_strings([i])}, ["confidence"]) for i in images]
+    assert found["valid"].all() and found["valid"].shape == (len(images),)
+    np.testing.assert_allclose(found["confidence"], [o["confidence"][0] for o in one_by_one], atol=1e-3)
 
 
 class Moody:
@@ -316,54 +328,6 @@ def test_tls_needs_the_authority_that_signed(tmp_path: Path) -> None:
         connect(f"grpcs://localhost:{port}", Options(certificate_authority=tmp_path / "missing.pem"))
 
 
-def test_rest_speaks_tf_servings_rows_and_status(server: Server, good_image: Any) -> None:
-    url = f"http://127.0.0.1:{server.rest_port}/v1/models/flexunet"
-    assert urllib3.request("GET", url).json() == {"model_version_status": [{"version": "1", "state": "AVAILABLE"}]}
-    row = {"b64": base64.b64encode(good_image[0]).decode()}
-    for instances in ([row, row], [{"image_bytes": row}] * 2):
-        body = {"signature_name": "serving_rest", "instances": instances}
-        answer = urllib3.request("POST", f"{url}:predict", json=body).json()
-        first, second = answer["predictions"]
-        assert first == second and first["valid"] is True
-        mask = np.asarray(Image.open(io.BytesIO(base64.b64decode(first["mask_png_bytes"]["b64"]))))
-        np.testing.assert_array_equal(mask, good_image[1])
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "body", "status"),
-    [
-        ("GET", "/", b"", 404),
-        ("GET", "/v1/models/other", b"", 404),
-        ("POST", "/v1/models/flexunet", b"{}", 404),
-        ("POST", "/v1/models/flexunet:predict", b"", 400),
-        ("POST", "/v1/models/flexunet:predict", b"{", 400),
-        ("POST", "/v1/models/flexunet:predict", b"[]", 400),
-        ("POST", "/v1/models/flexunet:predict", b"{}", 400),
-        ("POST", "/v1/models/flexunet:predict", b'{"inputs": {"image_bytes": [3]}}', 400),
-        ("POST", "/v1/models/flexunet:predict", b'{"instances": []}', 400),
-        ("POST", "/v1/models/flexunet:predict", b'{"instances": [{"b64": "%"}]}', 400),
-        ("POST", "/v1/models/flexunet:predict", b'{"signature_name": "pixels", "inputs": "many"}', 400),
-    ],
-)
-def test_bad_rest_requests_are_errors_in_json(server: Server, method: str, path: str, body: bytes, status: int) -> None:
-    response = urllib3.request(method, f"http://127.0.0.1:{server.rest_port}{path}", body=body or None)
-    assert response.status == status
-    assert len(response.json()["error"]) > 3
-
-
-def test_grpc_tells_the_models_status_and_a_raw_request_gets_the_version(server: Server, good_image: Any) -> None:
-    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
-        status: Any = channel.unary_unary(
-            MODEL_STATUS, pb.GetModelStatusRequest.SerializeToString, pb.GetModelStatusResponse.FromString
-        )
-        [version] = status(pb.GetModelStatusRequest(model_spec={"name": "flexunet"})).model_version_status
-        assert (version.version, version.state) == (1, 30)
-        predict: Any = channel.unary_unary(PREDICT, pb.PredictRequest.SerializeToString, pb.PredictResponse.FromString)
-        response = predict(predict_request("", {"image_bytes": as_strings([good_image[0]])}))
-        assert response.model_spec.version.value == 1
-        assert response.model_spec.signature_name == "serving_default"
-
-
 def test_a_taken_port_is_the_users_mistake(server: Server, color_export: Path) -> None:
     with pytest.raises(UserError, match="--grpc-port"):
         Server(color_export, grpc_port=server.grpc_port, rest_port=0)
@@ -372,15 +336,17 @@ def test_a_taken_port_is_the_users_mistake(server: Server, color_export: Path) -
 
 
 def test_the_client_is_light() -> None:
-    """Under 0.5 s and 100 MB; seconds of the processor, since others use this machine too."""
+    """Under 100 MB, and five times what importing numpy takes, 0.1 s on an idle machine: others use it too."""
     code = (
-        "import time, sys; t = time.process_time(); import flexunet.serving.client, flexunet.serving.grpc_model, "
-        "flexunet.serving.rest_model; s = time.process_time() - t; "
+        "import time, sys; t = time.process_time(); import numpy; numpy_seconds = time.process_time() - t; "
+        "import flexunet.serving.client, flexunet.serving.grpc_model, flexunet.serving.rest_model; "
+        "s = time.process_time() - t; "
         "heavy = [m for m in sys.modules if m.split('.')[0] in ('tensorflow', 'tfx', 'scipy', 'keras')]; "
-        "from flexunet.serving.memory import resident_megabytes; print(s, resident_megabytes('VmHWM'), len(heavy))"
+        "from flexunet.serving.memory import resident_megabytes; "
+        "print(s / numpy_seconds, resident_megabytes('VmHWM'), len(heavy))"
     )
     figures = np.array([[float(word) for word in python("-c", code).split()] for _ in range(5)])
-    seconds, megabytes, heavy = figures.min(axis=0)
+    times, megabytes, heavy = figures.min(axis=0)
     assert heavy == 0
     assert megabytes < 100
-    assert seconds < 0.5
+    assert times < 5

@@ -1,7 +1,10 @@
 """The manifests: valid for Kubernetes, and as locked down as they say."""
 
+import json
+import re
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -11,6 +14,9 @@ import yaml
 from processes import ROOT
 
 from flexunet.core.config.serving import ServingConfig
+from flexunet.serving import limits
+from flexunet.serving.docker import docker_command
+from flexunet.serving.transport import Options
 
 DEPLOY = ROOT / "flexunet" / "serving" / "deploy"
 KUBERNETES = "1.32"
@@ -87,7 +93,33 @@ def test_probes_ask_for_a_version_that_is_ready_and_stopping_is_graceful(documen
     assert paths["startup"] == paths["readiness"] == "/v1/models/flexunet/metadata"
     assert paths["liveness"] == "/monitoring/prometheus/metrics"
     pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
-    assert 0 < pause < pod["terminationGracePeriodSeconds"]
+    # Who was asked last is answered before the signal comes; the server itself ends in the middle of its answers.
+    assert pause >= 10 + limits.CLIENT_SECONDS
+    assert pause < pod["terminationGracePeriodSeconds"]
+    assert pod["shareProcessNamespace"] is True
+
+
+def test_threads_are_those_that_the_arithmetic_says(documents: list[dict[str, Any]]) -> None:
+    [container] = of_kind(documents, "Deployment")["spec"]["template"]["spec"]["containers"]
+    flags = [f"--grpc_max_threads={limits.GRPC_THREADS}", f"--rest_api_num_threads={limits.REST_THREADS}"]
+    for arguments in (container["args"], docker_command(Path("model/1"), 1, 2).split()):
+        assert {*flags, "--enable_batching=false"} <= set(arguments)
+    readme = (DEPLOY / "README.md").read_text()
+    for row in (
+        f"| rows in a batch | {limits.BATCH_ROWS} |",
+        f"| batches at once | {limits.BATCH_THREADS} |",
+        f"| batches that wait | {limits.QUEUED_BATCHES} |",
+        f"| `--grpc_max_threads` | {limits.GRPC_THREADS} |",
+        f"| `--rest_api_num_threads` | {limits.REST_THREADS} |",
+        f"| a client's patience | {limits.CLIENT_SECONDS:g} s, {Options().attempts} tries |",
+    ):
+        assert row in readme
+    # What waits is answered before its client gives up, at 20 rows a second.
+    assert limits.QUEUED_BATCHES * limits.BATCH_ROWS / 20 < limits.CLIENT_SECONDS
+
+
+def test_the_printed_docker_run_has_an_init() -> None:
+    assert docker_command(Path("model/1"), 1, 2).startswith("docker run --init ")
 
 
 def test_only_named_callers_reach_the_port_that_reloads_the_configuration(documents: list[dict[str, Any]]) -> None:
@@ -118,3 +150,27 @@ def test_the_policy_and_the_budget_select_the_server(documents: list[dict[str, A
     assert of_kind(documents, "PodDisruptionBudget")["spec"]["selector"] == {"matchLabels": labels}
     assert of_kind(documents, "Service")["spec"]["selector"] == labels
     assert labels.items() <= of_kind(documents, "Deployment")["spec"]["template"]["metadata"]["labels"].items()
+
+
+METRICS = {
+    "up",
+    ":tensorflow:serving:request_count",
+    ":tensorflow:serving:request_latency_bucket",
+    ":tensorflow:serving:batching:batch_delay_us_v2_bucket",
+    ":tensorflow:cc:saved_model:load_attempt_count",
+}
+
+
+def test_rules_and_dashboard_ask_for_metrics_that_exist() -> None:
+    """Of TF Serving, or recorded by a rule; every alert says what to do."""
+    [group] = yaml.safe_load((DEPLOY / "monitoring" / "rules.yaml").read_text())["groups"]
+    recorded = {rule["record"] for rule in group["rules"] if "record" in rule}
+    dashboard = json.loads((DEPLOY / "monitoring" / "dashboard.json").read_text())
+    shown = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    for expression in [rule["expr"] for rule in group["rules"]] + shown:
+        names = set(re.findall(r"(?:flexunet)?:[a-z_0-9:]+|\bup\b", expression))
+        assert names and names <= METRICS | recorded, expression
+        assert expression.count("(") == expression.count(")") and expression.count("{") == expression.count("}")
+    assert recorded <= {name for expression in shown for name in re.findall(r"flexunet:[a-z_0-9:]+", expression)}
+    alerts = [rule for rule in group["rules"] if "alert" in rule]
+    assert len(alerts) == 6 and all({"summary", "action"} == set(alert["annotations"]) for alert in alerts)

@@ -58,16 +58,23 @@ def test_hostile_images_get_a_reason_and_their_batch_mates_an_answer(
 
 
 def test_the_reason_says_what_is_wrong(color_export: Path, hostile_images: Any) -> None:
+    limit = "expected at most 50,000,000 pixels (image.max_pixels): scale it down or raise the limit"
+    damaged = "damaged or truncated: it cannot be decoded; expected a whole image file: replace it"
+    picture = "expected a PNG, JPEG, BMP or WebP picture"
+    convert = "`flexunet ingest` and `flexunet predict` convert it; for a server save it as PNG"
     reasons = {
-        "PNG of 13000x13000": "13000x13000 pixels, at most 50000000 are accepted (image.max_pixels)",
-        "BMP that says 30000x30000": "30000x30000 pixels, at most 50000000 are accepted (image.max_pixels)",
-        "JPEG that says 65535x65535": "65535x65535 pixels, at most 50000000 are accepted (image.max_pixels)",
-        "still GIF": "not a PNG, JPEG, BMP or WebP file, by its first bytes",
-        "animated WEBP": "an animated WebP, expected a single image",
-        "JPEG of nothing but fillers": "damaged or truncated: its header says no size",
-        "JPEG cut at 160": "damaged or truncated: its header says no size",
-        "random bytes behind a PNG header": "damaged or truncated: it cannot be decoded",
-        "empty": "no bytes",
+        "PNG of 13000x13000": f"13000x13000 pixels; {limit}",
+        "BMP that says 30000x30000": f"30000x30000 pixels; {limit}",
+        "JPEG that says 65535x65535": f"65535x65535 pixels; {limit}",
+        "still GIF": f"a GIF; {picture}: {convert}",
+        "TIFF": f"a TIFF; {picture}: {convert}",
+        "animated WEBP": "an animated WebP; expected a single picture: save the picture that is meant as a file of its "
+        "own",
+        "JPEG of nothing but fillers": damaged,
+        "JPEG cut at 160": damaged,
+        "random bytes behind a PNG header": damaged,
+        "text": f"no picture by its first bytes; {picture}: save it as PNG",
+        "empty": f"no bytes; {picture}: save it as PNG",
     }
     with SavedModel(color_export) as model:
         images = as_strings([hostile_images[name] for name in reasons])
@@ -77,6 +84,7 @@ def test_the_reason_says_what_is_wrong(color_export: Path, hostile_images: Any) 
 
 def test_unusual_images_get_the_answer_of_usual_ones(color_export: Path, odd_images: Any, good_image: Any) -> None:
     same = ["CMYK JPEG", "PNG with alpha", "palette PNG", "lossless WebP", "WebP with alpha", "JPEG", "BMP"]
+    same += ["BMP with a palette", "JPEG turned by EXIF", "WebP that is transparent"]
     with SavedModel(color_export) as model:
         outputs = model.run("serving_default", {"image_bytes": as_strings([odd_images[name] for name in same])})
     for name, mask in zip(same, outputs["mask_png"], strict=True):

@@ -1,6 +1,8 @@
 """Files in, pictures and areas out; by folder and by URL, whole and in tiles."""
 
 import csv
+import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,15 +89,17 @@ def test_tiles_keep_the_scale_and_give_what_the_colors_say(color_export: Path, p
 def test_every_file_without_an_answer_is_named_with_its_reason(
     color_export: Path, photos: Path, tmp_path: Path, hostile_images: Any, capfd: Any
 ) -> None:
-    for name in ("still GIF", "empty", "PNG of 13000x13000"):
+    for name in ("animated GIF", "empty", "PNG of 13000x13000"):
         (photos / f"{name}.png").write_bytes(hostile_images[name])
     out = tmp_path / "out"
     assert exit_code("predict", color_export, photos, "--out", out) == 1
     lines = capfd.readouterr().err.splitlines()
     assert [line.partition("photos/")[2] for line in lines] == [
-        "PNG of 13000x13000.png: no prediction (13000x13000 pixels, at most 50000000 are accepted (image.max_pixels))",
-        "empty.png: no prediction (no bytes)",
-        "still GIF.png: no prediction (not a PNG, JPEG, BMP or WebP file, by its first bytes)",
+        "PNG of 13000x13000.png: no prediction (13000x13000 pixels; expected at most 50,000,000 pixels "
+        "(image.max_pixels): scale it down or raise the limit)",
+        "animated GIF.png: no prediction (a GIF of several pictures; expected a single picture: save the picture that "
+        "is meant as a file of its own)",
+        "empty.png: no prediction (no bytes; expected a PNG, JPEG, BMP or WebP picture: save it as PNG)",
     ]
     assert (out / "good_mask.png").is_file() and not (out / "empty_mask.png").exists()
     assert len(rows(out)) == 2 * 4
@@ -121,6 +125,33 @@ def test_folders_are_searched_as_ingest_does(color_export: Path, photos: Path, t
     ]
 
 
+def test_what_ingest_turns_and_converts_predict_does_too(
+    color_export: Path, good_image: Any, odd_images: Any, tmp_path: Path
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    (folder / "good.png").write_bytes(good_image[0])
+    with Image.open(folder / "good.png") as picture:
+        picture.save(folder / "scan.tif")
+        picture.crop((0, 0, 48, 30)).transpose(Image.Transpose.ROTATE_90).save(
+            folder / "photo.png", exif=orientation(6)
+        )
+        Image.fromarray(np.asarray(picture).astype(np.float32)[..., 0] / 255).save(folder / "float.tiff")
+    assert exit_code("predict", color_export, folder, "--out", out) == 1
+    expected = np.asarray(Image.open(out / "good_mask.png"))
+    np.testing.assert_array_equal(np.asarray(Image.open(out / "scan_mask.png")), expected)
+    turned = np.asarray(Image.open(out / "photo_mask.png"))
+    assert turned.shape == (30, 48, 3) == np.asarray(Image.open(out / "photo_overlay.png")).shape
+    assert (turned[:24] == expected[:24]).mean() > 0.95
+    assert not (out / "float_mask.png").exists()
+
+
+def orientation(value: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
+
+
 def test_a_url_needs_the_config_and_it_must_be_the_models(
     server: Server, photos: Path, tmp_path: Path, config: Path, capfd: Any
 ) -> None:
@@ -133,11 +164,43 @@ def test_a_url_needs_the_config_and_it_must_be_the_models(
     assert "the model has 4 classes, the config 3" in capfd.readouterr().err
 
 
-def test_a_server_that_is_away_is_named_for_every_file(photos: Path, config: Path, tmp_path: Path, capfd: Any) -> None:
-    arguments = ["predict", "http://127.0.0.1:9", photos, "--out", tmp_path / "out", "--config", config]
-    assert exit_code(*arguments, "--deadline", "1") == 1
-    lines = capfd.readouterr().err.splitlines()
-    assert len(lines) == 2 and all("http://127.0.0.1:9/v1/models/flexunet:predict" in line for line in lines)
+def test_a_server_of_other_classes_and_a_folder_of_others_are_refused(
+    server: Server, color_export: Path, photos: Path, config: Path, tmp_path: Path, capfd: Any
+) -> None:
+    """Two names change places: ids would mean the other class."""
+    other = config.read_text().replace("inclusion", "x").replace("patches", "inclusion").replace("x", "patches", 1)
+    config.write_text(other)
+    for target in (f"grpc://127.0.0.1:{server.grpc_port}", f"http://127.0.0.1:{server.rest_port}"):
+        assert exit_code("predict", target, photos, "--out", tmp_path / "out", "--config", config) == 1
+        [line] = capfd.readouterr().err.splitlines()
+        assert "the model's classes are background, inclusion, patches, scratches; the config's" in line
+    assert exit_code("predict", color_export, photos, "--out", tmp_path / "out", "--config", config) == 1
+    [line] = capfd.readouterr().err.splitlines()
+    assert "its classes are background [0, 0, 0], inclusion [0, 0, 255]" in line and "leave --config out" in line
+
+
+def test_json_tells_each_images_result(color_export: Path, photos: Path, tmp_path: Path, capfd: Any) -> None:
+    assert exit_code("predict", color_export, photos, "--out", tmp_path / "out", "--json") == 0
+    told = json.loads(capfd.readouterr().out)
+    assert told["images"] == 2 and told["failed"] == []
+    good = next(result for result in told["results"] if Path(result["image"]).name == "good.png")
+    assert Path(good["mask"]).is_file() and Path(good["overlay"]).is_file() and 0.9 < good["confidence"] <= 1
+    assert good["classes"]["inclusion"] == {
+        "pixels": 156,
+        "share": 0.067708,
+        "regions": 1,
+        "boxes": [[4, 8, 26, 6]],
+    }
+    assert list(good["classes"]) == ["background", "inclusion", "patches", "scratches"]
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "grpc://127.0.0.1:9", "grpc://nowhere.invalid:8500"])
+def test_a_server_that_is_away_is_one_line(url: str, photos: Path, config: Path, tmp_path: Path, capfd: Any) -> None:
+    started = time.monotonic()
+    assert exit_code("predict", url, photos, "--out", tmp_path / "out", "--config", config) == 1
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"error: {url}") and "HTTP 5" not in line
+    assert time.monotonic() - started < 10
 
 
 def test_docker_mounts_the_folder_of_versions_read_only(color_export: Path, capfd: Any) -> None:
@@ -146,7 +209,7 @@ def test_docker_mounts_the_folder_of_versions_read_only(color_export: Path, capf
     assert f"type=bind,source={color_export.parent},target=/models/flexunet,readonly tensorflow" not in command
     assert f"source={color_export.parent},target=/models/flexunet,readonly" in command
     assert "tensorflow/serving:2.21.0" in command and "--cap-drop=ALL" in command
-    assert "--enable_per_model_batching_parameters=true" in command
+    assert "--init" in command and "--enable_batching=false" in command
 
 
 def test_serving_no_model_is_the_users_mistake(tmp_path: Path, capfd: Any) -> None:

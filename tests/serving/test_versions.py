@@ -14,10 +14,10 @@ from processes import ENVIRONMENT
 
 from flexunet.core.errors import UserError
 from flexunet.serving.versions import (
-    Keeping,
+    Retention,
     content_hash,
     finish_rollback,
-    keeping,
+    last_retention,
     push_version,
     pushed_hash,
     restored_at,
@@ -26,7 +26,7 @@ from flexunet.serving.versions import (
     versions,
 )
 
-ALL = Keeping()
+ALL = Retention()
 
 
 def make_model(directory: Path, mark: str = "a", files: int = 3) -> Path:
@@ -101,7 +101,7 @@ def test_a_number_is_never_given_twice(tmp_path: Path) -> None:
 def test_the_newest_few_stay(tmp_path: Path) -> None:
     serving = tmp_path / "serving"
     for mark in "abcde":
-        push_version(make_model(tmp_path / mark, mark), serving, {}, Keeping(3))
+        push_version(make_model(tmp_path / mark, mark), serving, {}, Retention(3))
     assert versions(serving) == [3, 4, 5]
     assert sorted(p.name for p in serving.iterdir()) == [".pushes.json", "3", "4", "5"]
 
@@ -200,9 +200,9 @@ def test_a_push_ends_an_unfinished_rollback(tmp_path: Path) -> None:
 
 def test_a_rollback_keeps_as_many_as_the_last_push(tmp_path: Path) -> None:
     serving = pushed(tmp_path, "abc")
-    push_version(make_model(tmp_path / "d", "d"), serving, {}, Keeping(3, "gs://store"))
+    push_version(make_model(tmp_path / "d", "d"), serving, {}, Retention(3, "gs://store"))
     assert versions(serving) == [2, 3, 4]
-    assert keeping(serving) == Keeping(3, "gs://store")
+    assert last_retention(serving) == Retention(3, "gs://store")
     roll_back(serving)
     assert versions(serving) == [3, 4, 5]
     finish_rollback(serving)
@@ -227,10 +227,10 @@ def test_the_newest_is_pushed_again_for_another_provenance(tmp_path: Path) -> No
 PUSH = """
 import sys
 from pathlib import Path
-from flexunet.serving.versions import Keeping, push_version
+from flexunet.serving.versions import Retention, push_version
 model, serving = map(Path, sys.argv[1:3])
 print("go", flush=True)
-push_version(model, serving, {}, Keeping(3))
+push_version(model, serving, {}, Retention(3))
 """
 
 
@@ -286,6 +286,6 @@ def test_a_reader_never_sees_half_a_version_while_pushers_are_killed(tmp_path: P
     assert reader.looks > 100
     # A third of the pushes was let be; of the others some came through.
     assert 17 <= len(reader.seen) < 50
-    push_version(make_model(tmp_path / "last", "last"), serving, {}, Keeping(3))
+    push_version(make_model(tmp_path / "last", "last"), serving, {}, Retention(3))
     assert len(versions(serving)) == 3
     assert sorted(p.name for p in serving.iterdir() if p.is_dir()) == sorted(str(v) for v in versions(serving))

@@ -137,6 +137,7 @@ def _become(request: dict[str, Any]) -> None:
     os.dup2(log, 2)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.setsid()
+    os.umask(0)
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["directory"])

@@ -1,7 +1,8 @@
 """Runs a package as Kubeflow's driver, launcher and Argo do, each container as a process of this machine.
 
 Containers share the volumes that they mount and nothing else: each has an environment, a working directory and a
-scratch folder of its own. What a process cannot show (image, user, limits, a read-only root) other tests read or run.
+scratch folder of its own. As under Argo's executor, each begins with a umask of 0. What a process cannot show (image,
+user, limits, a read-only root) other tests read or run.
 """
 
 import json
@@ -51,7 +52,13 @@ Watch = Callable[[str, int, Process], None]
 def start_process(command: list[str], environment: dict[str, str], directory: Path, log: Path) -> Process:
     with log.open("wb") as output:
         return subprocess.Popen(
-            command, env=environment, cwd=directory, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            env=environment,
+            cwd=directory,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            umask=0,
         )
 
 

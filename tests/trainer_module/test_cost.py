@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import flexunet
 from layers import config_of
 from PIL import Image
 
@@ -60,3 +61,10 @@ def test_inspect_tells_the_totals(capfd: pytest.CaptureFixture[str], tmp_path: P
     assert left.value.code == 0
     assert "126,740 parameters, 0.22 GMAC an image, 50 MiB of activations for a training step of 4 images" in printed
     assert "encoder0_a" in printed and (tmp_path / "d.svg").is_file()
+
+
+def test_a_diagram_of_another_kind_is_refused_before_anything_is_printed(tmp_path: Path) -> None:
+    done = flexunet(tmp_path, "inspect", "--config", "demo", "--diagram", "model.gif")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == "error: --diagram model.gif: expected a file that ends in one of .png, .svg, .pdf\n"
+    assert not any(tmp_path.iterdir())

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,27 +57,46 @@ def run(tiles: Path, tmp_path: Path, make_config: Any) -> Callable[..., Trained]
     def run(name: str, base_model: str = "", callbacks: Any = (), **sections: Any) -> Trained:
         merged = {key: {**value, **sections.get(key, {})} for key, value in RECIPE.items()}
         config = part_of(make_config(**merged), TrainerConfig)
-        patterns = [str(tiles / "train*.gz")], [str(tiles / "eval*.gz")]
-        return train(Job(*patterns, tmp_path / name, tmp_path / "checkpoints", "code", base_model, callbacks), config)
+        return trained_in(tmp_path, name, config, tiles, base_model=base_model, callbacks=callbacks)
 
     return run
+
+
+def trained_in(folder: Path, name: str, config: TrainerConfig, tiles: Path, **job: Any) -> Trained:
+    patterns = [str(tiles / "train*.gz")], [str(tiles / "eval*.gz")]
+    return train(Job(*patterns, folder / name, folder / "checkpoints", "code", **job), config)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training as RECIPE has it, which several tests look at, and its folder of logs."""
+
+    trained: Trained
+    weights: list[bytes]
+    logs: Path
+
+
+@pytest.fixture(scope="module")
+def recipe(tiles: Path, tmp_path_factory: pytest.TempPathFactory, make_config: Any) -> Recipe:
+    folder = tmp_path_factory.mktemp("recipe")
+    trained = trained_in(folder, "recipe", part_of(make_config(**RECIPE), TrainerConfig), tiles)
+    return Recipe(trained, weights(trained), folder / "recipe")
 
 
 def weights(trained: Trained) -> list[bytes]:
     return [np.asarray(w).tobytes() for w in trained.model.get_weights()]
 
 
-def test_the_same_again_gives_the_same_bits_and_another_seed_others(run: Callable[..., Trained]) -> None:
-    first = run("first")
-    assert first.epochs == 4
-    first.checkpoint.discard()
-    assert weights(run("second")) == weights(first)
-    assert weights(run("third", train={"seed": 1})) != weights(first)
+def test_the_same_again_gives_the_same_bits_and_another_seed_others(
+    recipe: Recipe, run: Callable[..., Trained]
+) -> None:
+    assert recipe.trained.epochs == 4
+    assert weights(run("second")) == recipe.weights
+    assert weights(run("third", train={"seed": 1})) != recipe.weights
 
 
-def test_pictures_of_training_are_left(run: Callable[..., Trained], tmp_path: Path) -> None:
-    run("pictures")
-    previews = tmp_path / "pictures" / "previews"
+def test_pictures_of_training_are_left(recipe: Recipe) -> None:
+    previews = recipe.logs / "previews"
     assert sorted(p.name for p in previews.glob("*.png")) == [
         *[f"epoch-000{epoch}.png" for epoch in (1, 2, 3, 4)],
         "images.png",
@@ -85,7 +105,7 @@ def test_pictures_of_training_are_left(run: Callable[..., Trained], tmp_path: Pa
     colors = {tuple(color) for color in np.asarray(Image.open(previews / "epoch-0004.png")).reshape(-1, 3)}
     assert Image.open(previews / "epoch-0004.png").size == (64, 32)
     assert colors <= {(0, 0, 0), (0, 0, 255), (0, 255, 0), (255, 0, 0)}
-    augmented = Image.open(tmp_path / "pictures" / "augmented.png")
+    augmented = Image.open(recipe.logs / "augmented.png")
     assert augmented.size == (6 * 32, 4 * 2 * 32)
     tags = {
         value.tag
@@ -103,9 +123,9 @@ def test_mixed_precision_trains_and_what_is_exported_is_float32(run: Callable[..
 
 
 def test_a_warm_start_begins_with_the_base_models_weights(
-    run: Callable[..., Trained], tmp_path: Path, make_config: Any
+    recipe: Recipe, run: Callable[..., Trained], tmp_path: Path, make_config: Any
 ) -> None:
-    base = run("base")
+    base = recipe.trained
     config = part_of(make_config(model=RECIPE["model"]), TrainerConfig)
     export_model(base.model, config, {}, tmp_path / "export")
     _make_of_another_version(tmp_path / "export" / "assets.extra" / "config.json")

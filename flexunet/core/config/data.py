@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, field_validator, model_validator
 
 from flexunet.core import features
 from flexunet.core.config.section import Section
@@ -18,20 +18,29 @@ class SegmentationClass(Section):
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]*$",
         max_length=64,
-        description="Letters, digits, spaces, _ and -, at most 64.",
+        description="Name of the class: letters, digits, spaces, _ and -, at most 64 characters.",
     )
-    color: Color = Field(description="RGB colour of the class in masks, 0 to 255 each.")
+    color: Color = Field(description="Colour of the class in masks: red, green, blue, 0 to 255 each.")
 
 
 class RecordsConfig(Section):
     """Feature keys in the records, for records made elsewhere, and the colour of unlabelled pixels."""
 
-    image: str = Field(default=features.IMAGE_ENCODED, description="Key of the encoded image.")
-    mask: str = Field(default=features.MASK_ENCODED, description="Key of the encoded mask.")
-    id: str = Field(default=features.IMAGE_ID, description="Key of the id.")
-    group: str = Field(default=features.IMAGE_GROUP, description='Key of the group; "" for none.')
+    image: str = Field(default=features.IMAGE_ENCODED, description="Feature key of the encoded image.")
+    mask: str = Field(default=features.MASK_ENCODED, description="Feature key of the encoded mask.")
+    id: str = Field(default=features.IMAGE_ID, description="Feature key of the image's id.")
+    group: str = Field(
+        default=features.IMAGE_GROUP,
+        description='Feature key of the near-duplicate group; "" if the records have none.',
+    )
     ignore_color: Color | None = Field(
-        default=None, description="RGB of unlabelled pixels: out of loss, counts, statistics."
+        default=None,
+        description="Colour of unlabelled pixels, which are left out of the loss, the counts and the statistics.",
+    )
+    mask_values: Literal["auto", "ids", "colors"] = Field(
+        default="auto",
+        description="What the values of grey masks, and the indices of palette masks, are: ids of classes, or colours; "
+        "auto: what fits, and a mask that both fit is refused.",
     )
     overlaps: Literal["last", "smallest", "classes"] = Field(
         default="last",
@@ -43,17 +52,33 @@ class RecordsConfig(Section):
 class ImageConfig(Section):
     """What the model sees, and how an image of another size is brought to it."""
 
-    height: int = Field(default=256, ge=8, le=8192, description="Pixels.")
-    width: int = Field(default=256, ge=8, le=8192, description="Pixels.")
+    height: int = Field(default=256, ge=8, le=8192, description="Height of the model's input in pixels.")
+    width: int = Field(default=256, ge=8, le=8192, description="Width of the model's input in pixels.")
     fit: Literal["stretch", "pad", "tile"] = Field(
         default="stretch",
         description="stretch: resize to height x width; pad: resize keeping the aspect, pad the rest; "
         "tile: keep the scale and cut into overlapping tiles (for wide strips).",
     )
     tile_overlap: int = Field(
-        default=32, ge=0, description="Pixels shared by neighbouring tiles; only for fit = 'tile'."
+        default=32, ge=0, description="Overlap of neighbouring tiles in pixels; only for fit = 'tile'."
     )
-    max_pixels: int = Field(default=50_000_000, ge=64, description="Larger images are refused before they are decoded.")
+    max_pixels: int = Field(
+        default=50_000_000,
+        ge=64,
+        description="Most pixels of an image, height times width; a larger one is refused before it is decoded.",
+    )
+    value_range: tuple[FiniteFloat, FiniteFloat] | None = Field(
+        default=None,
+        description="Values of black and white in images of more than 8 bits, such as [0, 4095] for 12 bits in 16, or "
+        "[0, 1] for floats; unset: only those are read whose file tells it.",
+    )
+
+    @field_validator("value_range")
+    @classmethod
+    def _black_is_below_white(cls, value_range: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value_range and not value_range[0] < value_range[1]:
+            raise ValueError(f"got {list(value_range)}, expected [black, white] with black below white")
+        return value_range
 
     @model_validator(mode="after")
     def _accepts_images_of_its_own_size(self) -> Self:

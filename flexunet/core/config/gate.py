@@ -16,36 +16,59 @@ SIZE_QUARTILES: Final = ("smallest", "small", "large", "largest")
 class GateConfig(Section):
     """What a model must reach on `test`: docs/explanation/gate.md. Bounds are inclusive, an undefined score fails."""
 
-    min_foreground_dice: Share = Field(default=0.5, description="Bound of the mean Dice over the defect classes.")
+    min_foreground_dice: Share = Field(
+        default=0.5, description="Lower bound of foreground Dice, the mean Dice over the defect classes."
+    )
     bound_on: Literal["lower", "point"] = Field(
         default="lower",
         description="lower: the lower end of foreground Dice's 95 % interval must keep the bound; point: its value.",
     )
-    min_class_dice: dict[str, Share] = Field(default_factory=dict, description="Bound of a class's Dice, by name.")
+    min_class_dice: dict[str, Share] = Field(
+        default_factory=dict, description="Lower bound of the Dice of a class, by name."
+    )
     allow_unmeasured: tuple[str, ...] = Field(
         default=(), description="Classes that may have no pixel in `test`; a model is refused for any other."
     )
     max_regression: float = Field(
-        default=0.01, ge=0, le=1, description="How much foreground Dice may be lost against the baseline."
+        default=0.01, ge=0, le=1, description="Largest accepted loss of foreground Dice against the baseline."
     )
-    min_defects_found: Share | None = Field(default=None, description="Share of the defects, all classes together.")
+    min_defects_found: Share | None = Field(
+        default=None,
+        description="Lower bound of the share of defects that are found, over all classes; unset: not gated.",
+    )
     defect_overlap: Share = Field(
-        default=0.25, description="A defect is found if this share of its pixels was predicted as its class."
+        default=0.25,
+        description="Share of a defect's pixels that must be predicted as its class for the defect to be found.",
     )
-    max_false_alarms: float | None = Field(default=None, ge=0, le=1, description="Share of the defect-free images.")
+    max_false_alarms: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Upper bound of the share of defect-free images with a false alarm; unset: not gated.",
+    )
     false_alarm_share: Share = Field(
-        default=0.0005, description="A defect-free image is a false alarm if this share of it is predicted as defect."
+        default=0.0005, description="Share of a defect-free image that must be predicted as defect for a false alarm."
     )
-    slice_columns: tuple[str, ...] = Field(default=(), description="Columns of `--metadata` to measure by value.")
+    slice_columns: tuple[str, ...] = Field(
+        default=(), description="Columns of `--metadata` whose values become slices."
+    )
     min_slice_dice: dict[str, Share] = Field(
         default_factory=dict,
-        description="Bound per slice: 'defects=inclusion+scratches', 'size=smallest' (then small, large, largest: "
-        "quartiles of the largest defect), 'column=value'.",
+        description="Lower bound of foreground Dice per slice, by name: 'defects=inclusion+scratches', 'size=smallest' "
+        "(then small, large, largest: quartiles of the largest defect), 'column=value'.",
     )
-    min_groups: int = Field(default=10, ge=1, description="A slice with fewer groups is shown, not gated.")
-    resamples: int = Field(default=1000, ge=200, le=20_000, description="Of the bootstrap that gives the intervals.")
-    seed: int = Field(default=137, ge=0, lt=2**63, description="Of the bootstrap.")
-    listed_images: int = Field(default=5, ge=1, le=100, description="How many worst, median and best images are named.")
+    min_groups: int = Field(
+        default=10,
+        ge=1,
+        description="Smallest number of groups for a slice to be gated; a smaller slice is only shown.",
+    )
+    resamples: int = Field(
+        default=1000, ge=200, le=20_000, description="Number of bootstrap resamples behind the intervals."
+    )
+    seed: int = Field(default=137, ge=0, lt=2**63, description="Random seed of the bootstrap.")
+    listed_images: int = Field(
+        default=5, ge=1, le=100, description="Number of worst, median and best images that the report names, each."
+    )
 
     @model_validator(mode="after")
     def _slices_are_measured(self) -> Self:

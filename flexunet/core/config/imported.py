@@ -323,7 +323,7 @@ def _masks(ini: _Ini, found: _Found) -> None:
 
 
 def _classes(ini: _Ini, found: _Found, names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """In the order of their ids; the palette is read leniently, since the best known file of all does not parse."""
+    """Classes by id; the palette is read leniently, since the best known file of all does not parse."""
     palette = _palette(ini, found)
     expected = max(2, ini.whole("model.num_classes", len(palette)))
     if ini.whole("model.num_classes", len(palette)) == 1:
@@ -434,7 +434,7 @@ def _rotations(ini: _Ini, found: _Found) -> int:
 
 
 def _strengths(ini: _Ini, found: _Found) -> int:
-    """As `_rotations`."""
+    """The number of variants that the original makes of its other changes."""
     variants = 0
     shrinks = ini.get("augmentor.shrinks", [0.8], (list, tuple), "a list of factors")
     if shrinks:
@@ -508,7 +508,7 @@ def _rest(ini: _Ini, found: _Found) -> None:
 
 
 def _commands(ini: _Ini) -> Iterator[str]:
-    """With the file's own folders, relative to it."""
+    """Commands with the file's own folders, relative to it."""
     folders = [ini.raw(f"{split}.{kind}_dir") for split in ("train", "valid", "test") for kind in ("images", "masks")]
     named = [Path(folder.strip().strip("\"'")) for folder in folders if folder]
     if named:

@@ -25,10 +25,14 @@ _PER_NODE: Final[dict[str, dict[str, Any]]] = {
 class Toleration(Section):
     """A taint of cluster nodes that a node of the pipeline may run on."""
 
-    key: str = Field(default="", description='Of the taint; "": any.')
-    operator: Literal["Exists", "Equal"] = Field(default="Exists", description="Exists: whatever its value is.")
-    value: str = Field(default="", description="Of the taint, for Equal.")
-    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = Field(default="", description='"": any.')
+    key: str = Field(default="", description='Key of the taint; "": any key.')
+    operator: Literal["Exists", "Equal"] = Field(
+        default="Exists", description="Comparison with the taint's value; Exists: any value."
+    )
+    value: str = Field(default="", description="Value of the taint, for operator = 'Equal'.")
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = Field(
+        default="", description='Effect of the taint; "": any effect.'
+    )
 
     @model_validator(mode="after")
     def _value_fits_operator(self) -> Self:
@@ -42,22 +46,33 @@ class Toleration(Section):
 class NodeConfig(Section):
     """What one node of the pipeline gets."""
 
-    cpu: Cpu = Field(default="1", description="Cores requested; there is no limit, which would only slow it down.")
-    memory: Memory = Field(default="4Gi", description="Requested and the limit.")
-    gpus: int = Field(default=0, ge=0, le=16, description="Of one machine; 0 also hides those that are there.")
-    gpu_resource: str = Field(default="nvidia.com/gpu", min_length=1, description="How the cluster calls a GPU.")
-    shared_memory: Memory | None = Field(default=None, description="Size of /dev/shm; unset: the 64 MB of containers.")
-    node_selector: dict[str, str] = Field(default_factory=dict, description="Labels of the cluster's nodes.")
-    tolerations: tuple[Toleration, ...] = Field(default=(), description="Taints that the node may run on.")
-    timeout_seconds: int | None = Field(default=None, ge=1, description="Of one attempt.")
-    retries: int = Field(default=2, ge=0, le=100, description="How often a failed or killed node is started again.")
-    retry_wait_seconds: int = Field(default=30, ge=0, le=3600, description="Doubled after each attempt.")
-    env: dict[VariableName, str] = Field(default_factory=dict, description="More of the container's environment.")
+    cpu: Cpu = Field(
+        default="1", description="Requested CPU cores; there is no limit, which would only slow the node down."
+    )
+    memory: Memory = Field(default="4Gi", description="Memory, both requested and limit.")
+    gpus: int = Field(
+        default=0, ge=0, le=16, description="Number of GPUs, all of one machine; 0 also hides those that are there."
+    )
+    gpu_resource: str = Field(default="nvidia.com/gpu", min_length=1, description="Name of the cluster's GPU resource.")
+    shared_memory: Memory | None = Field(
+        default=None, description="Size of /dev/shm; unset: the container default of 64 MB."
+    )
+    node_selector: dict[str, str] = Field(
+        default_factory=dict, description="Labels that a cluster node must have to run this node."
+    )
+    tolerations: tuple[Toleration, ...] = Field(default=(), description="Taints of cluster nodes that are tolerated.")
+    timeout_seconds: int | None = Field(default=None, ge=1, description="Time limit of one attempt; unset: none.")
+    retries: int = Field(
+        default=2, ge=0, le=100, description="Number of times that a failed or killed node is started again."
+    )
+    retry_wait_seconds: int = Field(
+        default=30, ge=0, le=3600, description="Wait before the first retry; doubled after each attempt."
+    )
+    env: dict[VariableName, str] = Field(
+        default_factory=dict, description="Additional environment variables of the container."
+    )
     secrets: dict[ObjectName, dict[SecretKey, VariableName]] = Field(
         default_factory=dict, description="Keys of Kubernetes secrets as environment: {secret = {key = 'VARIABLE'}}."
-    )
-    beam_args: tuple[str, ...] = Field(
-        default=(), description="For Apache Beam, such as --runner=FlinkRunner; only where the node runs Beam."
     )
 
     @model_validator(mode="after")
@@ -71,22 +86,30 @@ class NodeConfig(Section):
 class KubeflowConfig(Section):
     """Where a cluster keeps what the pipeline reads and writes, and what each node gets: docs/how-to/kubeflow.md."""
 
-    volume_claim: ObjectName = Field(default="flexunet-data", description="Mounted by every node: ReadWriteMany.")
+    volume_claim: ObjectName = Field(
+        default="flexunet-data", description="Persistent volume claim, ReadWriteMany, that every node mounts."
+    )
     mount_path: str = Field(
-        default="/mnt/flexunet", pattern=r"^(/[A-Za-z0-9._-]+)+$", description="Where every node finds the volume."
+        default="/mnt/flexunet",
+        pattern=r"^(/[A-Za-z0-9._-]+)+$",
+        description="Path where every node mounts the volume.",
     )
-    data: str = Field(default="records", min_length=1, description="Default of the run's `data`, below mount_path.")
+    data: str = Field(default="records", min_length=1, description="Default folder of the records, below mount_path.")
     root: str = Field(default="runs/main", min_length=1, description="Folder of the runs, below mount_path.")
-    database_secret: ObjectName = Field(default="flexunet-metadata", description="How ML Metadata is reached.")
-    service_account: ObjectName = Field(default="flexunet-pipeline", description="Who the pods of a run are.")
-    image_pull_secrets: tuple[ObjectName, ...] = Field(default=(), description="Secrets of the images' registry.")
-    image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(
-        default="IfNotPresent", description="When a machine asks the registry for the image."
+    database_secret: ObjectName = Field(
+        default="flexunet-metadata", description="Secret with the address and password of ML Metadata's database."
     )
-    run_as_user: int = Field(default=65532, ge=1, description="Never root.")
-    run_as_group: int = Field(default=65532, ge=1, description="Nor root's.")
-    defaults: NodeConfig = Field(default_factory=NodeConfig, description="Of all nodes.")
-    nodes: dict[str, NodeConfig] = Field(default_factory=dict, description="By node: Trainer, Transform, ...")
+    service_account: ObjectName = Field(default="flexunet-pipeline", description="Service account of a run's pods.")
+    image_pull_secrets: tuple[ObjectName, ...] = Field(default=(), description="Secrets of the image registry.")
+    image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(
+        default="IfNotPresent", description="Kubernetes' pull policy of the image."
+    )
+    run_as_user: int = Field(default=65532, ge=1, description="User id of the containers; never root.")
+    run_as_group: int = Field(default=65532, ge=1, description="Group id of the containers; never root's.")
+    defaults: NodeConfig = Field(
+        default_factory=NodeConfig, description="Resources of every node that `nodes` does not name, key by key."
+    )
+    nodes: dict[str, NodeConfig] = Field(default_factory=dict, description="Resources by node: Trainer, Transform, ...")
 
     @model_validator(mode="after")
     def _stays_on_the_volume(self) -> Self:

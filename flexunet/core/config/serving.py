@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from flexunet.core.config.data import RecordsConfig
+from flexunet.core.config.data import ImageConfig, RecordsConfig
 from flexunet.core.config.section import Section
 
 
@@ -12,19 +12,34 @@ class ServingConfig(Section):
     """How a model is checked before it is pushed, and how many versions stay. Bounds that are unset only report."""
 
     keep_versions: int = Field(
-        default=5, ge=2, description="Newest versions that stay; a rollback needs an earlier one."
+        default=5, ge=2, description="Number of pushed versions that are kept; a rollback needs an earlier one."
     )
-    test_images: int = Field(default=8, ge=1, le=1000, description="Served and evaluated, and their counts compared.")
+    test_images: int = Field(
+        default=8,
+        ge=1,
+        le=1000,
+        description="Number of test images that are both served and evaluated, to compare their counts.",
+    )
     max_latency_seconds: float | None = Field(
-        default=None, gt=0, description="Median for one image of the model's size."
+        default=None,
+        gt=0,
+        description="Upper bound of the median latency for one image of the model's size; unset: only reported.",
     )
-    max_memory_megabytes: float | None = Field(default=None, gt=0, description="Peak above the loaded model, idle.")
-    timeout_seconds: float = Field(default=600, gt=0, description="A model that takes longer to check is refused.")
+    max_memory_megabytes: float | None = Field(
+        default=None,
+        gt=0,
+        description="Upper bound of the peak memory above that of the loaded, idle model; unset: only reported.",
+    )
+    timeout_seconds: float = Field(
+        default=600, gt=0, description="Time limit of the whole check; a model that takes longer is refused."
+    )
     infra_validator: Literal["none", "local_docker", "kubernetes"] = Field(
-        default="none", description="Also TFX's InfraValidator, which starts TF Serving itself."
+        default="none", description="Platform of TFX's InfraValidator, which starts TF Serving itself; none: left out."
     )
-    mirror: str = Field(default="", description="URL of a remote store that gets a copy of each pushed version.")
-    image: str = Field(default="tensorflow/serving:2.21.0", description="TF Serving, as NAME:TAG, for InfraValidator.")
+    mirror: str = Field(default="", description="URL of a remote store that each pushed version is copied to.")
+    image: str = Field(
+        default="tensorflow/serving:2.21.0", description="Image of TF Serving for InfraValidator, as NAME:TAG."
+    )
 
     @field_validator("image")
     @classmethod
@@ -40,4 +55,5 @@ class ServingSettings(Section):
     """The sections that the serving validator reads."""
 
     records: RecordsConfig
+    image: ImageConfig = Field(default_factory=ImageConfig)
     serving: ServingConfig

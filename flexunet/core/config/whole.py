@@ -5,6 +5,7 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
+from flexunet.core.config.beam import BeamConfig
 from flexunet.core.config.data import SegmentationClass
 from flexunet.core.config.dataset import DatasetConfig
 from flexunet.core.config.gate import GateConfig
@@ -19,6 +20,7 @@ class Config(TrainerConfig):
     dataset: DatasetConfig = Field(default_factory=DatasetConfig)
     serving: ServingConfig = Field(default_factory=ServingConfig)
     gate: GateConfig = Field(default_factory=GateConfig)
+    beam: BeamConfig = Field(default_factory=BeamConfig)
     kubeflow: KubeflowConfig = Field(default_factory=KubeflowConfig)
 
     @field_validator("classes")

@@ -56,7 +56,26 @@ class Files(TypedDict):
     left_out: list[FilesLeftOut]
 
 
-class Contents(TypedDict):
+class Read(TypedDict):
+    """How the images of a span were read."""
+
+    turned: int
+    """turned upright, as EXIF says"""
+    converted: dict[str, int]
+    """to PNG, by kind"""
+    levels: list[int]
+    """medians over the images of the grey levels below which 1 % and 99 % of the pixels lie"""
+    words: list[str]
+
+
+class Reading(TypedDict):
+    """What was read, and what a reader must know of it."""
+
+    read: Read
+    warnings: list[str]
+
+
+class Contents(Reading):
     """What the images of a span are."""
 
     format: int

@@ -1,0 +1,1 @@
+"""The layouts and annotation formats that ingest reads."""

@@ -4,7 +4,8 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 
-from flexunet.core.finder import IMAGE_SUFFIXES, suffix_of
+from flexunet.core.finder import suffix_of
+from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.dataset.layouts.interface import Reader, Reading, Source
 from flexunet.dataset.layouts.names import MASK_FOLDERS, place
 from flexunet.dataset.layouts.pairing import mask_file, pair_up

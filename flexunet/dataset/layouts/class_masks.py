@@ -3,23 +3,22 @@
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from flexunet.core.config.whole import Config
+from flexunet.core.pictures import Refused
+from flexunet.core.problems import Problem
 from flexunet.dataset.annotation import Annotation, BadAnnotation, Drawn, class_id_of, paint
 from flexunet.dataset.layouts.bounded import read_bytes
 from flexunet.dataset.layouts.interface import Reader, Reading, Source, SourceClass
 from flexunet.dataset.layouts.names import find_affixes, images_by_id, masks_by_id, split_of
 from flexunet.dataset.layouts.pairing import background, clean_notes, is_clean
+from flexunet.dataset.masks import GREY_MODES, open_lossless, transparency
 from flexunet.dataset.pairs import Pair
-from flexunet.dataset.problems import Problem
 
-_FORMATS = ("PNG", "BMP", "TIFF", "WEBP", "GIF")
 _LENGTH = struct.Struct("<Q")
 
 
@@ -62,22 +61,23 @@ def binary_mask(encoded: bytes, size: tuple[int, int], config: Config) -> NDArra
       BadAnnotation: it is none, or of another size.
     """
     try:
-        image = Image.open(BytesIO(encoded), formats=_FORMATS)
-        if image.size != size or image.width * image.height > config.image.max_pixels:
-            raise BadAnnotation(
-                f"is {image.width}x{image.height}", f"{size[0]}x{size[1]}, as its image", "export it anew"
-            )
-        pixels = np.asarray(image if image.mode != "P" else image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise BadAnnotation(f"cannot be read ({reason})", f"a mask as {', '.join(_FORMATS)}", "replace it") from None
-    if image.mode in ("RGBA", "LA"):
+        image = open_lossless(encoded, config.image.max_pixels).image
+    except Refused as refused:
+        raise BadAnnotation(*refused.words) from None
+    if image.size != size:
+        raise BadAnnotation(f"is {image.width}x{image.height}", f"{size[0]}x{size[1]}, as its image", "export it anew")
+    alpha = transparency(image)
+    pixels = np.asarray(image.convert("RGB") if image.mode not in GREY_MODES else image)
+    if image.mode == "LA":
         pixels = pixels[..., :-1]
+    drawn = np.asarray(pixels.any(axis=-1) if pixels.ndim == 3 else pixels, np.bool_)
+    if alpha is not None and ((alpha != 255) & drawn).any():
+        raise BadAnnotation("is transparent where it is not black", "an opaque mask", "export it without alpha")
     levels = np.unique(pixels)
     if len(levels) > 2 or (len(levels) == 2 and levels[0] != 0):
         some = ", ".join(map(str, levels[:5]))
         raise BadAnnotation(f"has the grey levels {some}", "black and one other", "this layout has one class a mask")
-    return np.asarray(pixels.any(axis=-1) if pixels.ndim == 3 else pixels, np.bool_)
+    return drawn
 
 
 def _signs(source: Source) -> str:
@@ -85,7 +85,9 @@ def _signs(source: Source) -> str:
     if not masks or not images or find_affixes(images, masks):
         return ""
     owners = _owners(images, masks)
-    if len(owners) < len(masks):
+    # One ending for all, with a slip in some, is no ending for each class.
+    in_folders = all("/" in mask for mask in masks)
+    if len(owners) < len(masks) or not (in_folders or len({image for image, _ in owners.values()}) < len(owners)):
         return ""
     names = sorted({class_name for _, class_name in owners.values()})
     return f"masks of {', '.join(names[:5])}"

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Final, TypeVar
 import ijson
 from pydantic import BaseModel, Field, ValidationError
 
-from flexunet.core.finder import IMAGE_SUFFIXES
+from flexunet.core.problems import Problem
+from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.dataset.annotation import BadAnnotation
 from flexunet.dataset.layouts.bounded import refuse
 from flexunet.dataset.layouts.interface import Reader, Reading, Source, SourceClass
@@ -24,7 +25,6 @@ from flexunet.dataset.layouts.outlines import (
     parse_counts,
 )
 from flexunet.dataset.pairs import Pair
-from flexunet.dataset.problems import Problem
 
 _FILE_BYTES: Final = 4 * 2**30
 _LISTED: Final = 20
@@ -255,7 +255,7 @@ def _items(path: Path, key: str, model: type[Model]) -> Iterator[Model]:
 
 
 def _classes(source: Source) -> Sequence[SourceClass]:
-    """In the order of their ids, which need not start at 1; those that stand for nothing are left to the user."""
+    """Classes by id, which need not start at 1; those that stand for nothing are left to the user."""
     names: dict[str, None] = {}
     for name in _documents(source):
         found = [(category.id, category.name) for category in _items(source.root / name, "categories", _Category)]

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Final
 
 from flexunet.core.errors import UserError
-from flexunet.core.finder import IMAGE_SUFFIXES, find_files
+from flexunet.core.finder import find_files
+from flexunet.core.problems import Problem
+from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.dataset.layouts import beside, class_masks, coco, folders, labelme, mvtec, npz, severstal, voc, yolo
 from flexunet.dataset.layouts.interface import Layout, Reader, Reading, Source
 from flexunet.dataset.layouts.names import SPLIT_NAMES, images_by_id, masks_by_id
 from flexunet.dataset.pairs import Pair
-from flexunet.dataset.problems import Problem
 
 READERS: Final = {
     module.READER.name: module.READER
@@ -38,8 +39,7 @@ def find_layout(
         what = "not a folder" if source.exists() else "no such folder"
         return Layout("", "nothing", [], [Problem(source, what, "a folder of images and masks", "check SOURCE")])
     seen = Source(find_files(source, output), no_mask_is_background)
-    reader = choose(seen, layout)
-    return _laid_out(seen, reader, reader.read(seen) if reader else Reading(problems=[_unknown(seen, layout)]))
+    return lay_out(seen, choose(seen, layout), layout)
 
 
 def choose(source: Source, layout: str | None = None) -> Reader | None:
@@ -63,7 +63,9 @@ def choose(source: Source, layout: str | None = None) -> Reader | None:
     return READERS["folders"] if layout in (None, "folders") and has_roles else None
 
 
-def _laid_out(source: Source, reader: Reader | None, reading: Reading) -> Layout:
+def lay_out(source: Source, reader: Reader | None, layout: str | None = None) -> Layout:
+    """What a reader finds; without one, the problem that none fits, or not `layout`."""
+    reading = reader.read(source) if reader else Reading(problems=[_unknown(source, layout)])
     pairs = sorted(reading.pairs, key=lambda pair: pair.id)
     name = reader.name if reader else ""
     return Layout(
@@ -101,7 +103,8 @@ def _describe(root: Path, pairs: Sequence[Pair]) -> str:
 
 
 def _folder(root: Path, path: Path) -> str:
-    return path.parent.relative_to(root).as_posix()
+    folder = path.parent.relative_to(root).as_posix()
+    return "SOURCE itself" if folder == "." else folder
 
 
 def _some(folders_: Sequence[str]) -> str:

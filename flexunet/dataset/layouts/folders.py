@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Collection
 
+from flexunet.core.problems import Problem
 from flexunet.dataset.layouts.interface import Reader, Reading, Source
 from flexunet.dataset.layouts.names import Affix, find_affixes, images_by_id, masks_by_id, regrouped
 from flexunet.dataset.layouts.pairing import mask_file, pair_up
-from flexunet.dataset.problems import Problem
 
 
 def _signs(source: Source) -> str:

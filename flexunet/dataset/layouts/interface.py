@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flexunet.core.finder import Files, LeftOut
+from flexunet.core.problems import Problem
 from flexunet.dataset.pairs import Pair
-from flexunet.dataset.problems import Problem
 
 
 @dataclass(frozen=True)

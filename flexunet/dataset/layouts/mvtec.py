@@ -2,13 +2,13 @@
 
 from pathlib import PurePosixPath
 
-from flexunet.core.finder import IMAGE_SUFFIXES
+from flexunet.core.problems import Problem
+from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.dataset.layouts.class_masks import ClassMasks
 from flexunet.dataset.layouts.interface import Reader, Reading, Source, SourceClass
 from flexunet.dataset.layouts.names import printable
 from flexunet.dataset.layouts.pairing import background
 from flexunet.dataset.pairs import Pair
-from flexunet.dataset.problems import Problem
 
 _GOOD = "good"
 _TRUTH = "ground_truth"
@@ -23,7 +23,7 @@ def _signs(source: Source) -> str:
 
 
 def _read(source: Source) -> Reading:
-    """Its splits are not kept: its `train` shows no defect."""
+    """Pairs without MVTec's splits: its `train` shows no defect."""
     reading = Reading()
     images, masks = _by_part(source)
     reading.read = {*images.values(), *masks.values()}

@@ -7,7 +7,8 @@ from pathlib import PurePosixPath
 from typing import Final, NamedTuple
 
 from flexunet.core.features import SPLIT_EVAL, SPLIT_TEST, SPLIT_TRAIN
-from flexunet.core.finder import IMAGE_SUFFIXES, nfc
+from flexunet.core.finder import nfc
+from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.dataset.layouts.interface import Source
 
 # As public data sets have them; compared without regard to case.
@@ -67,7 +68,7 @@ class Affix:
         return f"{folder}/{kept}" if folder else kept
 
     def words(self) -> str:
-        """For messages."""
+        """Words for messages."""
         found = [f"the prefix {self.prefix}"] if self.prefix else []
         found += [f"the suffix {self.suffix}"] if self.suffix else []
         return " and ".join(found) or "the same name"

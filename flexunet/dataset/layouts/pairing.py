@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from flexunet.core.problems import Problem
 from flexunet.dataset.annotation import Annotation, Background
 from flexunet.dataset.layouts.interface import Reading, Source
 from flexunet.dataset.layouts.names import GOOD_FOLDERS, split_of
 from flexunet.dataset.pairs import Pair
-from flexunet.dataset.problems import Problem
 
 _FLAG = "--no-mask-is-background"
 

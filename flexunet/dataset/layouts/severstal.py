@@ -9,12 +9,12 @@ from typing import Final
 import numpy as np
 
 from flexunet.core.config.whole import Config
-from flexunet.core.finder import IMAGE_SUFFIXES
+from flexunet.core.problems import Problem
+from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.dataset.annotation import Annotation, Background, BadAnnotation, Drawn, paint
 from flexunet.dataset.layouts.interface import Reader, Reading, Source, SourceClass
 from flexunet.dataset.layouts.names import printable
 from flexunet.dataset.pairs import Pair
-from flexunet.dataset.problems import Problem
 
 _HEADER: Final = ("ImageId", "ClassId", "EncodedPixels")
 _OLD_HEADER: Final = ("ImageId_ClassId", "EncodedPixels")

@@ -5,14 +5,14 @@
 from pathlib import Path, PurePosixPath
 
 from flexunet.core.features import SPLITS
-from flexunet.core.finder import IMAGE_SUFFIXES
+from flexunet.core.problems import Problem
+from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.dataset.annotation import BadAnnotation
 from flexunet.dataset.layouts.bounded import read_text
 from flexunet.dataset.layouts.interface import Reader, Reading, Source, SourceClass
 from flexunet.dataset.layouts.names import images_by_id, place, printable, split_named
 from flexunet.dataset.layouts.pairing import Make, pair_up
 from flexunet.dataset.pairs import Pair
-from flexunet.dataset.problems import Problem
 
 _MASKS = "segmentationclass"
 _LISTS = ("imagesets", "segmentation")
@@ -73,7 +73,7 @@ def _listed(source: Source) -> tuple[dict[str, str | None], list[Problem], list[
 
 
 def _classes(source: Source) -> list[SourceClass] | None:
-    """Of CVAT's `labelmap.txt`: lines of `name:red,green,blue:parts:actions`."""
+    """Classes of CVAT's `labelmap.txt`: lines of `name:red,green,blue:parts:actions`."""
     names = _labelmaps(source)
     if not names:
         return None

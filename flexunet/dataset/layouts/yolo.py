@@ -8,13 +8,13 @@ import numpy as np
 import yaml
 
 from flexunet.core.config.whole import Config
+from flexunet.core.problems import Problem
 from flexunet.dataset.annotation import Annotation, BadAnnotation, Drawn, class_id_of, paint
 from flexunet.dataset.layouts.bounded import as_text, read_bytes, read_text
 from flexunet.dataset.layouts.interface import Reader, Reading, Source, SourceClass
 from flexunet.dataset.layouts.names import images_by_id, others_by_id
 from flexunet.dataset.layouts.outlines import pack_polygons, unpack
 from flexunet.dataset.layouts.pairing import annotated, pair_up
-from flexunet.dataset.problems import Problem
 
 _YAML: Final = frozenset({".yaml", ".yml"})
 _LABELS: Final = "labels"

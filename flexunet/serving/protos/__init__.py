@@ -1,0 +1,1 @@
+"""TF Serving's messages under names of our own."""

@@ -1,23 +1,22 @@
 """What is wrong with a user's data, one line each."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from flexunet.core.errors import UserError
 
 
-@dataclass(frozen=True)
-class Problem:
-    """A mistake in the data: where, what, what was expected, how to repair it."""
+class Problem(NamedTuple):
+    """A mistake in the data: where (a file, a record, a split), what, what was expected, how to repair it."""
 
-    file: Path
+    where: Path | str
     what: str
     expected: str
     repair: str
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.what}; expected {self.expected}: {self.repair}"
+        return f"{self.where}: {self.what}; expected {self.expected}: {self.repair}"
 
 
 class DataError(UserError):

@@ -12,7 +12,6 @@ and answer one by one when it takes a node's outputs from the cache: Transform's
 from typing import Any, Final
 
 from google.protobuf.descriptor import FieldDescriptor
-from tfx.orchestration import metadata
 
 _BACKSLASH: Final = "\\"
 # Of Unicode's private use area.
@@ -28,17 +27,11 @@ _BY_ID: Final = {
 }
 
 
-class PostgresqlMetadata(metadata.Metadata):
-    """TFX's handle, whose store writes backslashes and answers in the order of the question."""
-
-    def __enter__(self) -> "PostgresqlMetadata":
-        super().__enter__()
-        protect(self.store)
-        return self
-
-
 def protect(store: Any) -> None:
-    """Wraps the one method through which every request of an `mlmd.MetadataStore` goes."""
+    """Lets an `mlmd.MetadataStore` write backslashes and answer in the order of the question.
+
+    Wraps the one method through which every request goes.
+    """
     call = store._call
 
     def guarded(method_name: str, request: Any, response: Any, extra_options: Any = None) -> None:
@@ -55,14 +48,14 @@ def protect(store: Any) -> None:
 
 
 def _put_in_order(items: Any, ids: list[int]) -> None:
-    """As often and in the order of the question; what there is not stays left out."""
+    """Repeats and orders items as the question has them; what there is not stays left out."""
     found = {item.id: type(item).FromString(item.SerializeToString()) for item in items}
     del items[:]
     items.extend(found[identity] for identity in ids if identity in found)
 
 
 def replace(message: Any, old: str, new: str) -> None:
-    """In every string of a protocol buffer, at any depth."""
+    """Replaces text in every string of a protocol buffer, at any depth."""
     if old.encode() not in message.SerializeToString():
         return
     for field, value in message.ListFields():

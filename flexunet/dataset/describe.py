@@ -1,0 +1,285 @@
+"""Looks at a source and writes the config that fits it: classes, colours, the image's size; what only the user knows
+is a comment.
+"""
+
+import json
+import tomllib
+import zipfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+from PIL import Image
+
+from flexunet.core.config.load import config_from
+from flexunet.core.errors import UserError
+from flexunet.core.problems import DataError
+from flexunet.dataset.annotation import BadAnnotation, plain_name
+from flexunet.dataset.layouts.detect import choose, lay_out
+from flexunet.dataset.layouts.interface import Layout, Reader, Source, SourceClass
+from flexunet.dataset.pairs import Pair
+
+Color = tuple[int, int, int]
+Item = TypeVar("Item")
+
+# Okabe and Ito's, then Tol's "muted": apart for all common kinds of colour blindness. jfly.uni-koeln.de/color,
+# personal.sron.nl/~pault
+COLORS: Final[tuple[Color, ...]] = (
+    *((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)),
+    *((51, 34, 136), (136, 204, 238), (68, 170, 153), (17, 119, 51), (153, 153, 51), (221, 204, 119), (204, 102, 119)),
+    *((136, 34, 85), (170, 68, 153)),
+)
+_BLACK: Final = (0, 0, 0)
+_WHITE: Final = (255, 255, 255)
+_VOC_VOID: Final = (224, 224, 192)
+_VOID: Final = 255
+_LOOKED_AT: Final = 300
+_MOST_CLASSES: Final = 32
+# Rarer colours are rims that somebody's tool smoothed, not classes.
+_RAREST_SHARE: Final = 0.001
+_LARGEST_SIDE: Final = 512
+# 2 ** (model.num_layers - 1), by default.
+_STEP: Final = 16
+_STRIP: Final = 4
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a source tells.
+
+    Attributes:
+      layout: how it is laid out.
+      classes: the defect classes, with colours.
+      background: the colour of the background.
+      ignore_color: of unlabelled pixels, if there are any.
+      height: of the model's image, in pixels.
+      width: likewise.
+      fit: how images come to that size.
+      sizes: in words.
+      unknown: what the user has to decide, a sentence each.
+    """
+
+    layout: Layout
+    classes: Sequence[SourceClass]
+    background: Color
+    ignore_color: Color | None
+    height: int
+    width: int
+    fit: str
+    sizes: str
+    unknown: Sequence[str]
+
+
+def describe(source: Source, layout: str | None = None) -> Described:
+    """Reads the layout, some of the masks where they alone tell the classes, and the sizes of some images.
+
+    Raises:
+      DataError: there is nothing to describe.
+      UserError: several layouts fit, or an annotation is damaged.
+    """
+    reader = choose(source, layout)
+    found = lay_out(source, reader, layout)
+    if reader is None or not found.pairs:
+        raise DataError(found.problems)
+    try:
+        seen = _classes(source, reader, found.pairs)
+    except BadAnnotation as bad:
+        raise UserError(f"{source.root}: {bad}") from None
+    sizes = [size for pair in _some(found.pairs) if (size := _size(pair.image))]
+    height, width, fit, words = _fitted(sizes)
+    unknown = [
+        *seen.unknown,
+        *(f"{len(found.problems)} files cannot be used: ingest --check lists them",) * bool(found.problems),
+    ]
+    return Described(found, seen.classes, seen.background, seen.ignore_color, height, width, fit, words, unknown)
+
+
+def write_toml(described: Described, source: Path) -> str:
+    """The config as text, with comments; it loads."""
+    lines = [
+        f"# Written by `flexunet init {source}`.",
+        f"# {described.layout.description}",
+        *(f"# {note}" for note in described.layout.notes),
+        "",
+        *_class_lines("background", described.background),
+    ]
+    for found in described.classes:
+        lines += _class_lines(plain_name(found.name), found.color or _BLACK)
+    if described.ignore_color:
+        lines += ["[records]", f"ignore_color = {list(described.ignore_color)}  # unlabelled pixels", ""]
+    lines += [f"# {described.sizes}", "[image]", f"height = {described.height}", f"width = {described.width}"]
+    lines += [f'fit = "{described.fit}"', ""]
+    lines += ["# Only you know:", *(f"# - {sentence}" for sentence in described.unknown)]
+    lines += ["# - what a model must reach before it is served:", "# [gate]", "# min_foreground_dice = 0.5"]
+    text = "\n".join(lines) + "\n"
+    config_from(tomllib.loads(text), "the config that was written")
+    return text
+
+
+@dataclass(frozen=True)
+class _Seen:
+    classes: Sequence[SourceClass]
+    background: Color = _BLACK
+    ignore_color: Color | None = None
+    unknown: Sequence[str] = ()
+
+
+def _classes(source: Source, reader: Reader, pairs: Sequence[Pair]) -> _Seen:
+    named = reader.classes(source)
+    if named is None:
+        seen = (
+            _from_archive(pairs[0])
+            if reader.name == "npz"
+            else _from_masks([p.mask for p in pairs if not p.annotation])
+        )
+    else:
+        seen = _Seen(named)
+        if reader.name == "severstal":
+            seen = _Seen(named, unknown=["how the defects are called: names here only count; ClassId is the order"])
+    if not seen.classes:
+        raise UserError(f"{source.root}: shows no class but the background, expected a defect: label some images first")
+    return _Seen(_colored(seen), seen.background, seen.ignore_color, seen.unknown)
+
+
+def _colored(seen: _Seen) -> list[SourceClass]:
+    """The classes with the colours that the source has, or that can be told apart."""
+    taken = {seen.background, seen.ignore_color, *(found.color for found in seen.classes)}
+    free = iter([color for color in (*COLORS, *_more_colors()) if color not in taken])
+    return [SourceClass(found.name, found.color or next(free)) for found in seen.classes]
+
+
+def _more_colors() -> list[Color]:
+    """For more classes than anybody can tell apart by colour."""
+    levels = (40, 100, 160, 220)
+    return [(red, green, blue) for blue in levels for red in levels for green in levels]
+
+
+def _from_archive(pair: Pair) -> _Seen:
+    with zipfile.ZipFile(pair.mask) as archive, archive.open(archive.namelist()[0]) as file:
+        version = npy.read_magic(file)
+        shape, _, _ = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(file)
+    size = _size(pair.image)
+    layers = [count for count in shape if size is None or count not in size] or [min(shape)]
+    names = [f"class{number}" for number in range(1, layers[0])]
+    return _Seen([SourceClass(name) for name in names], unknown=["how the classes are called: an archive has no names"])
+
+
+def _from_masks(masks: Sequence[Path]) -> _Seen:
+    """What the pixels of masks say: colours, or grey levels that are ids."""
+    grey: Counter[int] = Counter()
+    colors: Counter[Color] = Counter()
+    looked_at = list(_some(masks))
+    for path in looked_at:
+        values, counts = _values(path)
+        if values.ndim == 1:
+            grey.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+        else:
+            colors.update({(r, g, b): n for (r, g, b), n in zip(values.tolist(), counts.tolist(), strict=True)})
+    looked = f"how the classes are called, and whether more occur: looked at {len(looked_at)} of {len(masks)} masks"
+    seen = _from_colors(colors, looked) if colors else _from_grey(sorted(grey), looked)
+    mixed = (
+        ["masks in grey levels beside masks in colours: these classes are of the colours"] if grey and colors else []
+    )
+    return _Seen(seen.classes, seen.background, seen.ignore_color, [*seen.unknown, *mixed])
+
+
+def _from_grey(levels: Sequence[int], looked: str) -> _Seen:
+    if set(levels) <= {0, _VOID}:
+        return _Seen([SourceClass("defect", _WHITE)] if _VOID in levels else [], unknown=[looked])
+    labelled = [level for level in levels if level != _VOID]
+    ignore = _WHITE if _VOID in levels else None
+    if max(labelled) < _MOST_CLASSES:
+        classes = [SourceClass(f"class{number}") for number in range(1, max(labelled) + 1)]
+        void = ["whether grey 255 is unlabelled, as is assumed here, or a class"] if ignore else []
+        return _Seen(classes, _BLACK, ignore, [looked, *void])
+    greys = [(level, level, level) for level in levels]
+    return _Seen([SourceClass(f"grey{g[0]}", g) for g in greys if g != _BLACK][:_MOST_CLASSES], unknown=[looked])
+
+
+def _from_colors(colors: Counter[Color], looked: str) -> _Seen:
+    total = sum(colors.values())
+    common = [color for color, count in colors.most_common(_MOST_CLASSES + 2) if count >= _RAREST_SHARE * total]
+    common += [color for color in colors if color not in common] if len(colors) <= _MOST_CLASSES else []
+    ignore = _VOC_VOID if _VOC_VOID in common else None
+    background = _BLACK if _BLACK in common else common[0]
+    classes = [color for color in common if color not in (background, ignore)]
+    unknown = [looked]
+    if background != _BLACK:
+        unknown.append(f"whether the commonest colour, {list(background)}, is the background")
+    rest = sum(colors[color] for color in colors.keys() - {*classes, background, ignore})
+    if rest:
+        unknown.append(
+            f"what {len(colors) - len(common)} rarer colours ({rest / total:.2%} of the pixels) are; rims that a tool "
+            'smoothed are taken as their nearest class by mask_colors = "nearest" in [records]'
+        )
+    return _Seen([SourceClass(_color_name(color), color) for color in sorted(classes)], background, ignore, unknown)
+
+
+def _color_name(color: Color) -> str:
+    return "color-" + "-".join(map(str, color))
+
+
+def _values(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The grey levels, `[V]`, or colours, `[V, 3]`, of a mask, and how many pixels have each."""
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("L" if image.mode == "1" else image.mode if _is_grey(image) else "RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise BadAnnotation(f"{path.name}: cannot be read ({reason})", "a mask", "replace it") from None
+    if pixels.ndim == 2:
+        values, counts = np.unique(pixels, return_counts=True)
+    else:
+        values, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
+    return values.astype(np.int64), counts.astype(np.int64)
+
+
+def _is_grey(image: Image.Image) -> bool:
+    return image.mode == "L" or image.mode.startswith("I")
+
+
+def _size(path: Path) -> tuple[int, int] | None:
+    """Width and height; nothing of a file that is no image: ingest names it."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+
+
+def _fitted(sizes: Sequence[tuple[int, int]]) -> tuple[int, int, str, str]:
+    """Height, width and fit of the model's image, and the sizes in words."""
+    if not sizes:
+        return 256, 256, "stretch", "No image could be opened."
+    array = np.array(sizes)
+    width, height = (float(side) for side in np.median(array, axis=0))
+    aspects = array[:, 0] / array[:, 1]
+    smallest, largest = ("x".join(map(str, corner)) for corner in (array.min(axis=0), array.max(axis=0)))
+    words = f"{len(sizes)} images were looked at, {smallest} to {largest}, at the median {width:g}x{height:g}."
+    if max(width, height) >= _STRIP * min(width, height) and max(width, height) > _LARGEST_SIDE:
+        side = _rounded(min(width, height, _LARGEST_SIDE))
+        return side, side, "tile", f"{words} Strips are cut into tiles, which keeps their scale."
+    scale = min(1.0, _LARGEST_SIDE / max(width, height))
+    if scale < 1:
+        words += ' They are made smaller, which can lose fine defects: fit = "tile" keeps the scale.'
+    fit = "pad" if aspects.max() > 1.1 * aspects.min() else "stretch"
+    return _rounded(height * scale), _rounded(width * scale), fit, words
+
+
+def _rounded(side: float) -> int:
+    """Up to what the model can halve as often as it does."""
+    return int(-(-side // _STEP) * _STEP)
+
+
+def _some(items: Sequence[Item]) -> Sequence[Item]:
+    """At most `_LOOKED_AT` of them, evenly spread."""
+    return items[:: max(1, -(-len(items) // _LOOKED_AT))]
+
+
+def _class_lines(name: str, color: Color) -> list[str]:
+    return ["[[classes]]", f"name = {json.dumps(name)}", f"color = {list(color)}", ""]

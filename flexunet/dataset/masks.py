@@ -1,0 +1,251 @@
+"""What a mask's file means: one class for each pixel, or it is refused. Nothing is rounded, snapped or guessed.
+
+Colours are those of `[[classes]]`, exactly. Grey values are ids of classes or grey colours of classes, whichever fits;
+where both fit and differ, `records.mask_values` must say which. A palette's colours are read, not its indices.
+"""
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from flexunet.core import palette, readable
+from flexunet.core.config.whole import Config
+from flexunet.core.features import IGNORE_ID
+from flexunet.core.pictures import Picture, Refused, open_mask
+from flexunet.core.readable import Words
+
+GREY_MODES: Final = frozenset({"1", "L", "LA", "I;16", "I;16L", "I;16B", "I", "F"})
+_DECIDE: Final = 'set records.mask_values = "ids" or "colors"'
+_CORRECT: Final = "correct the mask or the [[classes]]"
+_OF_255: Final = (
+    "where 255 marks unlabelled pixels, give them a colour in records.ignore_color; where it shows a class, give that "
+    "the color [255, 255, 255]"
+)
+_OPAQUE: Final = 255
+_LISTED: Final = 5
+
+
+class Mask(NamedTuple):
+    """A mask that was understood.
+
+    Attributes:
+      class_ids: uint8 `[h, w]`, IGNORE_ID where nobody labelled; upright.
+      orientation: of EXIF, by which it was turned.
+      is_served: whether its file is what records hold: a PNG in the colours of `[[classes]]`.
+      overlaps: of a drawn annotation, pixels on which instances of two classes lie.
+    """
+
+    class_ids: NDArray[np.uint8]
+    orientation: int
+    is_served: bool
+    overlaps: int = 0
+
+
+class _Fit(NamedTuple):
+    """Class ids by one reading of the values, and where that reading knows the value."""
+
+    class_ids: NDArray[np.uint8]
+    known: NDArray[np.bool_]
+
+
+def read_mask(encoded: bytes, config: Config) -> Mask:
+    """Class ids of a mask's file.
+
+    Raises:
+      Refused: says why.
+    """
+    picture = open_lossless(encoded, config.image.max_pixels)
+    transparent = transparency(picture.image)
+    class_ids = _class_ids(picture, config)
+    _require_opaque(transparent, class_ids, config)
+    image = picture.image
+    is_served = picture.kind is readable.PNG and image.mode == "RGB" and picture.orientation == 1
+    return Mask(class_ids, picture.orientation, is_served and transparent is None)
+
+
+def open_lossless(encoded: bytes, max_pixels: int) -> Picture:
+    """A mask's file, upright.
+
+    Raises:
+      Refused: no single whole picture, or one whose compression changes values.
+    """
+    picture = open_mask(encoded, max_pixels)
+    if not picture.lossy:
+        return picture
+    name = picture.kind.name if picture.kind.plugin == "JPEG" else f"{picture.kind.name} of lossy compression"
+    raise Refused(Words(f"a mask as {name}", "a lossless format", "it blurs class borders: export the mask as PNG"))
+
+
+def transparency(image: Image.Image) -> NDArray[np.uint8] | None:
+    """Alpha, uint8 `[h, w]`, where the file has any that is not opaque."""
+    if image.mode.startswith(("I", "F")):
+        hidden = image.info.get("transparency")
+        alpha = None if hidden is None else np.where(np.asarray(image) == hidden, 0, _OPAQUE).astype(np.uint8)
+    elif image.has_transparency_data:
+        alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+    else:
+        alpha = None
+    return alpha if alpha is not None and (alpha != _OPAQUE).any() else None
+
+
+def _require_opaque(alpha: NDArray[np.uint8] | None, class_ids: NDArray[np.uint8], config: Config) -> None:
+    """What was erased may be background; that is sure only where the colour below says so too."""
+    if alpha is None:
+        return
+    doubtful = alpha != _OPAQUE
+    if config.records.ignore_color is None:
+        doubtful &= (alpha != 0) | (class_ids != 0)
+    if doubtful.any():
+        what = f"{int(doubtful.sum())} pixels that are transparent over a class"
+        raise Refused(Words(what, "an opaque mask", "export it without alpha, background where nothing was drawn"))
+
+
+def _class_ids(picture: Picture, config: Config) -> NDArray[np.uint8]:
+    image, meaning = picture.image, config.records.mask_values
+    if image.mode in GREY_MODES:
+        return _from_grey(picture, config)
+    if image.mode in ("P", "PA") and meaning == "ids":
+        return _ids(np.asarray(image if image.mode == "P" else image.getchannel(0)), config)
+    if meaning == "ids":
+        raise Refused(Words("a mask in colour", 'ids, as records.mask_values = "ids" says', _DECIDE))
+    if picture.bits > 8:
+        what = f"a mask in colours of {picture.bits} bits, of which the lower would be lost"
+        raise Refused(Words(what, "8 bits", "export the mask as PNG of 8 bits"))
+    return _from_colors(np.asarray(image.convert("RGB")), image, config)
+
+
+def _from_colors(mask_rgb: NDArray[np.uint8], image: Image.Image, config: Config) -> NDArray[np.uint8]:
+    class_ids, known = palette.class_ids_from_rgb(mask_rgb, config.classes, config.records)
+    if not known.all():
+        raise Refused(_unknown_colors(mask_rgb[~known], image, config))
+    return class_ids
+
+
+def _from_grey(picture: Picture, config: Config) -> NDArray[np.uint8]:
+    values = _numbers(picture)
+    # PNG and TIFF spread few bits over all grey levels; who writes ids in two bits means 0 to 3.
+    step = 255 // (2**picture.bits - 1) if picture.bits < 8 else 1
+    by_id = _as_ids(values // step, config)
+    by_color = _as_greys(values, picture, config)
+    meaning = config.records.mask_values
+    if meaning != "auto":
+        chosen = by_id if meaning == "ids" else by_color
+        if not chosen.known.all():
+            raise Refused(_outside(values[~chosen.known], config))
+        return chosen.class_ids
+    ids_fit, colors_fit = bool(by_id.known.all()), bool(by_color.known.all())
+    if ids_fit and colors_fit and not np.array_equal(by_id.class_ids, by_color.class_ids):
+        raise Refused(_ambiguous(values, by_id, by_color, config))
+    if not ids_fit and not colors_fit:
+        raise Refused(_outside(values[~by_id.known], config))
+    return by_id.class_ids if ids_fit else by_color.class_ids
+
+
+def _numbers(picture: Picture) -> NDArray[np.int64]:
+    """The grey values, int64 `[h, w]`; 0 and 255 of one bit."""
+    image: Any = picture.image
+    if image.mode == "LA":
+        if picture.bits > 8:
+            raise Refused(Words("a grey mask of 16 bits with alpha", "8 bits", "export the mask as PNG of 8 bits"))
+        image = image.getchannel("L")
+    values = np.asarray(image.convert("L") if image.mode == "1" else image)
+    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.round(values)).all()):
+        raise Refused(Words("a mask of fractions", "whole numbers, the ids of classes", "export the mask as PNG"))
+    return values.astype(np.int64)
+
+
+def _ids(values: NDArray[np.generic], config: Config) -> NDArray[np.uint8]:
+    fit = _as_ids(values.astype(np.int64), config)
+    if not fit.known.all():
+        raise Refused(_outside(values.astype(np.int64)[~fit.known], config))
+    return fit.class_ids
+
+
+def _as_ids(values: NDArray[np.int64], config: Config) -> _Fit:
+    """255 is allowed for unlabelled pixels where an ignore colour is configured."""
+    known = (values >= 0) & (values < len(config.classes))
+    if config.records.ignore_color is not None:
+        known |= values == IGNORE_ID
+    return _Fit(np.where(known, values, IGNORE_ID).astype(np.uint8), known)
+
+
+def _as_greys(values: NDArray[np.int64], picture: Picture, config: Config) -> _Fit:
+    """Grey colours of classes; 16 bits hold each level 257 times."""
+    step = 257 if picture.image.mode.startswith("I;16") and picture.bits == 16 else 1
+    class_ids, known = np.full(values.shape, IGNORE_ID, np.uint8), np.zeros(values.shape, np.bool_)
+    colors = [*((i, c.color) for i, c in enumerate(config.classes)), (IGNORE_ID, config.records.ignore_color)]
+    for class_id, color in colors:
+        if color is not None and len({*color}) == 1:
+            here = values == color[0] * step
+            class_ids[here], known = class_id, known | here
+    return _Fit(class_ids, known)
+
+
+def _ambiguous(values: NDArray[np.int64], by_id: _Fit, by_color: _Fit, config: Config) -> Words:
+    [row, column] = np.argwhere(by_id.class_ids != by_color.class_ids)[0]
+    names = [_name(int(fit.class_ids[row, column]), config) for fit in (by_id, by_color)]
+    value = values[row, column]
+    what = f"grey {value} is {names[0]} as an id and {names[1]} as a colour"
+    return Words(what, "a mask that means one thing", _DECIDE)
+
+
+def _name(class_id: int, config: Config) -> str:
+    return "unlabelled" if class_id == IGNORE_ID else config.classes[class_id].name
+
+
+def _outside(wrong: NDArray[np.int64], config: Config) -> Words:
+    found, counts = np.unique(wrong, return_counts=True)
+    listed = ", ".join(map(str, found[:_LISTED]))
+    if config.records.mask_values == "colors":
+        what = f"{int(counts.sum())} pixels of grey levels that are no class's colour ({listed})"
+        return Words(what, f"only {_choices(config)}", _CORRECT)
+    what = f"{int(counts.sum())} pixels with ids outside the classes ({listed})"
+    choices = ", ".join(f"{i} {c.name}" for i, c in enumerate(config.classes))
+    repair = _CORRECT
+    if IGNORE_ID in found and config.records.ignore_color is None:
+        repair += f"; {_OF_255}"
+    return Words(what, f"greyscale class ids {choices}", repair)
+
+
+def _choices(config: Config) -> str:
+    return ", ".join(f"{c.name} {c.color}" for c in config.classes)
+
+
+def _unknown_colors(pixels: NDArray[np.uint8], image: Image.Image, config: Config) -> Words:
+    colors, counts = np.unique(pixels, axis=0, return_counts=True)
+    commonest = colors[counts.argmax()].astype(int)
+    distances = [int(np.square(commonest - np.array(c.color)).sum()) for c in config.classes]
+    nearest = config.classes[int(np.argmin(distances))]
+    what = (
+        f"{len(pixels)} pixels of {len(colors)} colours outside the palette, most RGB {tuple(commonest.tolist())} "
+        f"(nearest: {nearest.name} {nearest.color})"
+    )
+    repair = "correct the mask or the colours in [[classes]]"
+    if config.records.ignore_color is None:
+        repair += "; the colour of unlabelled pixels is told by records.ignore_color"
+    if image.mode in ("P", "PA"):
+        repair += '; if its indices are ids and its palette only for show, set records.mask_values = "ids"'
+    return Words(what, f"only {_choices(config)}", repair)
+
+
+def rims(class_ids: NDArray[np.uint8], num_classes: int) -> NDArray[np.int64]:
+    """Pixels of each class that lie, one pixel wide, between two other classes: int64 `[C]`.
+
+    Interpolating ids makes such rims: halfway between 0 and 2 lies 1. Of real masks they are few.
+    """
+    if np.count_nonzero(np.bincount(class_ids.ravel())) < 3:
+        return np.zeros(num_classes, np.int64)
+    on_rim = np.zeros(class_ids.shape, np.bool_)
+    for axis in (0, 1):
+        before, here, after = (_shifted(class_ids, axis, shift) for shift in (0, 1, 2))
+        inner = _shifted(on_rim, axis, 1)
+        inner |= (before != here) & (after != here) & (before != after)
+    return np.bincount(class_ids[on_rim], minlength=IGNORE_ID + 1)[:num_classes].astype(np.int64)
+
+
+def _shifted(array: NDArray[Any], axis: int, shift: int) -> NDArray[Any]:
+    """A view without two rows or columns."""
+    part = slice(shift, array.shape[axis] - 2 + shift)
+    return array[part] if axis == 0 else array[:, part]

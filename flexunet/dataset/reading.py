@@ -1,0 +1,85 @@
+"""What became of the files of a span: how many were turned or converted, and what a reader of any score must know."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from flexunet.core.config.whole import Config
+from flexunet.core.results.dataset import Read, Reading, SpanEntry
+from flexunet.dataset.examine import Facts
+
+_NAMED: Final = 3
+# A class is suspect when more than this share of its pixels lies in rims one pixel wide, and there are that many.
+_RIM_SHARE: Final = 0.5
+_LEAST_RIM_PIXELS: Final = 20
+# Spans whose darkest or brightest levels differ by more than an eighth of the range.
+_MOVED_LEVELS: Final = 32
+
+
+def reading_summary(facts: Sequence[Facts], config: Config, earlier: SpanEntry | None) -> Reading:
+    """What `dataset.json` says of it.
+
+    Args:
+      facts: the images of the span.
+      config: the names of the classes.
+      earlier: what `dataset.json` says of the span before, if there is one.
+    """
+    converted = Counter(f.image_kind for f in facts if not f.keeps_image)
+    levels = [int(np.median([f.levels[end] for f in facts])) for end in (0, 1)]
+    read: Read = {
+        "turned": sum(f.turned for f in facts),
+        "converted": dict(sorted(converted.items())),
+        "levels": levels,
+        "words": [],
+    }
+    read["words"] += _words(read, len(facts))
+    warnings = [*_of_images(facts), *_rims(facts, config), *_moved(levels, earlier)]
+    return {"read": read, "warnings": warnings}
+
+
+def _words(read: Read, images: int) -> Iterator[str]:
+    if read["turned"]:
+        yield f"{read['turned']} of {images} images were turned upright, as EXIF says; a served model turns them too"
+    if read["converted"]:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in read["converted"].items())
+        total = sum(read["converted"].values())
+        yield f"{total} of {images} images were converted to PNG: {kinds}; `flexunet predict` does the same"
+
+
+def _of_images(facts: Sequence[Facts]) -> Iterator[str]:
+    flat = [f.pair.id for f in facts if f.is_flat]
+    if flat:
+        yield f"{len(flat)} images have nearly one grey level ({_some(flat)}): look at them, or set image.value_range"
+    doubtful = [f.pair.id for f in facts if f.turned_alone]
+    if doubtful:
+        yield (
+            f"{len(doubtful)} images are turned by EXIF and their masks are not ({_some(doubtful)}), and the sizes do "
+            "not tell which way a mask was drawn: they are taken as drawn on the upright image"
+        )
+
+
+def _rims(facts: Sequence[Facts], config: Config) -> Iterator[str]:
+    rims, pixels = (np.sum([getattr(f, field) for f in facts], axis=0) for field in ("rims", "pixels"))
+    for segmentation_class, rim, total in zip(config.classes, rims.tolist(), pixels.tolist(), strict=True):
+        if rim >= _LEAST_RIM_PIXELS and rim > _RIM_SHARE * total:
+            yield (
+                f"{rim / total:.0%} of {segmentation_class.name} is a rim one pixel wide between two other classes, as "
+                "masks have it that were resized by interpolation: resize masks by nearest neighbour"
+            )
+
+
+def _moved(levels: Sequence[int], earlier: Mapping[str, Any] | None) -> Iterator[str]:
+    if earlier is None or "read" not in earlier:
+        return
+    before = earlier["read"]["levels"]
+    if max(abs(new - old) for new, old in zip(levels, before, strict=True)) > _MOVED_LEVELS:
+        yield (
+            f"grey levels reach from {levels[0]} to {levels[1]}, in span {earlier['span']} from {before[0]} to "
+            f"{before[1]}: the same camera, light and image.value_range?"
+        )
+
+
+def _some(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:_NAMED]) + (", ..." if len(ids) > _NAMED else "")

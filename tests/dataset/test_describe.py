@@ -1,0 +1,165 @@
+"""A config for a source by looking at it: what it writes is what ingest takes, and what it cannot know it says."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import layout_sources as sources
+import numpy as np
+import pytest
+
+from flexunet.cli import main
+from flexunet.core.config.load import load_config
+from flexunet.core.config.whole import Config
+from flexunet.core.finder import find_files
+from flexunet.dataset.annotation import plain_name
+from flexunet.dataset.describe import COLORS, describe, write_toml
+from flexunet.dataset.examine import examine
+from flexunet.dataset.layouts.detect import find_layout
+from flexunet.dataset.layouts.interface import Source
+from flexunet.dataset.synthetic import generate_surface
+
+
+@pytest.fixture(scope="module")
+def surfaces() -> sources.Surfaces:
+    return {f"steel-{index:05d}": generate_surface(5, index, 48) for index in range(1, 7)}
+
+
+def described(root: Path, target: Path) -> Config:
+    """The config that is written for a source."""
+    target.write_text(write_toml(describe(Source(find_files(root))), root))
+    return load_config(target)
+
+
+NAMED: dict[str, tuple[Callable[[Path, sources.Surfaces], None], tuple[str, ...]]] = {
+    "COCO": (sources.coco(sources.as_polygons), sources.NAMES),
+    "labelme": (sources.labelme("{}.png", "{}.json"), sources.NAMES),
+    "YOLO": (sources.yolo, sources.NAMES),
+    "a folder per class": (sources.class_masks("masks/{1}/{0}.png"), sources.NAMES),
+    "VOC": (sources.voc, sources.NAMES),
+    "Severstal": (sources.severstal, ("background", "defect 1", "defect 2", "defect 3")),
+    "one-hot": (sources.npz(sources.one_hot), ("background", "class1", "class2", "class3")),
+    "colours": (
+        sources.folders("images/{}.png", "masks/{}.png"),
+        ("background", "color-0-0-255", "color-0-255-0", "color-255-0-0"),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NAMED)
+def test_every_source_can_be_ingested_with_what_was_written(
+    surfaces: sources.Surfaces, tmp_path: Path, kind: str
+) -> None:
+    write, names = NAMED[kind]
+    write(tmp_path / "src", surfaces)
+    config = described(tmp_path / "src", tmp_path / "mine.toml")
+    assert tuple(c.name for c in config.classes) == names
+    assert (config.image.height, config.image.width, config.image.fit) == (48, 48, "stretch")
+    facts = {pair.id: examine(pair, config) for pair in find_layout(tmp_path / "src").pairs}
+    for stem, (_, class_ids) in surfaces.items():
+        assert facts[stem].pixels.tolist() == np.bincount(class_ids.ravel(), minlength=4).tolist()
+
+
+def grey(levels: dict[int, int]) -> Callable[[Path, sources.Surfaces], None]:
+    """Masks in grey: `levels` of the class ids."""
+    table = np.array([levels.get(i, 0) for i in range(256)], np.uint8)
+
+    def write(root: Path, surfaces: sources.Surfaces) -> None:
+        sources.images(root, surfaces)
+        for stem, (_, class_ids) in surfaces.items():
+            sources.save(root / f"masks/{stem}.png", table[class_ids])
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("levels", "names", "ignore"),
+    [
+        ({1: 1, 2: 2, 3: 3}, ["class1", "class2", "class3"], None),
+        ({1: 1, 2: 2, 3: 255}, ["class1", "class2"], (255, 255, 255)),
+        ({1: 255, 2: 255, 3: 255}, ["defect"], None),
+        ({1: 60, 2: 120, 3: 240}, ["grey60", "grey120", "grey240"], None),
+    ],
+)
+def test_grey_masks(
+    surfaces: sources.Surfaces, tmp_path: Path, levels: dict[int, int], names: list[str], ignore: Any
+) -> None:
+    grey(levels)(tmp_path / "src", surfaces)
+    config = described(tmp_path / "src", tmp_path / "mine.toml")
+    assert [c.name for c in config.classes[1:]] == names
+    assert config.records.ignore_color == ignore
+
+
+def test_the_void_of_voc_is_unlabelled(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    sources.images(tmp_path / "src", surfaces)
+    for stem, (_, class_ids) in surfaces.items():
+        mask = sources.COLORS[class_ids]
+        mask[:3] = (224, 224, 192)
+        sources.save(tmp_path / f"src/masks/{stem}.png", mask)
+    config = described(tmp_path / "src", tmp_path / "mine.toml")
+    assert config.records.ignore_color == (224, 224, 192) and len(config.classes) == 4
+
+
+def test_smoothed_rims_are_no_classes(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    sources.images(tmp_path / "src", surfaces)
+    for number, (stem, (_, class_ids)) in enumerate(surfaces.items()):
+        mask = sources.COLORS[class_ids]
+        mask[0, :10] = [(number, i, 7) for i in range(10)]
+        sources.save(tmp_path / f"src/masks/{stem}.png", mask)
+    found = describe(Source(find_files(tmp_path / "src")))
+    assert [c.color for c in found.classes] == [(0, 0, 255), (0, 255, 0), (255, 0, 0)]
+    assert any(sentence.startswith("what 60 rarer colours (0.43% of the pixels) are") for sentence in found.unknown)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([(200, 200)] * 5, (208, 208, "stretch")),
+        ([(1600, 256)] * 5, (256, 256, "tile")),
+        ([(4000, 3000)] * 5, (384, 512, "stretch")),
+        ([(300, 200), (200, 300), (250, 250)], (256, 256, "pad")),
+        ([(9, 9)], (16, 16, "stretch")),
+    ],
+)
+def test_the_models_image(tmp_path: Path, sizes: list[tuple[int, int]], expected: tuple[int, int, str]) -> None:
+    for number, (width, height) in enumerate(sizes):
+        sources.save(tmp_path / f"src/images/{number}.png", np.zeros((height, width, 3), np.uint8))
+        sources.save(tmp_path / f"src/masks/{number}.png", np.ones((height, width), np.uint8))
+    image = described(tmp_path / "src", tmp_path / "mine.toml").image
+    assert (image.height, image.width, image.fit) == expected
+
+
+def test_names_that_a_config_cannot_hold_are_found_again(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    sources.labelme("{}.png", "{}.json")(tmp_path / "src", surfaces)
+    for file in (tmp_path / "src").glob("*.json"):
+        file.write_text(file.read_text().replace('"scratches"', '"Kratzer (\\u00fc) #1/2"'))
+    config = described(tmp_path / "src", tmp_path / "mine.toml")
+    assert config.classes[1].name == plain_name("Kratzer (ü) #1/2") == "Kratzer _u_ _1_2"
+    facts = [examine(pair, config) for pair in find_layout(tmp_path / "src").pairs]
+    assert sum(f.pixels[1] for f in facts) == sum((ids == 3).sum() for _, ids in surfaces.values())
+
+
+def test_colors_can_be_told_apart() -> None:
+    assert len(set(COLORS)) == len(COLORS) == 16
+    distances = [np.abs(np.subtract(a, b)).sum() for a in COLORS for b in COLORS if a != b]
+    assert min(distances) > 60
+
+
+def code(*arguments: Any) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main.main([str(argument) for argument in arguments])
+    return int(ended.value.code or 0)
+
+
+def test_the_command(surfaces: sources.Surfaces, tmp_path: Path, capfd: Any) -> None:
+    sources.yolo(tmp_path / "src", surfaces)
+    assert code("init", tmp_path / "src", "--out", tmp_path / "mine.toml") == 0
+    assert "layout yolo: images in images; masks in labels" in capfd.readouterr().out
+    assert (tmp_path / "mine.toml").read_text().startswith(f"# Written by `flexunet init {tmp_path}/src`.\n")
+    assert code("init", tmp_path / "src", "--out", tmp_path / "mine.toml") == 1
+    assert "is there already" in capfd.readouterr().err
+    for source in ("nowhere", "empty"):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        assert code("init", tmp_path / source, "--out", tmp_path / "other.toml") == 1
+        (error,) = capfd.readouterr().err.splitlines()
+        assert "expected" in error and not (tmp_path / "other.toml").exists()

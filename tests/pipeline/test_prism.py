@@ -1,0 +1,185 @@
+"""The data steps on Beam's Prism, a portable runner: the same records, statistics and scores as in one process.
+
+Workers are processes of their own, started by Beam's boot as in a container, and share with the driver the folders of
+the data and nothing else. Needs Go to build both programs, which takes two minutes once.
+"""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tensorflow as tf
+from google.protobuf import json_format
+from tensorflow_metadata.proto.v0 import statistics_pb2
+from tfx.orchestration import metadata
+
+from flexunet.core.config.beam import BeamConfig
+from flexunet.core.config.whole import Config
+from flexunet.dataset.ingest import ingest
+from flexunet.history.database import sqlite_connection
+from pipeline import dag
+from pipeline.launch import NodeResult, compile_run, run_node
+from pipeline.measure import measure
+
+pytestmark = [pytest.mark.downloads, pytest.mark.slow, pytest.mark.timeout(3600)]
+
+BEAM = "v2.77.0"
+PROGRAMS = {"prism": "go/cmd/prism", "container": "python/container"}
+BINARIES = Path.home() / ".cache" / "flexunet-tests" / f"beam-{BEAM}"
+OLDEST_GO = (1, 24)
+STEPS = ("RecordGen", "StatisticsGen", "MaskValidator", "Transform")
+
+
+@pytest.fixture(scope="module")
+def programs() -> Path:
+    """The folder of `prism` and of `container`, as Beam's repository calls its boot."""
+    go = shutil.which("go")
+    version = subprocess.run([go, "version"], capture_output=True, text=True, check=True).stdout if go else ""
+    found = re.search(r"go(\d+)\.(\d+)", version)
+    if found is None or tuple(map(int, found.groups())) < OLDEST_GO:
+        pytest.skip(f"needs Go {OLDEST_GO[0]}.{OLDEST_GO[1]} or newer on the PATH to build Prism and Beam's boot")
+    for name, package in PROGRAMS.items():
+        if not (BINARIES / name).is_file():
+            command = [str(go), "install", f"github.com/apache/beam/sdks/v2/{package}@{BEAM}"]
+            subprocess.run(command, env={**os.environ, "GOBIN": str(BINARIES)}, check=True)
+    return BINARIES
+
+
+@pytest.fixture(scope="module")
+def engine(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BeamConfig]:
+    """A running Prism, as `[beam]` names it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    scratch = tmp_path_factory.mktemp("prism")
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        # As in kubeflow/Dockerfile's target `beam`.
+        "RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT": "1",
+        "HOME": str(scratch),
+        "TMPDIR": str(scratch),
+    }
+    with (scratch / "log").open("w") as log:
+        command = [str(programs / "prism"), f"--job_port={port}", "--serve_http=false"]
+        process = subprocess.Popen(command, env=environment, cwd=scratch, stdout=log, stderr=log)
+    yield BeamConfig(
+        runner="portable",
+        endpoint=f"localhost:{port}",
+        environment="process",
+        worker_command=str(programs / "container"),
+    )
+    process.terminate()
+    process.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def configs(make_config: Callable[..., Config], engine: BeamConfig) -> dict[str, Config]:
+    """The same but for where Beam runs."""
+    small = make_config(
+        image={"height": 32, "width": 32},
+        model={"num_layers": 2, "base_filters": 8, "base_kernel": 3},
+        train={"epochs": 1, "batch_size": 4},
+    )
+    return {"here": small, "prism": small.model_copy(update={"beam": engine})}
+
+
+@pytest.fixture(scope="module")
+def data(
+    configs: dict[str, Config], write_colorful_pairs: Any, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Records of the same photos, written here and by Prism's workers."""
+    folder = tmp_path_factory.mktemp("data")
+    write_colorful_pairs(folder / "photos", 60)
+    for name, config in configs.items():
+        ingest(folder / "photos", folder / name, config)
+    return {name: folder / name for name in configs}
+
+
+def run_steps(config: Config, data: Path, root: Path, last: str) -> dict[str, NodeResult]:
+    """Every node up to `last`, as the local runner starts them."""
+    root.mkdir()
+    connection = sqlite_connection(root / "metadata.db")
+    pipeline = dag.create_pipeline(config, dag.Paths(str(data), str(root)), connection)
+    ir, database = compile_run(pipeline, str(time.monotonic())), metadata.Metadata(connection)
+    results: dict[str, NodeResult] = {}
+    for node in (node.pipeline_node for node in ir.nodes):
+        results[node.node_info.id] = run_node(ir, node, database)
+        if node.node_info.id == last:
+            return results
+    raise AssertionError(f"no node {last}")
+
+
+@pytest.fixture(scope="module")
+def results(
+    configs: dict[str, Config], data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, NodeResult]]:
+    folder = tmp_path_factory.mktemp("runs")
+    here = run_steps(configs["here"], data["here"], folder / "here", "Trainer")
+    return {"here": here, "prism": run_steps(configs["prism"], data["here"], folder / "prism", "Transform")}
+
+
+def records(folder: Path) -> Counter[bytes]:
+    """As a multiset: an engine writes other files, in another order. Features of an example have no order either."""
+    files = [str(path) for path in sorted(folder.rglob("*.gz"))]
+    assert files
+    parsed = (tf.train.Example.FromString(r.numpy()) for r in tf.data.TFRecordDataset(files, compression_type="GZIP"))
+    return Counter(example.SerializeToString(deterministic=True) for example in parsed)
+
+
+def test_ingest_writes_the_same_records(data: dict[str, Path]) -> None:
+    for split in ("train", "eval", "test"):
+        here, prism = (records(folder / "span-1" / "version-1" / split) for folder in data.values())
+        assert sum(here.values()) and prism == here
+
+
+@pytest.mark.parametrize(("node", "output"), [("RecordGen", "examples"), ("Transform", "transformed_examples")])
+def test_a_node_writes_the_same_records(results: dict[str, dict[str, NodeResult]], node: str, output: str) -> None:
+    here, prism = (records(Path(found[node].outputs[output])) for found in results.values())
+    assert sum(here.values()) and prism == here
+
+
+def test_statistics_are_the_same(results: dict[str, dict[str, NodeResult]]) -> None:
+    def read(found: dict[str, NodeResult], split: str) -> Any:
+        path = Path(found["StatisticsGen"].outputs["statistics"]) / f"Split-{split}" / "FeatureStats.pb"
+        return json_format.MessageToDict(statistics_pb2.DatasetFeatureStatisticsList.FromString(path.read_bytes()))
+
+    for split in ("train", "eval", "test"):
+        here, prism = (sorted_by_name(read(found, split)) for found in results.values())
+        assert prism == here
+
+
+def sorted_by_name(statistics: Any) -> Any:
+    for dataset in statistics["datasets"]:
+        dataset["features"].sort(key=lambda feature: json.dumps(feature["path"]))
+    return statistics
+
+
+def test_masks_are_found_the_same(results: dict[str, dict[str, NodeResult]]) -> None:
+    def read(found: dict[str, NodeResult]) -> dict[str, Any]:
+        folder = Path(found["MaskValidator"].outputs["validation"])
+        return {path.name: json.loads(path.read_text()) for path in folder.rglob("*.json")}
+
+    here, prism = (read(found) for found in results.values())
+    assert here and prism == here
+
+
+def test_scores_agree_to_a_billionth(
+    configs: dict[str, Config], data: dict[str, Path], results: dict[str, dict[str, NodeResult]]
+) -> None:
+    model = Path(results["here"]["Trainer"].outputs["model"]) / "Format-Serving"
+    here, prism = (measure(model, data["here"], config)[0] for config in configs.values())
+    numbers = {key: value for key, value in here.items() if isinstance(value, float)}
+    assert len(numbers) > 4
+    assert {key: prism[key] for key in numbers} == pytest.approx(numbers, abs=1e-9)
+    assert prism["classes"] == {name: pytest.approx(found, abs=1e-9) for name, found in here["classes"].items()}
