@@ -106,7 +106,7 @@ def _copies(patterns: Sequence[str], folder: str) -> list[tuple[str, str]]:
 
 
 def _copy(source: str, target: str) -> None:
-    """By one rename: runners try again, and some run two attempts side by side."""
+    """Copies by one rename: runners try again, and some run two attempts side by side."""
     attempt = f"{target}.{uuid4().hex}.incomplete"
     fileio.makedirs(target.rpartition("/")[0])
     fileio.copy(source, attempt)
@@ -123,7 +123,7 @@ def _require_all(targets: Sequence[str]) -> None:
 
 
 def _versions_before(data: Path, span: int, spans: int | None) -> list[Path]:
-    """Of the spans before `span`, as many as make `spans` with it; None for all."""
+    """Versions of the spans before `span`, as many as make `spans` with it; None for all."""
     found = versions(data)
     earlier = [found[number] for number in sorted(found, reverse=True) if number < span]
     return earlier if spans is None else earlier[: spans - 1]

@@ -105,7 +105,7 @@ class Api:
         return ("", False) if is_page or _is_error(text) else (text, False)
 
     def version(self) -> str:
-        """As the server calls itself; "unknown" where it does not say."""
+        """What the server calls itself; "unknown" where it does not say."""
         text, _ = self.text("/apis/v2beta1/healthz", {})
         try:
             return str(json.loads(text).get("tag_name") or "unknown")
@@ -114,7 +114,7 @@ class Api:
 
 
 def _token_file() -> Any:
-    """In a pod the kubelet keeps a token fresh in a file, which kfp reads for each request."""
+    """The token that a pod's kubelet keeps fresh in a file, which kfp reads for each request."""
     if not os.environ.get(KF_PIPELINES_SA_TOKEN_ENV):
         return None
     return ServiceAccountTokenVolumeCredentials()

@@ -79,7 +79,7 @@ class Run:
         return Parameters(**json.loads(self._read("parameters.json")))
 
     def write_verdict(self, verdict: "Verdict") -> None:
-        """For who has the volume and cannot have the pod's log."""
+        """Writes the verdict for who has the volume and cannot have the pod's log."""
         replace_file(self.folder / "verdict.json", (json.dumps(asdict(verdict), indent=2) + "\n").encode())
 
     def read_verdict(self) -> "Verdict | None":

@@ -121,6 +121,6 @@ def _was_ended_by_somebody(run: Any) -> bool:
 
 
 def _details(run: Any) -> dict[str, Any]:
-    """By name: as tasks are called or, in some versions, shown."""
+    """Details by name: as tasks are called or, in some versions, shown."""
     details = run.run_details.task_details if run.run_details else []
     return {task_name(detail.display_name): detail for detail in details or [] if detail.display_name}

@@ -27,7 +27,7 @@ _FIRST_WEBP_CHUNK: Final = 12
 
 
 class Headers(NamedTuple):
-    """Of each image of a batch.
+    """Headers of the images of a batch.
 
     Attributes:
       kind: its place in `readable.KINDS`, int32 `[N]`.
@@ -271,7 +271,7 @@ def _orientations(encoded: tf.Tensor, start: tf.Tensor, end: tf.Tensor) -> tf.Te
 
 
 def _read_orientations(encoded: tf.Tensor, start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
-    """Of IFD0 of the TIFF blocks from `start` to `end`: nothing is followed, and nothing outside the block is read."""
+    """Orientations from IFD0 of the TIFF blocks from `start` to `end`: nothing outside the block is read."""
     prefixed = _starts(_bytes_at(encoded, start, len(_EXIF)), _EXIF)
     start = tf.where(prefixed, start + len(_EXIF), start)
     head = _bytes_at(encoded, start, 8)

@@ -127,7 +127,7 @@ def _decode_deep_png(encoded: tf.Tensor, settings: ImageConfig) -> tuple[tf.Tens
 
 
 def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """As EXIF's orientation says the camera was held."""
+    """Turns an image as EXIF's orientation says the camera was held."""
     turns = [
         lambda: image,
         lambda: image[:, ::-1],

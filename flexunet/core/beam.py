@@ -101,7 +101,7 @@ def _unknown(option: str, known: set[str]) -> str:
 
 
 def _known_options() -> Iterator[str]:
-    """Of every engine that Beam's Python package knows."""
+    """Options of every engine that Beam's Python package knows."""
     from apache_beam.options.pipeline_options import PipelineOptions
 
     parsers: list[Any] = []

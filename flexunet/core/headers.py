@@ -23,7 +23,7 @@ _SHORT, _LONG = 3, 4
 
 
 class Header(NamedTuple):
-    """Of one file.
+    """Header of one file.
 
     Attributes:
       kind: the row of the table.
@@ -39,7 +39,7 @@ class Header(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """Of a JPEG, PNG or WebP: its marker or name, where its content begins and ends, and where it itself does."""
+    """Segment of a JPEG, PNG or WebP: its marker or name, and where its content and it itself begin and end."""
 
     name: bytes
     start: int

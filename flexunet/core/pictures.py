@@ -273,7 +273,7 @@ def _decode_bmp(encoded: bytes, header: Header) -> Image.Image:
 
 
 def _indexed(encoded: bytes, indices: NDArray[np.uint8]) -> Image.Image:
-    """As Pillow has it: grey where the palette is that of grey levels, else with a palette."""
+    """The picture as Pillow has it: grey where the palette is that of grey levels, else with a palette."""
     start, colors = 14 + int.from_bytes(encoded[14:18], "little"), int.from_bytes(encoded[46:50], "little") or 256
     palette = np.frombuffer(encoded[start : start + 4 * min(colors, 256)].ljust(1024, b"\0"), np.uint8).reshape(256, 4)
     if indices.max() >= min(colors, (len(encoded) - start) // 4):

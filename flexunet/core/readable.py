@@ -170,7 +170,7 @@ DAMAGED: Final = Words("damaged or truncated: it cannot be decoded", "a whole im
 
 
 def too_large(width: int | str, height: int | str, max_pixels: int) -> Words:
-    """Of a picture whose header says more pixels than are accepted."""
+    """Words for a picture whose header says more pixels than are accepted."""
     return Words(
         f"{width}x{height} pixels",
         f"at most {max_pixels:,} pixels (image.max_pixels)",
@@ -179,7 +179,7 @@ def too_large(width: int | str, height: int | str, max_pixels: int) -> Words:
 
 
 def sliver(max_pixels: int) -> Words:
-    """Of a row of pixels that `image.fit = "tile"` would pad to gigabytes."""
+    """Words for a row of pixels that `image.fit = "tile"` would pad to gigabytes."""
     what = f"too long and thin: padded to whole tiles it has more than {max_pixels} pixels"
     return Words(what, "at most so many (image.max_pixels)", "cut it, or raise the limit")
 
@@ -202,6 +202,6 @@ DEEP_COLOR_RANGE: Final = Words(
 
 
 def unknown_range(name: str, lowest: float, highest: float) -> Words:
-    """Of a picture whose numbers have a range that the file does not tell."""
+    """Words for a picture whose numbers have a range that the file does not tell."""
     what = f"{name}, with values from {lowest:g} to {highest:g}"
     return Words(what, "to know which value is white", _SET_RANGE)

@@ -154,7 +154,7 @@ def _colored(seen: _Seen) -> list[SourceClass]:
 
 
 def _more_colors() -> list[Color]:
-    """For more classes than anybody can tell apart by colour."""
+    """Colours for more classes than anybody can tell apart by colour."""
     levels = (40, 100, 160, 220)
     return [(red, green, blue) for blue in levels for red in levels for green in levels]
 
@@ -277,7 +277,7 @@ def _rounded(side: float) -> int:
 
 
 def _some(items: Sequence[Item]) -> Sequence[Item]:
-    """At most `_LOOKED_AT` of them, evenly spread."""
+    """Takes at most `_LOOKED_AT` of them, evenly spread."""
     return items[:: max(1, -(-len(items) // _LOOKED_AT))]
 
 

@@ -27,7 +27,7 @@ def is_known(root: Path, environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def whereabouts(root: Path, environment: Mapping[str, str] = os.environ) -> str:
-    """Of ML Metadata, in words."""
+    """Where ML Metadata is, in words."""
     path = Root(root).metadata
     return str(path) if path.is_file() or not is_known(root, environment) else f"the database at {address(environment)}"
 
@@ -72,14 +72,14 @@ def connect(connection: metadata_store_pb2.ConnectionConfig) -> mlmd.MetadataSto
 
 
 def sqlite_connection(database: Path) -> metadata_store_pb2.ConnectionConfig:
-    """Of the file that a run on one machine keeps its metadata in."""
+    """Connection to the file that a run on one machine keeps its metadata in."""
     connection = metadata_store_pb2.ConnectionConfig()
     connection.sqlite.filename_uri = str(database)
     return connection
 
 
 def address(environment: Mapping[str, str]) -> str:
-    """Of the server, without anything secret."""
+    """Address of the server, without anything secret."""
     return f"{environment.get(DATABASE_VARIABLES['host'])}:{environment.get(DATABASE_VARIABLES['port'])}"
 
 

@@ -112,7 +112,7 @@ class Server:
         return pb.PredictResponse(outputs={n: to_tensor(outputs[n]) for n in wanted}, model_spec=answered)
 
     def predict_json(self, body: bytes, spec: pb.ModelSpec) -> dict[str, Any]:
-        """As `predict`, of a REST request's body."""
+        """The answer of `predict` to a REST request's body."""
         parsed = rest_json.parse(body)
         self._find(spec)
         name = parsed.get("signature_name") or _DEFAULT_SIGNATURE
@@ -146,7 +146,7 @@ class Server:
         return pb.GetModelMetadataResponse(model_spec=spec, metadata={_SIGNATURE_DEF: packed})
 
     def metadata_json(self, spec: pb.ModelSpec) -> dict[str, Any]:
-        """As `metadata`, for REST."""
+        """The answer of `metadata` for REST."""
         self._find(spec)
         return rest_json.metadata(MODEL_NAME, self._version, self._signatures)
 

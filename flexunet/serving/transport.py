@@ -114,7 +114,7 @@ class Remote(Closing):
     def run(
         self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] = ()
     ) -> dict[str, np.ndarray]:
-        """As `Model.run`."""
+        """Runs a signature: see `Model.run`."""
         answers = [self.ask(signature, part, outputs) for part in _in_parts(inputs)]
         return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
@@ -138,7 +138,7 @@ class Remote(Closing):
 
 
 def _in_parts(inputs: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-    """At most `BATCH_ROWS` rows each; what has no rows is sent as it is, for the server to refuse.
+    """Parts of at most `BATCH_ROWS` rows each; what has no rows is sent as it is, for the server to refuse.
 
     Raises:
       ServingError: no row, for which a server that batches would wait without end.

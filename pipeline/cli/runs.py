@@ -63,7 +63,7 @@ def _print_runs(rows: "list[RunRow]", console: "Console") -> None:
 
 
 def _verdict(row: "RunRow") -> str:
-    """In words; of a run that failed also where."""
+    """The verdict in words; of a run that failed also where."""
     return ": ".join([VERDICTS.get(row.verdict, row.verdict), *row.failed])
 
 

@@ -23,7 +23,7 @@ class BeamRunConfig(Section):
     )
     endpoint: Address | None = Field(
         default=None,
-        description="Of Beam's job server, host:port, for flink, spark and portable.",
+        description="Address of Beam's job server, host:port, for flink, spark and portable.",
     )
     parallelism: int = Field(
         default=1, ge=1, le=10_000, description="Workers; with `local` more than one are processes of this machine."

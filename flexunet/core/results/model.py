@@ -28,7 +28,7 @@ class Model(TypedDict):
 
 
 class ErrorCounts(TypedDict):
-    """Of one class in one image: defects of the truth, and regions that were predicted where no defect is."""
+    """Counts of one class in one image: defects of the truth, and regions that were predicted where no defect is."""
 
     defects: int
     right: int
