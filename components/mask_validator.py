@@ -12,22 +12,16 @@ import apache_beam as beam
 from tfx import v1 as tfx
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
 from tfx.dsl.io import fileio
-from tfx.types import Artifact, artifact, artifact_utils, component_spec, standard_artifacts
+from tfx.types import Artifact, artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils
 
+from components.mask_validation import VALIDATION_FILE, MaskValidation
 from components.record_survey import find_problems
 from components.record_verdict import anomaly_problems, differences, empty_splits, message, validation
 from flexunet.core.config.data import TransformConfig
 from flexunet.core.problems import Problem
 
-VALIDATION_FILE: Final = "validation.json"
 _FOUND_FILE: Final = "found.json"
-
-
-class MaskValidation(artifact.Artifact):
-    """A folder with `validation.json`: images, pixels and pixel share of each class, per split."""
-
-    TYPE_NAME = "MaskValidation"
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):

@@ -15,7 +15,8 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx import v1 as tfx
 
 from components import mask_validator
-from components.mask_validator import Executor, MaskValidation
+from components.mask_validation import MaskValidation
+from components.mask_validator import Executor
 from components.record_verdict import expected_counts
 from flexunet.core.beam import LOCAL_BEAM_ARGS
 from flexunet.core.config.data import TransformConfig

@@ -10,7 +10,7 @@ from tfx.types import standard_artifacts
 
 from components import pusher
 from flexunet.core.lock import locked
-from flexunet.serving.versions import Keeping, push_version, roll_back, versions
+from flexunet.serving.versions import Retention, push_version, roll_back, versions
 
 
 def blessing(kind: Any, blessed: int) -> list[Any]:
@@ -56,7 +56,7 @@ def test_a_push_waits_for_a_rollback_and_respects_it(tmp_path: Path) -> None:
     for model in models:
         model.mkdir()
         (model / "saved_model.pb").write_bytes(model.name.encode())
-        push_version(model, serving, {}, Keeping())
+        push_version(model, serving, {}, Retention())
     artifact, pushed = standard_artifacts.Model(), standard_artifacts.PushedModel()
     artifact.uri, pushed.uri = str(tmp_path / "model"), str(tmp_path / "pushed")
     shutil.copytree(models[1], tmp_path / "model" / "Format-Serving")
