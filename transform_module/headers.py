@@ -147,7 +147,8 @@ def _jpeg(encoded: tf.Tensor, jpeg: tf.Tensor) -> _Told:
         first_exif = active & (marker == _APP1) & _starts(found, _EXIF, 4) & (exif[0] == 0)
         start = tf.where(first_exif, position + _SEGMENT_BYTES, exif[0])
         is_frame = active & _is_one_of(marker, readable.JPEG_FRAMES)
-        frame = tf.where(is_frame[:, tf.newaxis], found, frame)
+        whole = is_frame & (position + _SEGMENT_BYTES <= length)
+        frame = tf.where(whole[:, tf.newaxis], found, frame)
         filler = marker == _FILLER
         active &= tf.logical_not(is_frame) & (filler | (size >= 2))
         position = tf.where(active, tf.where(filler, position + 1, end), position)

@@ -125,8 +125,8 @@ def _jpeg(encoded: bytes) -> Header:
         marker = name[0] if name else 0
         if marker == _APP1 and orientation is None and encoded[content : content + 6] == _EXIF:
             orientation = _orientation(encoded[content + 6 : end])
-        if marker in readable.JPEG_FRAMES:
-            precision, height, width, channels = struct.unpack(">BHHB", encoded[content : content + 6].ljust(6, b"\0"))
+        if marker in readable.JPEG_FRAMES and content + 6 <= len(encoded):
+            precision, height, width, channels = struct.unpack_from(">BHHB", encoded, content)
             kind = _jpeg_kind(marker, precision)
             size = (width, height) if channels in (1, 3, 4) else (0, 0)
             return Header(kind, *size, orientation or 1)

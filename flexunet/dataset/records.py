@@ -36,6 +36,7 @@ from flexunet.dataset.parallel import mapped, threads_for
 # images that are converted (compressed TIFF, lossless JPEG) can become several times larger.
 SHARD_BYTES: Final = 32 * 2**20
 _NONE: Final = np.empty((0, 0), np.float16)
+_NO_RIMS: Final = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,9 @@ def plan_shards(directory: Path, rows: Iterable[Row], seed: int) -> Iterator[Sha
     """Each split shuffled by a hash of seed and id, cut where the files it stands for reach `SHARD_BYTES`."""
     shuffled = sorted(rows, key=lambda row: hashlib.sha256(f"{seed}/{row.facts.pair.id}".encode()).digest())
     for split in features.SPLITS:
-        entries = [Entry(replace(r.facts, thumbnail=_NONE), r.group) for r in shuffled if r.split == split]
+        entries = [
+            Entry(replace(r.facts, thumbnail=_NONE, rims=_NO_RIMS), r.group) for r in shuffled if r.split == split
+        ]
         for number, part in enumerate(_cut(entries)):
             yield Shard(directory / split / f"records-{number:05d}.tfrecord.gz", part)
 
