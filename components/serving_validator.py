@@ -52,7 +52,7 @@ def ServingValidator(
     del code
     parsed = ServingSettings.model_validate_json(settings)
     findings: Findings = {"problems": [NOT_CHECKED]}
-    if model_utils.is_model_blessed(model) or accepted_refused:
+    if model_utils.is_model_blessed(model_blessing) or accepted_refused:
         records = _records(examples, parsed.serving.test_images)
         findings = check_export(Path(path_utils.serving_model_path(model.uri)), records, parsed)
     _bless(blessing, findings)

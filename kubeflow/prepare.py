@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from flexunet.core.beam import check_beam
+from flexunet.core.beam import prepare_beam
 from flexunet.core.config.beam import BEAM_NODES
 from flexunet.core.config.load import config_from
 from flexunet.core.config.whole import Config
@@ -37,7 +37,7 @@ def main(config: str, nodes: str, run_id: str, data: str, span: int, overrides: 
     settings, newest = loaded.kubeflow, span or None
     mount, run = Path(settings.mount_path), Run(Path(settings.mount_path) / settings.root, run_id)
     _check_volume(mount)
-    check_beam(loaded.beam, nodes=BEAM_NODES)
+    prepare_beam(loaded.beam, nodes=BEAM_NODES)
     warning = check_data(mount / data, loaded, newest=newest)
     if warning:
         entry.console().print(f"warning: {warning}")

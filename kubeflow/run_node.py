@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from flexunet.core.beam import check_beam
+from flexunet.core.beam import prepare_beam
 from flexunet.core.config.beam import BEAM_NODES
 from flexunet.core.config.load import config_from
 from flexunet.core.errors import NodeFailed, UserError
@@ -50,7 +50,7 @@ def _check_beam(name: str, run: Run) -> None:
     """The job server was there when the run was prepared; that may be long ago."""
     if name in BEAM_NODES:
         config = config_from(json.loads(run.read_parameters().config), "the run's config")
-        check_beam(config.beam, nodes=(name,))
+        prepare_beam(config.beam, nodes=(name,))
 
 
 def _find(ir: Any, name: str) -> Any:

@@ -13,7 +13,7 @@ from tfx.utils import json_utils, proto_utils
 
 from components import gate, reporter
 from flexunet.core import features
-from flexunet.core.beam import beam_arguments, check_beam
+from flexunet.core.beam import beam_arguments, prepare_beam
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.section import part_of
 from flexunet.core.config.whole import Config
@@ -39,7 +39,7 @@ def measure(
     found = versions(data)
     if not found:
         raise UserError(f"{data}: no records here, expected the output of `flexunet ingest`")
-    check_beam(config.beam, nodes=("Evaluator",))
+    prepare_beam(config.beam, nodes=("Evaluator",))
     splits = [found[span] / features.SPLIT_TEST for span in sorted(found, reverse=True)[: config.dataset.span_limit]]
     settings = part_of(config, GateSettings)
     with tempfile.TemporaryDirectory() as directory:

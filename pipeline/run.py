@@ -79,7 +79,8 @@ def _served_hash(serving: Path) -> str | None:
 def publish_report(results: dict[str, NodeResult], root: Path, run_id: str) -> Metrics:
     """`root/report` shows the last run, also when the report itself came from the cache; returns its metrics."""
     source, target = ReportFolder(Path(results["Reporter"].outputs["report"])), Root(root).report
-    metrics: Metrics = {**read_json(source.metrics), "run_id": run_id}
+    metrics: Metrics = read_json(source.metrics)
+    metrics["run_id"] = run_id
     serving, model = Root(root).serving, _model_hash(results)
     # A report from the cache tells the number of an earlier push; versions go on.
     is_served = is_accepted(metrics["verdict"]) and _served_hash(serving) == model

@@ -3,9 +3,13 @@
 Beam itself drops an argument that it does not know with a line in a log, and waits five minutes for a job server.
 """
 
+import atexit
 import difflib
 import json
+import os
+import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from flexunet.core.config.beam import WITH_JOB_SERVER, BeamConfig, BeamRunConfig
@@ -25,6 +29,9 @@ _PLUGIN: Final = "--beam_plugin=tfx"
 # Else workers are started, and import TensorFlow, anew for each stage of a pipeline.
 _WORKERS_LIVE_MILLISECONDS: Final = 600_000
 _SECONDS_FOR_JOB_SERVER: Final = 10.0
+# Beam's own time-out also ends the stream of a running job's states: on Prism, a job of more than 300 s failed.
+_LONGEST_JOB_SECONDS: Final = 7 * 24 * 3600
+_OPTIONS_FILE: Final = "PIPELINE_OPTIONS_FILE"
 _NO_BUFFERS: Final = "insufficient number of network buffers"
 
 
@@ -42,6 +49,7 @@ def beam_arguments(settings: BeamRunConfig) -> list[str]:
         _CODE_IS_THERE.format(settings.workers_image or _NO_IMAGE),
         *_environment(settings),
         f"--environment_cache_millis={_WORKERS_LIVE_MILLISECONDS}",
+        f"--job_server_timeout={_LONGEST_JOB_SECONDS}",
         f"--parallelism={settings.parallelism}",
         _PLUGIN,
         *settings.options,
@@ -63,8 +71,10 @@ def _environment(settings: BeamRunConfig) -> list[str]:
     return [f"--environment_type={settings.environment.upper()}", f"--environment_config={config}"]
 
 
-def check_beam(config: BeamConfig, extra: Sequence[str] = (), nodes: Sequence[str] = ("",)) -> None:
+def prepare_beam(config: BeamConfig, extra: Sequence[str] = (), nodes: Sequence[str] = ("",)) -> None:
     """Refuses what Beam would drop or wait for in silence: unknown arguments, a job server that does not answer.
+
+    Workers that will be processes of this machine are told what to import, for as long as this process lives.
 
     Args:
       config: the section.
@@ -78,6 +88,8 @@ def check_beam(config: BeamConfig, extra: Sequence[str] = (), nodes: Sequence[st
     options = list(dict.fromkeys([*(option for run in runs for option in run.options), *extra]))
     endpoints = dict.fromkeys(run.endpoint for run in runs if run.runner in WITH_JOB_SERVER and run.endpoint)
     services = [_job_service(endpoint) for endpoint in endpoints]
+    if any(run.runner == "local" and run.parallelism > 1 for run in runs):
+        _tell_local_workers()
     if not options:
         return
     known = {*_known_options(), *(f"--{name}" for service in services for name in _options_of(service))}
@@ -91,6 +103,16 @@ def repair_of(message: str) -> str:
     if _NO_BUFFERS not in message.lower():
         return ""
     return "; raise taskmanager.memory.network.max of Flink (docs/how-to/beam.md) or lower beam.parallelism"
+
+
+def _tell_local_workers() -> None:
+    """FnApiRunner gives its processes no options, plugins among them; this file they read all the same."""
+    if _OPTIONS_FILE in os.environ:
+        return
+    with tempfile.NamedTemporaryFile("w", prefix="beam-options-", suffix=".json", delete=False) as file:
+        json.dump({"options": {"beam_plugins": ["tfx"]}}, file)
+    os.environ[_OPTIONS_FILE] = file.name
+    atexit.register(Path(file.name).unlink, missing_ok=True)
 
 
 def _unknown(option: str, known: set[str]) -> str:

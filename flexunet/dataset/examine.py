@@ -57,6 +57,7 @@ class Facts:
       levels: grey levels below which 1 % and 99 % of the pixels lie.
       rims: pixels of each class in rims one pixel wide between two others, int64 `[C]`.
       overlaps: pixels on which annotated instances of two classes lie.
+      snapped: pixels of each class that were taken as it by the nearest colour, int64 `[C]`; None where none was.
       metadata: columns of `--metadata`.
     """
 
@@ -79,6 +80,7 @@ class Facts:
     levels: tuple[int, int]
     rims: NDArray[np.int64]
     overlaps: int = 0
+    snapped: NDArray[np.int64] | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -127,6 +129,7 @@ def examine(pair: Pair, config: Config) -> Facts:
         levels=_levels(histogram),
         rims=rims(class_ids, len(config.classes)),
         overlaps=mask.overlaps,
+        snapped=mask.snapped,
     )
 
 

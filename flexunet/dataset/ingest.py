@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,8 @@ from flexunet.dataset.parallel import mapped, mapped_by_processes, threads_for
 from flexunet.dataset.reading import reading_summary
 from flexunet.dataset.splits import Assigned, SplitPolicy, assign
 from flexunet.reporting.data import render_picture
+
+_WORST: Final = 5
 
 # Called with the number of steps ahead and what they are; gives a function to call after each.
 Progress = Callable[[str, int], Callable[[], None]]
@@ -212,7 +214,7 @@ def _summary(
         "ignore_color": list(config.records.ignore_color) if config.records.ignore_color else None,
         "layout": layout.description,
         "files": {"read": layout.files_read, "left_out": [asdict(entry) for entry in layout.left_out]},
-        "notes": [*layout.notes, *_unused_splits(layout, policy), *_overlaps(rows, config)],
+        "notes": [*layout.notes, *_unused_splits(layout, policy), *_overlaps(rows, config), *_snapped(rows, config)],
         "splits_policy": "keep" if layout.has_splits and policy != "regroup" else "regroup",
         "median_size": [int(np.median([getattr(r.facts, side) for r in rows])) for side in ("height", "width")],
         "images": len(rows),
@@ -228,6 +230,21 @@ def _unused_splits(layout: Layout, policy: SplitPolicy | None) -> list[str]:
     seen = Counter(pair.split for pair in layout.pairs)
     counts = ", ".join(f"{split} {seen[split]}" for split in SPLITS if seen[split])
     return [f"the source's own splits ({counts} images) are not used: --splits regroup assigns them anew"]
+
+
+def _snapped(rows: Sequence[Row], config: Config) -> list[str]:
+    """How many pixels were taken as which class by the nearest colour, and the images with most."""
+    snapped = [(row.facts, row.facts.snapped) for row in rows if row.facts.snapped is not None]
+    if not snapped:
+        return []
+    totals = np.sum([counts for _, counts in snapped], axis=0).tolist()
+    by_class = ", ".join(f"{c.name} {n:,}" for c, n in zip(config.classes, totals, strict=True) if n)
+    worst = sorted(snapped, key=lambda entry: (-int(entry[1].sum()), entry[0].pair.id))[:_WORST]
+    named = ", ".join(f"{f.pair.id} ({counts.sum() / (f.height * f.width):.2%})" for f, counts in worst)
+    return [
+        f"{sum(totals):,} pixels of {len(snapped)} masks had no class's colour and count as the nearest's "
+        f"({by_class}), most in {named}"
+    ]
 
 
 def _overlaps(rows: Sequence[Row], config: Config) -> list[str]:

@@ -1,4 +1,5 @@
-"""What a mask's file means: one class for each pixel, or it is refused. Nothing is rounded, snapped or guessed.
+"""What a mask's file means: one class for each pixel, or it is refused. Nothing is rounded, snapped or guessed unless
+`records.mask_colors` asks for it.
 
 Colours are those of `[[classes]]`, exactly. Grey values are ids of classes or grey colours of classes, whichever fits;
 where both fit and differ, `records.mask_values` must say which. A palette's colours are read, not its indices.
@@ -15,6 +16,7 @@ from flexunet.core.config.whole import Config
 from flexunet.core.features import IGNORE_ID
 from flexunet.core.pictures import Picture, Refused, open_mask
 from flexunet.core.readable import Words
+from flexunet.dataset.snapping import Snapped, snap
 
 GREY_MODES: Final = frozenset({"1", "L", "LA", "I;16", "I;16L", "I;16B", "I", "F"})
 _DECIDE: Final = 'set records.mask_values = "ids" or "colors"'
@@ -35,12 +37,14 @@ class Mask(NamedTuple):
       orientation: of EXIF, by which it was turned.
       is_served: whether its file is what records hold: a PNG in the colours of `[[classes]]`.
       overlaps: of a drawn annotation, pixels on which instances of two classes lie.
+      snapped: pixels that were taken as the class of the nearest colour, int64 `[C]`; None where none was.
     """
 
     class_ids: NDArray[np.uint8]
     orientation: int
     is_served: bool
     overlaps: int = 0
+    snapped: NDArray[np.int64] | None = None
 
 
 class _Fit(NamedTuple):
@@ -58,11 +62,28 @@ def read_mask(encoded: bytes, config: Config) -> Mask:
     """
     picture = open_lossless(encoded, config.image.max_pixels)
     transparent = transparency(picture.image)
-    class_ids = _class_ids(picture, config)
+    snapped = _snapped(picture, config)
+    class_ids = _class_ids(picture, config) if snapped is None else snapped.class_ids
     _require_opaque(transparent, class_ids, config)
+    if snapped is not None:
+        counts = np.bincount(class_ids[snapped.changed], minlength=IGNORE_ID + 1)[: len(config.classes)]
+        return Mask(class_ids, picture.orientation, False, snapped=counts.astype(np.int64))
     image = picture.image
     is_served = picture.kind is readable.PNG and image.mode == "RGB" and picture.orientation == 1
     return Mask(class_ids, picture.orientation, is_served and transparent is None)
+
+
+def _snapped(picture: Picture, config: Config) -> Snapped | None:
+    """The nearest colours, where they were asked for and some are no class's; grey masks of ids have none."""
+    image = picture.image
+    is_color = image.mode not in GREY_MODES and picture.bits <= 8 and config.records.mask_values != "ids"
+    is_grey = image.mode == "L" and picture.bits == 8 and config.records.mask_values == "colors"
+    if config.records.mask_colors == "exact" or not (is_color or is_grey):
+        return None
+    snapped = snap(np.asarray(image.convert("RGB")), config)
+    if snapped.refusal is not None:
+        raise Refused(snapped.refusal)
+    return snapped if snapped.changed.any() else None
 
 
 def open_lossless(encoded: bytes, max_pixels: int) -> Picture:
@@ -119,7 +140,7 @@ def _class_ids(picture: Picture, config: Config) -> NDArray[np.uint8]:
 def _from_colors(mask_rgb: NDArray[np.uint8], image: Image.Image, config: Config) -> NDArray[np.uint8]:
     class_ids, known = palette.class_ids_from_rgb(mask_rgb, config.classes, config.records)
     if not known.all():
-        raise Refused(_unknown_colors(mask_rgb[~known], image, config))
+        raise Refused(_unknown_colors(mask_rgb, ~known, image, config))
     return class_ids
 
 
@@ -213,7 +234,10 @@ def _choices(config: Config) -> str:
     return ", ".join(f"{c.name} {c.color}" for c in config.classes)
 
 
-def _unknown_colors(pixels: NDArray[np.uint8], image: Image.Image, config: Config) -> Words:
+def _unknown_colors(
+    mask_rgb: NDArray[np.uint8], unknown: NDArray[np.bool_], image: Image.Image, config: Config
+) -> Words:
+    pixels = mask_rgb[unknown]
     colors, counts = np.unique(pixels, axis=0, return_counts=True)
     commonest = colors[counts.argmax()].astype(int)
     distances = [int(np.square(commonest - np.array(c.color)).sum()) for c in config.classes]
@@ -227,6 +251,8 @@ def _unknown_colors(pixels: NDArray[np.uint8], image: Image.Image, config: Confi
         repair += "; the colour of unlabelled pixels is told by records.ignore_color"
     if image.mode in ("P", "PA"):
         repair += '; if its indices are ids and its palette only for show, set records.mask_values = "ids"'
+    if snap(mask_rgb, config).refusal is None:
+        repair += f'; records.mask_colors = "nearest" would take these {len(pixels)} pixels as their nearest classes'
     return Words(what, f"only {_choices(config)}", repair)
 
 

@@ -24,7 +24,7 @@ import tensorflow as tf
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from flexunet.core import features
-from flexunet.core.beam import beam_arguments, check_beam
+from flexunet.core.beam import beam_arguments, prepare_beam
 from flexunet.core.config.whole import Config
 from flexunet.dataset.assignment import Row, write_assignment
 from flexunet.dataset.commit import aside
@@ -69,7 +69,7 @@ def write_version(
       config: keys, classes, seed, and where Beam runs.
       on_record: called after each record, from any thread; not on runners whose workers are other processes.
     """
-    check_beam(config.beam)
+    prepare_beam(config.beam)
     directory = aside(target)
     try:
         for split in features.SPLITS:

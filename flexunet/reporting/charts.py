@@ -3,8 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+from flexunet.core.results.metrics import ReliabilityBin
 from flexunet.reporting.look import ticks
 
 # The drawing area of a line chart and of a reliability diagram, in units of their viewBox.
@@ -98,7 +99,7 @@ def line_chart(
     )
 
 
-def reliability(bins: Sequence[dict[str, Any]]) -> list[Bar]:
+def reliability(bins: Sequence[ReliabilityBin]) -> list[Bar]:
     """From `{pixels, confidence, accuracy}` to points whose area tells how many pixels they stand for."""
     total = sum(row["pixels"] for row in bins)
     x_axis, y_axis = _Axis(0, 1, _LEFT, _LEFT + 160), _Axis(0, 1, _BOTTOM, _TOP)

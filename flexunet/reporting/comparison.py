@@ -96,7 +96,7 @@ def _checks(here: Report, there: Report) -> list[Variables]:
 
 def _same_images(here: Report, there: Report) -> bool:
     """Whether both were measured on the same records: else a difference of scores is not one of models."""
-    return here.lineage["data"]["fingerprint"] == there.lineage["data"]["fingerprint"]
+    return here.lineage["data"].get("fingerprint") == there.lineage["data"].get("fingerprint")
 
 
 def _charts(here: Report, there: Report) -> list[LineChart]:

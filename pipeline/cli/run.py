@@ -79,14 +79,14 @@ def run_and_show(
 ) -> tuple["Metrics", "Refusal | None"]:
     """Shows the nodes and what came out; returns what metrics.json holds, and the refusal, if there is one."""
     from flexunet.cli.tables import busy
-    from flexunet.core.beam import check_beam
+    from flexunet.core.beam import prepare_beam
     from flexunet.core.config.beam import BEAM_NODES
     from pipeline.cli.outcome import print_outcome
 
     with busy(console, "loading TFX"):
         from pipeline import local
         from pipeline.cli.board import Board
-    check_beam(config.beam, beam_args, BEAM_NODES)
+    prepare_beam(config.beam, beam_args, BEAM_NODES)
     try:
         with Board(console) as board:
             metrics = local.run(config, data, root, beam_args, board.ended, accept_refused, board.started)

@@ -43,6 +43,8 @@ def test_an_engine_is_reached_through_its_job_server(settings: dict[str, Any], e
     arguments = beam.beam_arguments(given)
     assert arguments[:2] == ["--runner=PortableRunner", "--job_endpoint=flink-jobserver:8099"]
     assert {*environment, "--parallelism=4", "--environment_cache_millis=600000", "--beam_plugin=tfx"} <= {*arguments}
+    # It would also end a job that takes longer.
+    assert "--job_server_timeout=604800" in arguments
 
 
 def test_dataflow_takes_our_image() -> None:
@@ -93,10 +95,10 @@ def test_an_option_that_beam_does_not_know_is_refused_with_a_suggestion() -> Non
     config = BeamConfig(options=("--direct_num_workrs=2", "--temp_location=/tmp/x"))
     message = r"^--direct_num_workrs: Apache Beam has no such option, .*; did you mean --direct_num_workers\?$"
     with pytest.raises(UserError, match=message):
-        beam.check_beam(config)
+        beam.prepare_beam(config)
     with pytest.raises(UserError, match=r"^--runnr: .*; did you mean --runner\?$"):
-        beam.check_beam(BeamConfig(), ["--runnr=FlinkRunner"])
-    beam.check_beam(BeamConfig(options=("--no_use_public_ips", "--experiments=x")))
+        beam.prepare_beam(BeamConfig(), ["--runnr=FlinkRunner"])
+    beam.prepare_beam(BeamConfig(options=("--no_use_public_ips", "--experiments=x")))
 
 
 def test_a_job_server_that_is_down_is_one_line_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +106,7 @@ def test_a_job_server_that_is_down_is_one_line_within_seconds(monkeypatch: pytes
     monkeypatch.setattr(beam, "_SECONDS_FOR_JOB_SERVER", 0.5)
     config, started = BeamConfig(runner="flink", endpoint="127.0.0.1:9"), time.monotonic()
     with pytest.raises(UserError, match=r"^beam\.endpoint: no job server answers at 127\.0\.0\.1:9 within") as raised:
-        beam.check_beam(config)
+        beam.prepare_beam(config)
     assert time.monotonic() - started < 5 and len(str(raised.value).splitlines()) == 1
 
 
@@ -116,8 +118,8 @@ def test_what_only_the_engine_knows_is_taken_from_its_job_server() -> None:
     try:
         config = BeamConfig(runner="portable", endpoint=endpoint, options=("--checkpointing_intervall=1",))
         with pytest.raises(UserError, match="no such option"):
-            beam.check_beam(config)
-        beam.check_beam(config.model_copy(update={"options": ("--parallelism=2",)}))
+            beam.prepare_beam(config)
+        beam.prepare_beam(config.model_copy(update={"options": ("--parallelism=2",)}))
     finally:
         server.stop()
 

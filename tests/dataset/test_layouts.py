@@ -2,6 +2,8 @@
 
 import base64
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -499,3 +501,51 @@ def test_layouts_of_public_sets(case: str, name: str, images: int) -> None:
     shown = sum(examine(pair, config).pixels[1:].sum() > 0 for pair in layout.pairs)
     # The files of labelme there have no shapes.
     assert shown > 0 or name == "labelme"
+
+
+# In a process of its own, whose peak memory is that of reading; importing takes most of it.
+SCRIPT = """
+import sys
+from pathlib import Path
+from benchmarks.memory import peak_mebibytes
+from flexunet.core.config.load import load_config
+from flexunet.dataset.examine import examine
+from flexunet.dataset.layouts.detect import find_layout
+
+layout = find_layout(Path(sys.argv[1]))
+assert not layout.problems, layout.problems[:3]
+config = load_config("demo")
+pixels = sum(examine(pair, config).pixels for pair in layout.pairs)
+print(len(layout.pairs), int(pixels[1:].sum()), peak_mebibytes())
+"""
+
+
+def many_instances(root: Path, images: int, of_each: int) -> Path:
+    """A COCO source of many polygons of 40 points, and one image file under many names."""
+    angles = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    ring = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    generator = np.random.default_rng(0)
+    sources.save(root / "images/0.png", np.zeros((256, 256, 3), np.uint8))
+    document: dict[str, Any] = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "patches"}]}
+    for number in range(images):
+        if number:
+            (root / f"images/{number}.png").symlink_to(root / "images/0.png")
+        document["images"].append({"id": number, "file_name": f"{number}.png", "width": 256, "height": 256})
+        for _ in range(of_each):
+            points = generator.uniform(20, 236, 2) + generator.uniform(3, 15) * ring
+            document["annotations"].append(
+                {"image_id": number, "category_id": 1, "segmentation": [points.round(2).ravel().tolist()]}
+            )
+    (root / "instances.json").write_text(json.dumps(document))
+    return root
+
+
+def test_memory_does_not_follow_the_number_of_instances(tmp_path: Path) -> None:
+    peaks = []
+    for images in (125, 500):
+        root = many_instances(tmp_path / str(images), images, of_each=40)
+        command = [sys.executable, "-c", SCRIPT, str(root)]
+        found, pixels, peak = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        assert int(found) == images and int(pixels) > 1000 * images
+        peaks.append(float(peak))
+    assert peaks[1] < 1.3 * peaks[0]

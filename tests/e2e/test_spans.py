@@ -41,7 +41,7 @@ class Records:
     def run(self, spans: int | str, newest: int | None = None) -> None:
         paths = dag.Paths(str(self.data), str(self.root), newest)
         self.root.mkdir(exist_ok=True)
-        connection = metadata.sqlite_metadata_connection_config(paths.metadata)
+        connection = metadata.sqlite_metadata_connection_config(str(paths.runs.metadata))
         config = self.make_config(dataset={"spans": spans})
         ir = compile_run(dag.create_pipeline(config, paths, connection, LOCAL_BEAM_ARGS), str(time.monotonic()))
         for node in (node.pipeline_node for node in ir.nodes):

@@ -202,7 +202,7 @@ def test_the_commands_that_look_back_work_on_a_clusters_root(
     rows = answer("runs", "--root", str(story.root))
     ids = [run.run_id for run in (story.refused, story.better, story.second, story.first)]
     assert [row["run_id"] for row in rows] == ids
-    assert [row["verdict"] for row in rows] == ["refused by the gate", *["accepted"] * 3]
+    assert [row["verdict"] for row in rows] == ["refused_by_gate", *["accepted"] * 3]
     assert [row["pushed_version"] for row in rows] == [None, 2, 1, 1]
     found = answer("lineage", str(story.root / "serving_model" / "1"))
     assert found["run"] == story.first.run_id and found["intact"] and "127.0.0.1" in found["source"]

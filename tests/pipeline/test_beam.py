@@ -16,8 +16,8 @@ from tfx.orchestration.portable import beam_executor_operator, data_types
 from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 from tfx.types import artifact_utils, standard_artifacts
 
-from flexunet.core.beam import LOCAL_BEAM_ARGS, beam_arguments
-from flexunet.core.config.beam import BEAM_NODES, BeamRunConfig
+from flexunet.core.beam import LOCAL_BEAM_ARGS, beam_arguments, prepare_beam
+from flexunet.core.config.beam import BEAM_NODES, BeamConfig, BeamRunConfig
 from flexunet.core.config.whole import Config
 from pipeline import dag
 from pipeline.launch import compile_run
@@ -96,6 +96,7 @@ def statistics(folder: Path, arguments: list[str]) -> Any:
 
 
 def test_a_worker_in_a_process_of_its_own_unpickles_what_the_nodes_give_it(tmp_path: Path) -> None:
+    prepare_beam(BeamConfig(parallelism=2))
     # One worker: each takes ten seconds to import TFX.
     apart = [*beam_arguments(BeamRunConfig(parallelism=2)), "--direct_num_workers=1"]
     assert "--direct_running_mode=multi_processing" in apart

@@ -58,9 +58,7 @@ def programs() -> Path:
 @pytest.fixture(scope="module")
 def engine(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BeamConfig]:
     """A running Prism, as `[beam]` names it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port, pool_port = free_port(), free_port()
     scratch = tmp_path_factory.mktemp("prism")
     environment = {
         "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
@@ -70,17 +68,26 @@ def engine(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         "HOME": str(scratch),
         "TMPDIR": str(scratch),
     }
+    # As `boot --worker_pool` starts it. Prism's own way to start a process puts quotation marks into its id.
+    pool = ["-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={pool_port}"]
+    commands = [
+        [str(programs / "prism"), f"--job_port={port}", "--serve_http=false"],
+        [sys.executable, *pool, f"--container_executable={programs / 'container'}"],
+    ]
     with (scratch / "log").open("w") as log:
-        command = [str(programs / "prism"), f"--job_port={port}", "--serve_http=false"]
-        process = subprocess.Popen(command, env=environment, cwd=scratch, stdout=log, stderr=log)
-    yield BeamConfig(
-        runner="portable",
-        endpoint=f"localhost:{port}",
-        environment="process",
-        worker_command=str(programs / "container"),
-    )
-    process.terminate()
-    process.wait(timeout=60)
+        processes = [
+            subprocess.Popen(command, env=environment, cwd=scratch, stdout=log, stderr=log) for command in commands
+        ]
+    yield BeamConfig(runner="portable", endpoint=f"localhost:{port}", worker_pool=f"localhost:{pool_port}")
+    for process in processes:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

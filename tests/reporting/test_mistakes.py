@@ -49,10 +49,10 @@ def test_regions_are_counted_by_their_kind(truth: np.ndarray, predicted: np.ndar
 def test_a_speck_is_no_false_alarm_and_neither_is_what_nobody_labelled() -> None:
     truth, predicted = region(), region()
     predicted[0, 0] = 1
-    assert count_errors(truth, predicted, 2, 0.25, alarm_share=0.01)[1].alarm == 0
-    assert count_errors(truth, predicted, 2, 0.25, alarm_share=0.005)[1].alarm == 1
+    assert count_errors(truth, predicted, 2, 0.25, alarm_share=0.01)[1]["alarm"] == 0
+    assert count_errors(truth, predicted, 2, 0.25, alarm_share=0.005)[1]["alarm"] == 1
     truth[0, 0] = IGNORE_ID
-    assert count_errors(truth, predicted, 2, 0.25, alarm_share=0.005)[1].alarm == 0
+    assert count_errors(truth, predicted, 2, 0.25, alarm_share=0.005)[1]["alarm"] == 0
 
 
 def test_a_defect_is_right_exactly_where_the_gate_finds_it() -> None:
@@ -66,6 +66,6 @@ def test_a_defect_is_right_exactly_where_the_gate_finds_it() -> None:
         gate = GateConfig()
         found = find_defects(truth, predicted, 3, gate.defect_overlap, gate.false_alarm_share)
         counts = count_errors(truth, predicted, 3, gate.defect_overlap, gate.false_alarm_share)
-        assert [c.right for c in counts] == found.found.tolist()
-        assert [c.defects for c in counts] == found.present.tolist()
-        assert all(c.right + c.missed + c.wrong == c.defects for c in counts)
+        assert [c["right"] for c in counts] == found.found.tolist()
+        assert [c["defects"] for c in counts] == found.present.tolist()
+        assert all(c["right"] + c["missed"] + c["wrong"] == c["defects"] for c in counts)

@@ -10,7 +10,7 @@ REFUSED_BY_GATE: Final = "refused_by_gate"
 REFUSED_BY_SERVING: Final = "refused_by_serving"
 ACCEPTED_THOUGH_REFUSED: Final = "accepted_though_refused"
 
-WORDS: Final[dict[Verdict, str]] = {
+WORDS: Final[dict[str, str]] = {
     ACCEPTED: "accepted",
     REFUSED_BY_GATE: "refused by the gate",
     REFUSED_BY_SERVING: "refused by the serving validator",
