@@ -171,7 +171,7 @@ REST = {
 @pytest.mark.parametrize("name", REST)
 def test_rest_answers_as_tf_serving(server: Server, name: str) -> None:
     method, path, content, status, words = REST[name]
-    response = urllib3.request(method, f"http://127.0.0.1:{server.rest_port}{path}", body=content or None)
+    response = urllib3.request(method, f"http://127.0.0.1:{server.rest_port}{path}", body=content or None, timeout=60)
     answer = response.json()
     assert response.status == status, answer
     if status != 200:
@@ -182,11 +182,7 @@ def test_rest_answers_as_tf_serving(server: Server, name: str) -> None:
         if words == "predictions"
         else [dict(zip(answer["outputs"], row, strict=True)) for row in zip(*answer["outputs"].values(), strict=True)]
     )
-    assert (
-        rows[0]["valid"] is False
-        and rows[0]["error"].startswith("not a PNG")
-        and rows[0]["mask_png_bytes"] == {"b64": ""}
-    )
+    assert rows[0]["valid"] is False and "PNG" in rows[0]["error"] and rows[0]["mask_png_bytes"] == {"b64": ""}
 
 
 def test_status_and_metadata_are_told_over_both_interfaces(server: Server) -> None:
@@ -216,7 +212,7 @@ def test_status_and_metadata_are_told_over_both_interfaces(server: Server) -> No
 def test_the_mask_of_serving_rest_is_base64(server: Server, good_image: Any) -> None:
     row = {"b64": base64.b64encode(good_image[0]).decode()}
     answer = urllib3.request(
-        "POST", f"http://127.0.0.1:{server.rest_port}{ROOT}:predict", body=body(instances=[row, row])
+        "POST", f"http://127.0.0.1:{server.rest_port}{ROOT}:predict", body=body(instances=[row, row]), timeout=60
     ).json()
     first, second = answer["predictions"]
     assert first == second and first["valid"] is True
