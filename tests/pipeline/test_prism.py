@@ -22,6 +22,7 @@ import tensorflow as tf
 from google.protobuf import json_format
 from tensorflow_metadata.proto.v0 import statistics_pb2
 from tfx.orchestration import metadata
+from waiting import wait_until
 
 from flexunet.core.config.beam import BeamConfig
 from flexunet.core.config.whole import Config
@@ -78,10 +79,17 @@ def engine(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         processes = [
             subprocess.Popen(command, env=environment, cwd=scratch, stdout=log, stderr=log) for command in commands
         ]
+    # Prism ends with a panic where the pool does not answer.
+    wait_until(lambda: listens(port) and listens(pool_port), lambda: any(p.poll() is not None for p in processes))
     yield BeamConfig(runner="portable", endpoint=f"localhost:{port}", worker_pool=f"localhost:{pool_port}")
     for process in processes:
         process.terminate()
         process.wait(timeout=60)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def free_port() -> int:
