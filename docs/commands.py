@@ -60,14 +60,18 @@ def blocks(page: str) -> Iterator[Block]:
 
 
 def commands(page: str) -> Iterator[Command]:
-    """The commands of the blocks that are fenced as `sh`, lines joined where they end in a backslash."""
+    """The commands of the blocks of a page that are fenced as `sh`."""
     for block in blocks(page):
-        if block.language == "sh":
-            for line in block.text.replace("\\\n", " ").splitlines():
-                text, _, _ = line.partition("    #")
-                code = _EXIT_CODE.search(line)
-                if text.strip():
-                    yield Command(page, " ".join(text.split()), int(code[1]) if code else 0, block.not_run)
+        yield from commands_of(block)
+
+
+def commands_of(block: Block) -> Iterator[Command]:
+    """The commands of a block, lines joined where they end in a backslash; none if it is not fenced as `sh`."""
+    for line in block.text.replace("\\\n", " ").splitlines() if block.language == "sh" else ():
+        text, _, _ = line.partition("    #")
+        code = _EXIT_CODE.search(line)
+        if text.strip():
+            yield Command(block.page, " ".join(text.split()), int(code[1]) if code else 0, block.not_run)
 
 
 def pages() -> list[str]:

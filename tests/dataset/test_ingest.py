@@ -335,7 +335,7 @@ def spoil(source: Path) -> None:
 
 
 SPOILT = [
-    ("images/steel-00001.png", "cannot be read"),
+    ("images/steel-00001.png", "no bytes"),
     ("images/steel-00004.png", "image without a mask"),
     ("images/steel-00006.jpg", "2 images for steel-00006"),
     ("masks/steel-00002.png", "2304 pixels of 1 colours outside the palette"),

@@ -553,7 +553,7 @@ def test_lineage_tells_what_made_a_version_and_what_a_rollback_restored(
     found = printed_json(["lineage", str(serving / "6")], capfd)
     assert "ML Metadata in" in found["source"] and found["intact"]
     assert found["data"]["directory"] == str(story.data) and found["data"]["span"] == 1
-    expected = make_config(train={"epochs": 8}).model_dump(mode="json", exclude={"dataset", "kubeflow"})
+    expected = make_config(train={"epochs": 8}).model_dump(mode="json", exclude={"dataset", "beam", "kubeflow"})
     assert found["config"] == expected
     assert {"RecordGen", "Transform", "Trainer", "Evaluator", "ServingValidator", "Pusher"} <= {*found["code"]}
     assert all(len(code) == 64 for code in found["code"].values())

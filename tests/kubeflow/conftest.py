@@ -1,5 +1,6 @@
 """A package compiled by the command, a cluster that runs it, a database; what several files share."""
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from postgres_server import Server, postgres
 from processes import ROOT
 from small_run import EPOCHS, SETTINGS
 
+from flexunet.cli.console import LOGGER_NAME
 from flexunet.dataset.ingest import ingest
 
 
@@ -89,3 +91,12 @@ def cluster(
 ) -> Cluster:
     secrets = {"flexunet-metadata": database_server.create_database("metadata")}
     return Cluster(package, secrets, {"flexunet-data": mount}, tmp_path_factory.mktemp("pods"), image_environment)
+
+
+@pytest.fixture(autouse=True)
+def _own_log_handlers() -> Iterator[None]:
+    """A container logs to its stderr for as long as it lives; here it would write to that of another test."""
+    logger = logging.getLogger(LOGGER_NAME)
+    before = list(logger.handlers), logger.level, logger.propagate
+    yield
+    logger.handlers, logger.level, logger.propagate = before

@@ -100,7 +100,7 @@ def test_a_warm_start_has_a_resolver_before_the_trainer(make_config: Any) -> Non
         ({"train": {"epochs": 9}}, {"Trainer"}),
         ({"model": {"base_filters": 4}}, {"Trainer"}),
         ({"augment": {"zoom": 0.2}}, {"Trainer"}),
-        ({"image": {"fit": "pad"}}, {"MaskValidator", "Transform", "Trainer"}),
+        ({"image": {"fit": "pad"}}, {"MaskValidator", "Transform", "Trainer", "ServingValidator"}),
         (
             {"records": {"group": "image/other"}},
             {"RecordSchema", "MaskValidator", "Transform", "Trainer", "BaselineResolver", "ServingValidator", "Pusher"},

@@ -298,7 +298,8 @@ def test_records_that_are_broken_are_rows_that_say_so(exported: tuple[Path, Conf
     good = records(config)[0]
     served = in_python(directory, "serving_examples", examples=[b"\xff\xff", good, b""])
     assert list(served["valid"]) == [False, True, False]
-    assert list(served["error"]) == [b"no bytes", b"", b"no bytes"]
+    nothing = b"no bytes; expected a PNG, JPEG, BMP or WebP picture: save it as PNG"
+    assert list(served["error"]) == [nothing, b"", nothing]
 
 
 def test_pixels_of_no_size_or_too_many_are_refused(exported: tuple[Path, Config]) -> None:
