@@ -1,25 +1,11 @@
 """The outcome of a run on a page: a title, its colour, and what of it a reader must know first."""
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 from flexunet.core.results.metrics import Metrics
 from flexunet.core.results.serving import Serving
-from flexunet.core.results.verdict import (
-    ACCEPTED,
-    ACCEPTED_THOUGH_REFUSED,
-    REFUSED_BY_GATE,
-    REFUSED_BY_SERVING,
-    Verdict,
-    is_accepted,
-)
-
-_TITLES: Final[dict[Verdict, str]] = {
-    ACCEPTED: "Accepted",
-    REFUSED_BY_GATE: "Refused by the gate",
-    REFUSED_BY_SERVING: "Refused by the serving validator",
-    ACCEPTED_THOUGH_REFUSED: "Refused by the gate, pushed all the same",
-}
+from flexunet.core.results.verdict import ACCEPTED, WORDS, is_accepted
 
 
 @dataclass(frozen=True)
@@ -33,7 +19,7 @@ class Headline:
 
 def headline(metrics: Metrics, serving: Serving | None) -> Headline:
     """From `metrics.json`, whose verdict it is, and `serving.json`, which knows what was rolled back since."""
-    title, reasons = _TITLES[metrics["verdict"]], list(metrics["problems"])
+    title, reasons = WORDS[metrics["verdict"]].capitalize(), list(metrics["problems"])
     if metrics["next_step"]:
         reasons.append(f"Next: {metrics['next_step']}.")
     if not is_accepted(metrics["verdict"]):

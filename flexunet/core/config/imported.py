@@ -26,6 +26,8 @@ NETWORK: Final = "TensorFlowFlexUNet"
 PATIENCE_IN_EFFECT: Final = 10
 _LARGEST_FILE: Final = 1_000_000
 _LONGEST_SHOWN: Final = 80
+# What `ast.literal_eval` raises.
+_NO_LITERAL: Final = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError)
 _ACTIVATIONS: Final = get_args(ModelConfig.model_fields["activation"].annotation)
 # Keras' default, which the file does not say.
 _ADAMW_DECAY: Final = 0.004
@@ -119,8 +121,8 @@ def import_config(path: Path, as_written: bool = False, names: tuple[str, ...] =
         raise ConfigError("\n".join(ini.problems))
     values = {"classes": classes, **{name: section for name, section in found.values.items() if section}}
     # Whatever cannot be a configuration of ours is refused here, with the key's own words.
-    config_from({name: _plain(content) for name, content in values.items()}, str(path))
-    heading = (f"Imported from {path.name} of a FlexUNet project.", *found.heading)
+    config_from(values, str(path))
+    heading = (f"Imported from {path.name} of a FlexUNet project.",)
     return Imported(to_toml(values, found.comments, heading), tuple(found.notes), tuple(_commands(ini)))
 
 
@@ -133,7 +135,6 @@ class _Found:
     )
     comments: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    heading: list[str] = field(default_factory=list)
 
     def set(self, key: str, value: Any, comment: str = "") -> None:
         section, _, name = key.partition(".")
@@ -174,7 +175,7 @@ class _Ini:
             return default
         try:
             value = ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        except _NO_LITERAL:
             # The original evaluates bare words as names: of activations and networks.
             value = text.strip() if kind is str and text.strip().isidentifier() else None
         is_right = isinstance(value, kind) and not (isinstance(value, bool) and kind in (int, (int, float)))
@@ -350,7 +351,7 @@ def _palette(ini: _Ini, found: _Found) -> dict[tuple[int, int, int], int]:
         return dict(_BINARY_PALETTE if ini.whole("model.num_classes", 0) == 1 else _DEFAULT_PALETTE)
     try:
         palette = ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+    except _NO_LITERAL:
         entries = re.findall(r"\(\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*\)\s*:\s*(\d+)", text)
         palette = {(int(red), int(green), int(blue)): int(number) for red, green, blue, number in entries}
         found.notes.append(
@@ -521,7 +522,3 @@ def _commands(ini: _Ini) -> Iterator[str]:
     if images:
         folder = os.path.normpath(ini.path.parent / images.strip().strip("\"'"))
         yield f"flexunet predict runs/imported/serving_model {folder} --out predictions"
-
-
-def _plain(content: Any) -> Any:
-    return {key: value for key, value in content.items() if value is not None} if isinstance(content, dict) else content
