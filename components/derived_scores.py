@@ -9,6 +9,7 @@ from components.bootstrap import interval
 from components.measurement import Numbers, Ranked, Resampled, SliceTotals, Totals, resamples_of
 from flexunet.core import scores
 from flexunet.core.config.gate import GateSettings
+from flexunet.core.features import NO_DEFECT, defects_of, spelled
 from flexunet.core.results.metrics import Listed, ListedImage, ReliabilityBin, SliceRow
 
 EXAMPLES: Final = "examples"
@@ -46,7 +47,7 @@ def upper(name: str) -> str:
 
 def class_score(score: str, class_name: str) -> str:
     """The key of one class's score, of CLASS_SCORES."""
-    return f"{score}/{class_name}"
+    return f"{score}/{spelled(class_name)}"
 
 
 def all_scores(totals: Totals, settings: GateSettings) -> dict[str, float]:
@@ -161,7 +162,7 @@ def _gated(values: Mapping[str, Score], totals: Totals, settings: GateSettings) 
 def _slice_words(column: str, value: str) -> str:
     if column != "defects":
         return f"{column} is {value}"
-    return "images without defect" if value == "none" else f"images with {value.replace('+', ' and ')}"
+    return f"images with {' and '.join(defects_of(value))}" if value != NO_DEFECT else "images without defect"
 
 
 def _slice_value(row: SliceRow | None) -> float:

@@ -6,6 +6,7 @@ near-duplicates of these images when their files are gone.
 
 import csv
 import functools
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,10 @@ def write_assignment(version: Path, rows: Sequence[Row]) -> None:
         for row in ordered:
             f = row.facts
             writer.writerow([f.pair.id, row.group, row.split, f.width, f.height, f.pixel_digest])
-    np.save(version / THUMBNAILS, np.stack([row.facts.thumbnail for row in ordered]), allow_pickle=False)
+    # Into memory first: on a full disk NumPy's own writing tells only how many bytes were asked for.
+    thumbnails = io.BytesIO()
+    np.save(thumbnails, np.stack([row.facts.thumbnail for row in ordered]), allow_pickle=False)
+    (version / THUMBNAILS).write_bytes(thumbnails.getbuffer())
 
 
 def read_assignment(version: Path) -> Assignment | None:

@@ -14,10 +14,12 @@ from PIL import Image
 from flexunet.core import features
 from flexunet.core.config.data import ImageConfig
 from flexunet.core.config.whole import Config
+from flexunet.core.disk import naming, words_of
 from flexunet.core.errors import UserError
+from flexunet.core.files import replace_file
 from flexunet.core.finder import AREAS_COLUMNS, AREAS_FILE, LeftOut, Tally, find_files
 from flexunet.core.palette import rgb_from_class_ids
-from flexunet.core.pictures import Picture, Refused, open_image, served_bytes
+from flexunet.core.pictures import Picture, Refused, open_image, png, served_bytes
 from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.core.regions import connected_regions
 from flexunet.serving.client import Model, Prediction, in_order, predict_image
@@ -30,6 +32,10 @@ _OVERLAY_OPACITY: Final = 0.5
 
 class OtherClassesError(UserError):
     """The model tells other classes than the config: no image of it can be shown."""
+
+
+class CannotWriteError(UserError):
+    """A prediction cannot be written: nor can those of other images."""
 
 
 @dataclass(frozen=True)
@@ -135,19 +141,22 @@ def predict_files(
     result.
 
     Raises:
-      UserError: the server is not there, or has another model: the first image tells, and so would all others.
+      UserError: the server is not there, or has another model, or the disk is full: the first image tells, and so
+        would all others.
+      OSError: `out` cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
     failures: list[Failure] = []
     answers = in_order(job.predict, images, job.concurrency)
-    with (out / AREAS_FILE).open("w", newline="", encoding="utf-8") as file:
+    areas_file = out / AREAS_FILE
+    with naming(areas_file), areas_file.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(AREAS_COLUMNS)
         for image, stem, answer in zip(images, _output_stems(images), answers, strict=True):
             try:
                 prediction = answer.result()
                 mask, tinted = _write_pictures(image, prediction.class_ids, out / stem, job.config)
-            except (UnreachableError, OtherClassesError):
+            except (UnreachableError, OtherClassesError, CannotWriteError):
                 raise
             # Whatever goes wrong with an image is named and stops none of the others.
             except Exception as error:  # noqa: BLE001
@@ -199,8 +208,11 @@ def _write_pictures(
     mask_rgb = rgb_from_class_ids(class_ids, config.classes, config.records.ignore_color)
     tinted = overlay(read_picture(image.read_bytes(), config.image).image, mask_rgb, class_ids)
     files = target.with_name(f"{target.name}_mask.png"), target.with_name(f"{target.name}_overlay.png")
-    Image.fromarray(mask_rgb).save(files[0])
-    tinted.save(files[1])
+    try:
+        replace_file(files[0], png(Image.fromarray(mask_rgb)))
+        replace_file(files[1], png(tinted))
+    except OSError as error:
+        raise CannotWriteError(words_of(error)) from None
     return files
 
 

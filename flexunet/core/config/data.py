@@ -1,5 +1,6 @@
 """Settings of what is read: `[[classes]]`, `[records]` and `[image]`."""
 
+import unicodedata
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, FiniteFloat, field_validator, model_validator
@@ -16,11 +17,16 @@ class SegmentationClass(Section):
     """A class; its id is its position in `[[classes]]`, position 0 is the background."""
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]*$",
-        max_length=64,
-        description="Name of the class: letters, digits, spaces, _ and -, at most 64 characters.",
+        min_length=1, max_length=64, description="Name of the class: any printable text of at most 64 characters."
     )
     color: Color = Field(description="Colour of the class in masks: red, green, blue, 0 to 255 each.")
+
+    @field_validator("name")
+    @classmethod
+    def _is_one_printable_line(cls, name: str) -> str:
+        if not name.isprintable() or name != name.strip():
+            raise ValueError(f"got {name!r}, expected printable text without spaces around it")
+        return unicodedata.normalize("NFC", name)
 
 
 class RecordsConfig(Section):
