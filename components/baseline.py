@@ -6,7 +6,6 @@ one that was rolled back, and never one with other classes.
 """
 
 import logging
-from typing import Any
 
 import ml_metadata as mlmd
 from tfx.dsl.components.common import resolver
@@ -45,7 +44,7 @@ class LatestPushedModel(resolver.ResolverStrategy):
         pushes = sorted(input_dict["pushed_model"], key=_last_pushed, reverse=True)
         pushed_ids = [self._pushed_model_id(push) for push in pushes]
         baseline = next((models[model_id] for model_id in pushed_ids if is_there(models.get(model_id))), None)
-        result: dict[str, list[Any]] = {key: [] for key in input_dict}
+        result: dict[str, list[Artifact]] = {key: [] for key in input_dict}
         return {**result, "model": [baseline] if baseline else []}
 
     def _pushed_model_id(self, push: Artifact) -> int | None:

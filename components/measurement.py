@@ -10,7 +10,7 @@ import hashlib
 import io
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from flexunet.core.config.gate import SIZE_QUARTILES, GateSettings
 from flexunet.core.regions import Defects, find_defects
 
 Numbers = NDArray[np.float64]
+# One row of what a signature gives, by name.
+Outputs = Mapping[str, np.ndarray]
+_Key = TypeVar("_Key")
 
 # The median images are exact up to so many images, and of a sample by hash beyond.
 _SAMPLED_IMAGES: Final = 1000
@@ -200,7 +203,7 @@ class Totals:
                 del self.slices[column, value]
 
 
-def measure_image(outputs: Mapping[str, Any], metadata: Mapping[str, str], settings: GateSettings) -> ImageResult:
+def measure_image(outputs: Outputs, metadata: Mapping[str, str], settings: GateSettings) -> ImageResult:
     """From one row of the `evaluate` signature's outputs and the record's metadata columns."""
     num_classes = len(settings.classes)
     truth, predicted = (_decode(outputs[key]) for key in (features.OUTPUT_TRUTH_PNG, features.OUTPUT_PREDICTED_PNG))
@@ -227,7 +230,7 @@ def _vector(sums: Sums) -> Numbers:
     return np.concatenate([*scores.margins(sums.counts), sums.found, sums.present, sums.alarms])
 
 
-def _sums(outputs: Mapping[str, Any], defects: Defects) -> Sums:
+def _sums(outputs: Outputs, defects: Defects) -> Sums:
     def rounded(key: str) -> Numbers:
         return np.round(np.asarray(outputs[key], np.float64) / _ROUNDED_TO) * _ROUNDED_TO
 
@@ -245,7 +248,7 @@ def _sums(outputs: Mapping[str, Any], defects: Defects) -> Sums:
     )
 
 
-def _join(totals: dict[Any, SliceTotals], more: Mapping[Any, SliceTotals]) -> None:
+def _join(totals: dict[_Key, SliceTotals], more: Mapping[_Key, SliceTotals]) -> None:
     for key, part in more.items():
         if key in totals:
             totals[key].absorb(part)
@@ -258,9 +261,9 @@ def _size_bin(pixels: int) -> int:
     return int(4 * np.log2(pixels))
 
 
-def _decode(encoded: Any) -> NDArray[np.uint8]:
+def _decode(encoded: np.ndarray) -> NDArray[np.uint8]:
     return np.asarray(Image.open(io.BytesIO(np.asarray(encoded).item())))
 
 
-def _text(value: Any) -> str:
+def _text(value: np.ndarray) -> str:
     return np.asarray(value).item().decode("utf-8", "replace")

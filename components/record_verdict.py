@@ -13,12 +13,13 @@ from tfx.utils import io_utils
 from components.record_check import images_key, pixels_key
 from flexunet.core.config.data import TransformConfig
 from flexunet.core.problems import Problem
+from flexunet.core.results.dataset import SpanEntry
 
 FORMAT: Final = 1
 _NEW_COLUMN: Final = anomalies_pb2.AnomalyInfo.SCHEMA_NEW_COLUMN
 
 
-def expected_counts(spans: Sequence[dict[str, Any]] | None) -> str:
+def expected_counts(spans: Sequence[SpanEntry] | None) -> str:
     """What `dataset.json` says of the spans that are read, as far as records can be held to it; "null" where it says
     nothing.
 

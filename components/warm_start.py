@@ -1,7 +1,5 @@
 """Which model a warm start begins with."""
 
-from typing import Any
-
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 from tfx.types import Artifact
@@ -23,7 +21,7 @@ class WarmStartModel(LatestPushedModel):
     def resolve_artifacts(
         self, store: mlmd.MetadataStore, input_dict: dict[str, list[Artifact]]
     ) -> dict[str, list[Artifact]]:
-        result: dict[str, list[Any]] = {key: [] for key in input_dict}
+        result: dict[str, list[Artifact]] = {key: [] for key in input_dict}
         newest = super().resolve_artifacts(store, {**input_dict, "candidate": []})["model"]
         examples, models = {a.id for a in input_dict[_EXAMPLES]}, {m.id: m for m in input_dict["model"]}
         base = newest[0] if newest else None

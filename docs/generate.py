@@ -1,4 +1,4 @@
-"""Writes what only repeats the code: every key of the configuration, every command, the layout. Run by `make docs`.
+"""Writes what only repeats the code: keys of configuration and results, commands, the layout. Run by `make docs`.
 
 python docs/generate.py
 """
@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import click
 
+from docs import results
 from flexunet.cli.command import walk
 from flexunet.cli.main import cli
 from flexunet.core import readable
@@ -101,6 +102,7 @@ def pages() -> dict[str, str]:
     return {
         "reference/configuration.md": "\n".join(configuration()),
         "reference/commands.md": "\n".join(commands()),
+        "reference/metrics.md": "\n".join([f"# Metrics\n\n{WARNING}", *results.page()]),
         "reference/reading.md": "\n".join(reading()),
         MAP: BLOCK.sub(lambda _: "\n".join(layout()), by_hand),
     }

@@ -2,14 +2,15 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
+import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 from tfx.dsl.compiler import compiler, constants
 from tfx.orchestration import metadata
 from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
+from tfx.proto.orchestration import pipeline_pb2
 
 from flexunet.core.beam import repair_of
 from flexunet.core.errors import NodeFailed, last_line
@@ -29,14 +30,14 @@ class NodeResult:
     outputs: dict[str, str]
 
 
-def compile_run(pipeline: tfx_pipeline.Pipeline, run_id: str) -> Any:
-    """TFX's intermediate representation of one run: a `pipeline_pb2.Pipeline`."""
+def compile_run(pipeline: tfx_pipeline.Pipeline, run_id: str) -> pipeline_pb2.Pipeline:
+    """TFX's intermediate representation of one run."""
     ir = compiler.Compiler().compile(pipeline)
     runtime_parameter_utils.substitute_runtime_parameter(ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
     return ir
 
 
-def run_node(ir: Any, node: Any, database: metadata.Metadata) -> NodeResult:
+def run_node(ir: pipeline_pb2.Pipeline, node: pipeline_pb2.PipelineNode, database: metadata.Metadata) -> NodeResult:
     """Launches one node as LocalDagRunner does.
 
     Raises:
@@ -62,7 +63,7 @@ def run_node(ir: Any, node: Any, database: metadata.Metadata) -> NodeResult:
     return NodeResult(name, state == _STATE.CACHED, time.monotonic() - started, outputs)
 
 
-def final_state(store: Any, execution_id: int | None) -> tuple[int, dict[str, str]]:
+def final_state(store: mlmd.MetadataStore, execution_id: int | None) -> tuple[int, dict[str, str]]:
     """The state in ML Metadata and the URIs of the outputs; launch() swallows errors of input resolution."""
     if execution_id is None:
         return _STATE.UNKNOWN, {}

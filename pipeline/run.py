@@ -2,10 +2,10 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 from tfx.components.evaluator.constants import BLESSED_FILE_NAME
 from tfx.orchestration import metadata
+from tfx.proto.orchestration import pipeline_pb2
 from tfx.utils import path_utils
 
 from flexunet.core.files import read_json, replace_file, write_json
@@ -19,8 +19,8 @@ from pipeline.launch import NodeResult, run_node
 
 
 def run_in_turn(
-    ir: Any,
-    node: Any,
+    ir: pipeline_pb2.Pipeline,
+    node: pipeline_pb2.PipelineNode,
     database: metadata.Metadata,
     before: dict[str, NodeResult],
     serving: Path,

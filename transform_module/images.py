@@ -6,6 +6,7 @@ An image becomes `[tiles, height, width, ...]`: one tile for `fit = stretch | pa
 
 import base64
 import functools
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import tensorflow as tf
@@ -57,7 +58,7 @@ def decode_image(encoded: tf.Tensor, kind: tf.Tensor, orientation: tf.Tensor, se
     pixels, problem = tf.switch_case(
         tf.gather(_DECODERS, kind),
         [
-            lambda: (tf.io.decode_image(encoded, channels=3, expand_animations=False), fine),
+            lambda: (_decode_plain(encoded), fine),
             # With alpha or without, which is not asked of this op but told by it.
             lambda: (tf.io.decode_image(encoded, channels=0, expand_animations=False)[..., :3], fine),
             lambda: (_decode_bmp(encoded), fine),
@@ -65,6 +66,11 @@ def decode_image(encoded: tf.Tensor, kind: tf.Tensor, orientation: tf.Tensor, se
         ],
     )
     return Decoded(_upright(tf.ensure_shape(pixels, [None, None, 3]), orientation), problem)
+
+
+def _decode_plain(encoded: tf.Tensor) -> tf.Tensor:
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    return tf.ensure_shape(image, [None, None, 3])
 
 
 def decode_one(encoded: tf.Tensor, settings: ImageConfig) -> Decoded:
@@ -168,21 +174,20 @@ def decode_rows(encoded: tf.Tensor, settings: ImageConfig) -> tuple[tf.Tensor, t
     """
     headers = read_rows(encoded, settings)
     good = headers.problem == ""
-
-    def decode(
-        index: tf.Tensor, one: tf.Tensor, kind: tf.Tensor, orientation: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-        image, problem = decode_image(one, kind, orientation, settings)
-        return index, fit_image(image, settings), _size(image), problem
-
     count = tf.shape(encoded, tf.int64)[0]
-    readable_bytes = tf.where(good, encoded, _PLACEHOLDER)
-    kind, orientation = tf.where(good, headers.kind, place(readable.PNG)), tf.where(good, headers.orientation, 1)
-    rows = tf.data.Dataset.from_tensor_slices((tf.range(count), readable_bytes, kind, orientation))
-    rows = rows.map(decode, num_parallel_calls=_DECODED_AT_ONCE, deterministic=True)
-    # The only try/except that a graph has. One for the batch: a data set for each image takes as long as decoding it.
-    rows = rows.ignore_errors(log_warning=False).concatenate(_nothing(settings)).take(count)
-    found, tiles, sizes, problems = rows.batch(count).get_single_element()
+    rows = _Rows(
+        tf.range(count),
+        tf.where(good, encoded, _PLACEHOLDER),
+        tf.where(good, headers.kind, place(readable.PNG)),
+        tf.where(good, headers.orientation, 1),
+    )
+    # A graph pays for the branches of a mapped function at every call, 10 ms for those of `decode_image`.
+    plain = tf.reduce_all((tf.gather(_DECODERS, rows.kind) == 0) & (rows.orientation == 1))
+    found, tiles, sizes, problems = tf.cond(
+        plain,
+        lambda: _try_each(rows, lambda one, *_: Decoded(_decode_plain(one), tf.constant("")), settings),
+        lambda: _try_each(rows, lambda one, kind, turn: decode_image(one, kind, turn, settings), settings),
+    )
     # Where each image's tiles are among those that could be decoded; negative for the others.
     place_of = tf.math.unsorted_segment_max(tf.range(tf.size(found)), found, count)
     decoded = place_of >= 0
@@ -191,6 +196,30 @@ def decode_rows(encoded: tf.Tensor, settings: ImageConfig) -> tuple[tf.Tensor, t
     tiles, sizes, problems = (tf.gather(values, place_of) for values in (tiles, sizes, problems))
     problem = tf.where(good, problems, headers.problem)
     return tf.ensure_shape(tiles, [None, None, settings.height, settings.width, 3]), sizes, problem
+
+
+class _Rows(NamedTuple):
+    """Number, encoded image, kind and orientation of each image of a batch, `[N]`."""
+
+    index: tf.Tensor
+    encoded: tf.Tensor
+    kind: tf.Tensor
+    orientation: tf.Tensor
+
+
+def _try_each(rows: _Rows, decode: Callable[..., Decoded], settings: ImageConfig) -> tuple[tf.Tensor, ...]:
+    """Index, tiles, size and problem of the images that could be decoded, and at last `_nothing` if one could not."""
+
+    def fitted(index: tf.Tensor, *one: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        image, problem = decode(*one)
+        return index, fit_image(image, settings), _size(image), problem
+
+    count = tf.size(rows.index, tf.int64)
+    found = tf.data.Dataset.from_tensor_slices(tuple(rows))
+    found = found.map(fitted, num_parallel_calls=_DECODED_AT_ONCE, deterministic=True)
+    # The only try/except that a graph has. One for the batch: a data set for each image takes as long as decoding it.
+    found = found.ignore_errors(log_warning=False).concatenate(_nothing(settings)).take(count)
+    return found.batch(count).get_single_element()
 
 
 def _refuse_slivers(headers: Headers, settings: ImageConfig) -> tf.Tensor:

@@ -9,6 +9,7 @@ import click
 from flexunet.cli.command import Command
 from flexunet.cli.console import NO_LOG, captured_output, print_result
 from flexunet.cli.options import AS_JSON, CONFIG, LAYOUT, NO_MASK, PATH, SET
+from flexunet.core.files import JsonObject
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,7 +69,7 @@ def ingest(source: Path, out: Path, config: str, overrides: tuple[str, ...], **o
     print_result(found)
 
 
-def ingest_and_show(source: Path, out: Path, config: "Config", console: "Console", **options: Any) -> dict[str, Any]:
+def ingest_and_show(source: Path, out: Path, config: "Config", console: "Console", **options: Any) -> JsonObject:
     """What the manifest says of the span, and where its version lies, None if nothing was written; prints both."""
     from flexunet.cli.tables import bars
     from flexunet.dataset.ingest import ingest

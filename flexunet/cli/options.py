@@ -12,6 +12,8 @@ from flexunet.dataset.layouts.known import LAYOUTS
 VERBOSE: Final = "flexunet.verbose"
 JSON: Final = "flexunet.json"
 
+Decorator = Callable[..., Any]
+
 FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
 PATH: Final = click.Path(path_type=Path)
 
@@ -56,10 +58,10 @@ def _settings(context: click.Context, parameter: click.Parameter, incomplete: st
     return [f"{name}=" for name in key_names() if name.startswith(incomplete)]
 
 
-CONFIG: Final[Callable[..., Any]] = click.option(
+CONFIG: Final[Decorator] = click.option(
     "--config", required=True, metavar="C", help="TOML file, or the name of a preset.", shell_complete=_presets
 )
-SET: Final[Callable[..., Any]] = click.option(
+SET: Final[Decorator] = click.option(
     "--set",
     "overrides",
     multiple=True,
@@ -67,16 +69,16 @@ SET: Final[Callable[..., Any]] = click.option(
     help="Overrides a key of the config; may be given again.",
     shell_complete=_settings,
 )
-ROOT: Final[Callable[..., Any]] = click.option("--root", required=True, type=PATH, help="Folder of the runs.")
-ACCEPT_REFUSED: Final[Callable[..., Any]] = click.option(
+ROOT: Final[Decorator] = click.option("--root", required=True, type=PATH, help="Folder of the runs.")
+ACCEPT_REFUSED: Final[Decorator] = click.option(
     "--accept-refused", metavar="REASON", callback=not_blank, help="Pushes the model though the gate refuses it."
 )
-LAYOUT: Final[Callable[..., Any]] = click.option(
+LAYOUT: Final[Decorator] = click.option(
     "--layout", "layout_name", type=click.Choice(LAYOUTS), help="How SOURCE is laid out.  [default: found out]"
 )
-NO_MASK: Final[Callable[..., Any]] = click.option(
+NO_MASK: Final[Decorator] = click.option(
     "--no-mask-is-background", is_flag=True, help="Images that nothing tells a class of show no defect."
 )
-AS_JSON: Final[Callable[..., Any]] = click.option(
+AS_JSON: Final[Decorator] = click.option(
     "--json", is_flag=True, expose_value=False, callback=noted(JSON), help="One JSON document on stdout."
 )

@@ -7,11 +7,12 @@ out of means.
 `xp` is the array namespace: numpy, or keras.ops where the result must stay in a graph.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-Array = Any
+Array: TypeAlias = Any
+Namespace: TypeAlias = Any
 
 
 class Margins(NamedTuple):
@@ -22,12 +23,12 @@ class Margins(NamedTuple):
     predicted: Array
 
 
-def _ratio(numerator: Array, denominator: Array, xp: Any) -> Array:
+def _ratio(numerator: Array, denominator: Array, xp: Namespace) -> Array:
     defined = denominator > 0
     return xp.where(defined, numerator / xp.where(defined, denominator, 1), float("nan"))
 
 
-def margins(counts: Array, xp: Any = np) -> Margins:
+def margins(counts: Array, xp: Namespace = np) -> Margins:
     """Margins of counts `[..., C, C]`; margins pass through."""
     if isinstance(counts, Margins):
         return counts
@@ -35,44 +36,44 @@ def margins(counts: Array, xp: Any = np) -> Margins:
     return Margins(hits, xp.sum(counts, axis=-1), xp.sum(counts, axis=-2))
 
 
-def dice(counts: Array, xp: Any = np) -> Array:
+def dice(counts: Array, xp: Namespace = np) -> Array:
     """Dice per class `[..., C]`: 2 TP / (truth + prediction); Dice 1945, doi:10.2307/1932409."""
     hits, truth, predicted = margins(counts, xp)
     return _ratio(2 * hits, truth + predicted, xp)
 
 
-def iou(counts: Array, xp: Any = np) -> Array:
+def iou(counts: Array, xp: Namespace = np) -> Array:
     """Intersection over union per class `[..., C]`; Jaccard 1912."""
     hits, truth, predicted = margins(counts, xp)
     return _ratio(hits, truth + predicted - hits, xp)
 
 
-def precision(counts: Array, xp: Any = np) -> Array:
+def precision(counts: Array, xp: Namespace = np) -> Array:
     """Share of the pixels predicted as a class that are of it, `[..., C]`."""
     hits, _, predicted = margins(counts, xp)
     return _ratio(hits, predicted, xp)
 
 
-def recall(counts: Array, xp: Any = np) -> Array:
+def recall(counts: Array, xp: Namespace = np) -> Array:
     """Share of the pixels of a class that were predicted as it, `[..., C]`."""
     hits, truth, _ = margins(counts, xp)
     return _ratio(hits, truth, xp)
 
 
-def pixel_accuracy(counts: Array, xp: Any = np) -> Array:
+def pixel_accuracy(counts: Array, xp: Namespace = np) -> Array:
     """Share of all pixels predicted rightly, `[...]`. An all-background model does well by it: never gate on it."""
     hits, truth, _ = margins(counts, xp)
     return _ratio(xp.sum(hits, axis=-1), xp.sum(truth, axis=-1), xp)
 
 
-def mean_defined(scores: Array, xp: Any = np) -> Array:
+def mean_defined(scores: Array, xp: Namespace = np) -> Array:
     """Mean over the last axis of the scores that are not NaN, `[...]`; NaN if none is."""
     defined = xp.logical_not(xp.isnan(scores))
     total = xp.sum(xp.where(defined, scores, 0.0), axis=-1)
     return _ratio(total, xp.sum(xp.where(defined, xp.ones_like(scores), 0.0), axis=-1), xp)
 
 
-def foreground_dice(counts: Array, xp: Any = np) -> Array:
+def foreground_dice(counts: Array, xp: Namespace = np) -> Array:
     """The headline: mean Dice over the defect classes, background left out, `[...]`."""
     return mean_defined(dice(counts, xp)[..., 1:], xp)
 

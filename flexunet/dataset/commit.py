@@ -2,11 +2,11 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+from flexunet.core.results.dataset import Manifest
 from flexunet.dataset.manifest import MANIFEST, read_manifest
 from flexunet.reporting.data import PICTURE
 
@@ -17,7 +17,7 @@ def aside(path: Path) -> Path:
 
 
 @contextmanager
-def committed(out: Path, manifest: Mapping[str, Any], picture: bytes) -> Iterator[None]:
+def committed(out: Path, manifest: Manifest, picture: bytes) -> Iterator[None]:
     """The body makes the versions of `manifest` complete by one rename; picture and manifest, staged before, follow.
 
     An error in the body leaves the old ones, and no trace of the new.
@@ -37,11 +37,11 @@ def settle(out: Path) -> None:
         shutil.rmtree(leftover)
 
 
-def newest_manifest(out: Path) -> dict[str, Any]:
-    """`dataset.json` as `settle` would leave it; empty where there is none."""
+def newest_manifest(out: Path) -> Manifest | None:
+    """`dataset.json` as `settle` would leave it; None where there is none."""
     if _took_effect(out):
         return json.loads(aside(out / MANIFEST).read_text(encoding="utf-8"))
-    return read_manifest(out) if (out / MANIFEST).is_file() else {}
+    return read_manifest(out) if (out / MANIFEST).is_file() else None
 
 
 def _finish(out: Path) -> None:

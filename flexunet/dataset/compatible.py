@@ -1,10 +1,10 @@
 """Whether ingested records are what a configuration expects."""
 
 from pathlib import Path
-from typing import Any
 
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
+from flexunet.core.results.dataset import SpanEntry
 from flexunet.dataset.manifest import newest_spans
 
 
@@ -27,7 +27,7 @@ def check_data(data: Path, config: Config, training: bool = True, newest: int | 
     return f"{leaking} groups are in more than one split of {data}: the scores will flatter" if leaking else ""
 
 
-def _check_classes(span: dict[str, Any], data: Path, config: Config) -> None:
+def _check_classes(span: SpanEntry, data: Path, config: Config) -> None:
     recorded = [(c["name"], tuple(c["color"])) for c in span["classes"]]
     wanted = [(c.name, c.color) for c in config.classes]
     ignored = config.records.ignore_color

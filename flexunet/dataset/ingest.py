@@ -4,10 +4,10 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
 from flexunet.core.features import SPLIT_TRAIN, SPLITS
+from flexunet.core.finder import LeftOut
 from flexunet.core.lock import locked
 from flexunet.core.problems import DataError, Problem
+from flexunet.core.results.dataset import Contents, FilesLeftOut, Manifest, SpanEntry, SplitEntry, Summary
 from flexunet.dataset import groups as near_duplicates
 from flexunet.dataset.assignment import Assignment, Row, read_assignment
 from flexunet.dataset.commit import committed, newest_manifest, settle
@@ -38,13 +40,16 @@ _WORST: Final = 5
 Progress = Callable[[str, int], Callable[[], None]]
 
 
+_LINKS: Final = "links near-duplicate groups that are in different splits already"
+
+
 @dataclass(frozen=True)
 class Ingested:
     """What an ingest found and where it wrote it; `version` is None after a check, `manifest` is of this span."""
 
     layout: Layout
     version: Path | None
-    manifest: dict[str, Any]
+    manifest: Summary
     unchanged: bool
 
 
@@ -88,18 +93,16 @@ def ingest(
         raise DataError([*problems, *mistakes])
     if span == "next":
         span = _next_span(out, facts, source)
-    # Every span may have a 0001.png.
-    prefix = f"span-{span}/" if span > 1 else ""
-    facts = [replace(f, metadata=columns.get(f.pair.id, {}), pair=_renamed(f.pair, prefix)) for f in facts]
+    facts = [replace(f, metadata=columns.get(f.pair.id, {}), pair=_renamed(f.pair, span)) for f in facts]
     others = [a for number, v in versions(out).items() if number != span and (a := read_assignment(v))]
     rows, linking, crossing = _assign(facts, others, config, splits, _previous_splits(out, span, facts), source)
     _require_usable(rows, config, source)
-    summary = {
+    summary: Summary = {
         **_summary(rows, layout, splits, config, _span_before(out, span)),
         "leaking_groups": crossing,
         "duplicates": duplicate_summary(facts, config),
         "skipped": [str(problem) for problem in problems],
-        "left_out": [f"{f.pair.id}: links near-duplicate groups that are in different splits already" for f in linking],
+        "left_out": [f"{f.pair.id}: {_LINKS}" for f in linking],
     }
     if check_only:
         return Ingested(layout, None, summary, False)
@@ -107,9 +110,9 @@ def ingest(
         return _write(out, span, rows, summary, config, layout, progress)
 
 
-def _span_before(out: Path, span: int) -> dict[str, Any] | None:
+def _span_before(out: Path, span: int) -> SpanEntry | None:
     """What `dataset.json` says of the newest span before this one."""
-    earlier = [entry for entry in newest_manifest(out).get("spans", []) if entry["span"] < span]
+    earlier = [entry for entry in _spans(out) if entry["span"] < span]
     return max(earlier, key=lambda entry: entry["span"], default=None)
 
 
@@ -138,8 +141,9 @@ def _next_span(out: Path, facts: Sequence[Facts], source: Path) -> int:
     return number + 1
 
 
-def _renamed(pair: Pair, prefix: str) -> Pair:
-    return replace(pair, id=prefix + pair.id)
+def _renamed(pair: Pair, span: int) -> Pair:
+    """Every span may have a 0001.png."""
+    return replace(pair, id=f"span-{span}/{pair.id}") if span > 1 else pair
 
 
 def _placed(others: Sequence[Assignment]) -> list[tuple[str, str]]:
@@ -205,15 +209,15 @@ def _require_usable(rows: Sequence[Row], config: Config, source: Path) -> None:
 
 
 def _summary(
-    rows: Sequence[Row], layout: Layout, policy: SplitPolicy | None, config: Config, earlier: dict[str, Any] | None
-) -> dict[str, Any]:
+    rows: Sequence[Row], layout: Layout, policy: SplitPolicy | None, config: Config, earlier: SpanEntry | None
+) -> Contents:
     return {
         **reading_summary([row.facts for row in rows], config, earlier),
         "format": FORMAT,
-        "classes": [c.model_dump(mode="json") for c in config.classes],
+        "classes": [{"name": c.name, "color": list(c.color)} for c in config.classes],
         "ignore_color": list(config.records.ignore_color) if config.records.ignore_color else None,
         "layout": layout.description,
-        "files": {"read": layout.files_read, "left_out": [asdict(entry) for entry in layout.left_out]},
+        "files": {"read": layout.files_read, "left_out": [_left_out(entry) for entry in layout.left_out]},
         "notes": [*layout.notes, *_unused_splits(layout, policy), *_overlaps(rows, config), *_snapped(rows, config)],
         "splits_policy": "keep" if layout.has_splits and policy != "regroup" else "regroup",
         "median_size": [int(np.median([getattr(r.facts, side) for r in rows])) for side in ("height", "width")],
@@ -222,6 +226,10 @@ def _summary(
         "splits": {split: _split_summary([r for r in rows if r.split == split], config) for split in SPLITS},
         "metadata": sorted({column for row in rows for column in row.facts.metadata}),
     }
+
+
+def _left_out(entry: LeftOut) -> FilesLeftOut:
+    return {"why": entry.why, "files": entry.files, "example": entry.example}
 
 
 def _unused_splits(layout: Layout, policy: SplitPolicy | None) -> list[str]:
@@ -259,7 +267,7 @@ def _overlaps(rows: Sequence[Row], config: Config) -> list[str]:
     ]
 
 
-def _split_summary(rows: Sequence[Row], config: Config) -> dict[str, Any]:
+def _split_summary(rows: Sequence[Row], config: Config) -> SplitEntry:
     pixels = _pixels(rows, config)
     names = [c.name for c in config.classes]
     return {
@@ -279,7 +287,7 @@ def _write(
     out: Path,
     span: int,
     rows: Sequence[Row],
-    summary: dict[str, Any],
+    summary: Summary,
     config: Config,
     layout: Layout,
     progress: Progress,
@@ -288,26 +296,32 @@ def _write(
     settle(out)
     fingerprint = _fingerprint(rows, config)
     # Old spans may be deleted to free the disk.
-    known = [entry for entry in newest_manifest(out).get("spans", []) if version_path(out, entry).is_dir()]
+    known = [entry for entry in _spans(out) if version_path(out, entry).is_dir()]
     spans = {entry["span"]: entry for entry in known}
     newest = newest_version(directory)
-    old = spans.get(span, {})
-    same_records = bool(newest) and (old.get("version"), old.get("fingerprint")) == (newest, fingerprint)
+    old = spans.get(span)
+    same_records = bool(newest) and old is not None and (old["version"], old["fingerprint"]) == (newest, fingerprint)
     number = newest if same_records else newest + 1
     version = directory / f"version-{number}"
-    entry = spans[span] = {"span": span, "version": number, "fingerprint": fingerprint, **summary}
+    entry: SpanEntry = {"span": span, "version": number, "fingerprint": fingerprint, **summary}
+    spans[span] = entry
     if entry == old:
         return Ingested(layout, version, entry, True)
     # Checks must not wait for TensorFlow.
     from flexunet.dataset.records import write_version
 
     directory.mkdir(parents=True, exist_ok=True)
-    manifest = {**spans[max(spans)], "spans": [spans[number] for number in sorted(spans)]}
+    manifest: Manifest = {**spans[max(spans)], "spans": [spans[number] for number in sorted(spans)]}
     with committed(out, manifest, render_picture(entry, [row.shown(config) for row in rows], config)):
         # Others may have been skipped or left out with the same result.
         if not same_records:
             write_version(version, rows, config, progress("writing records", len(rows)))
     return Ingested(layout, version, entry, same_records)
+
+
+def _spans(out: Path) -> list[SpanEntry]:
+    manifest = newest_manifest(out)
+    return manifest["spans"] if manifest else []
 
 
 def _previous_splits(out: Path, span: int, facts: Sequence[Facts]) -> dict[str, str]:
@@ -318,8 +332,7 @@ def _previous_splits(out: Path, span: int, facts: Sequence[Facts]) -> dict[str, 
     """
     directory = out / f"span-{span}"
     newest = newest_version(directory)
-    entries = newest_manifest(out).get("spans", [])
-    kept = any((e["span"], e["version"], e["splits_policy"]) == (span, newest, "keep") for e in entries)
+    kept = any((e["span"], e["version"], e["splits_policy"]) == (span, newest, "keep") for e in _spans(out))
     assignment = None if kept else read_assignment(directory / f"version-{newest}")
     if assignment is None:
         return {}

@@ -2,15 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, cast
 
 from flexunet.core.errors import UserError
+from flexunet.core.results.dataset import Manifest, SpanEntry
 
 MANIFEST: Final = "dataset.json"
 FORMAT: Final = 1
 
 
-def read_manifest(data: Path) -> dict[str, Any]:
+def read_manifest(data: Path) -> Manifest:
     """`dataset.json` of an ingest.
 
     Raises:
@@ -24,10 +25,10 @@ def read_manifest(data: Path) -> dict[str, Any]:
     # Other tools have a dataset.json too.
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "spans" not in manifest:
         raise UserError(f"{path}: not written by `flexunet ingest` of this version: run it first")
-    return manifest
+    return cast("Manifest", manifest)
 
 
-def newest_spans(data: Path, limit: int | None, newest: int | None = None) -> list[dict[str, Any]] | None:
+def newest_spans(data: Path, limit: int | None, newest: int | None = None) -> list[SpanEntry] | None:
     """What is known of the records that a run will read, newest first; None for records that were made elsewhere.
 
     `limit` is how many spans that are at most, None for all; `newest` is the newest span to read, where that is not
@@ -51,7 +52,7 @@ def newest_spans(data: Path, limit: int | None, newest: int | None = None) -> li
     return entries
 
 
-def version_path(data: Path, entry: dict[str, Any]) -> Path:
+def version_path(data: Path, entry: SpanEntry) -> Path:
     """The folder of records that an entry of the manifest is about."""
     return data / f"span-{entry['span']}" / f"version-{entry['version']}"
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from flexunet.core.config.whole import Config
+from flexunet.core.results.dataset import Read, Reading, SpanEntry
 from flexunet.dataset.examine import Facts
 
 _NAMED: Final = 3
@@ -17,30 +18,28 @@ _LEAST_RIM_PIXELS: Final = 20
 _MOVED_LEVELS: Final = 32
 
 
-def reading_summary(facts: Sequence[Facts], config: Config, earlier: Mapping[str, Any] | None) -> dict[str, Any]:
+def reading_summary(facts: Sequence[Facts], config: Config, earlier: SpanEntry | None) -> Reading:
     """What `dataset.json` says of it.
 
     Args:
       facts: the images of the span.
       config: the names of the classes.
       earlier: what `dataset.json` says of the span before, if there is one.
-
-    Returns:
-      `{"read": {"turned": int, "converted": {kind: int}, "levels": [int, int], "words": [line, ...]}, "warnings":
-      [line, ...]}`; levels are medians over the images of the grey levels below which 1 % and 99 % of the pixels lie.
     """
     converted = Counter(f.image_kind for f in facts if not f.keeps_image)
     levels = [int(np.median([f.levels[end] for f in facts])) for end in (0, 1)]
-    read = {
+    read: Read = {
         "turned": sum(f.turned for f in facts),
         "converted": dict(sorted(converted.items())),
         "levels": levels,
+        "words": [],
     }
+    read["words"] += _words(read, len(facts))
     warnings = [*_of_images(facts), *_rims(facts, config), *_moved(levels, earlier)]
-    return {"read": {**read, "words": list(_words(read, len(facts)))}, "warnings": warnings}
+    return {"read": read, "warnings": warnings}
 
 
-def _words(read: Mapping[str, Any], images: int) -> Iterator[str]:
+def _words(read: Read, images: int) -> Iterator[str]:
     if read["turned"]:
         yield f"{read['turned']} of {images} images were turned upright, as EXIF says; a served model turns them too"
     if read["converted"]:

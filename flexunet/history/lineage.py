@@ -3,12 +3,14 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
 from flexunet.core.errors import UserError
 from flexunet.core.features import ACCEPTED_REFUSED, ASSETS_EXTRA, EXPORTED_PROVENANCE, RECORDS_FINGERPRINT
+from flexunet.core.files import JsonObject
+from flexunet.core.results.lineage import BaselineOrigin, DataOrigin, Provenance, PushedScores
 from flexunet.core.root import Root
 from flexunet.history.database import is_known, whereabouts
 from flexunet.history.pushes import PUSHED_SHA256
@@ -36,14 +38,14 @@ class Lineage:
     pushed: str | None
     accepted_refused: str | None
     model: str | None
-    data: dict[str, Any]
-    config: dict[str, Any]
+    data: DataOrigin
+    config: JsonObject
     code: dict[str, str]
-    baseline: dict[str, Any] | None
+    baseline: BaselineOrigin | None
     base_model: str | None
-    scores: dict[str, Any]
+    scores: PushedScores
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Plain values."""
         return asdict(self)
 
@@ -68,17 +70,18 @@ def lineage_of(model: Path) -> Lineage:
     provenance = read_provenance(version)
     if not provenance:
         raise UserError(f"{path}: missing, expected a version that a run pushed, such as DIR/serving_model/1")
+    sha256, number = provenance.get("sha256", ""), provenance.get("version", 0)
     root = version.resolve().parent.parent
     if not is_known(root):
         source = f"{path}, written when it was pushed: there is no {Root(root).metadata}"
         return _from_provenance(version, provenance, source)
     history = read_history(root)
-    pushes = [p for p in history.of_kind(_PUSHED_MODEL) if p.properties.get(PUSHED_SHA256) == provenance["sha256"]]
+    pushes = [p for p in history.of_kind(_PUSHED_MODEL) if p.properties.get(PUSHED_SHA256) == sha256]
     if not pushes:
         source = f"{path}, written when it was pushed: {whereabouts(root)} does not know this model"
         return _from_provenance(version, provenance, source)
     # A rollback gives the same model a number that no run gave: then its first push tells what made it.
-    own = [push for push in pushes if push.properties.get(PUSHED_VERSION) == str(provenance["version"])]
+    own = [push for push in pushes if push.properties.get(PUSHED_VERSION) == str(number)]
     return _from_metadata(version, provenance, history, [*own, pushes[-1]][0], f"ML Metadata in {whereabouts(root)}")
 
 
@@ -87,16 +90,16 @@ def is_intact(version: Path, lineage: Lineage) -> bool:
     return content_hash(version) == lineage.sha256
 
 
-def _from_provenance(version: Path, provenance: dict[str, Any], source: str) -> Lineage:
+def _from_provenance(version: Path, provenance: Provenance, source: str) -> Lineage:
     # A version that somebody else made and a rollback restored knows little of itself.
     baseline = provenance.get("baseline")
     return Lineage(
         version=str(version),
         source=source,
-        sha256=provenance["sha256"],
+        sha256=provenance.get("sha256", ""),
         run=provenance.get("run"),
         pushed=provenance.get("pushed"),
-        accepted_refused=provenance.get(ACCEPTED_REFUSED),
+        accepted_refused=provenance.get("accepted_refused"),
         model=provenance.get("model_uri"),
         data=provenance.get("data", {}),
         config=exported_part(version, _Exported).model_dump(mode="json"),
@@ -107,7 +110,7 @@ def _from_provenance(version: Path, provenance: dict[str, Any], source: str) -> 
     )
 
 
-def _from_metadata(version: Path, provenance: dict[str, Any], history: History, push: Artifact, source: str) -> Lineage:
+def _from_metadata(version: Path, provenance: Provenance, history: History, push: Artifact, source: str) -> Lineage:
     pusher = history.maker[push.id]
     run = history.run_of.get(pusher.id)
     model, baseline = pusher.input("model"), pusher.input("baseline_model")
@@ -117,7 +120,7 @@ def _from_metadata(version: Path, provenance: dict[str, Any], history: History, 
     return Lineage(
         version=str(version),
         source=source,
-        sha256=provenance["sha256"],
+        sha256=provenance.get("sha256", ""),
         run=run.run_id if run else None,
         pushed=pusher.ended.isoformat(timespec="seconds"),
         accepted_refused=push.properties.get(ACCEPTED_REFUSED),
@@ -144,7 +147,7 @@ def _makers(history: History, last: Execution) -> dict[str, Execution]:
     return dict(sorted(found.items(), key=lambda item: item[1].id))
 
 
-def _data(record_gen: Execution | None) -> dict[str, Any]:
+def _data(record_gen: Execution | None) -> DataOrigin:
     if record_gen is None:
         return {}
     examples, properties = record_gen.output("examples"), record_gen.properties
@@ -156,9 +159,9 @@ def _data(record_gen: Execution | None) -> dict[str, Any]:
     }
 
 
-def _config(makers: dict[str, Execution]) -> dict[str, Any]:
+def _config(makers: dict[str, Execution]) -> JsonObject:
     """Put together from the sections that the nodes were given."""
-    config: dict[str, Any] = {}
+    config: JsonObject = {}
     if "Trainer" in makers:
         config |= json.loads(_custom_config(makers["Trainer"])["config"])
     for node in ("ServingValidator", "Pusher"):
@@ -167,7 +170,7 @@ def _config(makers: dict[str, Execution]) -> dict[str, Any]:
     return config
 
 
-def _code(value: Any) -> str | None:
+def _code(value: object) -> str | None:
     """The fingerprint of the code that a node ran, wherever in its properties TFX has room for one."""
     if isinstance(value, str) and value.startswith(("{", "[")):
         value = json.loads(value)
@@ -180,12 +183,12 @@ def _code(value: Any) -> str | None:
     return None
 
 
-def _custom_config(execution: Execution) -> dict[str, Any]:
+def _custom_config(execution: Execution) -> dict[str, str]:
     """The `custom_config` of those of TFX's own nodes that call our code."""
     return json.loads(execution.properties["custom_config"])
 
 
-def _baseline(history: History, model: Artifact) -> dict[str, Any]:
+def _baseline(history: History, model: Artifact) -> BaselineOrigin:
     """Folder of the baseline, and the number that it was pushed under."""
     pushes = [p for p in history.of_kind(_PUSHED_MODEL) if p.properties.get("pushed_model_id") == model.id]
     numbers = [p.properties[PUSHED_VERSION] for p in pushes if PUSHED_VERSION in p.properties]

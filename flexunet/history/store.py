@@ -4,13 +4,16 @@ import datetime
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeAlias
 
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 
+from flexunet.core.files import JsonObject
 from flexunet.core.root import Root
 from flexunet.history.database import open_store
+
+Message: TypeAlias = metadata_store_pb2.Artifact | metadata_store_pb2.Execution
 
 # TFX's names of the contexts that executions belong to.
 _RUN: Final = "pipeline_run"
@@ -33,7 +36,7 @@ class Artifact:
     uri: str
     is_live: bool
     created: int
-    properties: dict[str, Any]
+    properties: JsonObject
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Execution:
     state: str
     started: datetime.datetime
     ended: datetime.datetime
-    properties: dict[str, Any]
+    properties: JsonObject
     inputs: dict[str, list[Artifact]] = field(default_factory=dict)
     outputs: dict[str, list[Artifact]] = field(default_factory=dict)
 
@@ -163,30 +166,30 @@ def _runs(store: mlmd.MetadataStore, executions: dict[int, Execution]) -> list[R
     return runs
 
 
-def _contexts(store: mlmd.MetadataStore, kind: str) -> list[Any]:
+def _contexts(store: mlmd.MetadataStore, kind: str) -> list[metadata_store_pb2.Context]:
     known = {context_type.name for context_type in store.get_context_types()}
     return store.get_contexts_by_type(kind) if kind in known else []
 
 
-def _events(store: mlmd.MetadataStore, executions: Iterable[int]) -> list[Any]:
+def _events(store: mlmd.MetadataStore, executions: Iterable[int]) -> list[metadata_store_pb2.Event]:
     ids = list(executions)
     return store.get_events_by_execution_ids(ids) if ids else []
 
 
-def _artifact(artifact: Any, kind: str) -> Artifact:
+def _artifact(artifact: metadata_store_pb2.Artifact, kind: str) -> Artifact:
     is_live = artifact.state == metadata_store_pb2.Artifact.LIVE
     created = artifact.create_time_since_epoch
     return Artifact(artifact.id, kind, artifact.uri, is_live, created, _properties(artifact))
 
 
-def _execution(execution: Any, node: str) -> Execution:
+def _execution(execution: metadata_store_pb2.Execution, node: str) -> Execution:
     state = metadata_store_pb2.Execution.State.Name(execution.last_known_state)
     times = (execution.create_time_since_epoch, execution.last_update_time_since_epoch)
     started, ended = (datetime.datetime.fromtimestamp(time / 1000).astimezone() for time in times)
     return Execution(execution.id, node, state, started, ended, _properties(execution))
 
 
-def _properties(message: Any) -> dict[str, Any]:
+def _properties(message: Message) -> JsonObject:
     """TFX's own and custom ones, as Python values."""
     values = {**message.properties, **message.custom_properties}
     return {

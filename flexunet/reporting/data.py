@@ -5,7 +5,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,9 @@ from scipy.ndimage import binary_dilation
 from flexunet.core.config.whole import Config
 from flexunet.core.features import SPLITS
 from flexunet.core.finder import LeftOut, left_out_words
+from flexunet.core.results.dataset import SpanEntry
 from flexunet.reporting.charts import Histogram
-from flexunet.reporting.look import data_uri, environment, rgb
+from flexunet.reporting.look import Variables, data_uri, environment, rgb
 
 PICTURE: Final = "dataset.html"
 
@@ -97,7 +98,7 @@ class Group:
     members: list[tuple[DataImage, Thumbnail]]
 
 
-def render_picture(entry: dict[str, Any], rows: Sequence[DataImage], config: Config) -> bytes:
+def render_picture(entry: SpanEntry, rows: Sequence[DataImage], config: Config) -> bytes:
     """The page, in UTF-8; the same input gives the same bytes.
 
     Args:
@@ -110,7 +111,7 @@ def render_picture(entry: dict[str, Any], rows: Sequence[DataImage], config: Con
     return page.encode("utf-8", "backslashreplace")
 
 
-def _contents(entry: dict[str, Any], rows: Sequence[DataImage], config: Config) -> dict[str, Any]:
+def _contents(entry: SpanEntry, rows: Sequence[DataImage], config: Config) -> Variables:
     """The variables of the template."""
     ordered = sorted(rows, key=lambda row: row.id)
     shares = _shares(ordered, config)
@@ -156,7 +157,7 @@ def _splits_of(members: Sequence[DataImage]) -> list[str]:
     return [split for split in SPLITS if any(row.split == split for row in members)]
 
 
-def _warnings(entry: dict[str, Any], groups: dict[str, list[DataImage]]) -> list[str]:
+def _warnings(entry: SpanEntry, groups: dict[str, list[DataImage]]) -> list[str]:
     """What a reader must know before any score of a model trained on these data."""
     warnings = list(entry["notes"])
     if entry["leaking_groups"]:

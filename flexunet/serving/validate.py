@@ -23,6 +23,7 @@ from PIL import Image
 from flexunet.core import features
 from flexunet.core.errors import UserError
 from flexunet.core.palette import class_ids_from_rgb
+from flexunet.core.results.serving import BatchSpeed, Findings, Latency
 from flexunet.serving.c_api import SavedModel, SavedModelError, load_arrays
 from flexunet.serving.exported import ServedConfig, exported_config
 from flexunet.serving.memory import PeakMemory, resident_megabytes
@@ -45,19 +46,19 @@ def main() -> None:
     result.write_text(json.dumps(findings, indent=2) + "\n", encoding="utf-8")
 
 
-def check_model(directory: Path, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    """`{problems, ...measurements}`; the measurements are those taken before something failed."""
-    findings: dict[str, Any] = {"problems": []}
+def check_model(directory: Path, inputs: Mapping[str, NDArray[Any]]) -> Findings:
+    """The problems and what was measured; the measurements are those taken before something failed."""
+    findings: Findings = {"problems": []}
     try:
         config = exported_config(directory)
         started = time.monotonic()
         with SavedModel(directory) as model:
-            findings |= {"load_seconds": time.monotonic() - started, "idle_megabytes": resident_megabytes()}
+            findings["load_seconds"], findings["idle_megabytes"] = time.monotonic() - started, resident_megabytes()
             peak = PeakMemory()
             for problem in _check(model, directory, config, inputs):
                 findings["problems"].append(problem)
             if not findings["problems"]:
-                findings |= _latency(model, directory)
+                findings["latency_seconds"], findings["batch"] = _latency(model, directory)
             findings["megabytes_above_idle"] = peak.megabytes_above_idle()
     except (SavedModelError, UserError, ValueError, OSError) as error:
         findings["problems"].append(" ".join(str(error).split()))
@@ -200,16 +201,14 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _latency(model: SavedModel, directory: Path) -> dict[str, Any]:
+def _latency(model: SavedModel, directory: Path) -> tuple[Latency, BatchSpeed]:
     """Latency of the warm-up's smallest and largest batch of encoded images."""
     batches = [inputs for signature, inputs in read_warmup(directory) if signature == features.SIGNATURE_SERVING]
     one = [_seconds(model, batches[0]) for _ in range(_TIMED_CALLS)]
     many = [_seconds(model, batches[-1]) for _ in range(3)]
     rows = len(batches[-1][features.INPUT_IMAGE_BYTES])
-    return {
-        "latency_seconds": {"p50": float(np.quantile(one, 0.5)), "p95": float(np.quantile(one, 0.95))},
-        "batch": {"rows": rows, "images_per_second": rows / min(many)},
-    }
+    latency: Latency = {"p50": float(np.quantile(one, 0.5)), "p95": float(np.quantile(one, 0.95))}
+    return latency, {"rows": rows, "images_per_second": rows / min(many)}
 
 
 def _seconds(model: SavedModel, inputs: dict[str, NDArray[Any]]) -> float:

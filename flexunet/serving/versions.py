@@ -17,19 +17,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from flexunet.core.errors import UserError
 from flexunet.core.features import ASSETS_EXTRA, EXPORTED_GRAPH, EXPORTED_PROVENANCE
 from flexunet.core.files import read_json
+from flexunet.core.results.lineage import Provenance
 
 # Seconds: a push waits so long for a rollback, and a rollback for a push; either copies a model, to a store as well.
 LONGEST_ROLLBACK: Final = 300.0
-# A key of provenance.json: when a rollback made the version of an earlier one.
-RESTORED_AT: Final = "restored_at"
-
-# Another: `content_hash` of the model that it was made from.
-_SHA256: Final = "sha256"
 _STATE: Final = ".pushes.json"
 _INCOMPLETE: Final = ".incomplete"
 _DELETED: Final = ".deleted"
@@ -50,6 +46,19 @@ class Retention:
 
     versions: int | None = None
     mirror: str = ""
+
+
+class State(TypedDict):
+    """`.pushes.json`."""
+
+    last_version: int
+    """the highest number ever given"""
+    rolled_back: dict[str, int]
+    """by `content_hash`, the version that the model was"""
+    unfinished: list[int] | None
+    """the versions withdrawn and restored by a rollback that was not finished"""
+    keep: int | None
+    mirror: str
 
 
 def versions(directory: Path) -> list[int]:
@@ -79,7 +88,7 @@ def model_directory(directory: Path) -> Path:
 
 
 def push_version(
-    model: Path, directory: Path, provenance: dict[str, Any], retention: Retention, above: int = 0, again: bool = False
+    model: Path, directory: Path, provenance: Provenance, retention: Retention, above: int = 0, again: bool = False
 ) -> Path:
     """Copies `model` to a new version of `directory`, the highest number ever, and keeps the newest few.
 
@@ -96,11 +105,11 @@ def push_version(
     """
     directory.mkdir(parents=True, exist_ok=True)
     with _state(directory) as state:
-        state |= {"keep": retention.versions, "mirror": retention.mirror, "unfinished": None}
+        state["keep"], state["mirror"], state["unfinished"] = retention.versions, retention.mirror, None
     newest, digest = newest_version(directory), content_hash(model)
     if not again and newest and pushed_hash(newest) == digest:
         return newest
-    return _push(model, directory, {**provenance, _SHA256: digest}, retention.versions, above)
+    return _push(model, directory, {**provenance, "sha256": digest}, retention.versions, above)
 
 
 def roll_back(directory: Path, to: int | None = None, keep: int | None = None, above: int = 0) -> Rollback:
@@ -133,10 +142,10 @@ def roll_back(directory: Path, to: int | None = None, keep: int | None = None, a
         )
     with _state(directory) as state:
         others = {k: v for k, v in state["rolled_back"].items() if k != digest}
-        state |= {"rolled_back": others | {gone: withdrawn}, "unfinished": [withdrawn, restored]}
+        state["rolled_back"], state["unfinished"] = others | {gone: withdrawn}, [withdrawn, restored]
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-    origin = {**read_provenance(source), "restored": restored, "withdrawn": withdrawn, RESTORED_AT: now}
-    origin[_SHA256] = digest
+    origin: Provenance = {**read_provenance(source), "restored": restored, "withdrawn": withdrawn, "restored_at": now}
+    origin["sha256"] = digest
     return Rollback(withdrawn, restored, _push(source, directory, origin, keep or state["keep"], above))
 
 
@@ -174,7 +183,7 @@ def content_hash(model: Path) -> str:
 
 def pushed_hash(version: Path) -> str | None:
     """`content_hash` of the model that a version was made from; None for a version that somebody else made."""
-    return read_provenance(version).get(_SHA256)
+    return read_provenance(version).get("sha256")
 
 
 def version_hash(version: Path) -> str:
@@ -184,17 +193,17 @@ def version_hash(version: Path) -> str:
 
 def restored_at(version: Path) -> datetime.datetime | None:
     """Time when a rollback made this version of an earlier one; None for one that a run pushed."""
-    moment = read_provenance(version).get(RESTORED_AT)
+    moment = read_provenance(version).get("restored_at")
     return datetime.datetime.fromisoformat(moment) if moment else None
 
 
-def read_provenance(version: Path) -> dict[str, Any]:
+def read_provenance(version: Path) -> Provenance:
     """What the pusher wrote of a version's origin; nothing for a version that somebody else made."""
     path = version / ASSETS_EXTRA / EXPORTED_PROVENANCE
     return read_json(path) or {}
 
 
-def _push(model: Path, directory: Path, provenance: dict[str, Any], keep: int | None, above: int) -> Path:
+def _push(model: Path, directory: Path, provenance: Provenance, keep: int | None, above: int) -> Path:
     _clear_leftovers(directory)
     target = directory / str(_next_number(directory, above))
     aside = directory / f".{target.name}{_INCOMPLETE}"
@@ -213,7 +222,7 @@ def _push(model: Path, directory: Path, provenance: dict[str, Any], keep: int | 
 def _unfinished(directory: Path, to: int | None) -> tuple[int, int] | None:
     """The versions withdrawn and restored by a rollback that was killed, unless another one is asked for."""
     unfinished = _read_state(directory)["unfinished"]
-    return tuple(unfinished) if unfinished and to in (None, unfinished[1]) else None
+    return (unfinished[0], unfinished[1]) if unfinished and to in (None, unfinished[1]) else None
 
 
 def _is_whole(version: Path) -> bool:
@@ -257,14 +266,14 @@ def _next_number(directory: Path, above: int) -> int:
         return state["last_version"]
 
 
-def _read_state(directory: Path) -> dict[str, Any]:
-    path = directory / _STATE
-    found = read_json(path) or {}
-    return {"last_version": 0, "rolled_back": {}, "unfinished": None, "keep": None, "mirror": "", **found}
+def _read_state(directory: Path) -> State:
+    state: State = {"last_version": 0, "rolled_back": {}, "unfinished": None, "keep": None, "mirror": ""}
+    found: State | None = read_json(directory / _STATE)
+    return {**state, **found} if found else state
 
 
 @contextmanager
-def _state(directory: Path) -> Iterator[dict[str, Any]]:
+def _state(directory: Path) -> Iterator[State]:
     state = _read_state(directory)
     yield state
     aside = directory / f"{_STATE}{_INCOMPLETE}"

@@ -41,7 +41,7 @@ def _print_lineage(found: "Lineage", intact: bool, console: "Console") -> None:
 
     baseline = found.baseline
     known_as = f" (version {baseline['version']})" if baseline and baseline["version"] else ""
-    interval = found.scores.get("foreground_dice")
+    interval, images = found.scores.get("foreground_dice"), found.scores.get("examples")
     facts = {
         "version": found.version,
         "known from": found.source,
@@ -50,7 +50,7 @@ def _print_lineage(found: "Lineage", intact: bool, console: "Console") -> None:
         "pushed though refused": found.accepted_refused,
         "model": found.model,
         "sha256": f"{found.sha256}, {'as pushed' if intact else 'NOT as pushed: files of the version were changed'}",
-        "foreground Dice": None if interval is None else f"{interval:.4f} on {found.scores['examples']} test images",
+        "foreground Dice": None if interval is None else f"{interval:.4f} on {images} test images",
         "baseline": f"{baseline['model']}{known_as}"
         if baseline
         else "none: no other comparable model was pushed before",

@@ -1,5 +1,6 @@
 """Every kind of image becomes bytes that TensorFlow reads as Pillow does; every bad pair is named in one line."""
 
+import functools
 import struct
 import time
 import zlib
@@ -26,11 +27,19 @@ WHOLE = "a whole image file"
 WIDTH, HEIGHT = 20, 12
 
 
-def seen(content: Content) -> NDArray[np.uint8]:
-    """A record's image as Transform and every signature decode it."""
+@functools.cache
+def graph() -> Any:
+    import tensorflow as tf
+
     from transform_module.images import decode_one
 
-    image, problem = decode_one(content.image, CONFIG.image)
+    signature = [tf.TensorSpec([], tf.string)]
+    return tf.function(lambda encoded: decode_one(encoded, CONFIG.image), input_signature=signature)
+
+
+def seen(content: Content) -> NDArray[np.uint8]:
+    """A record's image as Transform and every signature decode it."""
+    image, problem = graph()(content.image)
     assert problem == b""
     return image.numpy()
 

@@ -28,6 +28,8 @@ class DataOrigin(TypedDict, total=False):
     """number, bytes and times of the record files"""
     uri: str | None
     """where the run's copy lies"""
+    records: str | None
+    """the same, as `flexunet lineage` calls it"""
 
 
 class ReportLineage(TypedDict):
@@ -45,7 +47,7 @@ class ReportLineage(TypedDict):
     """versions by name"""
 
 
-class PushedScores(TypedDict):
+class PushedScores(TypedDict, total=False):
     """What a pushed version scored; as in `metrics.json`."""
 
     examples: int
