@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 from flexunet.cli import main
+from flexunet.dataset.examine import read_class_ids
+from flexunet.dataset.layouts.detect import find_layout
 from flexunet.serving.server import Server
 
 
@@ -150,6 +152,26 @@ def orientation(value: int) -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = value
     return exif
+
+
+@pytest.mark.parametrize("kind", ["coco", "labelme"])
+def test_predictions_are_annotations_that_ingest_reads(
+    kind: str, color_export: Path, photos: Path, tmp_path: Path, make_config: Any
+) -> None:
+    """Out and in again: the same pixels as the masks that are written as pictures."""
+    out = tmp_path / "out"
+    assert exit_code("predict", color_export, photos, "--out", out, "--format", kind) == 0
+    assert exit_code("predict", color_export, photos, "--out", tmp_path / "masks") == 0
+    names = {"coco": ["annotations.json"], "labelme": ["good.json", "large.json"]}[kind]
+    assert sorted(path.name for path in out.iterdir()) == sorted(["areas.csv", *names])
+    for name in names:
+        (out / name).rename(photos / name)
+    layout = find_layout(photos)
+    assert (layout.name, layout.problems, len(layout.pairs)) == (kind, [], 2)
+    colors = np.array([c.color for c in make_config().classes], np.uint8)
+    for pair in layout.pairs:
+        class_ids = read_class_ids(pair, Image.open(pair.image).size, make_config())
+        np.testing.assert_array_equal(colors[class_ids], np.asarray(Image.open(tmp_path / f"masks/{pair.id}_mask.png")))
 
 
 def test_a_url_needs_the_config_and_it_must_be_the_models(
