@@ -25,7 +25,7 @@ _WRITTEN: Final = {"png": "masks, overlays", "coco": "annotations.json", "labelm
     "kind",
     default="png",
     show_default=True,
-    type=click.Choice(["png", "coco", "labelme"]),
+    type=click.Choice(list(_WRITTEN)),
     help="Masks and overlays, or annotations that labelling tools load.",
 )
 @click.option("--tiled", is_flag=True, help="Cuts large images into overlapping tiles of the model's size.")

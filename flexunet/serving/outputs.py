@@ -16,7 +16,6 @@ from flexunet.core.outlines import coco_annotations, labelme_document
 from flexunet.core.palette import rgb_from_class_ids
 from flexunet.serving.exported import ServedConfig
 
-FORMATS: Final = ("png", "coco", "labelme")
 COCO_FILE: Final = "annotations.json"
 _OVERLAY_OPACITY: Final = 0.5
 
@@ -92,7 +91,7 @@ class CocoOutput(Output):
 
 @contextmanager
 def opened(kind: str, out: Path, config: ServedConfig | Config, images: Sequence[Path]) -> Iterator[Output]:
-    """The output of a format of `FORMATS`; a document of many images is whole only when the body ended well."""
+    """The output of a format, png, coco or labelme; a document of many images is whole only when the body ended well."""
     if kind == "coco":
         aside = out / f".{COCO_FILE}.incomplete"
         try:

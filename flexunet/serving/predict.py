@@ -128,7 +128,7 @@ def predict_files(
     tell: Callable[[Result], None] = lambda result: None,
     kind: str = "png",
 ) -> list[Failure]:
-    """Writes `areas.csv`, and what `kind`, one of `outputs.FORMATS`, has; returns what failed.
+    """Writes `areas.csv`, and what `kind`, png, coco or labelme, has; returns what failed.
 
     `step` is called after each image with the seconds that its answer took, None if there was none; `tell` with its
     result.
