@@ -91,7 +91,7 @@ class CocoOutput(Output):
 
 @contextmanager
 def opened(kind: str, out: Path, config: ServedConfig | Config, images: Sequence[Path]) -> Iterator[Output]:
-    """The output of a format, png, coco or labelme; a document of many images is whole only when the body ended well."""
+    """Png, coco or labelme; a document of many images is whole only when the body ended well."""
     if kind == "coco":
         aside = out / f".{COCO_FILE}.incomplete"
         try:
