@@ -337,5 +337,5 @@ def _expected_counts(paths: Paths, spans: int | None) -> str:
 
 def _comparable(config: Config) -> str:
     """Fingerprint of what two models must share to be measured alike: classes, records' keys, what `evaluate` gives."""
-    shared = f"{features.EVALUATE_FORMAT} " + config.model_dump_json(include={"classes", "records"})
+    shared = f"{features.EVALUATE_FORMAT} " + part_of(config, SchemaConfig).model_dump_json()
     return hashlib.sha256(shared.encode()).hexdigest()

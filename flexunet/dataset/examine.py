@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -14,10 +14,12 @@ from flexunet.core import palette
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
 from flexunet.core.features import IGNORE_ID
+from flexunet.core.fit import keeps_every_pixel
 from flexunet.core.pictures import Picture, Refused, open_image, png, served_bytes
 from flexunet.core.problems import Problem
 from flexunet.dataset.annotation import BadAnnotation
 from flexunet.dataset.groups import pixel_digest, thumbnail
+from flexunet.dataset.losses import Losses, losses_of
 from flexunet.dataset.masks import Mask, read_mask, rims
 from flexunet.dataset.pairs import Pair
 
@@ -57,6 +59,7 @@ class Facts:
       levels: grey levels below which 1 % and 99 % of the pixels lie.
       rims: pixels of each class in rims one pixel wide between two others, int64 `[C]`.
       overlaps: pixels on which annotated instances of two classes lie.
+      losses: what is left at the model's size; None where the image is not shrunk, and nothing is lost.
       snapped: pixels of each class that were taken as it by the nearest colour, int64 `[C]`; None where none was.
       metadata: columns of `--metadata`.
     """
@@ -79,6 +82,7 @@ class Facts:
     is_flat: bool
     levels: tuple[int, int]
     rims: NDArray[np.int64]
+    losses: Losses | None = None
     overlaps: int = 0
     snapped: NDArray[np.int64] | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -128,9 +132,22 @@ def examine(pair: Pair, config: Config) -> Facts:
         is_flat=bool(np.sort(histogram)[-2:].sum() >= _FLAT_SHARE * histogram.sum()),
         levels=_levels(histogram),
         rims=rims(class_ids, len(config.classes)),
+        losses=_losses(class_ids, config),
         overlaps=mask.overlaps,
         snapped=mask.snapped,
     )
+
+
+def with_losses(facts: Facts, config: Config) -> Facts:
+    """The same, with regions counted also where none can be lost.
+
+    Raises:
+      BadPair: the mask is no longer what was examined.
+    """
+    if facts.losses is not None:
+        return facts
+    class_ids = read_class_ids(facts.pair, (facts.width, facts.height), config)
+    return replace(facts, losses=losses_of(class_ids, config.image, len(config.classes)))
 
 
 def examine_or_problem(pair: Pair, config: Config) -> Facts | Problem:
@@ -242,6 +259,13 @@ def _digest(image_file: bytes, mask_file: bytes) -> str:
 def _count(class_ids: NDArray[np.uint8], config: Config) -> NDArray[np.int64]:
     """Labelled pixels of each class, int64 `[C]`."""
     return np.bincount(class_ids.ravel(), minlength=IGNORE_ID + 1)[: len(config.classes)].astype(np.int64)
+
+
+def _losses(class_ids: NDArray[np.uint8], config: Config) -> Losses | None:
+    height, width = class_ids.shape
+    if keeps_every_pixel(height, width, config.image):
+        return None
+    return losses_of(class_ids, config.image, len(config.classes))
 
 
 def _histogram(image: Image.Image) -> NDArray[np.int64]:

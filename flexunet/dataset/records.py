@@ -99,10 +99,17 @@ def plan_shards(directory: Path, rows: Iterable[Row], seed: int) -> Iterator[Sha
     shuffled = sorted(rows, key=lambda row: hashlib.sha256(f"{seed}/{row.facts.pair.id}".encode()).digest())
     for split in features.SPLITS:
         entries = [
-            Entry(replace(r.facts, thumbnail=_NONE, rims=_NO_RIMS), r.group) for r in shuffled if r.split == split
+            Entry(replace(r.facts, thumbnail=_NONE, rims=_NO_RIMS, losses=None), r.group)
+            for r in shuffled
+            if r.split == split
         ]
         for number, part in enumerate(_cut(entries)):
             yield Shard(directory / split / f"records-{number:05d}.tfrecord.gz", part)
+
+
+def _light(facts: Facts) -> Facts:
+    """Without what a worker does not need."""
+    return replace(facts, thumbnail=_NONE, rims=_NO_RIMS, losses=None)
 
 
 def make_example(entry: Entry, content: Content, config: Config) -> tf.train.Example:

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from flexunet.core.config.beam import BeamConfig
 from flexunet.core.config.data import SegmentationClass
-from flexunet.core.config.dataset import DatasetConfig
+from flexunet.core.config.dataset import DatasetConfig, MasksConfig
 from flexunet.core.config.gate import GateConfig
 from flexunet.core.config.kubeflow import KubeflowConfig
 from flexunet.core.config.serving import ServingConfig
@@ -18,6 +18,8 @@ from flexunet.core.features import NO_DEFECT, defects_of, defects_value
 class Config(TrainerConfig):
     """Everything. `[[classes]]` is required; every other section has defaults."""
 
+    # Frozen, so that nobody can put the shorter section in its place; basedpyright does not know.
+    records: MasksConfig = Field(default_factory=MasksConfig)  # pyright: ignore[reportIncompatibleVariableOverride]
     dataset: DatasetConfig = Field(default_factory=DatasetConfig)
     serving: ServingConfig = Field(default_factory=ServingConfig)
     gate: GateConfig = Field(default_factory=GateConfig)

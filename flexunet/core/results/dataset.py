@@ -21,6 +21,12 @@ class SplitEntry(TypedDict):
     """by class"""
     pixels: dict[str, int]
     """by class, at the images' own size"""
+    regions: dict[str, int] | None
+    """by defect class, 8-connected; None where none is lost and not every image is shrunk"""
+    regions_lost: dict[str, int] | None
+    """of these, those without a pixel at the model's size"""
+    pixels_at_model_size: dict[str, int] | None
+    """by class"""
 
 
 class DifferentMasks(TypedDict):
@@ -75,6 +81,14 @@ class Reading(TypedDict):
     warnings: list[str]
 
 
+class ModelSize(TypedDict):
+    """The size that the model sees, as the config had it at the ingest."""
+
+    height: int
+    width: int
+    fit: Literal["stretch", "pad", "tile"]
+
+
 class Contents(Reading):
     """What the images of a span are."""
 
@@ -91,6 +105,7 @@ class Contents(Reading):
     """whether the source's own splits were kept"""
     median_size: list[int]
     """height and width"""
+    model_size: ModelSize
     images: int
     groups: int
     splits: dict[str, SplitEntry]
