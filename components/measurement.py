@@ -19,6 +19,7 @@ from PIL import Image
 from components.bootstrap import group_key, group_weights
 from flexunet.core import features, scores
 from flexunet.core.config.gate import SIZE_QUARTILES, GateSettings
+from flexunet.core.operating_point import DefectRule, Scored, curves_of
 from flexunet.core.regions import Defects, find_defects
 
 Numbers = NDArray[np.float64]
@@ -37,7 +38,9 @@ class Sums(NamedTuple):
     """Counts of one image or many; C classes, 0 is the background.
 
     `counts`, `model_size_counts` `[C, C]`, rows truth; `probability_sums` `[3]` and `calibration` `[bins, 3]` as the
-    `evaluate` signature gives them; `found`, `present` `[C]` defects; `alarms` `[2]`: false alarms, defect-free images.
+    `evaluate` signature gives them; `found`, `present` `[C]` defects; `alarms` `[2]`: false alarms, defect-free images;
+    `false` `[C]` false regions; `curves` `[2, C, T]`: defects found and false regions at each of THRESHOLDS, T is 0 for
+    a model without an operating point.
     """
 
     counts: Numbers
@@ -47,6 +50,8 @@ class Sums(NamedTuple):
     found: Numbers
     present: Numbers
     alarms: Numbers
+    false: Numbers
+    curves: Numbers
 
     def plus(self, other: "Sums") -> "Sums":
         """Both together."""
@@ -54,12 +59,14 @@ class Sums(NamedTuple):
 
 
 class Resampled(NamedTuple):
-    """What the bootstrap needs, `[resamples, ...]` each: pixels per class, defects found and present, alarms."""
+    """What the bootstrap needs, `[resamples, ...]` each, as `Sums` has it."""
 
     pixels: scores.Margins
     found: Numbers
     present: Numbers
     alarms: Numbers
+    false: Numbers
+    curves: Numbers
 
 
 class ImageResult(NamedTuple):
@@ -209,11 +216,12 @@ def measure_image(outputs: Outputs, metadata: Mapping[str, str], settings: GateS
     truth, predicted = (_decode(outputs[key]) for key in (features.OUTPUT_TRUTH_PNG, features.OUTPUT_PREDICTED_PNG))
     gate = settings.gate
     defects = find_defects(truth, predicted, num_classes, gate.defect_overlap, gate.false_alarm_share)
+    rule = DefectRule(gate.defect_overlap, gate.false_alarm_share)
     kinds = [c.name for c, number in zip(settings.classes, defects.present, strict=True) if number]
     return ImageResult(
         image_id=_text(outputs[features.OUTPUT_IMAGE_ID]),
         group=group_key(np.asarray(outputs[features.OUTPUT_GROUP]).item()),
-        sums=_sums(outputs, defects),
+        sums=_sums(outputs, defects, _curves(outputs, truth, num_classes, rule)),
         slices={"defects": "+".join(kinds) or "none", **metadata},
         largest_defect=defects.largest,
     )
@@ -221,16 +229,28 @@ def measure_image(outputs: Outputs, metadata: Mapping[str, str], settings: GateS
 
 def resamples_of(totals: Totals) -> Resampled:
     """The bootstrap's sums by name."""
-    num_classes = len(totals.known_sums.present)
-    parts = np.split(np.asarray(totals.resampled), np.arange(1, 6) * num_classes, axis=-1)
-    return Resampled(scores.Margins(*parts[:3]), *parts[3:])
+    sums, resampled = totals.known_sums, np.asarray(totals.resampled)
+    num_classes = len(sums.present)
+    parts = np.split(resampled, [*(np.arange(1, 7) * num_classes), 6 * num_classes + 2], axis=-1)
+    margins, curves = scores.Margins(*parts[:3]), parts[7].reshape(-1, *sums.curves.shape)
+    return Resampled(margins, parts[3], parts[4], alarms=parts[6], false=parts[5], curves=curves)
 
 
 def _vector(sums: Sums) -> Numbers:
-    return np.concatenate([*scores.margins(sums.counts), sums.found, sums.present, sums.alarms])
+    parts = [*scores.margins(sums.counts), sums.found, sums.present, sums.false, sums.alarms, sums.curves.ravel()]
+    return np.concatenate(parts)
 
 
-def _sums(outputs: Outputs, defects: Defects) -> Sums:
+def _curves(outputs: Outputs, truth: NDArray[np.uint8], num_classes: int, rule: DefectRule) -> Numbers:
+    """`Sums.curves` of one image."""
+    if features.OUTPUT_SCORED_PNG not in outputs:
+        return np.zeros((2, num_classes, 0))
+    scored = Scored(*np.moveaxis(_decode(outputs[features.OUTPUT_SCORED_PNG]), -1, 0))
+    counted = curves_of(truth, scored, num_classes, rule)
+    return np.stack([counted.found, counted.false])
+
+
+def _sums(outputs: Outputs, defects: Defects, curves: Numbers) -> Sums:
     def rounded(key: str) -> Numbers:
         return np.round(np.asarray(outputs[key], np.float64) / _ROUNDED_TO) * _ROUNDED_TO
 
@@ -245,6 +265,8 @@ def _sums(outputs: Outputs, defects: Defects) -> Sums:
         found=defects.found * defined,
         present=defects.present,
         alarms=np.array([defects.alarm * defined, defects.clean]),
+        false=defects.false * defined,
+        curves=curves * defined,
     )
 
 

@@ -7,6 +7,7 @@ pixels. None is what is undefined or was not measured.
 
 from typing import Final, TypedDict
 
+from flexunet.core.results.operating import OperatingPoint
 from flexunet.core.results.verdict import Verdict
 
 FORMAT: Final = 1
@@ -36,6 +37,14 @@ class Defects(TypedDict):
     """defects of which at least `gate.defect_overlap` of the pixels were predicted as their class / all defects"""
     false_alarm_share: float | None
     """defect-free images of which at least `gate.false_alarm_share` was predicted as defect / all defect-free images"""
+    present: float | None
+    """defects of the split"""
+    found: float | None
+    """those of them that were found"""
+    false_regions: float | None
+    """connected regions predicted as one class of which most lies outside all defects, `gate.false_alarm_share` of the image or more; on all images"""  # noqa: E501
+    false_regions_per_megapixel: float | None
+    """`false_regions` / labelled pixels in millions"""
 
 
 class Check(TypedDict):
@@ -143,6 +152,8 @@ class Metrics(Scores):
     """the version that holds this model now; `null` if nothing was pushed"""
     split: str
     """`test`"""
+    operating_point: OperatingPoint | None
+    """which thresholds the model has, chosen on `eval`; `null`: every pixel has its most probable class"""
     baseline: Baseline | None
     """`null` for the first model, and where no other comparable one was pushed"""
     parameters: int | None
