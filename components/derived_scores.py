@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 
 from components.bootstrap import interval
+from components.inspection import all_detections_a90_95, curve_points, detection_rows
 from components.measurement import Numbers, Ranked, Resampled, SliceTotals, Totals, resamples_of
 from flexunet.core import scores
 from flexunet.core.config.gate import GateSettings
@@ -30,6 +31,7 @@ PRESENT: Final = "defects_present"
 FOUND: Final = "defects_found_count"
 FALSE_REGIONS: Final = "false_regions"
 FALSE_REGION_DENSITY: Final = "false_regions_per_megapixel"
+A90_95: Final = "a90_95"
 # What a check of the gate is held against; the rest is reported.
 GATE: Final = "gate/"
 MEASURED: Final = f"{GATE}measured"
@@ -84,6 +86,8 @@ def details(totals: Totals, settings: GateSettings) -> Listed:
     """What is no single number: slices, reliability bins, and the images worth looking at."""
     return {
         "slices": slice_rows(totals, settings),
+        "detection": detection_rows(totals, settings),
+        "curves": curve_points(totals, settings),
         "reliability": _reliability(totals),
         "images": {
             "worst": _listed(totals.worst),
@@ -118,6 +122,7 @@ def _reported(totals: Totals, settings: GateSettings) -> dict[str, Score]:
         FOUND: sums.found.sum(),
         FALSE_REGIONS: sums.false.sum(),
         FALSE_REGION_DENSITY: scores.share(sums.false.sum(), sums.counts.sum() / PIXELS_OF_MEGAPIXEL),
+        A90_95: all_detections_a90_95(totals),
     }
     columns = [function(sums.counts) for function in (scores.dice, scores.iou, scores.precision, scores.recall)]
     columns.append(scores.margins(sums.counts).truth)
@@ -166,6 +171,7 @@ def _gated(values: Mapping[str, Score], totals: Totals, settings: GateSettings) 
         GATE + DEFECTS_FOUND: values[DEFECTS_FOUND],
         GATE + FALSE_ALARMS: values[FALSE_ALARMS],
         GATE + FALSE_REGION_DENSITY: values[FALSE_REGION_DENSITY],
+        GATE + A90_95: values[A90_95],
         **{GATE + class_score("dice", name): 1.0 if name in unmeasured else score for name, score in dice.items()},
         **{SLICE + name: _slice_value(rows.get(name)) for name in gate.min_slice_dice},
     }

@@ -150,6 +150,7 @@ def metrics_json(evaluation: Evaluation, settings: GateSettings) -> Scores:
             "found": score(derived_scores.FOUND),
             "false_regions": score(derived_scores.FALSE_REGIONS),
             "false_regions_per_megapixel": score(derived_scores.FALSE_REGION_DENSITY),
+            "a90_95": score(derived_scores.A90_95),
         },
         "slices": evaluation.details["slices"],
     }
@@ -189,6 +190,8 @@ def details_json(evaluation: Evaluation, settings: GateSettings) -> Details:
         "warnings": warnings(evaluation),
         "intervals": {name: evaluation.interval(name) for name in intervals},
         "defects_found": {name.partition("/")[2]: evaluation.known_score(name) for name in found},
+        "detection": evaluation.details["detection"],
+        "curves": evaluation.details["curves"],
         "reliability": evaluation.details["reliability"],
         "images": evaluation.details["images"],
         "confusion": evaluation.counts.tolist() if np.isfinite(evaluation.counts).all() else None,
@@ -272,6 +275,7 @@ def _at_most(name: str, value: float, bound: float) -> Check:
     subject = {
         derived_scores.FALSE_ALARMS: f"{_say(value)} of the defect-free images raised a false alarm",
         derived_scores.FALSE_REGION_DENSITY: f"{_say(value)} false regions per megapixel",
+        derived_scores.A90_95: f"a90/95, the size from which on 90 % of the defects are found, is {_say(value)} pixels",
     }[name]
     return _check(name, value, bound, value <= bound, f"{subject}, at most {bound:.4f} is allowed")
 

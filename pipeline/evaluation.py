@@ -53,6 +53,8 @@ def _thresholds(settings: GateSettings) -> Iterator[tuple[str, tfma.MetricThresh
         yield derived_scores.GATE + derived_scores.FALSE_ALARMS, _at_most(gate.max_false_alarms)
     if gate.max_false_regions is not None:
         yield derived_scores.GATE + derived_scores.FALSE_REGION_DENSITY, _at_most(gate.max_false_regions)
+    if gate.max_a90_95 is not None:
+        yield derived_scores.GATE + derived_scores.A90_95, _at_most(gate.max_a90_95)
     for name, bound in gate.min_slice_dice.items():
         yield derived_scores.SLICE + name, _at_least(bound)
 

@@ -5,7 +5,8 @@ square of its area, in pixels. a90 is the size of which 90 % are found; a90/95 i
 from the profile likelihood.
 """
 
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,7 +106,7 @@ def a90_95(detections: Detections) -> float:
     if not model.slope > 0:
         return float("nan")
     best = _log_likelihood(model.probability(detections.log_sizes), detections)
-    allowed = stats.chi2.ppf(2 * CONFIDENCE - 1, df=1) / 2
+    allowed = float(stats.chi2.ppf(2 * CONFIDENCE - 1, df=1)) / 2
 
     def excess(log_a: float) -> float:
         return best - _profile(log_a, detections) - allowed
@@ -113,7 +114,7 @@ def a90_95(detections: Detections) -> float:
     start, end = float(model.log_a90), float(detections.log_sizes.max() + np.log(_REACH))
     if not start < end or excess(end) < 0:
         return float("nan")
-    return float(np.exp(optimize.brentq(excess, start, end, xtol=1e-10)))
+    return float(np.exp(_root(excess, start, end)))
 
 
 def _profile(log_a: float, detections: Detections) -> float:
@@ -129,7 +130,7 @@ def _profile(log_a: float, detections: Detections) -> float:
         if limit > 1e4:
             break
     low, high = score(-limit), score(limit)
-    slope = optimize.brentq(score, -limit, limit, xtol=1e-12) if low > 0 > high else (limit if high > 0 else -limit)
+    slope = _root(score, -limit, limit) if low > 0 > high else (limit if high > 0 else -limit)
     return _log_likelihood(special.expit(at + slope * x), detections)
 
 
@@ -137,6 +138,11 @@ def _log_likelihood(probability: Numbers, detections: Detections) -> float:
     missed = detections.present - detections.found
     terms = special.xlogy(detections.found, probability) + special.xlog1py(missed, -probability)
     return float(terms.sum())
+
+
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    found: Any = optimize.brentq(function, low, high, xtol=1e-12)
+    return found
 
 
 def _by_counting(detections: Detections) -> float:

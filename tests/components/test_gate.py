@@ -402,6 +402,9 @@ def test_defects_found_and_false_alarms_can_be_gated(measure: Measure) -> None:
     assert defects["false_regions_per_megapixel"] == pytest.approx(1e6 / (8 * 32 * 32))
     assert (strict.verdicts["defects_found"], strict.verdicts["false_alarms"]) == (False, False)
     assert measure(pairs, min_defects_found=0.75, max_false_alarms=0.25, **bounds).blessed
+    # Three quarters are found whatever their size: no size is proven.
+    assert strict.metrics["defects"]["a90_95"] is None
+    assert measure(pairs, max_a90_95=1000.0, **bounds).verdicts["a90_95"] is False
     assert measure(pairs, max_false_regions=122.1, **bounds).blessed
     assert measure(pairs, max_false_regions=122.0, **bounds).verdicts["false_regions_per_megapixel"] is False
     assert strict.details["defects_found"] == {"inclusion": 0.75, "patches": 0.75, "scratches": 0.75}

@@ -12,6 +12,7 @@ from pictures import encoded
 from PIL import Image
 from steel import COLORS
 
+from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.section import part_of
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.operating_point import THRESHOLDS, DefectRule, Scored, curves_of
@@ -26,9 +27,9 @@ RULE = DefectRule(0.25, 0.0005)
 SIZE = (48, 40)
 
 
-def pairs(count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def pairs(count: int, seed: int = 3) -> list[tuple[np.ndarray, np.ndarray]]:
     """Images of another size than the model's, whose defects are seen dimly and whose noise looks like some."""
-    generator = np.random.default_rng(3)
+    generator = np.random.default_rng(seed)
     found = []
     for _ in range(count):
         ids = np.zeros(SIZE, np.uint8)
@@ -47,12 +48,16 @@ def pairs(count: int) -> list[tuple[np.ndarray, np.ndarray]]:
 def exported(make_config: Any, color_reader: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("point")
     config = part_of(make_config(operating_point={"target": "found >= 0.9"}), TrainerConfig)
-    model = color_reader()
-    columns = {key: [[value] for value in values] for key, values in raw(pairs(12)).items()}
+    return export_with_target(color_reader(), config, pairs(12), folder)
+
+
+def export_with_target(model: Any, config: TrainerConfig, images: Any, folder: Path) -> Path:
+    """What Trainer does behind Transform, with these images for `eval`."""
+    columns = {key: [[value] for value in values] for key, values in raw(images).items()}
     custom = {"config": config.model_dump_json(include={"classes", "records", "image"}), "own_size": "yes"}
     rows = preprocessing_fn({key: tf.constant(column) for key, column in columns.items()}, custom)
     assert set(rows) == {"image", "class_ids", "truth_png"}
-    examples = [serialized({name: rows[name][i].numpy() for name in rows}) for i in range(12)]
+    examples = [serialized({name: rows[name][i].numpy() for name in rows}) for i in range(len(images))]
     point = choose_operating_point(model, [str(write_examples(folder / "eval.gz", examples))], config, RULE)
     export_model(model, config, {}, folder / "export", point)
     return folder / "export"
@@ -117,3 +122,31 @@ def test_a_class_that_eval_does_not_show_is_named(make_config: Any, color_reader
     point = choose_operating_point(color_reader(), [str(file)], config, RULE)
     assert point["found_share"]["patches"] is None
     assert "`eval` shows no patches: its threshold is a guess" in point["problems"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["found >= 0.9", "at most 300 false regions per megapixel"])
+def test_what_was_chosen_on_eval_holds_on_test_within_its_interval(
+    make_config: Any, color_reader: Any, tmp_path: Path, target: str
+) -> None:
+    from evaluation import evaluate_values
+
+    from components.gate import metrics_json
+
+    whole = make_config(operating_point={"target": target}, gate={"resamples": 400})
+    directory = export_with_target(color_reader(), part_of(whole, TrainerConfig), pairs(150, seed=4), tmp_path)
+    colors = np.array(COLORS, np.uint8)
+    records = [record(image, colors[ids], f"id-{i}", f"group-{i}") for i, (image, ids) in enumerate(pairs(150, seed=5))]
+    write_examples(tmp_path / "records" / "test.gz", records)
+    evaluation = evaluate_values([directory], tmp_path / "records", part_of(whole, GateSettings))
+    point, defects = (
+        exported_operating_point(directory),
+        metrics_json(evaluation, part_of(whole, GateSettings))["defects"],
+    )
+    assert point is not None and point["problems"] == []
+    if target.startswith("found"):
+        low, high = evaluation.interval("defects_found") or (1.0, 0.0)
+        assert low <= (defects["found_share"] or 0.0) <= high and high >= 0.9
+    else:
+        low, high = evaluation.interval("false_regions_per_megapixel") or (1e9, 0.0)
+        assert low <= 300 and (defects["found"] or 0) > 0

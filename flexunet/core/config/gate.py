@@ -56,6 +56,12 @@ class GateConfig(Section):
         ge=0,
         description="Upper bound of the false regions per megapixel, on all images; unset: not gated.",
     )
+    max_a90_95: float | None = Field(
+        default=None,
+        gt=0,
+        description="Upper bound of a90/95, the size in pixels (side of the square of the area) from which on 90 % of "
+        "the defects are found at 95 % confidence; unset: not gated.",
+    )
     slice_columns: tuple[str, ...] = Field(
         default=(), description="Columns of `--metadata` whose values become slices."
     )
