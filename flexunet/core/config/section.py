@@ -22,7 +22,7 @@ def part_of(config: Section, part: type[_Part]) -> _Part:
     return part(**{name: _narrowed(getattr(config, name), field.annotation) for name, field in fields})
 
 
-def _narrowed(value: object, declared: type | None) -> object:
+def _narrowed(value: object, declared: object) -> object:
     """A section without the keys of its own class, where one that it is derived from is declared."""
     if isinstance(value, Section) and isinstance(declared, type) and issubclass(declared, Section):
         return value if declared is type(value) else part_of(value, declared)
