@@ -142,6 +142,7 @@ def data_nodes(settings: Settings) -> DataNodes:
         statistics=statistics.outputs["statistics"],
         previous=previous.outputs["statistics"],
         schema=schema.outputs["schema"],
+        measured=_measured_drift(paths),
         code=settings.code(drift.__name__),
     )
     validator = mask_validator.MaskValidator(
@@ -344,6 +345,12 @@ def _expected_counts(paths: Paths, spans: int | None) -> str:
     data = Path(paths.data)
     is_described = (data / MANIFEST).is_file()
     return record_verdict.expected_counts(newest_spans(data, spans, paths.span) if is_described else None)
+
+
+def _measured_drift(paths: Paths) -> str:
+    """What ingest found of the newest span; "null" where records were made elsewhere or cannot be seen."""
+    spans = newest_spans(Path(paths.data), 1, paths.span) if (Path(paths.data) / MANIFEST).is_file() else None
+    return json.dumps(spans[0].get("drift") if spans else None)
 
 
 def _comparable(config: Config) -> str:

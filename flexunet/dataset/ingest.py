@@ -20,6 +20,7 @@ from flexunet.dataset import groups as near_duplicates
 from flexunet.dataset.assignment import Assignment, Row, read_assignment
 from flexunet.dataset.commit import committed, newest_manifest, settle
 from flexunet.dataset.contents import contents, pixels_of
+from flexunet.dataset.drift import drift, drift_words
 from flexunet.dataset.duplicates import duplicate_summary
 from flexunet.dataset.examine import Facts, examine_or_problem
 from flexunet.dataset.layouts.detect import find_layout
@@ -92,13 +93,17 @@ def ingest(
     if span == "next":
         span = _next_span(out, facts, source)
     facts = [replace(f, metadata=columns.get(f.pair.id, {}), pair=_renamed(f.pair, span)) for f in facts]
-    others = [a for number, v in versions(out).items() if number != span and (a := read_assignment(v))]
-    rows, linking, crossing = _assign(facts, others, config, splits, _previous_splits(out, span, facts), source)
+    others = {number: a for number, v in versions(out).items() if number != span and (a := read_assignment(v))}
+    rows, linking, crossing = _assign(
+        facts, [*others.values()], config, splits, _previous_splits(out, span, facts), source
+    )
     _require_usable(rows, config, source)
     rows = with_all_losses(rows, config)
-    warnings = [*lost(rows, config, source, accept_losses), *unmeasured(rows, config)]
+    moved = drift(rows, {number: a for number, a in others.items() if number < span}, config.classes)
+    warnings = [*lost(rows, config, source, accept_losses), *unmeasured(rows, config), *drift_words(moved)]
     summary: Summary = {
         **contents(rows, layout, splits, config, _span_before(out, span), warnings),
+        "drift": moved,
         "leaking_groups": crossing,
         "duplicates": duplicate_summary(facts, config),
         "skipped": [str(problem) for problem in problems],

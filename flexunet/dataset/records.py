@@ -88,7 +88,7 @@ def write_version(
             _require_all(shards)
             for attempt in directory.glob("*/.*"):
                 attempt.unlink()
-            write_assignment(directory, rows)
+            write_assignment(directory, rows, config.classes)
             directory.rename(target)
     finally:
         shutil.rmtree(directory, ignore_errors=True)

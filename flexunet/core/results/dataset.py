@@ -2,6 +2,8 @@
 
 from typing import Literal, TypedDict
 
+from flexunet.core.results.data import Drift
+
 
 class ClassEntry(TypedDict):
     """A class; its id is its place."""
@@ -116,6 +118,8 @@ class Contents(Reading):
 class Summary(Contents):
     """What an ingest found, whether it wrote it or only checked it."""
 
+    drift: Drift
+    """of these images against those of the spans before"""
     leaking_groups: int
     """groups with images in more than one split"""
     duplicates: Duplicates
