@@ -98,11 +98,7 @@ def plan_shards(directory: Path, rows: Iterable[Row], seed: int) -> Iterator[Sha
     """Each split shuffled by a hash of seed and id, cut where the files it stands for reach `SHARD_BYTES`."""
     shuffled = sorted(rows, key=lambda row: hashlib.sha256(f"{seed}/{row.facts.pair.id}".encode()).digest())
     for split in features.SPLITS:
-        entries = [
-            Entry(replace(r.facts, thumbnail=_NONE, rims=_NO_RIMS, losses=None), r.group)
-            for r in shuffled
-            if r.split == split
-        ]
+        entries = [Entry(_light(row.facts), row.group) for row in shuffled if row.split == split]
         for number, part in enumerate(_cut(entries)):
             yield Shard(directory / split / f"records-{number:05d}.tfrecord.gz", part)
 
