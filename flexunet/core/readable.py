@@ -218,5 +218,5 @@ def unknown_range(name: str, lowest: float, highest: float) -> Words:
     """Words for a picture whose numbers have a range that the file does not tell."""
     what = f"{name}, with values from {lowest:g} to {highest:g}"
     whites = (1, 255, 4095, 65535)
-    example = next((f"[0, {white}]" for white in whites if 0 <= lowest and highest <= white), "[-1000, 3000]")
+    example = next((f"[0, {white}]" for white in whites if lowest >= 0 and highest <= white), "[-1000, 3000]")
     return Words(what, "to know which value is white", f"{_SET_RANGE}{example}")
