@@ -161,11 +161,11 @@ SIGNATURES: Final = (
     (b"\xef\xbb\xbf<", HTML),
     (b"<?xml", XML),
     (b"<svg", XML),
-    (b"\0" * 16, ZEROS),
     (b"\xff\x0a", JPEG_XL),
     (b"\0\0\0\x0cJXL ", JPEG_XL),
     *((b"P%d" % digit + space, NETPBM) for digit in range(1, 8) for space in (b"\n", b" ")),
     (b"?" * 128 + b"DICM", DICOM),
+    (b"\0" * HEAD_BYTES, ZEROS),
 )
 
 # JPEG's processes, by the marker of the frame header (ITU-T T.81, table B.1).
