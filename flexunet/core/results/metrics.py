@@ -233,5 +233,6 @@ class TrainingFacts(TypedDict, total=False):
     """`assets.extra/training.json` of an export; empty for a model trained elsewhere."""
 
     parameters: int
+    epochs: int
     train_seconds: float
     code: str
