@@ -4,35 +4,39 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from flexunet.core.config.train import TrainerConfig
-from trainer_module.export import export_model, exported_weights
+from trainer_module.export import export_model
 from trainer_module.model import build_model
 
 
-def ensemble_model(exports: Sequence[Path], config: TrainerConfig) -> keras.Model:
-    """The models of `exports`, all of the layers that `config` asks for, with one input and one answer.
+def ensemble_model(members: Sequence[Sequence[np.ndarray]], config: TrainerConfig) -> keras.Model:
+    """Models of the layers that `config` asks for, each with its own weights, with one input and one answer.
 
     Pixels `[N, height, width, 3]`, 0 to 255 -> class probabilities float32 `[N, height, width, C]`.
 
+    Args:
+      members: the arrays of each, in the order of `model.weights`.
+      config: image, model and classes.
+
     Raises:
-      ValueError: an export has other layers.
+      ValueError: weights of other layers.
     """
     inputs = keras.Input((config.image.height, config.image.width, 3), name="pixels")
     answers = []
-    for index, export in enumerate(exports):
+    for index, weights in enumerate(members):
         model = build_model(config)
-        model.set_weights(exported_weights(str(export)))
-        member = keras.Model(model.inputs, model.outputs, name=f"member{index}")
-        answers.append(member(inputs))
+        model.set_weights(weights)
+        answers.append(keras.Model(model.input, model.output, name=f"member{index}")(inputs))
     return keras.Model(inputs, keras.layers.Average(name="mean")(answers), name="ensemble")
 
 
 def export_ensemble(
-    exports: Sequence[Path], config: TrainerConfig, facts: Mapping[str, float], directory: Path
+    members: Sequence[Sequence[np.ndarray]], config: TrainerConfig, facts: Mapping[str, float], directory: Path
 ) -> None:
     """Writes the ensemble as a SavedModel with every signature of a single model; `directory` is not there yet."""
-    model = ensemble_model(exports, config)
+    model = ensemble_model(members, config)
     aside = directory.with_name(f".{directory.name}.incomplete")
-    export_model(model, config, {**facts, "parameters": model.count_params(), "members": len(exports)}, aside)
+    export_model(model, config, {**facts, "parameters": model.count_params(), "members": len(members)}, aside)
     aside.rename(directory)

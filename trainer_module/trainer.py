@@ -121,7 +121,7 @@ def train(job: Job, config: TrainerConfig) -> Trained:
         previews.draw_augmented(splits.train_files, config, job.log_directory)
     mode = devices.computing_mode(config.train, strategy)
     key = checkpoint_key(
-        [config.model_dump_json(), job.code, job.base_model, mode], [*splits.train_files, *splits.eval_files]
+        [config.training_json(), job.code, job.base_model, mode], [*splits.train_files, *splits.eval_files]
     )
     checkpoint = Checkpoint(job.checkpoints, key, callbacks, clock)
     epochs = _fit(model, splits, job, config, [*callbacks, *job.callbacks, checkpoint], checkpoint.first_epoch)

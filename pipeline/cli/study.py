@@ -131,7 +131,7 @@ def _judge(validated: "Validated", data: Path, out: Path, console: "Console") ->
     model = out / "ensemble"
     with busy(console, f"measuring {model} on test"):
         metrics, details = judge_ensemble(validated, data, model, out / "report")
-    console.print(f"{len(validated.exports)} models as one: {model}")
+    console.print(f"{len(validated.folders)} models as one: {model}")
     print_scores(metrics, details, console)
     print_checks(metrics, details, console)
     print_next_step(metrics, console)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from components import derived_scores, gate, reporter
+from components import derived_scores, gate
 from components.measurement import Totals
 from flexunet.core.config.data import TransformConfig
 from flexunet.core.config.gate import GateSettings
@@ -24,11 +24,11 @@ from flexunet.core.results.study import FORMAT, CrossValidation, FoldScores, Rec
 from pipeline.fingerprint import code_fingerprint
 from pipeline.study.folds import Folds
 from pipeline.study.runner import Training, run_missing
-from pipeline.study.training import Spec, export_in, read_totals
+from pipeline.study.training import Spec, read_facts, read_totals
 
 # What decides a training, and what decides its measurement, beside configuration and data.
-_TRAINS: Final = ("trainer_module.trainer", "trainer_module.export", "transform_module.preprocessing")
-_MEASURES: Final = ("components.measurement",)
+_TRAINS: Final = ("trainer_module.trainer", "transform_module.preprocessing")
+_MEASURES: Final = ("components.measurement", "trainer_module.export")
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class Validated:
 
     Attributes:
       arm: the recipe.
-      exports: SavedModels, one for each fold.
+      folders: of the trainings, one for each fold.
       settings: what it was measured with.
       totals: of each fold.
     """
 
     arm: Arm
-    exports: list[Path]
+    folders: list[Path]
     settings: GateSettings
     totals: list[Totals]
 
@@ -66,7 +66,7 @@ class Validated:
     @property
     def facts(self) -> list[TrainingFacts]:
         """What the trainings of the folds left."""
-        return [reporter.training_facts(export) for export in self.exports]
+        return [read_facts(folder) for folder in self.folders]
 
 
 def crossvalidate(arms: Sequence[Arm], folds: Folds, out: Path, cores: int | None = None) -> list[Validated]:
@@ -91,9 +91,7 @@ def crossvalidate(arms: Sequence[Arm], folds: Folds, out: Path, cores: int | Non
     run_missing([one for of_fold in trainings for one in of_fold], cores)
     columns = [[of_fold[index] for of_fold in trainings] for index in range(len(arms))]
     return [
-        Validated(
-            arm, [export_in(one.directory) for one in column], plan.settings, [read_totals(t.totals) for t in column]
-        )
+        Validated(arm, [one.directory for one in column], plan.settings, [read_totals(one.totals) for one in column])
         for arm, column in zip(arms, columns, strict=True)
     ]
 
@@ -139,13 +137,13 @@ class _Plan:
     def __init__(self, folds: Folds, out: Path, settings: GateSettings, cores: int | None) -> None:
         self.settings, self._folds, self._out, self._cores = settings, folds, out, cores
         self._code = code_fingerprint(_TRAINS)
-        self._totals = f"totals-{_digest([code_fingerprint(_MEASURES), settings.model_dump_json()])}.pickle"
+        self._measure = _digest([code_fingerprint(_MEASURES), settings.model_dump_json()])
 
     def training(self, arm: Arm, fold: int) -> Training:
         """The model that is trained without `fold`."""
         config = part_of(arm.config, TrainerConfig)
         train, steering = self._folds.tiles(part_of(arm.config, TransformConfig), fold)
-        key = _digest([config.model_dump_json(), self._code, self._folds.directory.name, str(self._cores)])
+        key = _digest([config.training_json(), self._code, self._folds.directory.name, str(self._cores)])
         spec = Spec(
             name=f"{arm.name}, fold {fold + 1}",
             config=config,
@@ -153,7 +151,7 @@ class _Plan:
             train=train,
             steering=steering,
             measured=self._folds.records(fold),
-            totals=self._totals,
+            totals=f"totals-{_digest([self._measure, config.serving.model_dump_json()])}.pickle",
             code=self._code,
         )
         return Training(self._out / f"fold{fold + 1}-{key}", spec)

@@ -19,6 +19,7 @@ from flexunet.dataset.manifest import versions
 from pipeline.measure import measure
 from pipeline.study.crossvalidation import Validated
 from pipeline.study.folds import records_of
+from pipeline.study.training import read_weights
 from trainer_module.ensemble import export_ensemble
 
 
@@ -36,7 +37,8 @@ def judge_ensemble(validated: Validated, data: Path, model: Path, report: Path) 
     epochs = sum(facts.get("epochs", 0) for facts in validated.facts)
     shutil.rmtree(model, ignore_errors=True)
     facts = {"epochs": epochs, "train_seconds": round(seconds, 1)}
-    export_ensemble(validated.exports, part_of(config, TrainerConfig), facts, model)
+    members = [read_weights(folder) for folder in validated.folders]
+    export_ensemble(members, part_of(config, TrainerConfig), facts, model)
     metrics, details = measure(model, data, config, out=report)
     settings = part_of(config, ServingSettings)
     findings = check_export(model, list(islice(_test_records(data), settings.serving.test_images)), settings)

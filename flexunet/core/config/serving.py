@@ -8,8 +8,20 @@ from flexunet.core.config.data import ImageConfig, RecordsConfig
 from flexunet.core.config.section import Section
 
 
-class ServingConfig(Section):
-    """How a model is checked before it is pushed, and how many versions stay. Bounds that are unset only report."""
+class ExportedServing(Section):
+    """The settings of `[serving]` that an export holds."""
+
+    symmetries: Literal[1, 2, 4, 8] = Field(
+        default=1,
+        description="Number of symmetries that an answer is the mean of, and takes so many times as long for; 2: "
+        "mirrored left to right; 4: top to bottom, too; 8: turned as well, for square inputs.",
+    )
+
+
+class ServingConfig(ExportedServing):
+    """What is served, how a model is checked before it is pushed, and how many versions stay. Bounds that are unset
+    only report.
+    """
 
     keep_versions: int = Field(
         default=5, ge=2, description="Number of pushed versions that are kept; a rollback needs an earlier one."

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from flexunet.core.config.data import TransformConfig
 from flexunet.core.config.section import Section, Share
+from flexunet.core.config.serving import ExportedServing
 
 
 class ModelConfig(Section):
@@ -199,3 +200,8 @@ class TrainerConfig(TransformConfig):
     model: ModelConfig = Field(default_factory=ModelConfig)
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
+    serving: ExportedServing = Field(default_factory=ExportedServing)
+
+    def training_json(self) -> str:
+        """What decides the weights, as JSON: not how they are served."""
+        return self.model_dump_json(exclude={"serving"})

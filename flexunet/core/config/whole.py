@@ -18,7 +18,8 @@ class Config(TrainerConfig):
     """Everything. `[[classes]]` is required; every other section has defaults."""
 
     dataset: DatasetConfig = Field(default_factory=DatasetConfig)
-    serving: ServingConfig = Field(default_factory=ServingConfig)
+    # More than what Trainer reads of it: JSON of a part holds the part's own settings only.
+    serving: ServingConfig = Field(default_factory=ServingConfig)  # pyright: ignore[reportIncompatibleVariableOverride]
     gate: GateConfig = Field(default_factory=GateConfig)
     beam: BeamConfig = Field(default_factory=BeamConfig)
     kubeflow: KubeflowConfig = Field(default_factory=KubeflowConfig)
@@ -37,6 +38,7 @@ class Config(TrainerConfig):
         checks = (
             self._check_image_size,
             self._check_head,
+            self._check_symmetries,
             self._check_dropout,
             self._check_warmup,
             self._check_weights,
@@ -62,6 +64,13 @@ class Config(TrainerConfig):
         if self.model.head == "sigmoid" and len(self.classes) != 2:
             yield (
                 f"model.head is 'sigmoid' with {len(self.classes)} classes, expected exactly 2; use head = 'softmax'"
+            )
+
+    def _check_symmetries(self) -> Iterator[str]:
+        if self.serving.symmetries == 8 and self.image.height != self.image.width:
+            yield (
+                f"serving.symmetries is 8 with images of {self.image.height}x{self.image.width}, expected a square to "
+                "turn; use 4"
             )
 
     def _check_dropout(self) -> Iterator[str]:
