@@ -73,10 +73,10 @@ def planned(seconds: float, speed: float = 2e10, memory: int = 2**33, **facts: A
 
 
 def test_seconds_buy_width_after_they_have_bought_epochs() -> None:
-    poor, rich = planned(120), planned(36_000)
+    poor, rich = planned(60), planned(36_000)
     assert (poor["model"]["base_filters"], poor["train"]["epochs"]) == (8, 10)
     assert rich["model"]["base_filters"] == 32 and rich["train"]["epochs"] >= 40
-    assert poor["train"]["max_seconds"] == 120
+    assert poor["train"]["max_seconds"] == 60
     assert poor["model"]["num_layers"] == 5
 
 

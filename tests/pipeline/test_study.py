@@ -120,8 +120,9 @@ def totals_of(counts: np.ndarray, settings: GateSettings, first: int) -> Totals:
     return totals
 
 
-def test_the_pooled_score_and_the_paired_difference_are_those_of_all_groups(config: Config) -> None:
+def test_the_pooled_score_and_the_paired_difference_are_those_of_all_groups(config: Config, tmp_path: Path) -> None:
     """Against NumPy: counts of all folds added up, and both recipes weighted by the same resamples."""
+    (tmp_path / "training.json").write_text('{"parameters": 7, "epochs": 3, "train_seconds": 1.5}')
     settings = part_of(config, GateSettings)
     generator = np.random.default_rng(1)
     ours = generator.integers(1, 100, (20, 4, 4)) + 200.0 * np.eye(4)
@@ -130,12 +131,13 @@ def test_the_pooled_score_and_the_paired_difference_are_those_of_all_groups(conf
 
     def validated(name: str, counts: np.ndarray) -> crossvalidation.Validated:
         parts = [totals_of(counts[:8], settings, 0), totals_of(counts[8:], settings, 8)]
-        return crossvalidation.Validated(crossvalidation.Arm(name, config), [Path("/none")] * 2, settings, parts)
+        return crossvalidation.Validated(crossvalidation.Arm(name, config), [tmp_path] * 2, settings, parts)
 
     first = validated("first", theirs)
     found = crossvalidation.recipe_scores(validated("ours", ours), folds, first)
     assert found["foreground_dice"] == pytest.approx(scores.foreground_dice(ours.sum(0)))
     assert found["folds"][1]["foreground_dice"] == pytest.approx(scores.foreground_dice(ours[8:].sum(0)))
+    assert (found["parameters"], found["folds"][0]["epochs"], found["folds"][0]["train_seconds"]) == (7, 3, 1.5)
     assert found["difference"] == pytest.approx(
         scores.foreground_dice(ours.sum(0)) - scores.foreground_dice(theirs.sum(0))
     )
@@ -219,7 +221,11 @@ def test_an_ensemble_answers_the_mean_of_its_members(config: Config) -> None:
 
 
 def test_a_training_that_fails_ends_the_study_with_its_reason(data: Path, tmp_path: Path) -> None:
-    settings = {**SETTINGS, "train": {**SETTINGS["train"], "batch_size": 500}}
+    settings = {
+        **SETTINGS,
+        "model": {**SETTINGS["model"], "normalization": "none"},
+        "train": {**SETTINGS["train"], "learning_rate": 1e30},
+    }
     done = flexunet(tmp_path, *written(tmp_path, mine=settings), str(data))
     assert done.exit_code == 3
-    assert "mine, fold 1 failed: ValueError:" in done.stderr and "lower train.batch_size" in done.stderr
+    assert "mine, fold 1 failed: ValueError: training diverged" in done.stderr and "training.log" in done.stderr

@@ -17,5 +17,10 @@ _Part = TypeVar("_Part", bound=Section)
 
 
 def part_of(config: Section, part: type[_Part]) -> _Part:
-    """The sections of `config` that `part` declares."""
-    return part(**{name: getattr(config, name) for name in part.model_fields})
+    """The sections of `config` that `part` declares; of a section of which it declares less, that much."""
+    values = {}
+    for name, field in part.model_fields.items():
+        value, kind = getattr(config, name), field.annotation
+        is_section = isinstance(value, Section) and isinstance(kind, type) and issubclass(kind, Section)
+        values[name] = part_of(value, kind) if is_section and type(value) is not kind else value
+    return part(**values)

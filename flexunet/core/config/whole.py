@@ -18,7 +18,7 @@ class Config(TrainerConfig):
     """Everything. `[[classes]]` is required; every other section has defaults."""
 
     dataset: DatasetConfig = Field(default_factory=DatasetConfig)
-    # More than what Trainer reads of it: JSON of a part holds the part's own settings only.
+    # More than Trainer reads of it.
     serving: ServingConfig = Field(default_factory=ServingConfig)  # pyright: ignore[reportIncompatibleVariableOverride]
     gate: GateConfig = Field(default_factory=GateConfig)
     beam: BeamConfig = Field(default_factory=BeamConfig)
