@@ -21,6 +21,12 @@ def part_of(config: Section, part: type[_Part]) -> _Part:
     values = {}
     for name, field in part.model_fields.items():
         value, kind = getattr(config, name), field.annotation
-        is_section = isinstance(value, Section) and isinstance(kind, type) and issubclass(kind, Section)
-        values[name] = part_of(value, kind) if is_section and type(value) is not kind else value
+        if (
+            isinstance(value, Section)
+            and isinstance(kind, type)
+            and issubclass(kind, Section)
+            and type(value) is not kind
+        ):
+            value = part_of(value, kind)
+        values[name] = value
     return part(**values)
