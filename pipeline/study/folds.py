@@ -136,6 +136,7 @@ def _images(files: Sequence[Path], config: Config) -> list[_Image]:
     keys = config.records
     names = [keys.image, keys.mask, keys.id, *([keys.group] if keys.group else [])]
 
+    @tf.autograph.experimental.do_not_convert
     def facts(record: tf.Tensor) -> tuple[tf.Tensor, ...]:
         row = tf.io.parse_single_example(record, {name: tf.io.FixedLenFeature([], tf.string) for name in names})
         headers = read_rows(row[keys.image][tf.newaxis], transform.image)
@@ -171,6 +172,8 @@ def _assign(images: Sequence[_Image], config: Config, count: int, directory: Pat
 def _transform(directory: Path, config: TransformConfig, target: Path) -> None:
     keys = (config.records.image, config.records.mask, config.records.id)
 
+    # As TFT traces it: the function is a graph's already, and AutoGraph warns of the configuration that it reads.
+    @tf.autograph.experimental.do_not_convert
     def tiles(record: tf.Tensor) -> dict[str, tf.Tensor]:
         row = tf.io.parse_single_example(record, {key: tf.io.FixedLenFeature([1], tf.string) for key in keys})
         return preprocessing_fn({key: row[key][tf.newaxis] for key in keys}, {"config": config.model_dump_json()})
