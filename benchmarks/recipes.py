@@ -32,10 +32,13 @@ ABLATION: Final[Mapping[str, Mapping[str, Any]]] = {
     "flips only": {"augment": AugmentConfig(horizontal_flip=True, vertical_flip=True)},
     "no averaged weights": {"train": {"ema_decay": None}},
     "Adam, constant rate": {"train": {"optimizer": "adam", "weight_decay": 0.0, "schedule": "constant"}},
-    # Fewer multiply-accumulates by a quarter, wider or not: the seconds are the same.
     "kernel 3": {"model": {"base_kernel": 3}},
 }
-RECIPES: Final = ("neu-seg", "neu-seg of 0.1", "the seed's")
+# What it was in release 0.1, where it differs.
+EARLIER: Final[Mapping[str, Mapping[str, Any]]] = {
+    "neu-seg of 0.1": {"train": {"batch_norm_momentum": 0.99}},
+}
+RECIPES: Final = ("neu-seg", *EARLIER, "the seed's")
 
 
 def main() -> None:
@@ -64,8 +67,9 @@ def config_of(arm: str, minutes: float, overrides: list[str]) -> Config:
     """The preset with what the arm changes, bounded by seconds and not by epochs."""
     budget = (*_BUDGET, f"train.max_seconds={60 * minutes}", *overrides)
     preset = load_config(PRESET, budget)
-    if arm in ABLATION:
-        return _changed(preset, **ABLATION[arm])
+    changes = {**ABLATION, **EARLIER}
+    if arm in changes:
+        return _changed(preset, **changes[arm])
     source = load_config("synthetic-neu-seg", budget)
     regularization = {key: getattr(source.model, key) for key in ("normalization", "dropout", "activation")}
     return _changed(preset, train=source.train, augment=source.augment, model=regularization)

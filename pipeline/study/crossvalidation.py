@@ -143,7 +143,9 @@ class _Plan:
         """The model that is trained without `fold`."""
         config = part_of(arm.config, TrainerConfig)
         train, steering = self._folds.tiles(part_of(arm.config, TransformConfig), fold)
-        key = _digest([config.training_json(), self._code, self._folds.directory.name, str(self._cores)])
+        # Seconds are another budget on other cores; epochs are not.
+        cores = self._cores if config.train.max_seconds is not None else None
+        key = _digest([config.training_json(), self._code, self._folds.directory.name, str(cores)])
         spec = Spec(
             name=f"{arm.name}, fold {fold + 1}",
             config=config,
