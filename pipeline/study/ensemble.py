@@ -1,5 +1,6 @@
 """The folds' models as one SavedModel, judged as every model is: by the gate on `test` and by the serving validator."""
 
+import logging
 import shutil
 from collections.abc import Iterator
 from itertools import islice
@@ -22,6 +23,8 @@ from pipeline.study.folds import records_of
 from pipeline.study.training import read_weights
 from trainer_module.ensemble import export_ensemble
 
+logger = logging.getLogger("flexunet.study")
+
 
 def judge_ensemble(validated: Validated, data: Path, model: Path, report: Path) -> tuple[Metrics, Details]:
     """Exports to `model`, measures on `test`, and serves a few of its records as TF Serving would.
@@ -33,6 +36,8 @@ def judge_ensemble(validated: Validated, data: Path, model: Path, report: Path) 
       report: gets `metrics.json`, `details.json` and `serving.json`.
     """
     config = validated.arm.config
+    if config.operating_point.target:
+        logger.warning("the ensemble has no operating point: every pixel has its most probable class")
     seconds = sum(facts.get("train_seconds", 0.0) for facts in validated.facts)
     epochs = sum(facts.get("epochs", 0) for facts in validated.facts)
     shutil.rmtree(model, ignore_errors=True)

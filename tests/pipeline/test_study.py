@@ -115,8 +115,10 @@ def totals_of(counts: np.ndarray, settings: GateSettings, first: int) -> Totals:
     totals = Totals()
     for index, of_image in enumerate(counts, start=first):
         none = np.zeros(len(of_image))
-        sums = Sums(of_image, of_image, np.zeros(3), np.zeros((15, 3)), none, none, np.zeros(2))
-        totals.add(ImageResult(str(index), group_key(str(index).encode()), sums, {}, 0), settings)
+        sums = Sums(
+            of_image, of_image, np.zeros(3), np.zeros((15, 3)), none, none, np.zeros(2), none, np.zeros((2, 4, 0))
+        )
+        totals.add(ImageResult(str(index), group_key(str(index).encode()), sums, {}, 0, {}), settings)
     return totals
 
 

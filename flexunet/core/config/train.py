@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from flexunet.core.config.data import TransformConfig
+from flexunet.core.config.operating import OperatingPointConfig
 from flexunet.core.config.section import Section, Share
-from flexunet.core.config.serving import ExportedServing
+from flexunet.core.config.symmetries import ExportedServing
 
 
 class ModelConfig(Section):
@@ -200,8 +201,9 @@ class TrainerConfig(TransformConfig):
     model: ModelConfig = Field(default_factory=ModelConfig)
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
+    operating_point: OperatingPointConfig = Field(default_factory=OperatingPointConfig)
     serving: ExportedServing = Field(default_factory=ExportedServing)
 
     def training_json(self) -> str:
-        """What decides the weights, as JSON: not how they are served."""
-        return self.model_dump_json(exclude={"serving"})
+        """What decides the weights, as JSON: not what is made of their answers."""
+        return self.model_dump_json(exclude={"operating_point", "serving"})
