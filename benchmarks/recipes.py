@@ -1,7 +1,7 @@
 """Recipes against each other on a user's images, by group folds: same images, same seconds.
 
     make recipes IMAGES=NEU_SEG     the preset neu-seg, that of 0.1, and the seed's recipe: 3 x 5 folds of 4 minutes
-    make ablation IMAGES=NEU_SEG    what each part of the preset is worth: 6 arms, 5 folds of 2 minutes
+    make ablation IMAGES=NEU_SEG    what each part of the preset is worth: 7 arms, 5 folds of 2 minutes
 
 `flexunet study crossvalidate` does the work: each group of images is predicted once by a model that never saw it, and
 each arm's difference to the first has a paired interval. What is finished is kept below --out, so that the same command
@@ -25,18 +25,24 @@ from flexunet.core.results.study import RecipeScores
 PRESET: Final = "neu-seg"
 # Budgets are seconds: no run ends by its number of epochs.
 _BUDGET: Final = ("train.epochs=100000", "train.early_stopping_patience=100000", "train.preview_images=0")
-# The preset, less one part each.
+# The preset, one part changed each. What changes the answers alone trains nothing.
 ABLATION: Final[Mapping[str, Mapping[str, Any]]] = {
     "neu-seg": {},
+    "answers without symmetries": {"serving": {"symmetries": 1}},
     "no Dice in the loss": {"train": {"loss": "cross_entropy"}},
     "flips only": {"augment": AugmentConfig(horizontal_flip=True, vertical_flip=True)},
     "no averaged weights": {"train": {"ema_decay": None}},
-    "Adam, constant rate": {"train": {"optimizer": "adam", "weight_decay": 0.0, "schedule": "constant"}},
-    "kernel 3": {"model": {"base_kernel": 3}},
+    "cosine": {"train": {"schedule": "cosine"}},
+    "kernel 5, 8 filters": {"model": {"base_kernel": 5, "base_filters": 8}},
+    "standardized": {"model": {"standardize": True}},
 }
-# What it was in release 0.1, where it differs.
+# What the preset was in release 0.1.
 EARLIER: Final[Mapping[str, Mapping[str, Any]]] = {
-    "neu-seg of 0.1": {"train": {"batch_norm_momentum": 0.99}},
+    "neu-seg of 0.1": {
+        "model": {"base_kernel": 5, "base_filters": 8},
+        "train": {"schedule": "cosine", "batch_norm_momentum": 0.99},
+        "serving": {"symmetries": 1},
+    },
 }
 RECIPES: Final = ("neu-seg", *EARLIER, "the seed's")
 
@@ -72,7 +78,8 @@ def config_of(arm: str, minutes: float, overrides: list[str]) -> Config:
         return _changed(preset, **changes[arm])
     source = load_config("synthetic-neu-seg", budget)
     regularization = {key: getattr(source.model, key) for key in ("normalization", "dropout", "activation")}
-    return _changed(preset, train=source.train, augment=source.augment, model=regularization)
+    changed = {"train": source.train, "augment": source.augment, "model": regularization, "serving": {"symmetries": 1}}
+    return _changed(preset, **changed)
 
 
 def _changed(config: Config, **sections: Any) -> Config:
