@@ -110,9 +110,9 @@ def _present(class_ids: tf.Tensor, count: int) -> tf.Tensor:
 def _turns(classes: Sequence[int], config: TrainerConfig) -> list[int]:
     """For as many batches as give each class its turn: 0 where any tile may come, else the class that it shows."""
     size = config.train.batch_size
-    each = round(config.train.defect_share * size)
+    each = max(1, round(config.train.defect_share * size))
     order = [classes[turn % len(classes)] for turn in range(each * len(classes))] if classes else []
-    batches = [order[start : start + each] for start in range(0, len(order), max(1, each))]
+    batches = [order[start : start + each] for start in range(0, len(order), each)]
     return [class_id for batch in batches for class_id in [*batch, *[0] * (size - each)]]
 
 

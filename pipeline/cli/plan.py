@@ -37,11 +37,11 @@ def plan(data: Path, out: Path, seconds: float) -> None:
         raise UserError(f"{out}: is there already, expected a new file: remove it or choose another --out")
     if not out.parent.is_dir():
         raise UserError(f"{out.parent}: no such folder, expected one for {out.name}: make it, or name another")
-    span = read_manifest(data)["spans"][-1]
+    newest = read_manifest(data)
     with captured_output(NO_LOG) as console:
         with busy(console, "loading TensorFlow"):
             from pipeline.study.plan import Planner, plan_for
-        planner = Planner(span, seconds)
+        planner = Planner(newest, seconds)
         with busy(console, "looking at images, and timing a model for ten seconds"):
             plan_for(planner, data)
         lines = [f"Written by `flexunet plan {shlex.quote(str(data))} --seconds {seconds:g}`."]

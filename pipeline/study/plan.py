@@ -104,10 +104,13 @@ class Planner:
 
     def batch(self, machine_memory: int) -> None:
         """As large as the preset's, less where images are few or the memory small."""
-        size, images = self._preset.train.batch_size, self._images
+        size, inputs = self._preset.train.batch_size, self._inputs
         reason = f"as in {PRESET}"
-        if images // size < _FEWEST_STEPS:
-            size, reason = max(2, images // _FEWEST_STEPS), f"{images} images: an epoch has {_FEWEST_STEPS} steps"
+        if inputs // size < _FEWEST_STEPS:
+            size, reason = (
+                max(2, inputs // _FEWEST_STEPS),
+                f"{inputs} {self._kind}: about {_FEWEST_STEPS} steps an epoch",
+            )
         self._choose("train", "batch_size", size, reason)
         while size > 1 and self._cost(_FILTERS[0]).activation_bytes > _MEMORY_SHARE * machine_memory:
             size //= 2
@@ -116,21 +119,24 @@ class Planner:
 
     def width_and_epochs(self, machine: Machine) -> None:
         """The widest model that sees each image often enough in the seconds."""
-        passes = {filters: self._epochs(filters, machine) for filters in _FILTERS}
+        costs = {filters: self._cost(filters) for filters in _FILTERS}
+        passes = {
+            filters: self._seconds * machine.speed / cost.multiply_accumulates / self._inputs
+            for filters, cost in costs.items()
+        }
         fitting = [
             filters
-            for filters in _FILTERS
-            if passes[filters] >= _WANTED_EPOCHS
-            and self._cost(filters).activation_bytes <= _MEMORY_SHARE * machine.memory
+            for filters, cost in costs.items()
+            if passes[filters] >= _WANTED_EPOCHS and cost.activation_bytes <= _MEMORY_SHARE * machine.memory
         ]
         filters = max(fitting, default=_FILTERS[0])
-        cost = self._cost(filters)
+        cost = costs[filters]
         words = f"{cost.parameters:,} parameters, {cost.multiply_accumulates / 1e9:.2f} GMAC an image"
         self._choose("model", "base_filters", filters, words)
         epochs = int(min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, passes[filters])))
         rate = machine.speed / cost.multiply_accumulates
         where = f"{machine.gpus} GPUs" if machine.gpus else f"{machine.cores} cores"
-        self._choose("train", "epochs", epochs, f"{self._images} images at {rate:.0f} a second, timed on {where}")
+        self._choose("train", "epochs", epochs, f"{self._inputs} {self._kind} at {rate:.0f} a second, timed on {where}")
         self._choose("train", "max_seconds", self._seconds, "what was allowed; the cosine ends with it")
         self._choose("train", "early_stopping_patience", epochs, "a cosine needs its end")
 
@@ -171,8 +177,19 @@ class Planner:
             self._choose("gate", "allow_unmeasured", unmeasured, "not a pixel of it in test: add such images")
 
     @property
-    def _images(self) -> int:
-        return self._span["splits"]["train"]["images"]
+    def _kind(self) -> str:
+        return "tiles" if self.values["image"]["fit"] == "tile" else "images"
+
+    @property
+    def _inputs(self) -> int:
+        """How many images, or tiles of images of the median size, an epoch trains on."""
+        images = self._span["splits"]["train"]["images"]
+        image = self.config().image
+        if image.fit != "tile":
+            return images
+        sides = zip(self._span["median_size"], (image.height, image.width), strict=True)
+        each = [max(1, math.ceil((own - image.tile_overlap) / (side - image.tile_overlap))) for own, side in sides]
+        return images * math.prod(each)
 
     def _pixels(self, split: str, name: str) -> int:
         return self._span["splits"][split]["pixels"].get(name, 0)
@@ -185,9 +202,6 @@ class Planner:
         values = {**self.values, "model": {**self.values["model"], "base_filters": filters}}
         config = config_from(values, "the plan")
         return model_cost(config, config.train.batch_size)
-
-    def _epochs(self, filters: int, machine: Machine) -> float:
-        return self._seconds * machine.speed / self._cost(filters).multiply_accumulates / self._images
 
 
 def plan_for(planner: Planner, data: Path) -> None:

@@ -87,6 +87,17 @@ def test_memory_and_few_images_bound_the_batch() -> None:
     assert planned(600, memory=2**28)["train"]["batch_size"] < 8
 
 
+def test_strips_are_counted_in_tiles() -> None:
+    """Of 256 pixels, with overlaps of 32: one down, and seven along 1,600 pixels."""
+    plan = planner(600, size=(256, 1600), images=100)
+    plan.image(keeps_from(0), aspects_differ=False)
+    plan.depth()
+    plan.recipe()
+    plan.batch(2**33)
+    plan.width_and_epochs(Machine(cores=2, memory=2**33, gpus=0, speed=2e10))
+    assert plan.reasons["train.epochs"].startswith("700 tiles at ")
+
+
 def test_a_rare_class_gets_a_weight_and_one_that_test_lacks_is_named() -> None:
     values = planned(600, background=10_000, inclusion=100, patches=2000, scratches=900)
     assert values["train"]["class_weights"] == {"inclusion": 3.0}
