@@ -381,6 +381,7 @@ def test_the_seed_number_for_number():
     assert (config.image.height, config.image.width, config.image.fit) == (256, 256, "stretch")
     assert config.model.model_dump() == {
         "input_scale": 1 / 255,
+        "standardize": False,
         "num_layers": 8,
         "base_filters": 16,
         "base_kernel": 9,

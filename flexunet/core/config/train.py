@@ -117,18 +117,18 @@ class TrainConfig(Section):
     batch_size: int = Field(
         default=8, ge=1, description="Number of images (or tiles) per step, over all GPUs together."
     )
+    optimizer: Literal["adam", "adamw"] = Field(
+        default="adam", description="Optimizer; adamw: Adam with decoupled weight decay."
+    )
+    weight_decay: float = Field(
+        default=0.0, ge=0, le=1, description="Decoupled weight decay; only for optimizer = 'adamw'."
+    )
     defect_share: float = Field(
         default=0,
         ge=0,
         le=1,
         description="Share of each batch that is drawn from images (or tiles) that show a defect, the classes in turn; "
         "0: all images equally often.",
-    )
-    optimizer: Literal["adam", "adamw"] = Field(
-        default="adam", description="Optimizer; adamw: Adam with decoupled weight decay."
-    )
-    weight_decay: float = Field(
-        default=0.0, ge=0, le=1, description="Decoupled weight decay; only for optimizer = 'adamw'."
     )
     learning_rate: float = Field(default=1e-3, gt=0, description="Peak learning rate.")
     clipvalue: float | None = Field(
