@@ -15,6 +15,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from flexunet.core import features
 from flexunet.core.config.train import TrainerConfig
+from flexunet.core.results.metrics import TrainingFacts
 from flexunet.serving.limits import BATCH_ROWS
 from trainer_module.batching import in_chunks, map_rows
 from trainer_module.losses import cross_entropy
@@ -128,7 +129,7 @@ class SegmentationModule(tf.Module):
         return tf.stack([labelled, of_truth, tf.cast(log_loss, tf.float64) * labelled])
 
 
-def export_model(model: keras.Model, config: TrainerConfig, training: dict[str, float], directory: Path) -> None:
+def export_model(model: keras.Model, config: TrainerConfig, training: TrainingFacts, directory: Path) -> None:
     """Writes the SavedModel and, in `assets.extra`, the configuration, facts of the training and warm-up requests.
 
     Raises:

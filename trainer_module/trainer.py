@@ -15,6 +15,7 @@ from tfx import v1 as tfx
 from flexunet.core.config.data import SegmentationClass
 from flexunet.core.config.train import ModelConfig, TrainerConfig
 from flexunet.core.progress import Step, tell
+from flexunet.core.results.metrics import TrainingFacts
 from flexunet.serving.exported import LENIENT, exported_part
 from trainer_module import data, devices, previews
 from trainer_module.callbacks import StepTeller, training_callbacks
@@ -79,7 +80,7 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
         fn_args.base_model or "",
     )
     trained = train(job, config)
-    facts = {
+    facts: TrainingFacts = {
         "parameters": trained.model.count_params(),
         "epochs": trained.epochs,
         "train_seconds": round(trained.seconds, 1),

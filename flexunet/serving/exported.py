@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from flexunet.core import features
-from flexunet.core.config.data import ImageConfig, RecordsConfig, SegmentationClass
+from flexunet.core.config.data import ImageConfig, RecordsConfig, SchemaConfig, SegmentationClass
 from flexunet.core.errors import UserError, last_line
 
 # A newer version's export has settings that this one does not know, and they do not matter here.
@@ -44,6 +44,16 @@ def exported_config(directory: Path) -> ServedConfig:
       UserError: not a model of this project.
     """
     return exported_part(directory, ServedConfig)
+
+
+def check_exported(directory: Path, config: SchemaConfig) -> None:
+    """Raises UserError where the model in `directory` tells other classes than `config`, or reads other records."""
+    ours = config.model_dump(include={"classes", "records"})
+    theirs = exported_config(directory).model_dump(include={*ours})
+    for key, value in ours.items():
+        if theirs[key] != value:
+            words = f"its {key} are not those of the config, expected the same: name its own config"
+            raise UserError(f"{directory}: {words}")
 
 
 def exported_part(directory: Path, part: type[Part]) -> Part:
