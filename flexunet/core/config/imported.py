@@ -314,7 +314,7 @@ def _schedule(ini: _Ini, found: _Found, as_written: bool) -> None:
 def _masks(ini: _Ini, found: _Found) -> None:
     order = ini.word("image.color_order", "RGB")
     if order != "RGB":
-        found.notes.append(f"image.color_order: {order} only matters for old weights: images are read as RGB here")
+        found.notes.append(f"image.color_order: {order} only matters for old weights: flexunet import model --bgr")
     file_format = ini.word("mask.mask_file_format", ".npz")
     if file_format == ".npz" and ini.raw("mask.mask_file_format") is not None:
         found.notes.append("mask.mask_file_format: one-hot arrays in .npz are read by `flexunet ingest --layout npz`")
@@ -356,7 +356,8 @@ def _palette(ini: _Ini, found: _Found) -> dict[tuple[int, int, int], int]:
         palette = {(int(red), int(green), int(blue)): int(number) for red, green, blue, number in entries}
         found.notes.append(
             "classes: mask.rgb_map does not parse, so that the original ran with its default "
-            "(1 green, 2 red, 3 blue); these are the colours that the file means"
+            "(1 green, 2 red, 3 blue); these are the colours that the file means, and weights that it trained "
+            "tell the default's ids: for them, order the classes so"
         )
     if not isinstance(palette, dict) or not all(_is_entry(color, number) for color, number in palette.items()):
         ini.problem("mask.rgb_map", f"is {_short(text)}", "colours and ids, such as {(0,0,0):0, (255,0,0):1}")
