@@ -24,6 +24,8 @@ from flexunet.core.errors import last_line
 NETWORK: Final = "TensorFlowFlexUNet"
 # The reducer gets its patience under a misspelt name, which Keras swallows: its own default is what ran.
 PATIENCE_IN_EFFECT: Final = 10
+# Half way from black to white, where the file has no threshold.
+_HALF_WAY: Final = 128
 _LARGEST_FILE: Final = 1_000_000
 _LONGEST_SHOWN: Final = 80
 # What `ast.literal_eval` raises.
@@ -318,9 +320,22 @@ def _masks(ini: _Ini, found: _Found) -> None:
     file_format = ini.word("mask.mask_file_format", ".npz")
     if file_format == ".npz" and ini.raw("mask.mask_file_format") is not None:
         found.notes.append("mask.mask_file_format: one-hot arrays in .npz are read by `flexunet ingest --layout npz`")
-    for key in ("binarize", "threshold", "blur"):
-        if ini.raw(f"mask.{key}") is not None:
-            found.notes.append(f"mask.{key}: masks are not thresholded here; write them with two values")
+    elif ini.whole("model.num_classes", 0) == 1:
+        _threshold(ini, found)
+    else:
+        words = "the original takes any colour as the nearest class's; here within bounds, and counted"
+        found.set("records.mask_colors", "nearest", words)
+
+
+def _threshold(ini: _Ini, found: _Found) -> None:
+    """One-class masks: grey levels, which the original divides only where it is told to."""
+    level = min(255, max(1, math.ceil(ini.number("mask.threshold", _HALF_WAY))))
+    words = (
+        "" if ini.flag("mask.binarize", False) else "the original feeds grey levels as they are; here is none between"
+    )
+    found.set("records.grey_threshold", level, words)
+    if ini.raw("mask.blur") is not None and ini.flag("mask.blur", False):
+        found.notes.append("mask.blur: masks are not blurred here")
 
 
 def _classes(ini: _Ini, found: _Found, names: tuple[str, ...]) -> list[dict[str, Any]]:
