@@ -2,7 +2,6 @@
 is a comment.
 """
 
-import json
 import tomllib
 import zipfile
 from collections import Counter
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flexunet.core.config.load import config_from
+from flexunet.core.config.write import to_toml
 from flexunet.core.errors import UserError
 from flexunet.core.problems import DataError
 from flexunet.dataset.annotation import BadAnnotation, plain_name
@@ -101,22 +101,19 @@ def describe(source: Source, layout: str | None = None) -> Described:
 
 def write_toml(described: Described, source: Path) -> str:
     """The config as text, with comments; it loads."""
-    lines = [
-        f"# Written by `flexunet init {source}`.",
-        f"# {described.layout.description}",
-        *(f"# {note}" for note in described.layout.notes),
-        "",
-        *_class_lines("background", described.background),
+    classes = [SourceClass("background", described.background), *described.classes]
+    values = {
+        "classes": [{"name": plain_name(found.name), "color": list(found.color or _BLACK)} for found in classes],
+        **({"records": {"ignore_color": list(described.ignore_color)}} if described.ignore_color else {}),
+        "image": {"height": described.height, "width": described.width, "fit": described.fit},
+    }
+    heading = [f"Written by `flexunet init {source}`.", described.layout.description, *described.layout.notes]
+    ending = [
+        *("Only you know:", *(f"- {sentence}" for sentence in described.unknown)),
+        *("- what a model must reach before it is served:", "[gate]", "min_foreground_dice = 0.5"),
     ]
-    for found in described.classes:
-        lines += _class_lines(plain_name(found.name), found.color or _BLACK)
-    if described.ignore_color:
-        lines += ["[records]", f"ignore_color = {list(described.ignore_color)}  # unlabelled pixels", ""]
-    lines += [f"# {described.sizes}", "[image]", f"height = {described.height}", f"width = {described.width}"]
-    lines += [f'fit = "{described.fit}"', ""]
-    lines += ["# Only you know:", *(f"# - {sentence}" for sentence in described.unknown)]
-    lines += ["# - what a model must reach before it is served:", "# [gate]", "# min_foreground_dice = 0.5"]
-    text = "\n".join(lines) + "\n"
+    comments = {"records.ignore_color": "unlabelled pixels"}
+    text = to_toml(values, comments, heading, {"image": [described.sizes]}, ending)
     config_from(tomllib.loads(text), "the config that was written")
     return text
 
@@ -279,7 +276,3 @@ def _rounded(side: float) -> int:
 def _some(items: Sequence[Item]) -> Sequence[Item]:
     """Takes at most `_LOOKED_AT` of them, evenly spread."""
     return items[:: max(1, -(-len(items) // _LOOKED_AT))]
-
-
-def _class_lines(name: str, color: Color) -> list[str]:
-    return ["[[classes]]", f"name = {json.dumps(name)}", f"color = {list(color)}", ""]
