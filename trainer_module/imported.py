@@ -19,7 +19,7 @@ from flexunet.core.config.train import TrainerConfig
 from flexunet.core.errors import UserError
 from flexunet.core.results.metrics import KerasOrigin, TrainingFacts
 from trainer_module.export import export_model
-from trainer_module.keras_file import KerasFile, Layer, layers_of, open_keras_file
+from trainer_module.keras_file import KerasFile, Layer, layers_of, open_keras_file, readable
 from trainer_module.model import build_model
 
 # Of each kind of layer, the settings that change what it computes; shapes of arrays tell the rest.
@@ -97,7 +97,7 @@ def import_model(file: Path, config: TrainerConfig, swap_channels: bool = False)
     with open_keras_file(file) as source:
         theirs, ours = _network(source), _own_network(model)
         _check_same(source, theirs, ours)
-        notes = [*_scale_notes(source, theirs, config), *_function_notes(source)]
+        notes = [*_scale_notes(source, theirs, config)]
         _assign(model, source, theirs, ours)
         origin: KerasOrigin = {"file": file.name, "sha256": _sha256(file), "keras": source.keras}
     if swap_channels:
@@ -119,7 +119,10 @@ def export_imported(imported: Imported, config: TrainerConfig, out: Path) -> Non
 
 
 def _network(source: KerasFile) -> _Network:
-    return _steps(source.layers, {layer.name: source.shapes(layer.name) for layer in source.layers}, str(source.path))
+    # Whose settings may be anything.
+    with readable(source.path):
+        shapes = {layer.name: source.shapes(layer.name) for layer in source.layers}
+        return _steps(source.layers, shapes, str(source.path))
 
 
 def _own_network(model: keras.Model) -> _Network:
@@ -260,12 +263,6 @@ def _scale_notes(source: KerasFile, theirs: _Network, config: TrainerConfig) -> 
             f"{source.path}: {layer.name} scales pixels by {found['scale']} and adds {found['offset']}, the config "
             f"scales by {own:.6g} and adds 0, expected the same model.input_scale"
         )
-
-
-def _function_notes(source: KerasFile) -> Iterator[str]:
-    own = {value["config"] for layer in source.layers if isinstance(value := layer.settings.get("activation"), dict)}
-    for name in sorted(map(str, own)):
-        yield f"activation {name}: the file names a function of its own, not run: Keras' {name} is used"
 
 
 def _assign(model: keras.Model, source: KerasFile, theirs: _Network, ours: _Network) -> None:

@@ -74,12 +74,12 @@ class KerasFile:
 
     def arrays(self, layer: str) -> list[NDArray[np.float32]]:
         """The arrays of a layer; to be called when their shapes are known to be right."""
-        with _readable(self.path):
+        with readable(self.path):
             return [np.asarray(dataset[()], np.float32) for dataset in self._arrays.get(layer, ())]
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
     """What h5py, zipfile and json say of a damaged file, in our words."""
     try:
         yield
@@ -95,7 +95,7 @@ def open_keras_file(path: Path) -> Iterator[KerasFile]:
       UserError: not such a file, or a damaged one.
     """
     with ExitStack() as stack:
-        with _readable(path):
+        with readable(path):
             file = (_read_archive if zipfile.is_zipfile(path) else _read_hdf5)(path, stack)
         yield file
 

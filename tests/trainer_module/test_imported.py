@@ -55,10 +55,11 @@ FILES: dict[str, tuple[Any, str, dict[str, Any], dict[str, Any], str]] = {
     "Keras 3, HDF5": (keras, "best_model.h5", {"batch": True}, {"normalization": "batch"}, "a Lambda"),
     "Keras 3, HDF5, a function of its own": (
         keras, "best_model.h5", {"lambda_in": False, "activation": mish}, {"activation": "mish", **RAW},
-        "activation mish: the file names a function of its own, not run",
+        "",
     ),
     "Keras 3, archive": (
-        keras, "best_model.keras", {"lambda_in": False, "activation": "swish"}, {"activation": "silu", **RAW}, "",
+        keras, "best_model.keras", {"lambda_in": False, "activation": "swish", "batch": True},
+        {"activation": "silu", "normalization": "batch", **RAW}, "",
     ),
     "one class": (
         tf_keras, "best_model.h5", {"classes": 1, "lambda_in": False}, {"head": "sigmoid", "classes": 2, **RAW}, "",
@@ -181,6 +182,18 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a Lambda within": (
         lambda p: changed_config(p, lambda c: layer_entry(c, "MaxPooling2D").update(class_name="Lambda")),
         "stands between other layers",
+    ),
+    "no inputs": (
+        lambda p: changed_config(p, lambda c: layer_entry(c, "Dropout").update(inbound_nodes=[])),
+        "cannot be read (IndexError",
+    ),
+    "strange settings": (
+        lambda p: changed_config(p, lambda c: layer_entry(c, "Concatenate")["config"].update(axis="x")),
+        "cannot be read (TypeError",
+    ),
+    "a layer used twice": (
+        lambda p: changed_config(p, lambda c: layer_entry(c, "Conv2D")["inbound_nodes"].append([])),
+        "is used 2 times",
     ),
     "another file's array": (linked_away, "is missing, or a link"),
     "another file's bytes": (stored_away, "is no array of numbers in this file"),
