@@ -10,6 +10,7 @@ from flexunet.core.config.data import SegmentationClass
 from flexunet.core.config.dataset import DatasetConfig
 from flexunet.core.config.gate import GateConfig
 from flexunet.core.config.kubeflow import KubeflowConfig
+from flexunet.core.config.operating import parse_target
 from flexunet.core.config.serving import ServingConfig
 from flexunet.core.config.train import TrainerConfig
 
@@ -43,6 +44,7 @@ class Config(TrainerConfig):
             self._check_ignore_color,
             self._check_grey_threshold,
             self._check_gate_classes,
+            self._check_target,
         )
         problems = [problem for check in checks for problem in check()]
         if problems:
@@ -108,6 +110,11 @@ class Config(TrainerConfig):
         for key, default in others.items():
             if getattr(records, key) != default:
                 yield f"records.grey_threshold with records.{key}, expected one of them: a level decides all by itself"
+
+    def _check_target(self) -> Iterator[str]:
+        target = parse_target(self.operating_point.target)
+        if target and target.unit == "square metre" and self.image.pixel_size is None:
+            yield "operating_point.target is per square metre, expected image.pixel_size, the side of a pixel in mm"
 
     def _check_gate_classes(self) -> Iterator[str]:
         choices = [c.name for c in self.classes[1:]]
