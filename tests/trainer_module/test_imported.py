@@ -76,7 +76,10 @@ def save(model: Any, folder: Path, name: str) -> Path:
     return folder / name
 
 
-@pytest.mark.parametrize("kind", FILES)
+SLOW = ("Keras 2, archive", "Keras 2, weights alone", "Keras 3, HDF5", "Keras 3, HDF5, a function of its own")
+
+
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=[pytest.mark.slow] if k in SLOW else []) for k in FILES])
 def test_the_same_answers_as_in_keras(kind: str, tmp_path: Path) -> None:
     k, name, network, settings, words = FILES[kind]
     model = original(k, **network)
