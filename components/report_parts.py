@@ -30,8 +30,9 @@ from flexunet.core.libraries import LIBRARIES
 from flexunet.core.pictures import open_image, png
 from flexunet.core.results.data import Brightness, Data
 from flexunet.core.results.lineage import ReportLineage
-from flexunet.core.results.metrics import ListedImages, TrainingFacts
+from flexunet.core.results.metrics import ListedImages
 from flexunet.core.results.model import Layer, Model
+from flexunet.core.results.training import TrainingFacts
 from flexunet.core.root import ReportFolder
 from flexunet.reporting.gallery import Predicted, write_gallery
 from flexunet.serving.exported import exported_part

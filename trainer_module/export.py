@@ -17,8 +17,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 from flexunet.core import features
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.files import write_json
-from flexunet.core.results.metrics import TrainingFacts
 from flexunet.core.results.operating import OperatingPoint
+from flexunet.core.results.training import TrainingFacts
 from flexunet.serving.limits import BATCH_ROWS
 from trainer_module.batching import in_chunks, map_rows
 from trainer_module.losses import cross_entropy

@@ -17,7 +17,7 @@ import numpy as np
 
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.errors import UserError
-from flexunet.core.results.metrics import KerasOrigin, TrainingFacts
+from flexunet.core.results.training import KerasOrigin, TrainingFacts
 from trainer_module.export import export_model
 from trainer_module.keras_file import KerasFile, Layer, layers_of, open_keras_file, readable
 from trainer_module.model import build_model

@@ -17,8 +17,8 @@ from flexunet.core.config.data import SegmentationClass
 from flexunet.core.config.train import ModelConfig, TrainerConfig
 from flexunet.core.operating_point import DefectRule
 from flexunet.core.progress import Step, tell
-from flexunet.core.results.metrics import TrainingFacts
 from flexunet.core.results.operating import OperatingPoint
+from flexunet.core.results.training import TrainingFacts
 from flexunet.serving.exported import LENIENT, exported_part
 from trainer_module import data, devices, previews
 from trainer_module.averages import averaging_callbacks

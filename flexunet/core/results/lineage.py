@@ -3,7 +3,8 @@
 from typing import TypedDict
 
 from flexunet.core.files import JsonObject
-from flexunet.core.results.metrics import Check, ClassScores, KerasOrigin
+from flexunet.core.results.metrics import Check, ClassScores
+from flexunet.core.results.training import KerasOrigin
 
 
 class ModelOrigin(TypedDict):

@@ -293,26 +293,3 @@ class Listed(TypedDict):
     curves: list[CurvePoint]
     reliability: list[ReliabilityBin]
     images: ListedImages
-
-
-class KerasOrigin(TypedDict):
-    """The Keras file that `flexunet import model` took weights from."""
-
-    file: str
-    """its name"""
-    sha256: str
-    """over its bytes"""
-    keras: str
-    """the version of Keras that wrote it; empty if the file does not tell"""
-
-
-class TrainingFacts(TypedDict, total=False):
-    """`assets.extra/training.json` of an export; empty for a model trained elsewhere."""
-
-    parameters: int
-    epochs: int
-    train_seconds: float
-    code: str
-    """fingerprint of the code of the training"""
-    weights: KerasOrigin
-    """of a model that was imported instead"""
