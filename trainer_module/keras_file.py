@@ -7,6 +7,7 @@ Keras 2 and 3 write: `.h5`, whole models and weights alone, and `.keras`.
 
 import json
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -34,6 +35,11 @@ _ARCHIVED_KINDS: Final = {
     "BatchNormalization": "batch_normalization",
     "GroupNormalization": "group_normalization",
 }
+# What h5py, zipfile and json raise of a file that is not what they expect.
+_DAMAGE: Final = (
+    *(OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 _EXPECTED: Final = "expected a model that Keras saved as .h5 or .keras"
 
 
@@ -83,7 +89,7 @@ def readable(path: Path) -> Iterator[None]:
     """What h5py, zipfile and json say of a damaged file, in our words."""
     try:
         yield
-    except (OSError, LookupError, ValueError, TypeError, AttributeError, RecursionError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise UserError(f"{path}: cannot be read ({last_line(error)}), {_EXPECTED}") from None
 
 
@@ -132,7 +138,7 @@ def _read_archive(path: Path, stack: ExitStack) -> KerasFile:
     keras = json.loads(_member(archive, "metadata.json")).get("keras_version", "")
     weights = stack.enter_context(archive.open(_ARCHIVED_WEIGHTS))
     file = stack.enter_context(h5py.File(weights, "r"))
-    groups = _group(file, next(name for name in (*_ARCHIVED_LAYERS, "") if name in file))
+    groups = _group(file, next((name for name in _ARCHIVED_LAYERS if name in file), _ARCHIVED_LAYERS[0]))
     layers, seen, arrays = layers_of(config), Counter[str](), {}
     for layer in layers:
         kind = _ARCHIVED_KINDS.get(layer.kind)
