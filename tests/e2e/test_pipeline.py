@@ -698,6 +698,7 @@ def test_weights_of_the_original_go_through_the_gate_without_a_training(
     assert metrics["pushed_version"] == int(story.versions[-1]) and metrics["train_seconds"] is None
     story.run(make_config(), out)
     assert story.ran == set() and metrics["pushed_version"] == int(story.versions[-1])
+    capfd.readouterr()
     found = printed_json(["lineage", str(serving)], capfd)
     assert found["imported"]["directory"] == str(out) and found["imported"]["weights"]["file"] == "best_model.h5"
     assert found["config"]["model"]["base_filters"] == 8 and "ModelImporter" in found["code"]
