@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from flexunet.core import features
 from flexunet.core.config.data import ImageConfig, RecordsConfig, SchemaConfig, SegmentationClass
+from flexunet.core.config.section import part_of
 from flexunet.core.errors import UserError, last_line
 from flexunet.core.files import read_json
 from flexunet.core.results.operating import OperatingPoint
@@ -50,7 +51,7 @@ def exported_config(directory: Path) -> ServedConfig:
 
 def check_exported(directory: Path, config: SchemaConfig) -> None:
     """Raises UserError where the model in `directory` tells other classes than `config`, or reads other records."""
-    ours = config.model_dump(include={"classes", "records"})
+    ours = part_of(config, SchemaConfig).model_dump()
     theirs = exported_config(directory).model_dump(include={*ours})
     for key, value in ours.items():
         if theirs[key] != value:
