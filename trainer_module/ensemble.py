@@ -1,12 +1,13 @@
 """Several trained models as one: the mean of their probabilities, exported like any other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from flexunet.core.config.train import TrainerConfig
+from flexunet.core.results.training import TrainingFacts
 from trainer_module.export import export_model
 from trainer_module.model import build_model
 
@@ -33,10 +34,11 @@ def ensemble_model(members: Sequence[Sequence[np.ndarray]], config: TrainerConfi
 
 
 def export_ensemble(
-    members: Sequence[Sequence[np.ndarray]], config: TrainerConfig, facts: Mapping[str, float], directory: Path
+    members: Sequence[Sequence[np.ndarray]], config: TrainerConfig, facts: TrainingFacts, directory: Path
 ) -> None:
     """Writes the ensemble as a SavedModel with every signature of a single model; `directory` is not there yet."""
     model = ensemble_model(members, config)
     aside = directory.with_name(f".{directory.name}.incomplete")
-    export_model(model, config, {**facts, "parameters": model.count_params(), "members": len(members)}, aside)
+    known: TrainingFacts = {**facts, "parameters": model.count_params(), "members": len(members)}
+    export_model(model, config, known, aside)
     aside.rename(directory)

@@ -19,8 +19,8 @@ from flexunet.core.config.section import part_of
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
-from flexunet.core.results.metrics import TrainingFacts
 from flexunet.core.results.study import FORMAT, CrossValidation, FoldScores, RecipeScores
+from flexunet.core.results.training import TrainingFacts
 from pipeline.fingerprint import code_fingerprint
 from pipeline.study.folds import Folds
 from pipeline.study.runner import Training, run_missing

@@ -15,6 +15,7 @@ from flexunet.core.config.train import TrainerConfig
 from flexunet.core.files import write_json
 from flexunet.core.results.metrics import Details, Metrics
 from flexunet.core.results.serving import Serving
+from flexunet.core.results.training import TrainingFacts
 from flexunet.core.root import ReportFolder
 from flexunet.dataset.manifest import versions
 from pipeline.measure import measure
@@ -38,10 +39,10 @@ def judge_ensemble(validated: Validated, data: Path, model: Path, report: Path) 
     config = validated.arm.config
     if config.operating_point.target:
         logger.warning("the ensemble has no operating point: every pixel has its most probable class")
-    seconds = sum(facts.get("train_seconds", 0.0) for facts in validated.facts)
-    epochs = sum(facts.get("epochs", 0) for facts in validated.facts)
+    seconds = sum(fold.get("train_seconds", 0.0) for fold in validated.facts)
+    epochs = sum(fold.get("epochs", 0) for fold in validated.facts)
     shutil.rmtree(model, ignore_errors=True)
-    facts = {"epochs": epochs, "train_seconds": round(seconds, 1)}
+    facts: TrainingFacts = {"epochs": epochs, "train_seconds": round(seconds, 1)}
     members = [read_weights(folder) for folder in validated.folders]
     export_ensemble(members, part_of(config, TrainerConfig), facts, model)
     metrics, details = measure(model, data, config, out=report)

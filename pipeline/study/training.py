@@ -22,7 +22,7 @@ from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.features import EXPORTED_TRAINING, OUTPUT_IMAGE_ID
 from flexunet.core.files import read_json, replace_file, write_json
-from flexunet.core.results.metrics import TrainingFacts
+from flexunet.core.results.training import TrainingFacts
 
 if TYPE_CHECKING:
     from components.measurement import Totals
