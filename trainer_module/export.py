@@ -4,6 +4,7 @@ The module tracks the TensorFlow variables inside Keras' own. Saving the Keras m
 it, gives an export that Python loads and TF Serving's session loader cannot run ("Could not find variable").
 """
 
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,12 +19,14 @@ from flexunet.core import features
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.files import write_json
 from flexunet.core.results.operating import OperatingPoint
+from flexunet.core.results.training import TrainingFacts
 from flexunet.serving.limits import BATCH_ROWS
 from trainer_module.batching import in_chunks, map_rows
 from trainer_module.losses import cross_entropy
 from trainer_module.metrics import calibration_bins, count_matrix
 from trainer_module.operating_point import score_levels
 from trainer_module.signatures import ServingSignatures, check_graph, id_png
+from trainer_module.symmetries import mean_over_symmetries
 from trainer_module.warmup import write_warmup
 from transform_module import images
 from transform_module.preprocessing import Row, decode_pair
@@ -102,7 +105,8 @@ class SegmentationModule(tf.Module):
 
     def predict_tiles(self, tiles: tf.Tensor) -> tf.Tensor:
         """uint8 `[N, height, width, 3]` -> class probabilities float32 `[N, height, width, C]`."""
-        return self._model(tiles, training=False)
+        predict = functools.partial(self._model, training=False)
+        return mean_over_symmetries(predict, tiles, self._config.serving.symmetries)
 
     def _own_size(self, row: tuple[tf.Tensor, ...]) -> tf.Tensor:
         return images.unfit_probabilities(row[0], row[1], self._config.image)
@@ -140,7 +144,7 @@ class SegmentationModule(tf.Module):
 def export_model(
     model: keras.Model,
     config: TrainerConfig,
-    training: dict[str, float],
+    training: TrainingFacts,
     directory: Path,
     operating_point: OperatingPoint | None = None,
 ) -> None:
