@@ -16,6 +16,7 @@ from flexunet.core.config.load import config_from, load_config
 from flexunet.core.config.whole import Config
 from flexunet.core.pictures import Refused, open_image
 from flexunet.core.problems import DataError
+from flexunet.core.results.dataset import Summary
 from flexunet.dataset.ingest import ingest
 from flexunet.dataset.masks import read_mask
 from flexunet.serving.predict import image_files
@@ -24,7 +25,7 @@ CASES = Path(__file__).resolve().parents[2].parent / "shared/cases"
 pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="the cases are not part of the repository")
 
 
-def checked(case: str, config: Config, source: str = "src") -> dict[str, Any]:
+def checked(case: str, config: Config, source: str = "src") -> Summary:
     return ingest(CASES / case / source, CASES / case / "nowhere", config, check_only=True).manifest
 
 
