@@ -174,6 +174,12 @@ class Totals:
         start = max(0, (len(ranked) - count) // 2)
         return ranked[start : start + count]
 
+    def spread(self, count: int) -> list[Ranked]:
+        """All images with a defect or a false alarm, or `count` of them, evenly by their rank; the worst first."""
+        ranked = sorted(image for _, image in self.sample)
+        places = np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int)
+        return [ranked[place] for place in places]
+
     def size_quartiles(self) -> dict[str, SliceTotals]:
         """Totals of the images with defects by their largest one, divided into four slices of about as many images.
 

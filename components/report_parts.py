@@ -58,7 +58,7 @@ def draw_gallery(
 
     Args:
       folder: of the report, gets the gallery.
-      listed: worst, median and best to `{id, dice}` each.
+      listed: worst, median, best and all that are shown, to `{id, dice}` each.
       model: a SavedModel of this project.
       examples: records with the split `test`.
       settings: classes, and what counts as a defect.
@@ -69,6 +69,11 @@ def draw_gallery(
         for image in listed[name]:
             which.setdefault(image["id"], []).append(name)
             dice[image["id"]] = image["dice"]
+    for image in listed["shown"]:
+        which.setdefault(image["id"], [])
+        dice[image["id"]] = image["dice"]
+    # The worst first: what an inspector wants to see.
+    which = dict(sorted(which.items(), key=lambda item: (dice[item[0]], item[0])))
     config = export_config(model)
     records = _records_of(which, examples, config.records.id)
     images = [
@@ -121,10 +126,13 @@ def lineage_facts(
     training = json.loads((exported / features.ASSETS_EXTRA / features.EXPORTED_TRAINING).read_text(encoding="utf-8"))
     return {
         "run": run,
+        # TFX's layout: ROOT/NODE/OUTPUT/EXECUTION.
+        "project": Path(model.uri).parents[2].name,
         "measured": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "model": {"uri": model.uri, "sha256": content_hash(exported), "code": training.get("code")},
         "data": {
             "span": examples.span,
+            "spans": examples.get_string_custom_property(features.RECORDS_SPANS).split(),
             "uri": examples.uri,
             "fingerprint": examples.get_string_custom_property(features.RECORDS_FINGERPRINT),
         },

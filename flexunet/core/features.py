@@ -18,6 +18,8 @@ MASK_SHARE_PREFIX: Final = "mask/share/"
 METADATA_PREFIX: Final = "metadata/"
 # TFX's name of what FileBasedExampleGen's driver leaves on records: number, bytes and times of their files.
 RECORDS_FINGERPRINT: Final = "input_fingerprint"
+# The folders that RecordGen read, `span-N/version-M`, with spaces between.
+RECORDS_SPANS: Final = "spans"
 
 # `train` trains, `eval` steers training, `test` is what the gate and every headline use.
 SPLIT_TRAIN: Final = "train"

@@ -38,7 +38,8 @@ def test_each_picture_is_stored_once(tmp_path: Path, write_report_folder: Write)
     page = page_of(write_report_folder(tmp_path))
     panels = [image["src"] for image in page.all("img") if image["alt"] == "" and image.get("src")]
     photos = [source for source in panels if (source or "").startswith("data:image/jpeg")]
-    assert len(photos) == 5 and len(panels) == 4 * 5
+    # Each mask with its outline.
+    assert len(photos) == 5 and len(panels) == 7 * 5
 
 
 def test_every_part_is_there_for_an_accepted_model(tmp_path: Path, write_report_folder: Write) -> None:
