@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -12,12 +12,22 @@ from flexunet.cli.console import NO_LOG, captured_output, print_result
 from flexunet.cli.options import AS_JSON, FILE, PATH
 from flexunet.core.errors import UserError
 
+_WRITTEN: Final = {"png": "masks, overlays", "coco": "annotations.json", "labelme": "a JSON file for each"}
+
 
 @click.command(cls=Command, interrupted="masks that were written stay, areas.csv is not whole")
 @click.argument("model", metavar="MODEL_DIR_or_URL")
 @click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE_OR_DIR...")
 @click.option("--out", required=True, type=PATH, help="Folder for masks, overlays, areas.csv.")
 @click.option("--config", metavar="C", help="Config with classes and colours; needed for a URL.")
+@click.option(
+    "--format",
+    "kind",
+    default="png",
+    show_default=True,
+    type=click.Choice(list(_WRITTEN)),
+    help="Masks and overlays, or annotations that labelling tools load.",
+)
 @click.option("--tiled", is_flag=True, help="Cuts large images into overlapping tiles of the model's size.")
 @click.option(
     "--concurrency",
@@ -51,6 +61,7 @@ def predict(
     images: Sequence[Path],
     out: Path,
     config: str | None,
+    kind: str,
     tiled: bool,
     concurrency: int,
     **options: Any,
@@ -61,6 +72,7 @@ def predict(
       flexunet predict runs/mine/serving_model photos --out predictions
       flexunet predict grpc://localhost:8500 photos --out predictions --config mine.toml
       flexunet predict runs/mine/serving_model wide-strip.png --out predictions --tiled
+      flexunet predict runs/mine/serving_model new-photos --out to-correct --format coco
     """
     from flexunet.cli.tables import bars, print_left_out, quantile_words, quantiles
     from flexunet.serving.client import Options, connect
@@ -77,10 +89,10 @@ def predict(
                 seconds.extend([] if taken is None else [taken])
                 advance(f"predicting, {quantile_words(seconds)}")
 
-            failed = predict_files(Job(connected, shown, tiled, concurrency), files, out, step, results.append)
+            failed = predict_files(Job(connected, shown, tiled, concurrency), files, out, step, results.append, kind)
         done = len(files) - len(failed)
         console.print(
-            f"{done} of {len(files)} images: masks, overlays and areas.csv in {out}; {quantile_words(seconds)}"
+            f"{done} of {len(files)} images: {_WRITTEN[kind]} and areas.csv in {out}; {quantile_words(seconds)}"
         )
         print_left_out(left_out, len(files), console)
     found = {

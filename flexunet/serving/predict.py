@@ -1,31 +1,28 @@
-"""Predictions on image files: coloured masks, overlays and a table of areas and regions."""
+"""Predictions on image files: pictures or annotations, and a table of areas and regions."""
 
 import csv
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from flexunet.core import features
 from flexunet.core.config.data import ImageConfig
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
 from flexunet.core.finder import AREAS_COLUMNS, AREAS_FILE, LeftOut, Tally, find_files
-from flexunet.core.palette import rgb_from_class_ids
 from flexunet.core.pictures import Picture, Refused, open_image, served_bytes
 from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.core.regions import connected_regions
 from flexunet.serving.client import Model, Prediction, in_order, predict_image
 from flexunet.serving.exported import ServedConfig
+from flexunet.serving.outputs import opened
 from flexunet.serving.tiling import predict_tiled
 from flexunet.serving.transport import UnreachableError
-
-_OVERLAY_OPACITY: Final = 0.5
 
 
 class OtherClassesError(UserError):
@@ -37,15 +34,16 @@ class Result:
     """An image's prediction, as `predict --json` tells it.
 
     Attributes:
-      mask, overlay: the written files.
+      mask, overlay, annotations: the written files; None of another format.
       confidence: mean over the pixels of the probability of the class chosen there.
       classes: by name, `{pixels, share, regions, boxes}`; a box is `[left, top, width, height]`. The background has no
         regions and boxes.
     """
 
     image: Path
-    mask: Path
-    overlay: Path
+    mask: Path | None
+    overlay: Path | None
+    annotations: Path | None
     seconds: float
     confidence: float
     classes: dict[str, dict[str, Any]]
@@ -128,8 +126,9 @@ def predict_files(
     out: Path,
     step: Callable[[float | None], None] = lambda seconds: None,
     tell: Callable[[Result], None] = lambda result: None,
+    kind: str = "png",
 ) -> list[Failure]:
-    """Writes `STEM_mask.png`, `STEM_overlay.png` for each image and `areas.csv`; returns what failed.
+    """Writes `areas.csv`, and what `kind`, png, coco or labelme, has; returns what failed.
 
     `step` is called after each image with the seconds that its answer took, None if there was none; `tell` with its
     result.
@@ -140,13 +139,17 @@ def predict_files(
     out.mkdir(parents=True, exist_ok=True)
     failures: list[Failure] = []
     answers = in_order(job.predict, images, job.concurrency)
-    with (out / AREAS_FILE).open("w", newline="", encoding="utf-8") as file:
+    with (
+        (out / AREAS_FILE).open("w", newline="", encoding="utf-8") as file,
+        opened(kind, out, job.config, images) as output,
+    ):
         writer = csv.writer(file)
         writer.writerow(AREAS_COLUMNS)
         for image, stem, answer in zip(images, _output_stems(images), answers, strict=True):
             try:
                 prediction = answer.result()
-                mask, tinted = _write_pictures(image, prediction.class_ids, out / stem, job.config)
+                pixels = read_picture(image.read_bytes(), job.config.image).image
+                written = output.write(image, stem, pixels, prediction.class_ids)
             except (UnreachableError, OtherClassesError):
                 raise
             # Whatever goes wrong with an image is named and stops none of the others.
@@ -157,7 +160,7 @@ def predict_files(
                 areas = list(_areas(prediction.class_ids, job.config))
                 writer.writerows(_row(image, area) for area in areas)
                 classes = {area.pop("class"): area for area in areas}
-                tell(Result(image, mask, tinted, prediction.seconds, prediction.confidence, classes))
+                tell(Result(image, *written, prediction.seconds, prediction.confidence, classes))
                 step(prediction.seconds)
     return failures
 
@@ -174,13 +177,6 @@ def read_picture(encoded: bytes, settings: ImageConfig) -> Picture:
         raise UserError(str(refused.words)) from None
 
 
-def overlay(image: Image.Image, mask_rgb: NDArray[np.uint8], class_ids: NDArray[np.uint8]) -> Image.Image:
-    """The image with its defects tinted; the background stays as it is."""
-    base = np.asarray(image.convert("RGB"), np.float32)
-    opacity = np.where(class_ids == features.BACKGROUND_ID, 0.0, _OVERLAY_OPACITY)[..., np.newaxis]
-    return Image.fromarray((base * (1 - opacity) + mask_rgb * opacity).round().astype(np.uint8))
-
-
 def _output_stems(images: Sequence[Path]) -> Iterator[str]:
     """The files' stems; a stem that occurs again gets a number, so that nothing is overwritten."""
     taken: set[str] = set()
@@ -191,17 +187,6 @@ def _output_stems(images: Sequence[Path]) -> Iterator[str]:
         stem = image.stem if image.stem not in taken else next(free)
         taken.add(stem)
         yield stem
-
-
-def _write_pictures(
-    image: Path, class_ids: NDArray[np.uint8], target: Path, config: ServedConfig | Config
-) -> tuple[Path, Path]:
-    mask_rgb = rgb_from_class_ids(class_ids, config.classes, config.records.ignore_color)
-    tinted = overlay(read_picture(image.read_bytes(), config.image).image, mask_rgb, class_ids)
-    files = target.with_name(f"{target.name}_mask.png"), target.with_name(f"{target.name}_overlay.png")
-    Image.fromarray(mask_rgb).save(files[0])
-    tinted.save(files[1])
-    return files
 
 
 def _areas(class_ids: NDArray[np.uint8], config: ServedConfig | Config) -> Iterator[dict[str, Any]]:

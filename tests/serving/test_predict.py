@@ -7,11 +7,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import layout_sources
 import numpy as np
 import pytest
+import tensorflow as tf
+from numpy.typing import NDArray
 from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
 
 from flexunet.cli import main
+from flexunet.dataset.examine import read_class_ids
+from flexunet.dataset.layouts.detect import find_layout
+from flexunet.dataset.synthetic import generate_surface
+from flexunet.serving.outputs import COCO_FILE
 from flexunet.serving.server import Server
 
 
@@ -150,6 +159,78 @@ def orientation(value: int) -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = value
     return exif
+
+
+@pytest.mark.parametrize("kind", ["coco", "labelme"])
+def test_predictions_are_annotations_that_ingest_reads(
+    kind: str, color_export: Path, photos: Path, tmp_path: Path, make_config: Any
+) -> None:
+    """Out and in again: the same pixels as the masks that are written as pictures."""
+    out = tmp_path / "out"
+    assert exit_code("predict", color_export, photos, "--out", out, "--format", kind) == 0
+    assert exit_code("predict", color_export, photos, "--out", tmp_path / "masks") == 0
+    names = {"coco": ["annotations.json"], "labelme": ["good.json", "large.json"]}[kind]
+    assert sorted(path.name for path in out.iterdir()) == sorted(["areas.csv", *names])
+    for name in names:
+        (out / name).rename(photos / name)
+    layout = find_layout(photos)
+    assert (layout.name, layout.problems, len(layout.pairs)) == (kind, [], 2)
+    colors = np.array([c.color for c in make_config().classes], np.uint8)
+    for pair in layout.pairs:
+        class_ids = read_class_ids(pair, Image.open(pair.image).size, make_config())
+        np.testing.assert_array_equal(colors[class_ids], np.asarray(Image.open(tmp_path / f"masks/{pair.id}_mask.png")))
+
+
+def images_and_masks(records: Path) -> dict[str, tuple[bytes, bytes]]:
+    """Id -> encoded image and mask of every record, whatever its split."""
+    files = sorted(map(str, records.glob("span-1/version-1/*/*.tfrecord.gz")))
+    found = {}
+    for raw in tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator():
+        feature = tf.train.Example.FromString(raw).features.feature
+        name, *encoded = (feature[key].bytes_list.value[0] for key in ("image/id", "image/encoded", "mask/encoded"))
+        found[name.decode()] = tuple(encoded)
+    return found
+
+
+def judged_masks(annotations: Path) -> dict[str, dict[str, NDArray[np.uint8]]]:
+    """File -> class -> mask as COCO's own library draws it; what an annotation says of itself must be so."""
+    coco = COCO(str(annotations))
+    found = {}
+    for image in coco.imgs.values():
+        masks: dict[str, NDArray[np.uint8]] = {}
+        for annotation in coco.imgToAnns[image["id"]]:
+            mask = coco.annToMask(annotation)
+            box = coco_mask.toBbox(coco.annToRLE(annotation)).tolist()
+            assert (annotation["area"], annotation["bbox"]) == (mask.sum(), box)
+            name = coco.cats[annotation["category_id"]]["name"]
+            masks[name] = masks.get(name, np.zeros_like(mask)) | mask
+        found[image["file_name"]] = masks
+    return found
+
+
+def test_from_coco_to_records_to_predictions_to_coco_and_back(
+    color_export: Path, config: Path, tmp_path: Path, capfd: Any
+) -> None:
+    """Images that show their classes' colours, which the model reads: nothing may be lost on the way around."""
+    shown = [(f"steel-{i:03d}", generate_surface(5, i, 48)[1]) for i in range(24)]
+    surfaces = {stem: (layout_sources.COLORS[class_ids], class_ids) for stem, class_ids in shown if class_ids.any()}
+    source, photos, out = tmp_path / "source", tmp_path / "photos", tmp_path / "out"
+    layout_sources.coco(layout_sources.as_packed)(source, surfaces)
+    assert exit_code("ingest", source, tmp_path / "records", "--config", config) == 0
+    records = images_and_masks(tmp_path / "records")
+    assert len(records) == len(surfaces)
+    photos.mkdir()
+    for name, (image, _) in records.items():
+        (photos / f"{name}.png").write_bytes(image)
+    assert exit_code("predict", color_export, photos, "--out", out, "--format", "coco") == 0
+    given, predicted = (judged_masks(f) for f in (source / "annotations/instances_default.json", out / COCO_FILE))
+    assert {name: sorted(masks) for name, masks in given.items()} == {n: sorted(m) for n, m in predicted.items()}
+    for name, masks in given.items():
+        for class_name, mask in masks.items():
+            np.testing.assert_array_equal(predicted[name][class_name], mask)
+    (out / COCO_FILE).rename(photos / COCO_FILE)
+    assert exit_code("ingest", photos, tmp_path / "again", "--config", config) == 0
+    assert images_and_masks(tmp_path / "again") == records
 
 
 def test_a_url_needs_the_config_and_it_must_be_the_models(

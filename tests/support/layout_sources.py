@@ -107,7 +107,7 @@ def coco_document(surfaces: Surfaces, segmentation: Callable[[NDArray[np.bool_]]
                     "category_id": 10 * class_id,
                     "segmentation": segmentation(region),
                     "area": int(region.sum()),
-                    "bbox": [0, 0, 1, 1],
+                    "bbox": coco_mask.toBbox(as_packed(region)).tolist(),
                     "iscrowd": int(segmentation is as_counts),
                 }
             )

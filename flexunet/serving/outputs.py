@@ -1,0 +1,113 @@
+"""What is written of a prediction: pictures to look at, or annotations that labelling tools load."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from flexunet.core import features
+from flexunet.core.config.whole import Config
+from flexunet.core.outlines import coco_annotations, labelme_document
+from flexunet.core.palette import rgb_from_class_ids
+from flexunet.serving.exported import ServedConfig
+
+COCO_FILE: Final = "annotations.json"
+_OVERLAY_OPACITY: Final = 0.5
+
+
+class Written(NamedTuple):
+    """The files that hold one image's prediction; None of another format."""
+
+    mask: Path | None = None
+    overlay: Path | None = None
+    annotations: Path | None = None
+
+
+class Output:
+    """Writes one image's prediction after the other; the base writes coloured masks and overlays."""
+
+    def __init__(self, out: Path, config: ServedConfig | Config) -> None:
+        self.out, self.config = out, config
+
+    def write(self, image: Path, stem: str, pixels: Image.Image, class_ids: NDArray[np.uint8]) -> Written:
+        """Writes what belongs to one image.
+
+        Args:
+          image: its file.
+          stem: unlike those of other images.
+          pixels: the image, upright.
+          class_ids: uint8 `[h, w]`.
+        """
+        mask_rgb = rgb_from_class_ids(class_ids, self.config.classes, self.config.records.ignore_color)
+        tinted = overlay(pixels, mask_rgb, class_ids)
+        mask_file, overlay_file = self.out / f"{stem}_mask.png", self.out / f"{stem}_overlay.png"
+        Image.fromarray(mask_rgb).save(mask_file)
+        tinted.save(overlay_file)
+        return Written(mask_file, overlay_file)
+
+
+class LabelmeOutput(Output):
+    """Writes `STEM.json` for each image, to lie beside it."""
+
+    def write(self, image: Path, stem: str, pixels: Image.Image, class_ids: NDArray[np.uint8]) -> Written:
+        """As in the base."""
+        document = labelme_document(image.name, class_ids, [c.name for c in self.config.classes])
+        file = self.out / f"{stem}.json"
+        file.write_text(json.dumps(document), encoding="utf-8")
+        return Written(annotations=file)
+
+
+class CocoOutput(Output):
+    """Writes regions as they come, images and categories at the end: memory holds a line for each image."""
+
+    def __init__(self, out: Path, config: ServedConfig | Config, file: TextIO, images: Sequence[Path]) -> None:
+        super().__init__(out, config)
+        self._file, self._written = file, 0
+        names = [image.name for image in images]
+        self._are_unlike = len(set(names)) == len(names)
+        self._images: list[dict[str, object]] = []
+        file.write('{"annotations": [')
+
+    def write(self, image: Path, stem: str, pixels: Image.Image, class_ids: NDArray[np.uint8]) -> Written:
+        """As in the base."""
+        height, width = class_ids.shape
+        name = image.name if self._are_unlike else image.as_posix()
+        self._images.append({"id": len(self._images) + 1, "file_name": name, "width": width, "height": height})
+        for region in coco_annotations(len(self._images), self._written + 1, class_ids):
+            self._file.write(("," if self._written else "") + "\n" + json.dumps(region))
+            self._written += 1
+        return Written(annotations=self.out / COCO_FILE)
+
+    def finish(self) -> None:
+        """Writes the rest of the document."""
+        categories = [{"id": i, "name": c.name} for i, c in enumerate(self.config.classes) if i]
+        self._file.write(f'\n], "images": {json.dumps(self._images)}, "categories": {json.dumps(categories)}}}\n')
+
+
+@contextmanager
+def opened(kind: str, out: Path, config: ServedConfig | Config, images: Sequence[Path]) -> Iterator[Output]:
+    """Png, coco or labelme; a document of many images is whole only when the body ended well."""
+    if kind == "coco":
+        aside = out / f".{COCO_FILE}.incomplete"
+        try:
+            with aside.open("w", encoding="utf-8") as file:
+                output = CocoOutput(out, config, file, images)
+                yield output
+                output.finish()
+            aside.replace(out / COCO_FILE)
+        finally:
+            aside.unlink(missing_ok=True)
+    else:
+        yield LabelmeOutput(out, config) if kind == "labelme" else Output(out, config)
+
+
+def overlay(image: Image.Image, mask_rgb: NDArray[np.uint8], class_ids: NDArray[np.uint8]) -> Image.Image:
+    """The image with its defects tinted; the background stays as it is."""
+    base = np.asarray(image.convert("RGB"), np.float32)
+    opacity = np.where(class_ids == features.BACKGROUND_ID, 0.0, _OVERLAY_OPACITY)[..., np.newaxis]
+    return Image.fromarray((base * (1 - opacity) + mask_rgb * opacity).round().astype(np.uint8))
