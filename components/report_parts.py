@@ -24,6 +24,7 @@ from components.drift import DRIFT_FILE
 from components.mask_validation import VALIDATION_FILE
 from flexunet.core import features
 from flexunet.core.config.gate import GateSettings
+from flexunet.core.config.serving import ReportSettings
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.files import write_json
 from flexunet.core.libraries import LIBRARIES
@@ -120,7 +121,7 @@ def _layer(cost: LayerCost) -> Layer:
 
 
 def lineage_facts(
-    model: Artifact, exported: Path, examples: Artifact, settings: GateSettings, run: str | None
+    model: Artifact, exported: Path, examples: Artifact, settings: ReportSettings, run: str | None
 ) -> ReportLineage:
     """Data, code and configuration that made a model, and with which libraries it was measured."""
     training = json.loads((exported / features.ASSETS_EXTRA / features.EXPORTED_TRAINING).read_text(encoding="utf-8"))
@@ -136,7 +137,10 @@ def lineage_facts(
             "uri": examples.uri,
             "fingerprint": examples.get_string_custom_property(features.RECORDS_FINGERPRINT),
         },
-        "config": {**export_config(exported).model_dump(mode="json"), "gate": settings.gate.model_dump(mode="json")},
+        "config": {
+            **export_config(exported).model_dump(mode="json"),
+            **settings.model_dump(mode="json", include={"gate", "serving"}),
+        },
         "libraries": {
             "Python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in ("tfx", *LIBRARIES)},

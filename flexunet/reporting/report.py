@@ -150,7 +150,10 @@ def _contents(report: Report) -> Variables:
         "confusion": _confusion(report),
         "reliability": reliability(report.details["reliability"]),
         "gallery": [_shown(row, report) for row in report.gallery],
-        "error_kinds": [(kind, words, rgb(mistakes.COLORS[kind])) for kind, words in ERROR_WORDS.items()],
+        "error_kinds": [
+            (kind, words, pattern_css(number, rgb(mistakes.COLORS[kind])))
+            for number, (kind, words) in enumerate(ERROR_WORDS.items(), start=1)
+        ],
         "model": report.model,
         "diagram": _diagram(report),
         "settings": settings_of(report.lineage["config"]),

@@ -191,7 +191,7 @@ def _curve_point(name: str, threshold: float) -> dict[str, Any]:
 
 
 def _lineage(config: Config) -> dict[str, Any]:
-    trained = config.model_dump(mode="json", exclude={"dataset", "serving"})
+    trained = config.model_dump(mode="json", exclude={"dataset"})
     return {
         "run": "2026-11-24T22:30:01.000001",
         "project": "rolling-mill-2",

@@ -16,6 +16,7 @@ from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
 from flexunet.core.files import read_json, write_json
 from flexunet.core.root import ReportFolder
+from flexunet.reporting.comparison import write_comparison
 from flexunet.reporting.gallery import Predicted
 from flexunet.reporting.report import read_report, render_report, write_page
 
@@ -182,3 +183,25 @@ def test_a_report_of_an_earlier_version_is_the_users_to_repeat(tmp_path: Path, w
     folder.lineage.unlink()
     with pytest.raises(UserError, match=r"no lineage.json, expected the report of a run of this version: run it again"):
         write_page(folder)
+
+
+def test_two_runs_name_every_setting_that_differs_and_their_spans(
+    tmp_path: Path, write_report_folder: Write, make_config: Callable[..., Config]
+) -> None:
+    changed = make_config(train={"epochs": 9}, gate={"max_false_regions": 3.0}, serving={"keep_versions": 7})
+    here, there = write_report_folder(tmp_path / "here"), write_report_folder(tmp_path / "there", config=changed)
+    lineage = read_json(there.lineage)
+    lineage["data"]["spans"] = ["span-1/version-2"]
+    lineage["config"]["classes"].reverse()
+    write_json(there.lineage, lineage)
+    page = write_comparison(here, read_report(here), read_report(there), "there").read_text()
+    rows = re.findall(
+        r'<tr><th scope="row">([\w.]+)</th><td class="words">(.*?)</td><td class="words">(.*?)</td>', page
+    )
+    found = {key: values for key, *values in rows}
+    assert set(found) == {"classes", "train.epochs", "gate.max_false_regions", "serving.keep_versions", "data.spans"}
+    assert found["gate.max_false_regions"] == ["unset", "3"]
+    assert found["data.spans"] == [
+        "[&#34;span-2/version-1&#34;, &#34;span-1/version-1&#34;]",
+        "[&#34;span-1/version-2&#34;]",
+    ]
