@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import urllib3
 from PIL import Image
-from processes import ROOT
+from processes import ROOT as CHECKOUT
 
 from flexunet.serving import limits
 from flexunet.serving.client import Options, connect, predict_image
@@ -317,5 +317,5 @@ def test_a_first_call_without_our_client(server: Server, good_image: Any, tmp_pa
 
 
 def test_the_probe_of_the_manifests_gets_its_answer(server: Server) -> None:
-    script = ROOT / "flexunet" / "serving" / "deploy" / "base" / "predict.sh"
+    script = CHECKOUT / "flexunet" / "serving" / "deploy" / "base" / "predict.sh"
     assert subprocess.run(["bash", script, "60", str(server.rest_port)], timeout=90).returncode == 0
