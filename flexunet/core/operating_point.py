@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from flexunet.core.config.operating import Target
 from flexunet.core.features import BACKGROUND_ID, IGNORE_ID
-from flexunet.core.regions import are_false, are_found, connected_regions
+from flexunet.core.regions import are_found, connected_regions, count_false
 
 # Half a logit apart, 0.0015 to 0.9985; ascending. A probability must be above a threshold, both as float32.
 THRESHOLDS: Final = tuple(round(float(1 / (1 + np.exp(-logit))), 4) for logit in np.arange(-6.5, 7, 0.5))
@@ -66,9 +66,8 @@ def curves_of(truth: NDArray[np.uint8], scored: Scored, num_classes: int, rule: 
         # Nothing changes between thresholds that no pixel lies between.
         for level in np.flatnonzero(np.bincount(levels.ravel())[1:]) + 1:
             predicted = levels >= level
-            regions = connected_regions(predicted & labelled)
             found[class_id, before:level] = np.count_nonzero(are_found(defects, predicted, rule.overlap))
-            false[class_id, before:level] = np.count_nonzero(are_false(regions, truth, rule.false_share))
+            false[class_id, before:level] = count_false(predicted, truth, rule.false_share)
             before = level
     return Curves(found, false, present, float(np.count_nonzero(labelled)))
 
