@@ -29,6 +29,7 @@ from flexunet.core.config.train import TrainerConfig
 from flexunet.core.files import write_json
 from flexunet.core.libraries import LIBRARIES
 from flexunet.core.pictures import open_image, png
+from flexunet.core.regions import without_small
 from flexunet.core.results.data import Brightness, Data
 from flexunet.core.results.lineage import ReportLineage
 from flexunet.core.results.metrics import ListedImages
@@ -179,8 +180,10 @@ def _predict(model: Path, records: Sequence[bytes]) -> Iterator[tuple[NDArray[np
         batch = tf.constant(list(records[start : start + _PREDICTED_AT_ONCE]))
         outputs = loaded.signatures[features.SIGNATURE_EVALUATE](**{features.INPUT_EXAMPLES: batch})
         columns = [outputs[key].numpy() for key in (features.OUTPUT_TRUTH_PNG, features.OUTPUT_PREDICTED_PNG)]
+        smallest = outputs.get(features.OUTPUT_SMALLEST_REGIONS)
         for truth, predicted in zip(*columns, strict=True):
-            yield _class_ids(truth), _class_ids(predicted)
+            class_ids = _class_ids(predicted)
+            yield _class_ids(truth), class_ids if smallest is None else without_small(class_ids, smallest[0].numpy())
 
 
 def _class_ids(encoded: bytes) -> NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 Pixels that touch at a corner belong together: thin scratches run diagonally.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -53,26 +54,47 @@ def are_found(defects: Regions, predicted: NDArray[np.bool_], overlap: float) ->
     return defects.pixels(predicted) >= overlap * defects.pixels()
 
 
-def count_false(predicted: NDArray[np.bool_], truth: NDArray[np.uint8], share: float) -> int:
-    """How many regions predicted as one class are false: most of it lies outside all defects, and that part alone is
-    the share `share` of the labelled pixels. A rim around a defect is none, a large area that touches one is.
+def are_false(regions: Regions, truth: NDArray[np.uint8], share: float) -> NDArray[np.bool_]:
+    """Which regions predicted as one class are false, bool `[count]`.
+
+    Most of it lies outside all defects, and that part alone is the share `share` of the labelled pixels: a rim around a
+    defect is no false region, a large area that touches one is.
 
     Args:
-      predicted: where the class was predicted, bool `[h, w]`.
-      truth: class ids uint8 `[h, w]`; what nobody labelled belongs to no region.
+      regions: of the prediction; what nobody labelled counts neither as inside nor as outside.
+      truth: class ids uint8 `[h, w]`.
       share: `gate.false_alarm_share`, inclusive.
     """
-    labelled, background = truth != IGNORE_ID, truth == BACKGROUND_ID
-    least = share * np.count_nonzero(labelled)
-    # Most images have no false region, which needs no labelling to be seen.
-    if np.count_nonzero(predicted & background) < max(least, 1):
-        return 0
-    where = predicted & labelled
-    regions = connected_regions(where)
-    # The pixels of each region, inside and outside of defects: no other pixel is looked at.
-    sides = 2 * regions.labels[where] + background[where]
+    labelled = truth != IGNORE_ID
+    where = labelled & (regions.labels > 0)
+    # No other pixel is looked at.
+    sides = 2 * regions.labels[where] + (truth[where] == BACKGROUND_ID)
     inside, outside = np.bincount(sides, minlength=2 * regions.count + 2).reshape(-1, 2)[1:].T
-    return int(np.count_nonzero((outside > inside) & (outside >= least)))
+    return (outside > inside) & (outside >= share * np.count_nonzero(labelled))
+
+
+def count_false(predicted: NDArray[np.bool_], truth: NDArray[np.uint8], share: float) -> int:
+    """How many regions of `predicted`, bool `[h, w]`, are false."""
+    # Most images have none, which needs no labelling to be seen.
+    if np.count_nonzero(predicted & (truth == BACKGROUND_ID)) < max(share * np.count_nonzero(truth != IGNORE_ID), 1):
+        return 0
+    return int(np.count_nonzero(are_false(connected_regions(predicted), truth, share)))
+
+
+def without_small(class_ids: NDArray[np.uint8], smallest: Sequence[int]) -> NDArray[np.uint8]:
+    """Class ids uint8 `[h, w]` whose regions of fewer pixels than their class's smallest are background.
+
+    Args:
+      class_ids: what was predicted.
+      smallest: in pixels, by class id; that of the background does not matter.
+    """
+    kept = class_ids
+    for class_id, pixels in enumerate(smallest):
+        if class_id != BACKGROUND_ID and pixels > 1:
+            regions = connected_regions(class_ids == class_id)
+            small = np.concatenate([[False], regions.pixels() < pixels])
+            kept = np.where(small[regions.labels], np.uint8(BACKGROUND_ID), kept)
+    return kept
 
 
 class Defects(NamedTuple):

@@ -59,8 +59,8 @@ def _settings(report: Report) -> JsonObject:
     """The configuration, and what else two runs can differ in: spans and records, the operating point, libraries."""
     lineage, point = report.lineage, report.metrics["operating_point"]
     data = {key: lineage["data"].get(key) for key in ("span", "spans", "fingerprint")}
-    thresholds = {"thresholds": point["thresholds"] if point else None}
-    chosen = {"operating point": thresholds}
+    figures = {key: point[key] if point else None for key in ("thresholds", "smallest_regions")}
+    chosen = {"operating point": figures}
     return {**lineage["config"], "data": data, **chosen, "library": lineage["libraries"]}
 
 

@@ -50,8 +50,9 @@ def _print_defects(metrics: Metrics, console: Console) -> None:
         f"{four_digits(defects['false_regions_per_megapixel'])}"
     )
     if point:
-        thresholds = ", ".join(f"{name} {threshold:g}" for name, threshold in point["thresholds"].items())
-        console.print(f"operating point for {point['target']!r}: a defect above {thresholds}")
+        smallest = point["smallest_regions"]
+        words = ", ".join(f"{name} {at:g} from {smallest[name]} pixels on" for name, at in point["thresholds"].items())
+        console.print(f"operating point for {point['target']!r}: {words}")
         for problem in point["problems"]:
             print_warning(f"operating point: {problem}", console)
 

@@ -153,6 +153,7 @@ def _operating_point(config: Config) -> dict[str, Any]:
     return {
         "target": "found >= 0.9",
         "thresholds": dict.fromkeys(names, 0.2689),
+        "smallest_regions": dict.fromkeys(names, 8),
         "images": 40,
         "found_share": {**dict.fromkeys(names, 0.92), names[-1]: None},
         "false_regions_per_megapixel": 11.0,
