@@ -22,6 +22,7 @@ from flexunet.core.operating_point import (
     Curves,
     DefectRule,
     Scored,
+    allowed_false,
     choose,
     curves_of,
     false_regions_per_megapixel,
@@ -110,6 +111,10 @@ def _described(curves: Curves, chosen: Sequence[Choice], config: TrainerConfig, 
             for name, share in found.items()
             if share is not None and share < target.bound
         ]
+    if target and false > allowed_false(target, curves.pixels, config.image.pixel_size):
+        problems.append(
+            f"no threshold keeps {config.operating_point.target!r} on `eval`: {false:g} false regions are left"
+        )
     return {
         "target": config.operating_point.target,
         "thresholds": {name: THRESHOLDS[at.threshold] for name, _, at in named},

@@ -124,17 +124,26 @@ def choose(curves: Curves, target: Target, pixel_size: float | None) -> list[Cho
       pixel_size: in millimetres; needed for a target per square metre.
     """
     classes = range(BACKGROUND_ID + 1, len(curves.present))
+    # At low thresholds false regions grow together, at last to one as large as the image: that is no gain.
+    curves = curves._replace(false=np.maximum.accumulate(curves.false[:, ::-1], axis=1)[:, ::-1])
     if target.unit is None:
         return [_finding(curves, class_id, target.bound) for class_id in classes]
-    area = curves.pixels / PIXELS_OF_MEGAPIXEL
-    if target.unit == "square metre":
-        assert pixel_size is not None
-        area = curves.pixels * (pixel_size / 1000) ** 2
+    most = allowed_false(target, curves.pixels, pixel_size)
     for price in np.geomspace(1e-3, 1e3, 121):
         chosen = [_best(curves.found[c] - price * curves.false[c]) for c in classes]
-        if sum(curves.false[c][at] for c, at in zip(classes, chosen, strict=True)) <= target.bound * area:
+        if sum(curves.false[c][at] for c, at in zip(classes, chosen, strict=True)) <= most:
             return chosen
     return [_best(-curves.false[c]) for c in classes]
+
+
+def allowed_false(target: Target, pixels: float, pixel_size: float | None) -> float:
+    """False regions that a target allows on so many pixels; without limit if it is one of found defects."""
+    if target.unit is None:
+        return float("inf")
+    if target.unit == "megapixel":
+        return target.bound * pixels / PIXELS_OF_MEGAPIXEL
+    assert pixel_size is not None
+    return target.bound * pixels * (pixel_size / 1000) ** 2
 
 
 def above(probabilities: NDArray[np.floating[Any]], thresholds: Sequence[float]) -> NDArray[np.uint8]:

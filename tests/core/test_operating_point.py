@@ -95,6 +95,12 @@ def test_a_share_to_find_is_reached_in_each_class_with_the_fewest_false_regions(
     assert first == 1 and 2 <= second < LEVELS
 
 
+def test_an_image_that_is_all_one_false_region_is_no_gain() -> None:
+    """Nine of ten are found by the four lowest thresholds; at the lowest all false regions have grown into one."""
+    sums = curves([[10, 10, 10, 9, 5]], [[1, 8, 6, 3, 0]], [10])
+    assert thresholds(sums, "found >= 0.9") == [3]
+
+
 def test_a_share_that_no_threshold_finds_is_approached() -> None:
     assert thresholds(curves([[6, 5]], [[9, 0]], [10]), "found >= 0.9") == [0]
 
