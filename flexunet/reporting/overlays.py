@@ -18,7 +18,9 @@ LIGHT: Final = (255, 255, 255)
 _DARK_ID, _LIGHT_ID = 1, 2
 # Pixels of a picture: the period of patterns, and a dash with its gap.
 _PERIOD: Final = 8
-_DASH: Final = 8
+_DASH: Final = 12
+# A line is a pixel wide for so many pixels of the picture's longer side.
+_SIDE_OF_A_LINE: Final = 200
 # By class id less one, again and again. CSS has the same for the legend, see `pattern_css`.
 PATTERNS: Final = ("solid", "rising", "falling", "rows", "columns", "checks")
 
@@ -79,22 +81,26 @@ def outline_png(ids: NDArray[np.uint8], dashed: bool) -> bytes:
 def outline(ids: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """uint8 `[h, w]`: 1 where the dark line is, just outside of a region, 2 where the light one is, behind it.
 
-    Between two regions both lie in the one of the lower id, at the border of the picture in the region itself.
+    Between two regions both lie in the one of the lower id, at the border of the picture in the region itself. Lines
+    are so wide that none is lost where a page shows the picture at half its size.
     """
+    width = max(1, round(max(ids.shape) / _SIDE_OF_A_LINE))
     regions = np.where(ids == IGNORE_ID, BACKGROUND_ID, ids)
+    is_region = regions != BACKGROUND_ID
     rim = np.ones(ids.shape, bool)
-    rim[1:-1, 1:-1] = False
-    dark = (np.max(_neighbours(regions), axis=0) > regions) | (rim & (regions != BACKGROUND_ID))
-    behind = [near & (of == regions) for near, of in zip(_neighbours(dark), _neighbours(regions), strict=True)]
-    light = np.any(behind, axis=0) & ~dark
-    return np.where(dark, _DARK_ID, np.where(light, _LIGHT_ID, BACKGROUND_ID)).astype(np.uint8)
+    rim[width:-width, width:-width] = False
+    dark = (_highest_near(regions, width) > regions) | (rim & is_region)
+    behind = (_highest_near(dark & ~is_region, width) > 0) & ~is_region
+    inside = (_highest_near(np.where(dark, regions, BACKGROUND_ID), width) == regions) & is_region
+    return np.where(dark, _DARK_ID, np.where(behind | inside, _LIGHT_ID, BACKGROUND_ID)).astype(np.uint8)
 
 
-def _neighbours(pixels: NDArray[Any]) -> list[NDArray[Any]]:
-    """The picture moved by one pixel in each of the eight directions, and as it is."""
-    padded = np.pad(pixels, 1)
-    height, width = pixels.shape
-    return [padded[y : y + height, x : x + width] for y in range(3) for x in range(3)]
+def _highest_near(pixels: NDArray[Any], reach: int) -> NDArray[np.uint8]:
+    """The highest value within so many pixels, diagonals included."""
+    from scipy import ndimage
+
+    found: Any = ndimage.maximum_filter(pixels.astype(np.uint8), size=2 * reach + 1, mode="constant")
+    return found
 
 
 def _png(ids: NDArray[np.uint8], colors: NDArray[np.uint8]) -> bytes:

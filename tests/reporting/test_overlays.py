@@ -43,11 +43,21 @@ def test_every_border_is_seen_on_every_grey(dashed: bool) -> None:
     lines = pixels(overlays.outline_png(ids, dashed))
     labelled = np.where(ids == 255, 0, ids)
     border = (labelled > 0) & (ndimage.minimum_filter(labelled, 3) != labelled)
-    # A dash and its gap are sixteen pixels along a diagonal.
-    reach = 19 if dashed else 5
+    # Two lines of three pixels; a dash and its gap are 24 pixels along a diagonal.
+    reach = 37 if dashed else 13
     for grey in range(256):
         seen = (lines[..., 3] > 0) & (contrast(lines[..., :3], np.full(3, grey)) >= 3)
         assert ndimage.maximum_filter(seen, reach)[border].all(), grey
+
+
+def test_both_lines_survive_at_half_the_size() -> None:
+    """As a browser shows it, every other pixel or every third."""
+    ids = overlays.enlarged(regions(), 512)
+    for step in (2, 3):
+        lines = overlays.outline(ids)[::step, ::step]
+        near = [ndimage.maximum_filter(lines == line, 7) for line in (1, 2)]
+        border = (ids > 0) & (ids < 255) & (ndimage.minimum_filter(ids, 3) != ids)
+        assert all(seen[border[::step, ::step]].all() for seen in near)
 
 
 def test_an_outline_leaves_what_is_inside_and_what_nobody_labelled() -> None:
