@@ -245,7 +245,7 @@ def measure_image(outputs: Outputs, metadata: Mapping[str, str], settings: GateS
         image_id=_text(outputs[features.OUTPUT_IMAGE_ID]),
         group=group_key(np.asarray(outputs[features.OUTPUT_GROUP]).item()),
         sums=_sums(outputs, counts, defects, _curves(outputs, truth, smallest, rule)),
-        slices={"defects": "+".join(kinds) or "none", **metadata},
+        slices={"defects": features.defects_value(kinds), **metadata},
         largest_defect=defects.largest,
         sizes=_sizes(defects),
     )

@@ -16,6 +16,7 @@ from components import (
     baseline,
     drift,
     mask_validator,
+    model_importer,
     pusher,
     record_gen,
     record_schema,
@@ -37,6 +38,7 @@ from flexunet.core.config.whole import Config
 from flexunet.core.operating_point import DefectRule
 from flexunet.core.root import Root
 from flexunet.dataset.manifest import MANIFEST, newest_spans
+from flexunet.serving.versions import content_hash
 from pipeline.evaluation import make_eval_config
 from pipeline.fingerprint import code_fingerprint
 
@@ -66,6 +68,7 @@ def create_pipeline(
     beam_args: Sequence[str] = (),
     fingerprint: Callable[[Sequence[str]], str] = code_fingerprint,
     accepted_refused: str = "",
+    from_model: Path | None = None,
 ) -> tfx.dsl.Pipeline:
     """The pipeline from records to a served model and a report.
 
@@ -79,10 +82,11 @@ def create_pipeline(
       beam_args: more of Apache Beam's arguments, after those of `[beam]`.
       fingerprint: from module names to a hash of their code.
       accepted_refused: a person's reason to push the model although the gate refuses it; "" for none.
+      from_model: the folder of an export that is judged instead of training one.
     """
     settings = Settings(config, paths, fingerprint, accepted_refused)
     data = data_nodes(settings)
-    training = training_nodes(settings, data)
+    training = importing_nodes(settings, data, from_model) if from_model else training_nodes(settings, data)
     components = [*data, *training.nodes, *judging_nodes(settings, data, training)]
     _add_beam_arguments(components, config.beam, beam_args)
     return tfx.dsl.Pipeline(
@@ -142,6 +146,7 @@ def data_nodes(settings: Settings) -> DataNodes:
         statistics=statistics.outputs["statistics"],
         previous=previous.outputs["statistics"],
         schema=schema.outputs["schema"],
+        measured=_measured_drift(paths),
         code=settings.code(drift.__name__),
     )
     validator = mask_validator.MaskValidator(
@@ -155,7 +160,10 @@ def data_nodes(settings: Settings) -> DataNodes:
 
 
 class TrainingNodes(NamedTuple):
-    """From records to an export; `nodes` in the order in which they run."""
+    """From records to an export; `nodes` in the order in which they run.
+
+    `trainer` makes `model` and `model_run`.
+    """
 
     trainer: base_node.BaseNode
     nodes: list[base_node.BaseNode]
@@ -200,6 +208,15 @@ def training_nodes(settings: Settings, data: DataNodes) -> TrainingNodes:
         },
     )
     return TrainingNodes(trainer, [transform, *base_models, trainer])
+
+
+def importing_nodes(settings: Settings, data: DataNodes, model: Path) -> TrainingNodes:
+    """Takes an export that exists instead of training one."""
+    source, code = model.resolve(), settings.code(model_importer.__name__)
+    importer = model_importer.ModelImporter(source=str(source), sha256=content_hash(source), code=code)
+    # Nothing is judged by records that were not found good.
+    importer.add_upstream_node(data.validator)
+    return TrainingNodes(importer, [importer])
 
 
 class Judged(NamedTuple):
@@ -346,7 +363,13 @@ def _expected_counts(paths: Paths, spans: int | None) -> str:
     return record_verdict.expected_counts(newest_spans(data, spans, paths.span) if is_described else None)
 
 
+def _measured_drift(paths: Paths) -> str:
+    """What ingest found of the newest span; "null" where records were made elsewhere or cannot be seen."""
+    spans = newest_spans(Path(paths.data), 1, paths.span) if (Path(paths.data) / MANIFEST).is_file() else None
+    return json.dumps(spans[0].get("drift") if spans else None)
+
+
 def _comparable(config: Config) -> str:
     """Fingerprint of what two models must share to be measured alike: classes, records' keys, what `evaluate` gives."""
-    shared = f"{features.EVALUATE_FORMAT} " + config.model_dump_json(include={"classes", "records"})
+    shared = f"{features.EVALUATE_FORMAT} " + part_of(config, SchemaConfig).model_dump_json()
     return hashlib.sha256(shared.encode()).hexdigest()

@@ -113,7 +113,9 @@ def draw_diagram(config: TrainerConfig, path: Path) -> None:
     for left, right in zip(down, up, strict=True):
         _arrow(axes, left, right, "skip")
     axes.text(-1.6, 0.6, f"image {config.image.height}x{config.image.width}x3", ha="center")
-    axes.text(1.6, 0.6, f"{config.model.head}: {', '.join(c.name for c in config.classes)}", ha="center")
+    axes.text(
+        1.6, 0.6, f"{config.model.head}: {', '.join(c.name for c in config.classes)}", ha="center", parse_math=False
+    )
     axes.set(xlim=(-2.6, 2.6), ylim=(-bridge.index - 0.5, 0.8))
     figure.savefig(path)
 

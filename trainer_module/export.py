@@ -17,6 +17,7 @@ from flexunet.core import features
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.files import write_json
 from flexunet.core.results.operating import OperatingPoint
+from flexunet.core.results.training import TrainingFacts
 from flexunet.serving.limits import BATCH_ROWS
 from trainer_module.batching import in_chunks, map_rows
 from trainer_module.losses import cross_entropy
@@ -141,7 +142,7 @@ class SegmentationModule(tf.Module):
 def export_model(
     model: keras.Model,
     config: TrainerConfig,
-    training: dict[str, float],
+    training: TrainingFacts,
     directory: Path,
     operating_point: OperatingPoint | None = None,
 ) -> None:

@@ -18,6 +18,7 @@ from flexunet.core.config.train import ModelConfig, TrainerConfig
 from flexunet.core.operating_point import DefectRule
 from flexunet.core.progress import Step, tell
 from flexunet.core.results.operating import OperatingPoint
+from flexunet.core.results.training import TrainingFacts
 from flexunet.serving.exported import LENIENT, exported_part
 from trainer_module import data, devices, previews
 from trainer_module.averages import averaging_callbacks
@@ -87,7 +88,7 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
         DefectRule(*json.loads(custom["rule"])) if "rule" in custom else None,
     )
     trained = train(job, config)
-    facts = {
+    facts: TrainingFacts = {
         "parameters": trained.model.count_params(),
         "epochs": trained.epochs,
         "train_seconds": round(trained.seconds, 1),

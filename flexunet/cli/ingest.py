@@ -51,6 +51,9 @@ class SpanType(click.ParamType):
 )
 @LAYOUT
 @NO_MASK
+@click.option(
+    "--accept-losses", is_flag=True, help="Goes on though half of a class's regions vanish at the model's size."
+)
 @AS_JSON
 def ingest(source: Path, out: Path, config: str, overrides: tuple[str, ...], **options: Any) -> None:
     """Turns folders of images and masks (SOURCE) into records (OUT).

@@ -197,7 +197,7 @@ def _lineage(config: Config) -> dict[str, Any]:
         "run": "2026-11-24T22:30:01.000001",
         "project": "rolling-mill-2",
         "measured": "2026-11-24T22:31:00+00:00",
-        "model": {"uri": "/runs/Trainer/model/12", "sha256": "a" * 64, "code": "b" * 64},
+        "model": {"uri": "/runs/Trainer/model/12", "sha256": "a" * 64, "code": "b" * 64, "weights": None},
         "data": {
             "span": 2,
             "spans": ["span-2/version-1", "span-1/version-1"],
@@ -227,12 +227,12 @@ def _data(config: Config) -> dict[str, Any]:
         "ignored_pixels": 0,
     }
     brightness = {"mean": 100.0, "edges": [0.0, 50.0, 100.0, 150.0], "counts": [1, 4, 5]}
-    moved = {"feature": "image/brightness", "distance": 0.2, "threshold": 0.1, "moved": True}
+    moved = {"feature": "brightness", "distance": 0.2, "threshold": 0.1, "moved": True, "now": 154.0, "before": 114.0}
     return {
         "span": 2,
         "splits": dict.fromkeys(("train", "eval", "test"), split),
         "brightness": dict.fromkeys(("train", "eval", "test"), brightness),
-        "drift": {"compared_with_span": 1, "features": [moved]},
+        "drift": {"compared_with_spans": [1], "measure": "Kolmogorov-Smirnov", "features": [moved]},
     }
 
 

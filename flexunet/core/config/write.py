@@ -9,21 +9,33 @@ import tomlkit
 from tomlkit.items import AoT, Item, Table
 
 
-def to_toml(values: Mapping[str, Any], comments: Mapping[str, str] | None = None, heading: Sequence[str] = ()) -> str:
+def to_toml(
+    values: Mapping[str, Any],
+    comments: Mapping[str, str] | None = None,
+    heading: Sequence[str] = (),
+    above: Mapping[str, Sequence[str]] | None = None,
+    ending: Sequence[str] = (),
+) -> str:
     """The text of a TOML file that `load_config` reads.
 
     Args:
       values: sections by name, `classes` as a list of tables; what is None is left out.
       comments: by `section.key`, written at the end of its line.
       heading: lines of comment at the top.
+      above: by section, lines of comment before it.
+      ending: lines of comment at the end.
     """
-    document = tomlkit.document()
-    for line in heading:
-        document.add(tomlkit.comment(line))
+    parts = [_commented(heading)]
     for name, content in values.items():
-        document.add(tomlkit.nl())
+        document = tomlkit.document()
         document.add(name, _tables(content) if isinstance(content, list) else _table(name, content, comments or {}))
-    return tomlkit.dumps(document)
+        parts.append(_commented((above or {}).get(name, ())) + tomlkit.dumps(document))
+    parts.append(_commented(ending))
+    return "\n".join(f"{part.rstrip()}\n" for part in parts if part)
+
+
+def _commented(lines: Sequence[str]) -> str:
+    return "".join(tomlkit.comment(line).as_string() for line in lines)
 
 
 def _tables(rows: Sequence[Mapping[str, Any]]) -> AoT:
