@@ -1,7 +1,7 @@
 """The gate: does its interval cover, does the Evaluator stay in memory, and how far is it from a loop that only counts?
 
-    make bench                                              about 10 minutes on 2 cores for this part
-    .venv/bin/python -m benchmarks.gate --images 50 400 --sets 500
+    make bench                                              about 15 minutes on 2 cores for this part
+    .venv/bin/python -m benchmarks.gate --images 50 400 --sets 0
 
 Coverage is that of foreground Dice's 95 % interval over simulated test splits whose true Dice is known. Memory and
 throughput are of processes of their own: peak memory counts the imports, which a user's machine must hold; seconds
@@ -11,6 +11,7 @@ begin after them.
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -33,10 +34,12 @@ from flexunet.core.config.whole import Config
 GROUPS: Final = (22, 50, 100, 200)
 RESAMPLES: Final = 1000
 SEED: Final = 137
-# Of issue 5.
+# Of issue 5; the throughput of issue 17, 0.7 before.
 COVERAGE_AT_LEAST: Final = {22: 0.90, 100: 0.93, 200: 0.93}
 MEMORY_RATIO_AT_MOST: Final = 1.3
-THROUGHPUT_AT_LEAST: Final = 0.7
+THROUGHPUT_AT_LEAST: Final = 0.8
+# The ratio is a median, so that the bound is met by more than luck.
+_REPEATS: Final = 3
 # Pictures that are drawn; records repeat them under other ids.
 _DISTINCT: Final = 100
 
@@ -48,7 +51,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", nargs=2, type=int, default=[200, 4000], metavar=("FEW", "MANY"))
     parser.add_argument("--side", type=int, default=256, help="Height and width in pixels.")
-    parser.add_argument("--sets", type=int, default=2000, help="Simulated data sets for each number of groups.")
+    parser.add_argument(
+        "--sets", type=int, default=2000, help="Simulated data sets for each number of groups; 0 for no coverage."
+    )
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
@@ -57,7 +62,7 @@ def main() -> None:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     console = Console()
-    rows = _coverage_rows(arguments.sets)
+    rows = _coverage_rows(arguments.sets) if arguments.sets else []
     with tempfile.TemporaryDirectory() as directory:
         rows += _evaluator_rows(Path(directory), *arguments.images, arguments.side, console)
     table = Table("what", "measured", "bound", "", box=None)
@@ -229,13 +234,17 @@ def _model(config: Config) -> Any:
 
 def _evaluator_rows(directory: Path, few: int, many: int, side: int, console: Console) -> list[tuple[str, ...]]:
     _make_data(directory, (few, many), side)
-    measured = {}
-    for what, count in (("evaluator", few), ("evaluator", many), ("bare loop", many)):
-        measured[what, count] = figures = _in_a_process(what, directory / str(count), side)
+    runs: dict[tuple[str, int], list[dict[str, float]]] = {}
+    turns = [("evaluator", few), *([("evaluator", many), ("bare loop", many)] * _REPEATS)]
+    for what, count in turns:
+        figures = _in_a_process(what, directory / str(count), side)
+        runs.setdefault((what, count), []).append(figures)
         rate = f"{count / figures['seconds']:,.0f} images/s, {figures['mebibytes']:,.0f} MiB"
         console.print(f"{what}, {count:,} images of {side}x{side}: {figures['seconds']:.1f} s, {rate}", highlight=False)
-    memory = measured["evaluator", many]["mebibytes"] / measured["evaluator", few]["mebibytes"]
-    throughput = measured["bare loop", many]["seconds"] / measured["evaluator", many]["seconds"]
+    memory = runs["evaluator", many][0]["mebibytes"] / runs["evaluator", few][0]["mebibytes"]
+    pairs = zip(runs["bare loop", many], runs["evaluator", many], strict=True)
+    ratios = sorted(bare["seconds"] / evaluator["seconds"] for bare, evaluator in pairs)
+    ratio = statistics.median(ratios)
     return [
         (
             f"Evaluator's memory, {many:,} images to {few:,}",
@@ -243,9 +252,9 @@ def _evaluator_rows(directory: Path, few: int, many: int, side: int, console: Co
             *_verdict(memory, MEMORY_RATIO_AT_MOST, False),
         ),
         (
-            f"Evaluator's throughput, to a bare loop at {many:,}",
-            f"{throughput:.2f}",
-            *_verdict(throughput, THROUGHPUT_AT_LEAST, at_least=True),
+            f"Evaluator's throughput, to a bare loop at {many:,}: median of {_REPEATS} runs",
+            f"{ratio:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})",
+            *_verdict(ratio, THROUGHPUT_AT_LEAST, at_least=True),
         ),
     ]
 

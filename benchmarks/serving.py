@@ -49,11 +49,14 @@ def main() -> None:
     """Measures and prints; a missed bound is no error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=10, help="Turns of each kind, three times.")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--no-load", action="store_true", help="Leaves out clients, and what importing them costs.")
+    arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     directory = Path(tempfile.mkdtemp()) / "1"
     console, (bare, served) = Console(highlight=False), _subjects(directory)
-    console.print(_ratios(bare, served, rounds))
+    console.print(_ratios(bare, served, arguments.rounds))
+    if arguments.no_load:
+        return
     console.print(_load(directory))
     seconds, megabytes = _import_cost()
     met = seconds <= IMPORT_SECONDS_AT_MOST and megabytes <= IMPORT_MEGABYTES_AT_MOST

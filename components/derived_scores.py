@@ -94,6 +94,7 @@ def details(totals: Totals, settings: GateSettings) -> Listed:
             "worst": _listed(totals.worst),
             "median": _listed(totals.median(settings.gate.listed_images)),
             "best": _listed(totals.best[::-1]),
+            "shown": _listed(totals.spread(settings.gate.shown_images)),
         },
     }
 

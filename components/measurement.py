@@ -8,7 +8,7 @@ for 8 bytes of each group in a set, and some KB for each class and step of size.
 import bisect
 import hashlib
 import io
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, Self, TypeVar
 
@@ -21,7 +21,7 @@ from flexunet.core import features, scores
 from flexunet.core.config.gate import SIZE_QUARTILES, GateSettings
 from flexunet.core.detection import size_step
 from flexunet.core.operating_point import DefectRule, Scored, curves_of
-from flexunet.core.regions import Defects, find_defects
+from flexunet.core.regions import Defects, find_defects, without_small
 
 Numbers = NDArray[np.float64]
 # One row of what a signature gives, by name.
@@ -174,6 +174,12 @@ class Totals:
         start = max(0, (len(ranked) - count) // 2)
         return ranked[start : start + count]
 
+    def spread(self, count: int) -> list[Ranked]:
+        """All images with a defect or a false alarm, or `count` of them, evenly by their rank; the worst first."""
+        ranked = sorted(image for _, image in self.sample)
+        places = np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int)
+        return [ranked[place] for place in places]
+
     def size_quartiles(self) -> dict[str, SliceTotals]:
         """Totals of the images with defects by their largest one, divided into four slices of about as many images.
 
@@ -229,13 +235,16 @@ def measure_image(outputs: Outputs, metadata: Mapping[str, str], settings: GateS
     num_classes = len(settings.classes)
     truth, predicted = (_decode(outputs[key]) for key in (features.OUTPUT_TRUTH_PNG, features.OUTPUT_PREDICTED_PNG))
     gate = settings.gate
+    smallest = np.ravel(outputs.get(features.OUTPUT_SMALLEST_REGIONS, np.ones(num_classes))).astype(int).tolist()
+    predicted = without_small(predicted, smallest)
     defects = find_defects(truth, predicted, num_classes, gate.defect_overlap, gate.false_alarm_share)
+    counts = _counts(outputs, truth, predicted, smallest)
     rule = DefectRule(gate.defect_overlap, gate.false_alarm_share)
     kinds = [c.name for c, number in zip(settings.classes, defects.present, strict=True) if number]
     return ImageResult(
         image_id=_text(outputs[features.OUTPUT_IMAGE_ID]),
         group=group_key(np.asarray(outputs[features.OUTPUT_GROUP]).item()),
-        sums=_sums(outputs, defects, _curves(outputs, truth, num_classes, rule)),
+        sums=_sums(outputs, counts, defects, _curves(outputs, truth, smallest, rule)),
         slices={"defects": features.defects_value(kinds), **metadata},
         largest_defect=defects.largest,
         sizes=_sizes(defects),
@@ -256,20 +265,31 @@ def _vector(sums: Sums) -> Numbers:
     return np.concatenate(parts)
 
 
-def _curves(outputs: Outputs, truth: NDArray[np.uint8], num_classes: int, rule: DefectRule) -> Numbers:
-    """`Sums.curves` of one image."""
+def _counts(
+    outputs: Outputs, truth: NDArray[np.uint8], predicted: NDArray[np.uint8], smallest: Sequence[int]
+) -> Numbers:
+    """The graph's pixel counts; anew where small regions were removed behind it. NaN where the model gave no number."""
+    counts = np.asarray(outputs[features.OUTPUT_COUNTS], np.float64)
+    if max(smallest) <= 1 or not np.isfinite(counts).all():
+        return counts
+    labelled = truth != features.IGNORE_ID
+    cells = truth[labelled].astype(np.int64) * len(counts) + predicted[labelled]
+    return np.bincount(cells, minlength=counts.size).reshape(counts.shape).astype(np.float64)
+
+
+def _curves(outputs: Outputs, truth: NDArray[np.uint8], smallest: Sequence[int], rule: DefectRule) -> Numbers:
+    """`Sums.curves` of one image, at the model's smallest regions."""
     if features.OUTPUT_SCORED_PNG not in outputs:
-        return np.zeros((2, num_classes, 0))
+        return np.zeros((2, len(smallest), 0))
     scored = Scored(*np.moveaxis(_decode(outputs[features.OUTPUT_SCORED_PNG]), -1, 0))
-    counted = curves_of(truth, scored, num_classes, rule)
-    return np.stack([counted.found, counted.false])
+    counted = curves_of(truth, scored, len(smallest), rule, [[pixels] for pixels in smallest])
+    return np.stack([counted.found, counted.false])[..., 0]
 
 
-def _sums(outputs: Outputs, defects: Defects, curves: Numbers) -> Sums:
+def _sums(outputs: Outputs, counts: Numbers, defects: Defects, curves: Numbers) -> Sums:
     def rounded(key: str) -> Numbers:
         return np.round(np.asarray(outputs[key], np.float64) / _ROUNDED_TO) * _ROUNDED_TO
 
-    counts = np.asarray(outputs[features.OUTPUT_COUNTS], np.float64)
     # A model that gives no numbers predicts nothing, and must not be praised for raising no alarm.
     defined = 1.0 if np.isfinite(counts).all() else np.nan
     return Sums(

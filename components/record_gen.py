@@ -21,7 +21,7 @@ from tfx.proto import example_gen_pb2, range_config_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, proto_utils
 
-from flexunet.core.features import SPLITS
+from flexunet.core.features import RECORDS_SPANS, SPLITS
 from flexunet.dataset.manifest import versions
 
 
@@ -57,6 +57,7 @@ class Executor(executor.Executor):
         patterns: dict[str, list[str]] = {name: [] for name in SPLITS}
         for split in _input_config(exec_properties).splits:
             patterns[split.name].append(f"{base}/{split.pattern}")
+        examples.set_string_custom_property(RECORDS_SPANS, _spans(patterns[SPLITS[0]], base))
         copies = [
             copied
             for name in SPLITS
@@ -96,6 +97,11 @@ class RecordGen(component.FileBasedExampleGen):
             custom_config=settings,
             range_config=range_config_pb2.RangeConfig(static_range=span) if newest is not None else None,
         )
+
+
+def _spans(patterns: Sequence[str], base: str) -> str:
+    """`span-N/version-M` of each pattern of a split."""
+    return " ".join("/".join(pattern.removeprefix(f"{base}/").split("/")[:2]) for pattern in patterns)
 
 
 def _copies(patterns: Sequence[str], folder: str) -> list[tuple[str, str]]:

@@ -24,10 +24,12 @@ from components.drift import DRIFT_FILE
 from components.mask_validation import VALIDATION_FILE
 from flexunet.core import features
 from flexunet.core.config.gate import GateSettings
+from flexunet.core.config.serving import ReportSettings
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.files import write_json
 from flexunet.core.libraries import LIBRARIES
 from flexunet.core.pictures import open_image, png
+from flexunet.core.regions import without_small
 from flexunet.core.results.data import Brightness, Data
 from flexunet.core.results.lineage import ReportLineage
 from flexunet.core.results.metrics import ListedImages
@@ -59,7 +61,7 @@ def draw_gallery(
 
     Args:
       folder: of the report, gets the gallery.
-      listed: worst, median and best to `{id, dice}` each.
+      listed: worst, median, best and all that are shown, to `{id, dice}` each.
       model: a SavedModel of this project.
       examples: records with the split `test`.
       settings: classes, and what counts as a defect.
@@ -70,6 +72,11 @@ def draw_gallery(
         for image in listed[name]:
             which.setdefault(image["id"], []).append(name)
             dice[image["id"]] = image["dice"]
+    for image in listed["shown"]:
+        which.setdefault(image["id"], [])
+        dice[image["id"]] = image["dice"]
+    # The worst first: what an inspector wants to see.
+    which = dict(sorted(which.items(), key=lambda item: (dice[item[0]], item[0])))
     config = export_config(model)
     records = _records_of(which, examples, config.records.id)
     images = [
@@ -116,13 +123,15 @@ def _layer(cost: LayerCost) -> Layer:
 
 
 def lineage_facts(
-    model: Artifact, exported: Path, examples: Artifact, settings: GateSettings, run: str | None
+    model: Artifact, exported: Path, examples: Artifact, settings: ReportSettings, run: str | None
 ) -> ReportLineage:
     """Data, code and configuration that made a model, and with which libraries it was measured."""
     noted = exported / features.ASSETS_EXTRA / features.EXPORTED_TRAINING
     training: TrainingFacts = json.loads(noted.read_text(encoding="utf-8"))
     return {
         "run": run,
+        # TFX's layout: ROOT/NODE/OUTPUT/EXECUTION.
+        "project": Path(model.uri).parents[2].name,
         "measured": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "model": {
             "uri": model.uri,
@@ -132,10 +141,14 @@ def lineage_facts(
         },
         "data": {
             "span": examples.span,
+            "spans": examples.get_string_custom_property(features.RECORDS_SPANS).split(),
             "uri": examples.uri,
             "fingerprint": examples.get_string_custom_property(features.RECORDS_FINGERPRINT),
         },
-        "config": {**export_config(exported).model_dump(mode="json"), "gate": settings.gate.model_dump(mode="json")},
+        "config": {
+            **export_config(exported).model_dump(mode="json"),
+            **settings.model_dump(mode="json", include={"gate", "serving"}),
+        },
         "libraries": {
             "Python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in ("tfx", *LIBRARIES)},
@@ -174,8 +187,10 @@ def _predict(model: Path, records: Sequence[bytes]) -> Iterator[tuple[NDArray[np
         batch = tf.constant(list(records[start : start + _PREDICTED_AT_ONCE]))
         outputs = loaded.signatures[features.SIGNATURE_EVALUATE](**{features.INPUT_EXAMPLES: batch})
         columns = [outputs[key].numpy() for key in (features.OUTPUT_TRUTH_PNG, features.OUTPUT_PREDICTED_PNG)]
+        smallest = outputs.get(features.OUTPUT_SMALLEST_REGIONS)
         for truth, predicted in zip(*columns, strict=True):
-            yield _class_ids(truth), _class_ids(predicted)
+            class_ids = _class_ids(predicted)
+            yield _class_ids(truth), class_ids if smallest is None else without_small(class_ids, smallest[0].numpy())
 
 
 def _class_ids(encoded: bytes) -> NDArray[np.uint8]:

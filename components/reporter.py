@@ -15,6 +15,7 @@ from components import gate, report_parts
 from components.drift import DataDrift
 from components.mask_validation import MaskValidation
 from flexunet.core.config.gate import GateSettings
+from flexunet.core.config.serving import ReportSettings
 from flexunet.core.errors import UserError
 from flexunet.core.features import (
     ACCEPTED_REFUSED,
@@ -48,7 +49,7 @@ class Executor(base_executor.BaseExecutor):
 
     def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:
         self._log_startup(input_dict, output_dict, exec_properties)
-        settings = GateSettings.model_validate_json(exec_properties["settings"])
+        settings = ReportSettings.model_validate_json(exec_properties["settings"])
         inputs = {key: artifacts[0] for key, artifacts in input_dict.items() if artifacts}
         evaluation = gate.read_evaluation(inputs["evaluation"].uri)
         exported = _serving_path(inputs["model"])
@@ -69,7 +70,7 @@ class Executor(base_executor.BaseExecutor):
         folder: ReportFolder,
         inputs: Mapping[str, Artifact],
         evaluation: gate.Evaluation,
-        settings: GateSettings,
+        settings: ReportSettings,
         exported: Path,
     ) -> None:
         examples = inputs["examples"]
@@ -187,7 +188,7 @@ class Reporter(base_component.BaseComponent):
       statistics: of those records.
       validation: of MaskValidator.
       drift: of DriftReporter.
-      settings: GateSettings as JSON.
+      settings: ReportSettings as JSON.
       code: fingerprint that keys the cache.
       server_blessing: of TFX's InfraValidator, where there is one.
       baseline_model: the model that this one was compared with.

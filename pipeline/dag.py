@@ -32,7 +32,7 @@ from flexunet.core.config.beam import BeamConfig
 from flexunet.core.config.data import SchemaConfig, TransformConfig
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.section import Section, part_of
-from flexunet.core.config.serving import ServingConfig, ServingSettings
+from flexunet.core.config.serving import ReportSettings, ServingConfig, ServingSettings
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.whole import Config
 from flexunet.core.operating_point import DefectRule
@@ -302,7 +302,7 @@ def _reporter(
         validation=data.validator.outputs["validation"],
         drift=data.drift_reporter.outputs["drift"],
         baseline_model=judged.baseline.outputs["model"],
-        settings=settings.part(GateSettings),
+        settings=settings.part(ReportSettings),
         code=settings.code(reporter.__name__),
         accepted_refused=settings.accepted_refused,
     )

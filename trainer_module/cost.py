@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -103,15 +104,14 @@ def draw_diagram(config: TrainerConfig, path: Path) -> None:
     axes = figure.add_subplot()
     axes.axis("off")
     *upper, bridge = found
-    for level in upper:
-        lowest = level is upper[-1]
-        for side in (-1, 1):
-            _box(axes, 1.6 * side, level, config)
-            above = (1.6 * side, -level.index - 0.3)
-            below = (0.75 * side, 0.1 - bridge.index) if lowest else (1.6 * side, -level.index - 0.7)
-            _arrow(axes, *((above, below) if side < 0 else (below, above)))
-        _arrow(axes, (-0.75, -level.index), (0.75, -level.index), "skip")
-    _box(axes, 0, bridge, config)
+    down, up = ([_box(axes, 1.6 * side, level, config) for level in upper] for side in (-1, 1))
+    bottom = _box(axes, 0, bridge, config)
+    path_down, path_up = [*down, bottom], [bottom, *reversed(up)]
+    for boxes in (path_down, path_up):
+        for start, end in pairwise(boxes):
+            _arrow(axes, start, end)
+    for left, right in zip(down, up, strict=True):
+        _arrow(axes, left, right, "skip")
     axes.text(-1.6, 0.6, f"image {config.image.height}x{config.image.width}x3", ha="center")
     axes.text(
         1.6, 0.6, f"{config.model.head}: {', '.join(c.name for c in config.classes)}", ha="center", parse_math=False
@@ -120,10 +120,10 @@ def draw_diagram(config: TrainerConfig, path: Path) -> None:
     figure.savefig(path)
 
 
-def _box(axes: Any, x: float, level: Level, config: TrainerConfig) -> None:
+def _box(axes: Any, x: float, level: Level, config: TrainerConfig) -> Any:
     height, width = config.image.height >> level.index, config.image.width >> level.index
     details = f"{level.kernel}x{level.kernel} kernel, dilation {level.dilation}, dropout {level.dropout:.2g}"
-    axes.text(
+    return axes.text(
         x,
         -level.index,
         f"{height}x{width}x{level.filters}\n{details}",
@@ -134,7 +134,10 @@ def _box(axes: Any, x: float, level: Level, config: TrainerConfig) -> None:
     )
 
 
-def _arrow(axes: Any, start: tuple[float, float], end: tuple[float, float], label: str = "") -> None:
-    axes.annotate("", xy=end, xytext=start, arrowprops={"arrowstyle": "->", "color": "#3b5b92"})
+def _arrow(axes: Any, start: Any, end: Any, label: str = "") -> None:
+    """From the edge of a box to that of another: matplotlib knows how wide their words are only when it draws."""
+    ends = {"patchA": start.get_bbox_patch(), "patchB": end.get_bbox_patch(), "shrinkA": 0, "shrinkB": 0}
+    (x0, y0), (x1, y1) = start.get_position(), end.get_position()
+    axes.annotate("", xy=(x1, y1), xytext=(x0, y0), arrowprops={"arrowstyle": "->", "color": "#3b5b92", **ends})
     if label:
-        axes.text((start[0] + end[0]) / 2, start[1] + 0.08, label, ha="center", fontsize=8, color="#3b5b92")
+        axes.text((x0 + x1) / 2, y0 + 0.08, label, ha="center", fontsize=8, color="#3b5b92")

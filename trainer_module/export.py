@@ -6,7 +6,6 @@ it, gives an export that Python loads and TF Serving's session loader cannot run
 
 import functools
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from trainer_module.batching import in_chunks, map_rows
 from trainer_module.losses import cross_entropy
 from trainer_module.metrics import calibration_bins, count_matrix
 from trainer_module.operating_point import score_levels
-from trainer_module.signatures import ServingSignatures, check_graph, id_png
+from trainer_module.signatures import Decision, ServingSignatures, check_graph, decision_of, id_png, point_outputs
 from trainer_module.symmetries import mean_over_symmetries
 from trainer_module.warmup import write_warmup
 from transform_module import images
@@ -43,9 +42,10 @@ def exported_weights(directory: str) -> list[np.ndarray]:
 class SegmentationModule(tf.Module):
     """What is exported: the model's variables and the signatures over them."""
 
-    def __init__(self, model: keras.Model, config: TrainerConfig, thresholds: Sequence[float] | None = None) -> None:
+    def __init__(self, model: keras.Model, config: TrainerConfig, decision: Decision | None = None) -> None:
         super().__init__(name="flexunet")
-        self._model, self._config, self._thresholds = model, config, thresholds
+        self._model, self._config, self._decision = model, config, decision
+        self._thresholds = decision.thresholds if decision else None
         self.exported_variables = [variable.value for variable in model.weights]
         # An image may be cut into a thousand tiles.
         self._images_at_once = 1 if config.image.fit == "tile" else BATCH_ROWS
@@ -83,6 +83,7 @@ class SegmentationModule(tf.Module):
             features.OUTPUT_TRUTH_PNG: truth,
             features.OUTPUT_PREDICTED_PNG: predicted,
             **({features.OUTPUT_SCORED_PNG: scored[0]} if scored else {}),
+            **point_outputs(self._decision, tf.size(truth)),
             features.OUTPUT_IMAGE_ID: rows[records.id],
             features.OUTPUT_GROUP: rows[records.group or records.id],
         }
@@ -160,9 +161,9 @@ def export_model(
     Raises:
       ValueError: the graph holds an op that TF Serving cannot run, or that touches files.
     """
-    thresholds = [operating_point["thresholds"][c.name] for c in config.classes[1:]] if operating_point else None
-    module = SegmentationModule(model, config, thresholds)
-    served = ServingSignatures(module.predict_tiles, config, thresholds)
+    decision = decision_of(operating_point, config.classes) if operating_point else None
+    module = SegmentationModule(model, config, decision)
+    served = ServingSignatures(module.predict_tiles, config, decision)
     signatures = {**served.by_name(), features.SIGNATURE_EVALUATE: module.evaluate}
     tf.saved_model.save(module, str(directory), signatures=signatures)
     check_graph(saved_model_pb2.SavedModel.FromString((directory / features.EXPORTED_GRAPH).read_bytes()))

@@ -16,10 +16,13 @@ from flexunet.core import features
 from flexunet.core.config.operating import parse_target
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.operating_point import (
+    SMALLEST,
     THRESHOLDS,
+    Choice,
     Curves,
     DefectRule,
     Scored,
+    allowed_false,
     choose,
     curves_of,
     false_regions_per_megapixel,
@@ -52,7 +55,10 @@ def choose_operating_point(
     target = parse_target(config.operating_point.target)
     assert target is not None
     num_classes = len(config.classes)
-    counted = [curves_of(truth, scored, num_classes, rule) for truth, scored in _scored_images(model, files, config)]
+    sizes = [SMALLEST] * num_classes
+    counted = [
+        curves_of(truth, scored, num_classes, rule, sizes) for truth, scored in _scored_images(model, files, config)
+    ]
     curves = functools.reduce(Curves.plus, counted)
     chosen = choose(curves, target, config.image.pixel_size)
     point = _described(curves, chosen, config, len(counted))
@@ -98,24 +104,29 @@ def _scored_images(
         yield truth, Scored(ids_and_levels[..., 0], ids_and_levels[..., 1])
 
 
-def _described(curves: Curves, chosen: Sequence[int], config: TrainerConfig, count: int) -> OperatingPoint:
+def _described(curves: Curves, chosen: Sequence[Choice], config: TrainerConfig, count: int) -> OperatingPoint:
     named = list(zip([c.name for c in config.classes[1:]], range(1, len(config.classes)), chosen, strict=True))
-    false = sum(curves.false[class_id, at] for _, class_id, at in named)
+    false = sum(curves.false[class_id][at] for _, class_id, at in named)
     found = {
-        name: float(curves.found[class_id, at] / curves.present[class_id]) if curves.present[class_id] else None
+        name: float(curves.found[class_id][at] / curves.present[class_id]) if curves.present[class_id] else None
         for name, class_id, at in named
     }
     target = parse_target(config.operating_point.target)
     problems = [f"`eval` shows no {name}: its threshold is a guess" for name, share in found.items() if share is None]
     if target and target.unit is None:
         problems += [
-            f"no threshold finds {target.bound:.1%} of {name} on `eval`, the lowest finds {share:.1%}"
+            f"no threshold finds {target.bound:.1%} of {name} on `eval`, at most {share:.1%}"
             for name, share in found.items()
             if share is not None and share < target.bound
         ]
+    if target and false > allowed_false(target, curves.pixels, config.image.pixel_size):
+        problems.append(
+            f"no threshold keeps {config.operating_point.target!r} on `eval`: {false:g} false regions are left"
+        )
     return {
         "target": config.operating_point.target,
-        "thresholds": {name: THRESHOLDS[at] for name, _, at in named},
+        "thresholds": {name: THRESHOLDS[at.threshold] for name, _, at in named},
+        "smallest_regions": {name: SMALLEST[at.smallest] for name, _, at in named},
         "images": count,
         "found_share": found,
         "false_regions_per_megapixel": false_regions_per_megapixel(false, curves.pixels),

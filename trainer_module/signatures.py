@@ -6,12 +6,14 @@ it says `valid = false` and why. Every output's first dimension is the batch.
 
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from flexunet.core import features
+from flexunet.core.config.data import SegmentationClass
 from flexunet.core.config.train import TrainerConfig
+from flexunet.core.results.operating import OperatingPoint
 from flexunet.serving.limits import BATCH_ROWS
 from trainer_module.batching import in_chunks, join_requests, map_rows
 from transform_module import images
@@ -24,6 +26,33 @@ _PARALLEL_PIXELS = 4_000_000
 _ROW_TYPES = (tf.string, tf.float32, tf.float32, tf.string)
 
 
+class Decision(NamedTuple):
+    """An operating point in the order of the defect classes: thresholds, and pixels of the smallest regions."""
+
+    thresholds: list[float]
+    smallest_regions: list[int]
+
+
+def decision_of(point: OperatingPoint, classes: Sequence[SegmentationClass]) -> Decision:
+    """The figures of `operating_point.json` in the order of the classes."""
+    names = [segmentation_class.name for segmentation_class in classes[1:]]
+    return Decision([point["thresholds"][name] for name in names], [point["smallest_regions"][name] for name in names])
+
+
+def point_outputs(decision: Decision | None, rows: tf.Tensor) -> dict[str, tf.Tensor]:
+    """With an operating point, for each row and class id: the threshold, float32 `[N, C]`, and the pixels of the
+    smallest region, int32 `[N, C]`, which the graph does not apply. Nothing without one.
+    """
+    if decision is None:
+        return {}
+    thresholds = tf.constant([[0.0, *decision.thresholds]], tf.float32)
+    smallest = tf.constant([[1, *decision.smallest_regions]], tf.int32)
+    return {
+        features.OUTPUT_THRESHOLDS: tf.tile(thresholds, [rows, 1]),
+        features.OUTPUT_SMALLEST_REGIONS: tf.tile(smallest, [rows, 1]),
+    }
+
+
 class ServingSignatures:
     """Signatures over `predict`, uint8 `[N, height, width, 3]` -> probabilities float32 `[N, height, width, C]`."""
 
@@ -31,11 +60,11 @@ class ServingSignatures:
         self,
         predict: Callable[[tf.Tensor], tf.Tensor],
         config: TrainerConfig,
-        thresholds: Sequence[float] | None = None,
+        decision: Decision | None = None,
     ) -> None:
         self._predict, self._image, self._records = predict, config.image, config.records
-        # Of the defect classes; None: every pixel has its most probable class.
-        self._thresholds = thresholds
+        self._decision = decision
+        self._thresholds = decision.thresholds if decision else None
         self._num_classes = len(config.classes)
         self._class_names = [segmentation_class.name for segmentation_class in config.classes]
         # Requests for two models in one process must not meet: Python loads both into one.
@@ -60,7 +89,8 @@ class ServingSignatures:
         at its own size as a grey PNG; `class_fractions`, float32 `[N, C]`, the share of its pixels of each class;
         `class_names`, string `[N, C]`, in that order: TF Serving hands out no assets that would tell them;
         `confidence`, float32, the mean over its pixels of the probability of the class chosen there; `valid`, bool;
-        `error`, string, "" or why there is no answer: then the mask is "" and the numbers are 0.
+        `error`, string, "" or why there is no answer: then the mask is "" and the numbers are 0. Of a model with an
+        operating point also `thresholds`, and `smallest_regions_not_applied`: see `point_outputs`.
         """
         image_bytes = tf.ensure_shape(image_bytes, [None])
         masks, fractions, confidence, error = in_chunks(
@@ -77,6 +107,7 @@ class ServingSignatures:
             features.OUTPUT_CONFIDENCE: confidence,
             features.OUTPUT_VALID: error == "",
             features.OUTPUT_ERROR: error,
+            **point_outputs(self._decision, tf.size(masks)),
         }
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.INPUT_IMAGE_BYTES)])
@@ -106,7 +137,8 @@ class ServingSignatures:
         def answer(row: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
             return images.class_ids_and_confidence(row, size, self._image, self._thresholds)[0]
 
-        return {features.OUTPUT_CLASS_IDS: self._answer_pixels(answer, pixels, tf.uint8)}
+        class_ids = self._answer_pixels(answer, pixels, tf.uint8)
+        return {features.OUTPUT_CLASS_IDS: class_ids, **point_outputs(self._decision, tf.shape(pixels)[0])}
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name=features.INPUT_PIXELS)])
     def probabilities(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -115,7 +147,8 @@ class ServingSignatures:
         def answer(row: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
             return images.unfit_probabilities(row, size, self._image)
 
-        return {features.OUTPUT_PROBABILITIES: self._answer_pixels(answer, pixels, tf.float32)}
+        probabilities = self._answer_pixels(answer, pixels, tf.float32)
+        return {features.OUTPUT_PROBABILITIES: probabilities, **point_outputs(self._decision, tf.shape(pixels)[0])}
 
     def _answer_pixels(
         self, answer: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], pixels: tf.Tensor, dtype: tf.DType

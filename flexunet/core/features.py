@@ -21,6 +21,8 @@ MASK_SHARE_PREFIX: Final = "mask/share/"
 METADATA_PREFIX: Final = "metadata/"
 # TFX's name of what FileBasedExampleGen's driver leaves on records: number, bytes and times of their files.
 RECORDS_FINGERPRINT: Final = "input_fingerprint"
+# The folders that RecordGen read, `span-N/version-M`, with spaces between.
+RECORDS_SPANS: Final = "spans"
 
 # `train` trains, `eval` steers training, `test` is what the gate and every headline use.
 SPLIT_TRAIN: Final = "train"
@@ -75,6 +77,10 @@ OUTPUT_TRUTH_PNG: Final = "truth_png"
 OUTPUT_PREDICTED_PNG: Final = "predicted_png"
 # Only of a model with an operating point: the most probable defect class and its level, two channels.
 OUTPUT_SCORED_PNG: Final = "scored_png"
+# And, by class id: what its probabilities were above, and the pixels below which a region is background. The graph does
+# not remove those: that is left to who gets the answer.
+OUTPUT_THRESHOLDS: Final = "thresholds"
+OUTPUT_SMALLEST_REGIONS: Final = "smallest_regions_not_applied"
 OUTPUT_IMAGE_ID: Final = "image_id"
 OUTPUT_GROUP: Final = "group"
 # Raised when the outputs of `evaluate` change: a model with other ones cannot be a baseline.

@@ -3,6 +3,7 @@
 Pixels that touch at a corner belong together: thin scratches run diagonally.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -54,16 +55,46 @@ def are_found(defects: Regions, predicted: NDArray[np.bool_], overlap: float) ->
 
 
 def are_false(regions: Regions, truth: NDArray[np.uint8], share: float) -> NDArray[np.bool_]:
-    """Which regions predicted as defects are false, bool `[count]`: most of it lies outside all defects, and that part
-    alone is the share `share` of the labelled pixels. A rim around a defect is none, a large area that touches one is.
+    """Which regions predicted as one class are false, bool `[count]`.
+
+    Most of it lies outside all defects, and that part alone is the share `share` of the labelled pixels: a rim around a
+    defect is no false region, a large area that touches one is.
 
     Args:
-      regions: of labelled pixels only.
+      regions: of the prediction; what nobody labelled counts neither as inside nor as outside.
       truth: class ids uint8 `[h, w]`.
       share: `gate.false_alarm_share`, inclusive.
     """
-    outside = regions.pixels(truth == BACKGROUND_ID)
-    return (2 * outside > regions.pixels()) & (outside >= share * np.count_nonzero(truth != IGNORE_ID))
+    labelled = truth != IGNORE_ID
+    where = labelled & (regions.labels > 0)
+    # No other pixel is looked at.
+    sides = 2 * regions.labels[where] + (truth[where] == BACKGROUND_ID)
+    inside, outside = np.bincount(sides, minlength=2 * regions.count + 2).reshape(-1, 2)[1:].T
+    return (outside > inside) & (outside >= share * np.count_nonzero(labelled))
+
+
+def count_false(predicted: NDArray[np.bool_], truth: NDArray[np.uint8], share: float) -> int:
+    """How many regions of `predicted`, bool `[h, w]`, are false."""
+    # Most images have none, which needs no labelling to be seen.
+    if np.count_nonzero(predicted & (truth == BACKGROUND_ID)) < max(share * np.count_nonzero(truth != IGNORE_ID), 1):
+        return 0
+    return int(np.count_nonzero(are_false(connected_regions(predicted), truth, share)))
+
+
+def without_small(class_ids: NDArray[np.uint8], smallest: Sequence[int]) -> NDArray[np.uint8]:
+    """Class ids uint8 `[h, w]` whose regions of fewer pixels than their class's smallest are background.
+
+    Args:
+      class_ids: what was predicted.
+      smallest: in pixels, by class id; that of the background does not matter.
+    """
+    kept = class_ids
+    for class_id, pixels in enumerate(smallest):
+        if class_id != BACKGROUND_ID and pixels > 1:
+            regions = connected_regions(class_ids == class_id)
+            small = np.concatenate([[False], regions.pixels() < pixels])
+            kept = np.where(small[regions.labels], np.uint8(BACKGROUND_ID), kept)
+    return kept
 
 
 class Defects(NamedTuple):
@@ -110,8 +141,7 @@ def find_defects(
     clean = bool(labelled.any()) and largest == 0
     wrong = int(np.count_nonzero(predicted[labelled] != BACKGROUND_ID))
     alarm = clean and wrong > 0 and wrong >= alarm_share * int(np.count_nonzero(labelled))
-    for class_id in np.flatnonzero(np.bincount(predicted.ravel(), minlength=num_classes)):
+    for class_id in range(num_classes):
         if class_id != BACKGROUND_ID:
-            regions = connected_regions((predicted == class_id) & labelled)
-            false[class_id] = np.count_nonzero(are_false(regions, truth, alarm_share))
+            false[class_id] = count_false(predicted == class_id, truth, alarm_share)
     return Defects(found, present, largest, clean, alarm, false, every)

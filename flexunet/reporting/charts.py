@@ -29,12 +29,16 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a chart: y by x; None leaves a gap. Dashes tell two lines apart where colours do not."""
+    """One line of a chart: y by x; None leaves a gap. Dashes tell two lines apart where colours do not.
+
+    `dots`: points alone, without a line; a line without a name is not in the legend.
+    """
 
     name: str
     color: str
     points: Sequence[tuple[float, float | None]]
     dashed: bool = False
+    dots: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,24 +77,31 @@ class Bar:
 
 
 def line_chart(
-    title: str, x_title: str, series: Sequence[Series], marked: float | None = None, marked_words: str = ""
+    title: str,
+    x_title: str,
+    series: Sequence[Series],
+    marked: float | None = None,
+    marked_words: str = "",
+    y_range: tuple[float, float] | None = None,
 ) -> LineChart:
-    """The y axis begins at 0 where that wastes less than half of it."""
+    """The y axis is `y_range`, or begins at 0 where that wastes less than half of it; an axis of epochs counts them."""
     drawn = [[(x, y) for x, y in line.points if y is not None and math.isfinite(y)] for line in series]
     xs = [x for line in series for x, _ in line.points]
     ys = [y for line in drawn for _, y in line] or [0.0, 1.0]
     low, high = min(ys), max(ys)
     low = 0.0 if 0 <= low < 0.5 * high else low
     high = high if high > low else low + (abs(low) or 1)
+    low, high = y_range or (low, high)
     x_axis = _Axis(min(xs), max(xs), _LEFT, _RIGHT)
     y_axis = _Axis(low, high, _BOTTOM, _TOP)
     paths = [(line, _path(line, x_axis, y_axis)) for line in series]
+    x_ticks = ticks(x_axis.low, x_axis.high, 7)
     return LineChart(
         title,
         x_title,
-        "; ".join(_in_words(line, points) for line, points in zip(series, drawn, strict=True)),
+        "; ".join(_in_words(line, points) for line, points in zip(series, drawn, strict=True) if line.name),
         paths,
-        [Tick(x_axis.place(t), f"{t:g}") for t in ticks(x_axis.low, x_axis.high, 7) if t == int(t)],
+        [Tick(x_axis.place(t), f"{t:g}") for t in x_ticks if x_title != "epoch" or t == int(t)],
         [Tick(y_axis.place(t), f"{t:g}") for t in ticks(low, high, 6)],
         None if marked is None else x_axis.place(marked),
         # Where the lines end up is where the words must not be.
@@ -141,7 +152,7 @@ def _path(line: Series, x_axis: _Axis, y_axis: _Axis) -> str:
         parts.append(f"{'L' if pen_is_down else 'M'}{place}")
         if not pen_is_down:
             parts.append(f"L{place}")
-        pen_is_down = True
+        pen_is_down = not line.dots
     return "".join(parts)
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final, Literal, TypedDict
 
-from flexunet.core.files import replace_text
+from flexunet.core.files import JsonObject, replace_text
 from flexunet.core.root import ReportFolder
 from flexunet.reporting.charts import LineChart, Series, line_chart
 from flexunet.reporting.look import Variables, environment
@@ -49,10 +49,19 @@ def _contents(here: Report, there: Report, name: str) -> Variables:
         "rows": _rows(here, there),
         "others": [(words, here.metrics[key], there.metrics[key]) for words, key in _SCORES],
         "checks": _checks(here, there),
-        "differences": differences(here.lineage["config"], there.lineage["config"]),
+        "differences": differences(_settings(here), _settings(there)),
         "same_images": _same_images(here, there),
         "charts": _charts(here, there),
     }
+
+
+def _settings(report: Report) -> JsonObject:
+    """The configuration, and what else two runs can differ in: spans and records, the operating point, libraries."""
+    lineage, point = report.lineage, report.metrics["operating_point"]
+    data = {key: lineage["data"].get(key) for key in ("span", "spans", "fingerprint")}
+    figures = {key: point[key] if point else None for key in ("thresholds", "smallest_regions")}
+    chosen = {"operating point": figures}
+    return {**lineage["config"], "data": data, **chosen, "library": lineage["libraries"]}
 
 
 def _rows(here: Report, there: Report) -> list[Variables]:

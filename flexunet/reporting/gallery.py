@@ -1,6 +1,6 @@
 """The images worth looking at: each with truth, prediction and errors, as small files that a page stacks.
 
-The image and the three masks are stored once each; the browser lays the masks over the image.
+The image and the three masks are stored once each, and the masks' outlines; the browser lays them over the image.
 """
 
 import io
@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flexunet.core.config.gate import GateSettings
-from flexunet.core.features import BACKGROUND_ID
 from flexunet.core.files import write_json
 from flexunet.core.palette import color_table
 from flexunet.core.results.model import ErrorCounts, GalleryImage
 from flexunet.core.root import ReportFolder
-from flexunet.reporting import mistakes
+from flexunet.reporting import mistakes, overlays
 
 # Pictures get smaller until all of them fit; base64 adds a third, and a page must stay below 15 MB.
 MOST_BYTES: Final = 8_000_000
@@ -30,8 +29,8 @@ _JPEG_QUALITY: Final = 85
 class Predicted:
     """One image.
 
-    `which`: of WORST, MEDIAN, BEST; `encoded`: a picture of 8 bits, upright; `truth` and `predicted`: class ids uint8
-    `[h, w]`.
+    `which`: of worst, median, best, or none of them; `encoded`: a picture of 8 bits, upright; `truth` and `predicted`:
+    class ids uint8 `[h, w]`.
     """
 
     which: list[str]
@@ -57,16 +56,14 @@ def write_gallery(report: ReportFolder, images: Sequence[Predicted], settings: G
 
 def _fitting_pictures(images: Sequence[Predicted], settings: GateSettings) -> tuple[int, list[dict[str, bytes]]]:
     """The largest pictures that fit; what a smaller side would take is guessed from what a larger one took."""
-    largest = max((side for image in images for side in image.truth.shape), default=1)
     guessed = 0.0
     for side in _SIDES[:-1]:
-        shown = min(side, largest)
-        if guessed * shown**2 <= MOST_BYTES:
+        if guessed * side**2 <= MOST_BYTES:
             pictures = [_pictures(image, side, settings) for image in images]
             total = sum(len(data) for files in pictures for data in files.values())
             if total <= MOST_BYTES:
                 return side, pictures
-            guessed = total / shown**2
+            guessed = total / side**2
     return _SIDES[-1], [_pictures(image, _SIDES[-1], settings) for image in images]
 
 
@@ -97,19 +94,20 @@ def _error_pixels(image: Predicted) -> dict[str, int]:
 
 
 def _pictures(image: Predicted, side: int, settings: GateSettings) -> dict[str, bytes]:
-    """The files of one image, its longer side at most `side` pixels."""
+    """The files of one image, its longer side at most `side` pixels; the overlays of a small one are larger than it."""
     height, width = image.truth.shape
     scale = min(1.0, side / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    colors = color_table(settings.classes)
     kinds = np.zeros((256, 3), np.uint8)
     kinds[1 : 1 + len(mistakes.KINDS)] = [mistakes.COLORS[kind] for kind in mistakes.KINDS]
-    return {
-        "image": _photo(image.encoded, size),
-        "truth": _mask(image.truth, colors, size),
-        "predicted": _mask(image.predicted, colors, size),
-        "errors": _mask(mistakes.error_map(image.truth, image.predicted), kinds, size),
-    }
+    errors = mistakes.error_map(image.truth, image.predicted)
+    masks = {"truth": image.truth, "predicted": image.predicted, "errors": errors}
+    pictures = {"image": _photo(image.encoded, size)}
+    for part, mask in masks.items():
+        shown = overlays.enlarged(np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)), side)
+        pictures[part] = overlays.fill_png(shown, kinds if part == "errors" else color_table(settings.classes))
+        pictures[f"{part}_lines"] = overlays.outline_png(shown, dashed=part == "predicted")
+    return pictures
 
 
 def _photo(encoded: bytes, size: tuple[int, int]) -> bytes:
@@ -117,13 +115,4 @@ def _photo(encoded: bytes, size: tuple[int, int]) -> bytes:
     with Image.open(io.BytesIO(encoded)) as image:
         shown = image.convert("RGB").resize(size, Image.Resampling.BOX)
         shown.save(buffer, "JPEG", quality=_JPEG_QUALITY, optimize=True)
-    return buffer.getvalue()
-
-
-def _mask(ids: NDArray[np.uint8], colors: NDArray[np.uint8], size: tuple[int, int]) -> bytes:
-    """A PNG with a palette whose id 0 is transparent."""
-    picture = Image.fromarray(ids)
-    picture.putpalette(colors.tobytes())
-    buffer = io.BytesIO()
-    picture.resize(size, Image.Resampling.NEAREST).save(buffer, "PNG", transparency=BACKGROUND_ID)
     return buffer.getvalue()

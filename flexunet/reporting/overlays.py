@@ -5,7 +5,7 @@ it lies on, and no fill hides it. That of a prediction is dashed, which tells it
 """
 
 import io
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,10 @@ DARK: Final = (0, 0, 0)
 LIGHT: Final = (255, 255, 255)
 _DARK_ID, _LIGHT_ID = 1, 2
 # Pixels of a picture: the period of patterns, and a dash with its gap.
-_PERIOD: Final = 6
-_DASH: Final = 5
+_PERIOD: Final = 8
+_DASH: Final = 12
+# A line is a pixel wide for so many pixels of the picture's longer side.
+_SIDE_OF_A_LINE: Final = 200
 # By class id less one, again and again. CSS has the same for the legend, see `pattern_css`.
 PATTERNS: Final = ("solid", "rising", "falling", "rows", "columns", "checks")
 
@@ -37,6 +39,12 @@ def pattern_css(class_id: int, color: str) -> str:
     if pattern == "checks":
         return f"repeating-conic-gradient({color} 0 25%, transparent 0 50%) 0 0 / 6px 6px"
     return color
+
+
+def enlarged(ids: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Ids uint8 `[h, w]` as many times as large as fits into `side`: lines over small images stay thin."""
+    factor = max(1, side // max(ids.shape))
+    return ids.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def fill_png(ids: NDArray[np.uint8], colors: NDArray[np.uint8]) -> bytes:
@@ -65,28 +73,34 @@ def outline_png(ids: NDArray[np.uint8], dashed: bool) -> bytes:
         y, x = np.indices(ids.shape)
         lines = np.where((x + y) % (2 * _DASH) < _DASH, lines, BACKGROUND_ID).astype(np.uint8)
     colors = np.zeros((256, 3), np.uint8)
-    colors[[_DARK_ID, _LIGHT_ID]] = DARK, LIGHT
+    # The other way round, so that dashes are seen on a solid outline too.
+    colors[[_DARK_ID, _LIGHT_ID]] = (LIGHT, DARK) if dashed else (DARK, LIGHT)
     return _png(lines, colors)
 
 
 def outline(ids: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """uint8 `[h, w]`: 1 where the dark line is, just outside of a region or between two; 2 the light one around it."""
+    """uint8 `[h, w]`: 1 where the dark line is, just outside of a region, 2 where the light one is, behind it.
+
+    Between two regions both lie in the one of the lower id, at the border of the picture in the region itself. Lines
+    are so wide that none is lost where a page shows the picture at half its size.
+    """
+    width = max(1, round(max(ids.shape) / _SIDE_OF_A_LINE))
     regions = np.where(ids == IGNORE_ID, BACKGROUND_ID, ids)
-    dark = _highest_neighbour(regions) > regions
-    inside = (regions != BACKGROUND_ID) | dark
-    light = (_highest_neighbour(inside.astype(np.uint8)) > 0) & ~inside
-    # At the border of the picture there is no outside: the region's own rim takes the lines.
-    rim = np.zeros(ids.shape, bool)
-    rim[[0, -1], :] = rim[:, [0, -1]] = True
-    dark |= rim & (regions != BACKGROUND_ID)
-    return np.where(dark, _DARK_ID, np.where(light, _LIGHT_ID, BACKGROUND_ID)).astype(np.uint8)
+    is_region = regions != BACKGROUND_ID
+    rim = np.ones(ids.shape, bool)
+    rim[width:-width, width:-width] = False
+    dark = (_highest_near(regions, width) > regions) | (rim & is_region)
+    behind = (_highest_near(dark & ~is_region, width) > 0) & ~is_region
+    inside = (_highest_near(np.where(dark, regions, BACKGROUND_ID), width) == regions) & is_region
+    return np.where(dark, _DARK_ID, np.where(behind | inside, _LIGHT_ID, BACKGROUND_ID)).astype(np.uint8)
 
 
-def _highest_neighbour(ids: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The highest id of a pixel and its eight neighbours."""
-    padded = np.pad(ids, 1)
-    height, width = ids.shape
-    return np.max([padded[y : y + height, x : x + width] for y in range(3) for x in range(3)], axis=0)
+def _highest_near(pixels: NDArray[Any], reach: int) -> NDArray[np.uint8]:
+    """The highest value within so many pixels, diagonals included."""
+    from scipy import ndimage
+
+    found: Any = ndimage.maximum_filter(pixels.astype(np.uint8), size=2 * reach + 1, mode="constant")
+    return found
 
 
 def _png(ids: NDArray[np.uint8], colors: NDArray[np.uint8]) -> bytes:

@@ -1,6 +1,7 @@
 """`report/index.html`: one run in one file that opens anywhere, without network and without other files."""
 
 import base64
+import datetime
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,10 @@ from flexunet.core.results.metrics import BaselineClass, BaselineDetails, ClassS
 from flexunet.core.results.model import GalleryImage, Model
 from flexunet.core.results.serving import Serving
 from flexunet.core.root import ReportFolder
-from flexunet.reporting import mistakes, training
+from flexunet.reporting import inspection, mistakes, training
 from flexunet.reporting.charts import Histogram, reliability
 from flexunet.reporting.look import Variables, data_uri, environment, rgb
+from flexunet.reporting.overlays import pattern_css
 from flexunet.reporting.settings import settings_of
 from flexunet.reporting.verdict import headline
 
@@ -90,8 +92,8 @@ def read_report(folder: ReportFolder) -> Report:
     """
     needed = {path.name: read_json(path) for path in (folder.metrics, folder.details, folder.lineage)}
     missing = [f"no {name}" for name, content in needed.items() if content is None]
-    if not missing and "verdict" not in needed[folder.metrics.name]:
-        missing = [f"no verdict in {folder.metrics.name}"]
+    if not missing and "operating_point" not in needed[folder.metrics.name]:
+        missing = [f"no operating_point in {folder.metrics.name}"]
     if missing:
         raise UserError(f"{folder.path}: {missing[0]}, expected the report of a run of this version: run it again")
     return Report(
@@ -127,6 +129,7 @@ def render_report(report: Report) -> str:
 
 def _contents(report: Report) -> Variables:
     """The variables of the template, section by section."""
+    measured = datetime.datetime.fromisoformat(report.lineage["measured"])
     return {
         "metrics": report.metrics,
         "details": report.details,
@@ -134,11 +137,23 @@ def _contents(report: Report) -> Variables:
         "lineage": report.lineage,
         "colors": report.colors,
         "verdict": headline(report.metrics, report.serving),
+        "measured": measured.strftime("%d %B %Y, %H:%M UTC").removeprefix("0"),
+        "missed": inspection.missed_defects(report.details["detection"]),
+        "square_metre": inspection.per_square_metre(
+            report.metrics["defects"]["false_regions_per_megapixel"], report.lineage["config"]["image"]["pixel_size"]
+        ),
+        "detection_charts": inspection.detection_charts(report.details["detection"]),
+        "point": report.metrics["operating_point"],
+        "curve_charts": inspection.curve_charts(report.details["curves"], report.metrics["operating_point"]),
+        "pattern": pattern_css,
         "rows": _class_rows(report),
         "confusion": _confusion(report),
         "reliability": reliability(report.details["reliability"]),
         "gallery": [_shown(row, report) for row in report.gallery],
-        "error_kinds": [(kind, words, rgb(mistakes.COLORS[kind])) for kind, words in ERROR_WORDS.items()],
+        "error_kinds": [
+            (kind, words, pattern_css(number, rgb(mistakes.COLORS[kind])))
+            for number, (kind, words) in enumerate(ERROR_WORDS.items(), start=1)
+        ],
         "model": report.model,
         "diagram": _diagram(report),
         "settings": settings_of(report.lineage["config"]),
@@ -207,6 +222,11 @@ def _shown(row: GalleryImage, report: Report) -> Variables:
             for part, name in row["files"].items()
         },
         "totals": totals,
+        # No picture may say that all is well beside a large wrong area.
+        "areas": [
+            (words, row["pixels"][kind] / (row["width"] * row["height"]))
+            for words, kind in (("marked outside of defects", mistakes.FALSE_ALARM), ("not marked", mistakes.MISSED))
+        ],
         "defects": sum(counts["defects"] for counts in row["classes"].values()),
     }
 

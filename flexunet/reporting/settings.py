@@ -64,6 +64,8 @@ def _flat(config: JsonObject) -> Iterator[tuple[str, Any]]:
         if isinstance(content, dict):
             yield from ((f"{section}.{key}", value) for key, value in content.items())
         elif section == "classes":
+            # Their order is their ids.
+            yield "classes", [row["name"] for row in content]
             yield from ((f"classes.{row['name']}", row["color"]) for row in content)
         else:
             yield section, content

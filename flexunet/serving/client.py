@@ -21,6 +21,7 @@ from PIL import Image
 
 from flexunet.core import features
 from flexunet.core.errors import UserError
+from flexunet.core.regions import without_small
 from flexunet.serving.transport import Model, Options, ServingError
 from flexunet.serving.wire import as_strings
 
@@ -44,7 +45,8 @@ class Prediction:
     """The answer to one image.
 
     Attributes:
-      class_ids: uint8 `[h, w]` at the image's own size; `[0, 0]` if there is no answer.
+      class_ids: uint8 `[h, w]` at the image's own size; `[0, 0]` if there is no answer. Of a model with an operating
+        point, regions smaller than its smallest are removed: the server leaves that to its clients.
       class_fractions: float32 `[C]`, the share of the image's pixels.
       class_names: by class id; empty from a model of before 0.2.0, which does not tell them.
       confidence: mean over the pixels of the probability of the class chosen there.
@@ -102,9 +104,14 @@ def predict_image(model: Model, encoded: bytes) -> Prediction:
     if missing:
         raise ServingError(f"the answer has no {', '.join(missing)}: is this a model of this project?")
     mask_png, error = outputs[features.OUTPUT_MASK_PNG][0], outputs[features.OUTPUT_ERROR][0].decode()
+    class_ids = np.zeros((0, 0), np.uint8) if error else np.asarray(Image.open(io.BytesIO(mask_png)))
+    fractions = outputs[features.OUTPUT_CLASS_FRACTIONS][0]
+    if not error and features.OUTPUT_SMALLEST_REGIONS in outputs:
+        class_ids = without_small(class_ids, outputs[features.OUTPUT_SMALLEST_REGIONS][0].tolist())
+        fractions = fractions_of(class_ids, len(fractions))
     return Prediction(
-        class_ids=np.zeros((0, 0), np.uint8) if error else np.asarray(Image.open(io.BytesIO(mask_png))),
-        class_fractions=outputs[features.OUTPUT_CLASS_FRACTIONS][0],
+        class_ids=class_ids,
+        class_fractions=fractions,
         confidence=float(outputs[features.OUTPUT_CONFIDENCE][0]),
         error=error,
         seconds=time.perf_counter() - started,
@@ -112,6 +119,11 @@ def predict_image(model: Model, encoded: bytes) -> Prediction:
         if features.OUTPUT_CLASS_NAMES in outputs
         else (),
     )
+
+
+def fractions_of(class_ids: NDArray[np.uint8], num_classes: int) -> NDArray[np.float32]:
+    """The share of the pixels of each class, float32 `[C]`."""
+    return (np.bincount(class_ids.ravel(), minlength=num_classes) / class_ids.size).astype(np.float32)
 
 
 def predict_images(model: Model, images: Iterable[bytes], concurrency: int = 4) -> Iterator[Prediction]:

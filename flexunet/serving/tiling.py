@@ -6,18 +6,21 @@ no server takes whole. The image keeps its scale.
 
 import time
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flexunet.core import features
+from flexunet.core.operating_point import above
+from flexunet.core.regions import without_small
 from flexunet.core.tiles import blending_window
-from flexunet.serving.client import Prediction
+from flexunet.serving.client import Prediction, fractions_of
 from flexunet.serving.transport import Model
 
 # Tiles in one request.
 _TILES_AT_ONCE: Final = 8
+_OF_THE_POINT: Final = (features.OUTPUT_THRESHOLDS, features.OUTPUT_SMALLEST_REGIONS)
 
 
 def predict_tiled(
@@ -48,14 +51,19 @@ def predict_tiled(
     padded = _at_least(rgb, tile)
     class_ids, num_classes = np.zeros(padded.shape[:2], np.uint8), 0
     confidence = np.zeros(padded.shape[:2], np.float32)
-    for top, scores in _blended_bands(model, padded, tile, overlap):
-        class_ids[top : top + len(scores)] = scores.argmax(axis=-1)
-        confidence[top : top + len(scores)] = scores.max(axis=-1)
+    told: dict[str, NDArray[Any]] = {}
+    for top, scores in _blended_bands(model, padded, tile, overlap, told):
+        thresholds = told.get(features.OUTPUT_THRESHOLDS)
+        ids = scores.argmax(axis=-1) if thresholds is None else above(scores, thresholds.tolist()).astype(np.int64)
+        class_ids[top : top + len(scores)] = ids
+        confidence[top : top + len(scores)] = np.take_along_axis(scores, ids[..., np.newaxis], axis=-1)[..., 0]
         num_classes = scores.shape[-1]
     class_ids = class_ids[:height, :width]
+    if features.OUTPUT_SMALLEST_REGIONS in told:
+        class_ids = without_small(class_ids, told[features.OUTPUT_SMALLEST_REGIONS].tolist())
     return Prediction(
         class_ids=class_ids,
-        class_fractions=(np.bincount(class_ids.ravel(), minlength=num_classes) / class_ids.size).astype(np.float32),
+        class_fractions=fractions_of(class_ids, num_classes),
         confidence=float(confidence[:height, :width].mean()),
         error="",
         seconds=time.perf_counter() - started,
@@ -63,14 +71,17 @@ def predict_tiled(
 
 
 def _blended_bands(
-    model: Model, rgb: NDArray[np.uint8], tile: tuple[int, int], overlap: int
+    model: Model, rgb: NDArray[np.uint8], tile: tuple[int, int], overlap: int, told: dict[str, NDArray[Any]]
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """From top to bottom: where a band of finished rows begins, and its probabilities float32 `[rows, w, C]`."""
+    """From top to bottom: where a band of finished rows begins, and its probabilities float32 `[rows, w, C]`.
+
+    `told` gets what the model says of its operating point, `[C]` each.
+    """
     tops, lefts = (_starts(size, side, overlap) for size, side in zip(rgb.shape[:2], tile, strict=True))
     window = blending_window(*tile)[..., np.newaxis]
     carried: NDArray[np.float32] | None = None
     for index, top in enumerate(tops):
-        band = _band_of(model, rgb, top, lefts, window)
+        band = _band_of(model, rgb, top, lefts, window, told)
         if carried is not None:
             band[: len(carried)] += carried
         end = tops[index + 1] if index + 1 < len(tops) else top + tile[0]
@@ -79,7 +90,12 @@ def _blended_bands(
 
 
 def _band_of(
-    model: Model, rgb: NDArray[np.uint8], top: int, lefts: list[int], window: NDArray[np.float32]
+    model: Model,
+    rgb: NDArray[np.uint8],
+    top: int,
+    lefts: list[int],
+    window: NDArray[np.float32],
+    told: dict[str, NDArray[Any]],
 ) -> NDArray[np.float32]:
     """One row of tiles, float32 `[height, w, C + 1]`: weighted probabilities and, last, the weights."""
     height, width = window.shape[:2]
@@ -89,6 +105,7 @@ def _band_of(
         tiles = np.stack([rgb[top : top + height, left : left + width] for left in part])
         answer = model.run(features.SIGNATURE_PROBABILITIES, {features.INPUT_PIXELS: tiles})
         probabilities = answer[features.OUTPUT_PROBABILITIES]
+        told.update({name: answer[name][0] for name in _OF_THE_POINT if name in answer})
         if band is None:
             band = np.zeros((height, rgb.shape[1], probabilities.shape[-1] + 1), np.float32)
         for left, scores in zip(part, probabilities, strict=True):

@@ -43,15 +43,19 @@ def print_scores(metrics: Metrics, details: Details, console: Console) -> None:
 def _print_defects(metrics: Metrics, console: Console) -> None:
     """What an inspector counts: defects found, false stops, and the operating point behind them."""
     defects, point = metrics["defects"], metrics["operating_point"]
-    counts = "" if defects["found"] is None else f" ({defects['found']:.0f} of {defects['present']:.0f})"
     console.print(
-        f"defects found {four_digits(defects['found_share'])}{counts}; false alarms on images without defect "
-        f"{four_digits(defects['false_alarm_share'])}; false regions per megapixel, on all images, "
-        f"{four_digits(defects['false_regions_per_megapixel'])}"
+        f"defects found {four_digits(defects['found_share'])}; false alarms on images without defect "
+        f"{four_digits(defects['false_alarm_share'])}"
     )
+    if defects["found"] is not None and defects["false_regions"] is not None:
+        console.print(
+            f"{defects['found']:.0f} of {defects['present']:.0f} defects found; {defects['false_regions']:.0f} false "
+            f"regions on all images, {four_digits(defects['false_regions_per_megapixel'])} per megapixel"
+        )
     if point:
-        thresholds = ", ".join(f"{name} {threshold:g}" for name, threshold in point["thresholds"].items())
-        console.print(f"operating point for {point['target']!r}: a defect above {thresholds}")
+        smallest = point["smallest_regions"]
+        words = ", ".join(f"{name} {at:g} from {smallest[name]} pixels on" for name, at in point["thresholds"].items())
+        console.print(f"operating point for {point['target']!r}: {words}")
         for problem in point["problems"]:
             print_warning(f"operating point: {problem}", console)
 

@@ -164,6 +164,16 @@ def test_curves_have_a_point_for_each_class_and_threshold_with_intervals(setting
     assert low <= (lowest["false_regions_per_megapixel"] or 0.0) <= high and low < high
 
 
+def test_images_are_shown_up_to_a_limit_the_worst_first_and_evenly(settings: GateSettings) -> None:
+    images = measured(40, settings)
+    totals = added(images, settings)
+    ranked = sorted(image.dice for image in images if not np.isnan(image.dice))
+    assert [image.dice for image in totals.spread(100)] == ranked
+    shown = [image.dice for image in totals.spread(5)]
+    assert len(shown) == 5 and (shown[0], shown[-1]) == (ranked[0], ranked[-1]) and shown == sorted(shown)
+    assert totals.spread(0) == []
+
+
 def test_a_false_alarm_is_among_the_worst_and_a_stray_pixel_is_not(settings: GateSettings) -> None:
     counts = np.diag([256.0, 0, 0, 0])
     counts[0, 1] = 1

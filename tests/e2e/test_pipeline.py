@@ -119,7 +119,7 @@ def test_the_report_has_the_contracts_fields(story: Story) -> None:
     }
     assert set(details) == {
         *("warnings", "intervals", "defects_found", "reliability", "images"),
-        *("confusion", "baseline"),
+        *("confusion", "baseline", "detection", "curves"),
     }
     assert np.sum(details["confusion"]) == 6 * 32 * 32
     assert "6 groups of test images" in details["warnings"][0]

@@ -174,3 +174,34 @@ def test_it_prints_with_its_pictures_and_without_its_controls(open_page: OpenPag
     assert not page.locator(".tools").is_visible() and not page.locator("nav").is_visible()
     assert page.locator(".panel img").first.is_visible()
     assert page.pdf().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_sections_stay_at_hand_and_lead_below_themselves(open_page: OpenPage, report: Path, width: int) -> None:
+    page = open_page(report, width, reduced_motion="reduce")
+    nav = page.locator("nav")
+    nav.locator("a[href='#slices']").click()
+    page.evaluate("new Promise(requestAnimationFrame)")
+    bar, heading = nav.bounding_box(), page.locator("#slices").bounding_box()
+    assert bar["y"] == 0 and bar["height"] < 60 and heading["y"] >= bar["height"]
+    assert page.locator("#slices").is_visible()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_truth_and_prediction_are_seen_together(open_page: OpenPage, report: Path, width: int) -> None:
+    page = open_page(report, width)
+    page.locator('.case:visible .panel[data-part="truth"]').nth(1).click()
+    page.locator("dialog input[value=both]").check()
+    assert page.locator("#enlarged").text_content() == "alarm: truth and prediction, 2 of 5"
+    sources = {name: page.locator(f"#{name}").get_attribute("src") for name in ("mask", "line-truth", "line-predicted")}
+    assert all(page.locator(f"#{name}").is_visible() for name in sources) and len({*sources.values()}) == 3
+    # Outlines lie over the whole picture, and no slider fades them.
+    boxes = [page.locator(f"#{name}").bounding_box() for name in sources]
+    assert all(box == pytest.approx(boxes[0], abs=1) for box in boxes)
+    page.locator("#opacity-large").fill("0")
+    opacities = [page.locator(f"#{name}").evaluate("(e) => getComputedStyle(e).opacity") for name in sources]
+    assert opacities == ["0", "1", "1"]
+    page.locator("dialog input[value=predicted]").check()
+    assert not page.locator("#line-truth").is_visible() and page.locator("#line-predicted").is_visible()
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Enlarge image alarm, prediction"

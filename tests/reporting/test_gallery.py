@@ -41,12 +41,18 @@ def test_masks_keep_every_pixel_and_their_background_is_clear(
     [row] = rows(tmp_path / "g")
     assert (row["id"], row["which"], row["width"], row["height"]) == ("a", ["worst"], 30, 20)
     shown = np.asarray(Image.open(tmp_path / "g" / "gallery" / row["files"]["truth"]).convert("RGBA"))
-    assert (shown[..., :3][truth > 0] == rgb_from_class_ids(truth, settings.classes)[truth > 0]).all()
-    assert ((shown[..., 3] == 255) == (truth > 0)).all()
+    # Drawn 21 times as large, with patterns whose gaps are clear.
+    large = truth.repeat(21, 0).repeat(21, 1)
+    drawn = shown[..., 3] == 255
+    assert (shown[drawn][:, :3] == rgb_from_class_ids(large, settings.classes)[drawn]).all()
+    assert not drawn[large == 0].any() and drawn[large == 1].all() and drawn[large == IGNORE_ID].all()
+    parts = drawn.reshape(20, 21, 30, 21).any(axis=(1, 3))
+    assert (parts == (truth > 0)).all()
     mistakes = np.asarray(Image.open(tmp_path / "g" / "gallery" / row["files"]["errors"]).convert("RGBA"))
     missed = (truth > 0) & (truth != IGNORE_ID)
-    assert (mistakes[missed][:, :3] == COLORS[MISSED]).all()
-    assert (mistakes[~missed][:, 3] == 0).all()
+    marked = mistakes[..., 3] == 255
+    assert (mistakes[marked][:, :3] == COLORS[MISSED]).all()
+    assert (marked.reshape(20, 21, 30, 21).any(axis=(1, 3)) == missed).all()
     assert row["pixels"][MISSED] == missed.sum() and row["pixels"][FALSE_ALARM] == 0
 
 
@@ -63,7 +69,7 @@ def test_large_images_are_made_smaller_until_all_fit(
     for folder, most in (("large", 8_000_000), ("small", 200_000)):
         stored = [path for path in (tmp_path / folder / "gallery").iterdir() if path.suffix != ".json"]
         assert sum(path.stat().st_size for path in stored) <= most
-        assert len(stored) == 4 * len(rows(tmp_path / folder))
+        assert len(stored) == 7 * len(rows(tmp_path / folder))
     assert Image.open(tmp_path / "large" / "gallery" / rows(tmp_path / "large")[0]["files"]["image"]).size == (640, 498)
     # What is counted is counted at the image's own size.
     assert rows(tmp_path / "small")[0]["classes"] == rows(tmp_path / "large")[0]["classes"]

@@ -16,6 +16,7 @@ from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
 from flexunet.core.files import read_json, write_json
 from flexunet.core.root import ReportFolder
+from flexunet.reporting.comparison import write_comparison
 from flexunet.reporting.gallery import Predicted
 from flexunet.reporting.report import read_report, render_report, write_page
 
@@ -38,7 +39,8 @@ def test_each_picture_is_stored_once(tmp_path: Path, write_report_folder: Write)
     page = page_of(write_report_folder(tmp_path))
     panels = [image["src"] for image in page.all("img") if image["alt"] == "" and image.get("src")]
     photos = [source for source in panels if (source or "").startswith("data:image/jpeg")]
-    assert len(photos) == 5 and len(panels) == 4 * 5
+    # Each mask with its outline.
+    assert len(photos) == 5 and len(panels) == 7 * 5
 
 
 def test_every_part_is_there_for_an_accepted_model(tmp_path: Path, write_report_folder: Write) -> None:
@@ -181,3 +183,21 @@ def test_a_report_of_an_earlier_version_is_the_users_to_repeat(tmp_path: Path, w
     folder.lineage.unlink()
     with pytest.raises(UserError, match=r"no lineage.json, expected the report of a run of this version: run it again"):
         write_page(folder)
+
+
+def test_two_runs_name_every_setting_that_differs_and_their_spans(
+    tmp_path: Path, write_report_folder: Write, make_config: Callable[..., Config]
+) -> None:
+    changed = make_config(train={"epochs": 9}, gate={"max_false_regions": 3.0}, serving={"keep_versions": 7})
+    here, there = write_report_folder(tmp_path / "here"), write_report_folder(tmp_path / "there", config=changed)
+    lineage = read_json(there.lineage)
+    lineage["data"]["spans"] = ["span-1/version-2"]
+    lineage["config"]["classes"].reverse()
+    write_json(there.lineage, lineage)
+    page = write_comparison(here, read_report(here), read_report(there), "there").read_text()
+    cell = '<td class="words">(.*?)</td>'
+    found = {key: values for key, *values in re.findall(rf'<tr><th scope="row">([\w.]+)</th>{cell}{cell}', page)}
+    assert set(found) == {"classes", "train.epochs", "gate.max_false_regions", "serving.keep_versions", "data.spans"}
+    assert found["gate.max_false_regions"] == ["unset", "3"]
+    spans = [re.findall("span-[12]/version-[12]", cell) for cell in found["data.spans"]]
+    assert spans == [["span-2/version-1", "span-1/version-1"], ["span-1/version-2"]]

@@ -3,7 +3,10 @@
 import json
 import re
 import shutil
+import socket
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -89,14 +92,62 @@ def test_the_server_is_the_tensorflow_that_exported(documents: list[dict[str, An
 def test_probes_ask_for_a_version_that_is_ready_and_stopping_is_graceful(documents: list[dict[str, Any]]) -> None:
     pod = of_kind(documents, "Deployment")["spec"]["template"]["spec"]
     [container] = pod["containers"]
-    paths = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "readiness", "liveness")}
-    assert paths["startup"] == paths["readiness"] == "/v1/models/flexunet/metadata"
-    assert paths["liveness"] == "/monitoring/prometheus/metrics"
+    assert container["startupProbe"]["httpGet"]["path"] == "/v1/models/flexunet/metadata"
+    for name in ("readinessProbe", "livenessProbe"):
+        shell, script, seconds = container[name]["exec"]["command"]
+        assert (shell, script) == ("bash", "/etc/serving/predict.sh") and int(seconds) < container[name][
+            "timeoutSeconds"
+        ]
+    # Only who was given up by every client is restarted.
+    assert int(seconds) >= limits.CLIENT_SECONDS
     pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
     # Who was asked last is answered before the signal comes; the server itself ends in the middle of its answers.
     assert pause >= 10 + limits.CLIENT_SECONDS
     assert pause < pod["terminationGracePeriodSeconds"]
     assert pod["shareProcessNamespace"] is True
+
+
+def probe(port: int, seconds: int) -> int:
+    script = DEPLOY / "base" / "predict.sh"
+    return subprocess.run(["bash", script, str(seconds), str(port)], capture_output=True, timeout=60).returncode
+
+
+@pytest.mark.parametrize(
+    ("answer", "passes"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\n{}", True),
+        (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", False),
+        (b"HTTP/1.1 404 Not Found\r\n\r\n", False),
+        (b"", False),
+        (None, False),
+    ],
+    ids=["answers", "full", "no model", "hangs up", "wedged"],
+)
+def test_a_probe_passes_only_on_an_answer(answer: bytes | None, passes: bool) -> None:
+    """A wedged server takes the connection and says nothing."""
+    asked: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor() as pool:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                asked.append(connection.recv(65536))
+                if answer is None:
+                    time.sleep(2)
+                else:
+                    connection.sendall(answer)
+
+        served = pool.submit(serve)
+        assert (probe(server.getsockname()[1], seconds=1) == 0) == passes
+        served.result()
+    head = asked[0].partition(b"\r\n")[0]
+    assert head == b"POST /v1/models/flexunet:predict HTTP/1.1"
+
+
+def test_a_probe_fails_where_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    assert probe(port, seconds=1) != 0
 
 
 def test_threads_are_those_that_the_arithmetic_says(documents: list[dict[str, Any]]) -> None:

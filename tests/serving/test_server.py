@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import urllib3
 from PIL import Image
+from processes import ROOT as CHECKOUT
 
 from flexunet.serving import limits
 from flexunet.serving.client import Options, connect, predict_image
@@ -313,3 +314,8 @@ def test_a_first_call_without_our_client(server: Server, good_image: Any, tmp_pa
         return
     [row] = json.loads((tmp_path / "answer.json").read_text())["predictions"]
     assert row["valid"] and row["class_names"] == ["background", "inclusion", "patches", "scratches"]
+
+
+def test_the_probe_of_the_manifests_gets_its_answer(server: Server) -> None:
+    script = CHECKOUT / "flexunet" / "serving" / "deploy" / "base" / "predict.sh"
+    assert subprocess.run(["bash", script, "60", str(server.rest_port)], timeout=90).returncode == 0

@@ -15,10 +15,12 @@ from steel import COLORS
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.section import part_of
 from flexunet.core.config.train import TrainerConfig
-from flexunet.core.operating_point import THRESHOLDS, DefectRule, Scored, curves_of
-from flexunet.core.regions import find_defects
+from flexunet.core.operating_point import THRESHOLDS, DefectRule, Scored, above, curves_of
+from flexunet.core.regions import find_defects, without_small
+from flexunet.serving.client import predict_image
 from flexunet.serving.exported import exported_operating_point, exported_thresholds
 from flexunet.serving.rounding import at_the_boundary
+from flexunet.serving.tiling import predict_tiled
 from trainer_module.export import export_model
 from trainer_module.operating_point import choose_operating_point
 from transform_module.preprocessing import preprocessing_fn
@@ -72,6 +74,32 @@ def raw(images: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, list[bytes]]:
     }
 
 
+class InProcess:
+    """A model for the client, run by TensorFlow in this process."""
+
+    def __init__(self, directory: Path) -> None:
+        self._loaded = tf.saved_model.load(str(directory))
+
+    def run(self, signature: str, inputs: dict[str, Any], outputs: Any = ()) -> dict[str, np.ndarray]:
+        arrays = {
+            name: tf.constant(value.tolist() if value.dtype == object else value) for name, value in inputs.items()
+        }
+        return {name: value.numpy() for name, value in self._loaded.signatures[signature](**arrays).items()}
+
+
+def test_a_client_that_cuts_images_applies_the_operating_point_too(exported: Path) -> None:
+    point, local = exported_operating_point(exported), InProcess(exported)
+    assert point is not None
+    image = np.tile(pairs(1)[0][0], (2, 2, 1))
+    tiled = predict_tiled(local, image, (32, 32))  # type: ignore[arg-type]
+    tiles = local.run("probabilities", {"pixels": image[np.newaxis, :32, :32]})
+    # The corner is in one tile alone.
+    alone = above(tiles["probabilities"][0], tiles["thresholds"][0].tolist())
+    assert (tiled.class_ids[:8, :8] == alone[:8, :8]).mean() > 0.9
+    smallest = [1, *point["smallest_regions"].values()]
+    np.testing.assert_array_equal(tiled.class_ids, without_small(tiled.class_ids, smallest))
+
+
 def ids_of(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png)))
 
@@ -81,6 +109,7 @@ def test_the_export_answers_and_measures_with_the_thresholds_that_were_chosen(ex
     assert point is not None and thresholds is not None
     assert point["images"] == 12 and point["problems"] == []
     assert all(threshold in THRESHOLDS for threshold in thresholds)
+    smallest, local = [1, *point["smallest_regions"].values()], InProcess(exported)
     loaded = tf.saved_model.load(str(exported)).signatures
     images = pairs(12)
     colors = np.array(COLORS, np.uint8)
@@ -88,7 +117,11 @@ def test_the_export_answers_and_measures_with_the_thresholds_that_were_chosen(ex
     examples = tf.constant([record(image, colors[ids]) for image, ids in images])
     measured = {name: value.numpy() for name, value in loaded["evaluate"](examples=examples).items()}
     pixels = tf.constant(np.stack([image for image, _ in images]))
-    probabilities = loaded["probabilities"](pixels=pixels)["probabilities"].numpy()
+    told = loaded["probabilities"](pixels=pixels)
+    probabilities = told["probabilities"].numpy()
+    for outputs in (served, told, loaded["pixels"](pixels=pixels)):
+        assert outputs["thresholds"].numpy()[0].tolist() == pytest.approx([0.0, *thresholds])
+        assert outputs["smallest_regions_not_applied"].numpy().tolist() == [smallest] * 12
     class_ids = loaded["pixels"](pixels=pixels)["class_ids"].numpy()
     best, ids = probabilities[..., 1:].max(-1), probabilities[..., 1:].argmax(-1)
     expected = np.where(best > np.array(thresholds, np.float32)[ids], ids + 1, 0)
@@ -99,13 +132,17 @@ def test_the_export_answers_and_measures_with_the_thresholds_that_were_chosen(ex
         predicted = ids_of(measured["predicted_png"][index])
         for answer in (predicted, ids_of(served["mask_png"].numpy()[index]), class_ids[index]):
             np.testing.assert_array_equal(answer[decided[index]], expected[index][decided[index]])
-        defects = find_defects(truth, predicted, 4, *RULE)
+        answer = predict_image(local, encoded(images[index][0]))
+        whole = without_small(ids_of(served["mask_png"].numpy()[index]), smallest)
+        assert (answer.class_ids != whole).sum() <= (~decided[index]).sum()
+        assert answer.class_fractions.sum() == pytest.approx(1)
+        defects = find_defects(truth, without_small(predicted, smallest), 4, *RULE)
         found, present, false = found + defects.found, present + defects.present, false + defects.false
         scored = Scored(*np.moveaxis(ids_of(measured["scored_png"][index]), -1, 0))
-        curves = curves_of(truth, scored, 4, RULE)
+        curves = curves_of(truth, scored, 4, RULE, [[pixels] for pixels in smallest])
         for class_id, threshold in enumerate(thresholds, start=1):
-            assert curves.found[class_id, THRESHOLDS.index(threshold)] == defects.found[class_id]
-            assert curves.false[class_id, THRESHOLDS.index(threshold)] == defects.false[class_id]
+            assert curves.found[class_id, THRESHOLDS.index(threshold), 0] == defects.found[class_id]
+            assert curves.false[class_id, THRESHOLDS.index(threshold), 0] == defects.false[class_id]
     # What was chosen on `eval` is what the export gives on the same images.
     assert list(point["found_share"].values()) == pytest.approx((found / np.maximum(present, 1))[1:])
     assert min((found / np.maximum(present, 1))[1:]) >= 0.9

@@ -82,6 +82,13 @@ class GateConfig(Section):
     listed_images: int = Field(
         default=5, ge=1, le=100, description="Number of worst, median and best images that the report names, each."
     )
+    shown_images: int = Field(
+        default=60,
+        ge=0,
+        le=500,
+        description="Number of test images up to which the report shows all that have a defect or a false alarm; of "
+        "more it shows so many, evenly by their Dice, and those it names.",
+    )
 
     @model_validator(mode="after")
     def _slices_are_measured(self) -> Self:

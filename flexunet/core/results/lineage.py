@@ -27,6 +27,8 @@ class DataOrigin(TypedDict, total=False):
     """the folder of the spans"""
     span: int | None
     """the newest one read"""
+    spans: list[str]
+    """all that were read, `span-N/version-M`; empty for records made elsewhere"""
     fingerprint: str | None
     """number, bytes and times of the record files"""
     uri: str | None
@@ -40,6 +42,8 @@ class ReportLineage(TypedDict):
 
     run: str | None
     """id of the run that measured; `null` outside a pipeline"""
+    project: str
+    """name of the folder of the runs"""
     measured: str
     """when, in UTC"""
     model: ModelOrigin

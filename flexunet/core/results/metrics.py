@@ -185,7 +185,7 @@ class ListedImage(TypedDict):
 
 
 class ListedImages(TypedDict):
-    """Up to `gate.listed_images` each."""
+    """Up to `gate.listed_images` each of the first three."""
 
     worst: list[ListedImage]
     """the worst first"""
@@ -193,6 +193,8 @@ class ListedImages(TypedDict):
     """those in the middle"""
     best: list[ListedImage]
     """the best first"""
+    shown: list[ListedImage]
+    """up to `gate.shown_images` of those with a defect or a false alarm, the worst first"""
 
 
 class BaselineClass(TypedDict):

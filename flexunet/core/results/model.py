@@ -44,7 +44,7 @@ class GalleryImage(TypedDict):
 
     id: str
     which: list[str]
-    """of worst, median, best"""
+    """of worst, median, best; empty for one that is shown since there is room"""
     dice: float
     height: int
     width: int
@@ -55,4 +55,4 @@ class GalleryImage(TypedDict):
     side: int
     """the longer side of its pictures is at most so many pixels"""
     files: dict[str, str]
-    """names of its pictures, by part: image, truth, predicted, errors"""
+    """names of its pictures, by part: image, truth, predicted, errors, and the last three's outlines, `..._lines`"""

@@ -1,4 +1,4 @@
-"""`assets.extra/operating_point.json` of an export: from which probability on a pixel is a defect, and why."""
+"""`assets.extra/operating_point.json` of an export: what makes a defect of probabilities, and why."""
 
 from typing import TypedDict
 
@@ -10,6 +10,8 @@ class OperatingPoint(TypedDict):
     """`operating_point.target`"""
     thresholds: dict[str, float]
     """by defect class: a pixel is of the most probable of them if that probability is above its threshold"""
+    smallest_regions: dict[str, int]
+    """by defect class: regions of fewer pixels count as background; the client removes them, the graph does not"""
     images: int
     """of `eval`, that it was chosen on"""
     found_share: dict[str, float | None]

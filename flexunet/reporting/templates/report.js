@@ -13,7 +13,7 @@
   // The photograph is in the page once; behind the masks it is drawn by reference.
   for (const item of cases) {
     const photo = item.querySelector("img.photo");
-    for (const mask of item.querySelectorAll(".layers img:not(.photo)")) {
+    for (const mask of item.querySelectorAll(".layers img.fill")) {
       mask.parentElement.style.backgroundImage = `url(${photo.src})`;
     }
   }
@@ -43,8 +43,8 @@
   };
 
   const stage = dialog.querySelector(".stage"), layers = stage.querySelector(".layers");
-  const photo = find("photo"), mask = find("mask");
-  const words = { image: "image", truth: "truth", predicted: "prediction", errors: "mistakes" };
+  const photo = find("photo"), mask = find("mask"), solid = find("line-truth"), dashed = find("line-predicted");
+  const words = { image: "image", truth: "truth", predicted: "prediction", errors: "mistakes", both: "truth and prediction" };
   let current = null, part = "image", zoom = 1;
 
   const setZoom = (value) => {
@@ -57,14 +57,19 @@
   };
   const show = () => {
     const source = (name) => current.querySelector(`[data-part="${name}"] img`).src;
+    const outline = (name) => current.querySelector(`[data-part="${name}"] img.line`).src;
     const name = current.querySelector("h3").textContent;
     find("enlarged").textContent = `${name}: ${words[part]}, ${shown().indexOf(current) + 1} of ${shown().length}`;
     const about = [...current.querySelectorAll("header > :not(h3)")].map((element) => element.cloneNode(true));
     find("about").replaceChildren(...about);
     photo.hidden = part !== "image";
-    mask.hidden = part === "image";
+    mask.hidden = !photo.hidden;
+    solid.hidden = part === "image" || part === "predicted";
+    dashed.hidden = part !== "predicted" && part !== "both";
     photo.src = source("image");
-    mask.src = part === "image" ? photo.src : source(part);
+    mask.src = photo.hidden ? source(part === "both" ? "predicted" : part) : photo.src;
+    solid.src = outline(part === "errors" ? "errors" : "truth");
+    dashed.src = outline("predicted");
     photo.alt = mask.alt = `${words[part]} of ${name}`;
     layers.style.backgroundImage = `url(${photo.src})`;
     for (const radio of dialog.querySelectorAll('[name="part"]')) radio.checked = radio.value === part;
@@ -122,7 +127,7 @@
       actions[action]();
     }
   });
-  dialog.addEventListener("close", () => current.querySelector(`[data-part="${part}"]`).focus());
+  dialog.addEventListener("close", () => current.querySelector(`[data-part="${part === "both" ? "predicted" : part}"]`).focus());
   window.addEventListener("resize", () => dialog.open && setZoom(zoom));
   gallery.querySelector(".tools").hidden = false;
   gallery.querySelector(".tools").addEventListener("submit", (event) => event.preventDefault());
