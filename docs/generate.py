@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypedDict
 
 import click
 
@@ -23,6 +23,33 @@ from flexunet.core.config.load import preset_names
 from flexunet.core.config.serving import ServingSettings
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.whole import Config
+from flexunet.core.files import Json
+
+# What pydantic writes of JSON Schema, as far as it is read here.
+Schema = TypedDict(
+    "Schema",
+    {
+        "$defs": dict[str, "Schema"],
+        "$ref": str,
+        "type": str,
+        "description": str,
+        "default": Json,
+        "const": Json,
+        "enum": list[Json],
+        "anyOf": list["Schema"],
+        "properties": dict[str, "Schema"],
+        "patternProperties": dict[str, "Schema"],
+        "additionalProperties": "Schema | bool",
+        "required": list[str],
+        "items": "Schema",
+        "prefixItems": list["Schema"],
+        "minimum": float,
+        "maximum": float,
+        "exclusiveMinimum": float,
+        "exclusiveMaximum": float,
+    },
+    total=False,
+)
 
 DOCS: Final = Path(__file__).parent
 MAP: Final = "contributing/map.md"
@@ -161,14 +188,14 @@ def configuration() -> Iterator[str]:
             yield from _keys(schema["$defs"][nested])
 
 
-def _definition(properties: dict[str, Any], schema: dict[str, Any]) -> str | None:
+def _definition(properties: Schema, schema: Schema) -> str | None:
     """The name of the section that a key holds, alone, in a list or by name; None for a plain value."""
     references = re.findall(r'"\$ref": "#/\$defs/(\w+)"', json.dumps(properties))
     sections = [name for name in references if "properties" in schema["$defs"][name]]
     return sections[0] if sections else None
 
 
-def _nested(section: str, schema: dict[str, Any]) -> list[str]:
+def _nested(section: str, schema: Schema) -> list[str]:
     """Sections below a section, each once."""
     found: list[str] = []
     for value in schema["$defs"][section]["properties"].values():
@@ -178,7 +205,7 @@ def _nested(section: str, schema: dict[str, Any]) -> list[str]:
     return found
 
 
-def _keys(section: dict[str, Any]) -> Iterator[str]:
+def _keys(section: Schema) -> Iterator[str]:
     yield "| key | type | default | what |\n| --- | --- | --- | --- |"
     for key, value in section["properties"].items():
         default = "required" if key in section.get("required", ()) else _default(value)
@@ -186,7 +213,7 @@ def _keys(section: dict[str, Any]) -> Iterator[str]:
     yield ""
 
 
-def type_words(schema: dict[str, Any]) -> str:
+def type_words(schema: Schema) -> str:
     """A type of JSON schema and its bounds, in words that fit into a cell."""
     if "$ref" in schema:
         return f"`{schema['$ref'].rpartition('/')[2]}`"
@@ -207,7 +234,7 @@ def type_words(schema: dict[str, Any]) -> str:
     return ", ".join([KINDS[schema["type"]], *bounds])
 
 
-def _default(schema: dict[str, Any]) -> str:
+def _default(schema: Schema) -> str:
     if "default" in schema:
         return "unset" if schema["default"] is None else f"`{json.dumps(schema['default'])}`"
     return "`{}`" if schema.get("type") == "object" else "its own"

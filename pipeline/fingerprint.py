@@ -11,7 +11,6 @@ import importlib.metadata
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import grimp
 
@@ -47,7 +46,7 @@ def needed_modules(modules: Sequence[str]) -> set[str]:
 
 
 @functools.cache
-def _import_graph() -> Any:
+def _import_graph() -> grimp.ImportGraph:
     return grimp.build_graph(*PACKAGES, cache_dir=None)
 
 

@@ -106,7 +106,7 @@ class TensorInfo(NamedTuple):
     """One input or output of a signature: the graph's name for it, and its numpy dtype (object for strings)."""
 
     tensor_name: str
-    dtype: np.dtype[Any]
+    dtype: np.dtype
 
 
 @dataclass(frozen=True)
@@ -371,7 +371,7 @@ def _check_inputs(name: str, signature: Signature, inputs: Mapping[str, np.ndarr
             raise SavedModelError(f"input {key} is an object array with items other than bytes; {takes}")
 
 
-def _label(dtype: np.dtype[Any]) -> str:
+def _label(dtype: np.dtype) -> str:
     return "string: object array of bytes" if dtype.hasobject else dtype.name
 
 

@@ -4,7 +4,7 @@ A convolution adds in another order in a batch of three than alone: of 100 real 
 another mask, by one or two pixels. Between runs of one batch size on one machine nothing changes.
 """
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 ROUNDING: Final = 1e-3
 
 
-def at_the_boundary(probabilities: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+def at_the_boundary(probabilities: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Where rounding decides: the two best of `[..., C]` are closer than `ROUNDING`, bool `[...]`."""
     best = np.partition(probabilities, -2, axis=-1)[..., -2:]
     return best[..., 1] - best[..., 0] < ROUNDING
 
 
-def moved_pixels(counts: NDArray[Any], others: NDArray[Any]) -> float:
+def moved_pixels(counts: np.ndarray, others: np.ndarray) -> float:
     """Least number of pixels whose prediction differs between two matrices `[C, C]`, rows truth.
 
     Infinite where it cannot be rounding: the matrices hold other truths, or no numbers.

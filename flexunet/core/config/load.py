@@ -6,9 +6,10 @@ import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, cast, get_args, get_origin
+from typing import Final, Literal, cast, get_args, get_origin
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from flexunet.core.config.section import Section
 from flexunet.core.config.whole import Config
@@ -35,7 +36,7 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     return config_from(values, str(path), overrides)
 
 
-def config_from(values: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> Config:
+def config_from(values: dict[str, object], source: str, overrides: Sequence[str] = ()) -> Config:
     """Checks plain values, to which `a.b=value` overrides are applied.
 
     Raises:
@@ -69,7 +70,7 @@ def _find(source: str | Path) -> Path:
     return path
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def _apply(values: dict[str, object], override: str) -> None:
     key, equals, text = override.partition("=")
     names = key.strip().split(".")
     if not equals or not all(names):
@@ -78,11 +79,11 @@ def _apply(values: dict[str, Any], override: str) -> None:
         section = values.setdefault(name, {})
         if not isinstance(section, dict):
             raise ConfigError(f"--set {override}: {name} is not a section; lists are changed in the TOML file")
-        values = cast("dict[str, Any]", section)
+        values = cast("dict[str, object]", section)
     values[names[-1]] = _parse_value(override, text.strip())
 
 
-def _parse_value(override: str, text: str) -> Any:
+def _parse_value(override: str, text: str) -> object:
     # A bare word is a string, so that `--set image.fit=pad` needs no quotes inside quotes.
     if re.fullmatch(r"[A-Za-z_][\w-]*", text) and text not in {"true", "false", "inf", "nan"}:
         return text
@@ -95,12 +96,12 @@ def _parse_value(override: str, text: str) -> Any:
     return parsed["value"]
 
 
-def _is_echo(problem: Any) -> bool:
+def _is_echo(problem: ErrorDetails) -> bool:
     # pydantic counts only the valid items of a tuple: a wrong item would also be reported as a tuple too short.
-    return problem["type"] == "too_short" and problem["ctx"]["actual_length"] < len(problem["input"])
+    return problem["type"] == "too_short" and problem.get("ctx", {})["actual_length"] < len(problem["input"])
 
 
-def _explain(problem: Any) -> str:
+def _explain(problem: ErrorDetails) -> str:
     """One line for one of pydantic's problems: the key, what was got, what was expected."""
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
@@ -120,7 +121,7 @@ def _repair(key: str) -> str:
 
 def _suggestion(location: tuple[int | str, ...]) -> str:
     """The closest key of the same section, else of any: a right key is often in the wrong section, or in none."""
-    section: Any = Config
+    section: type[Section] = Config
     for name in location[:-1]:
         section = _section_type(section, name)
     choices, wrong = list(section.model_fields), str(location[-1])
@@ -142,9 +143,9 @@ def key_names() -> list[str]:
     ]
 
 
-def _section_type(section: Any, name: int | str) -> Any:
+def _section_type(section: type[Section], name: int | str) -> type[Section]:
     """The section at a key; of a tuple or a dict of sections that of its items, whose numbers or names follow."""
-    field = section.model_fields.get(name)
+    field = section.model_fields.get(str(name))
     kinds = [field.annotation, *get_args(field.annotation)] if field else []
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), section)
 

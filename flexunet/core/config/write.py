@@ -3,13 +3,18 @@
 """Writes a configuration as TOML for people: in the order of the sections, a comment beside what needs a word."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypeAlias
 
 import tomlkit
 from tomlkit.items import AoT, Item, Table
 
+# A section by its keys, or several of them in a list.
+Sections: TypeAlias = Mapping[str, object] | Sequence[Mapping[str, object]]
 
-def to_toml(values: Mapping[str, Any], comments: Mapping[str, str] | None = None, heading: Sequence[str] = ()) -> str:
+
+def to_toml(
+    values: Mapping[str, Sections], comments: Mapping[str, str] | None = None, heading: Sequence[str] = ()
+) -> str:
     """The text of a TOML file that `load_config` reads.
 
     Args:
@@ -22,18 +27,18 @@ def to_toml(values: Mapping[str, Any], comments: Mapping[str, str] | None = None
         document.add(tomlkit.comment(line))
     for name, content in values.items():
         document.add(tomlkit.nl())
-        document.add(name, _tables(content) if isinstance(content, list) else _table(name, content, comments or {}))
+        document.add(name, _table(name, content, comments or {}) if isinstance(content, Mapping) else _tables(content))
     return tomlkit.dumps(document)
 
 
-def _tables(rows: Sequence[Mapping[str, Any]]) -> AoT:
+def _tables(rows: Sequence[Mapping[str, object]]) -> AoT:
     tables = tomlkit.aot()
     for row in rows:
         tables.append(_table("", row, {}))
     return tables
 
 
-def _table(section: str, values: Mapping[str, Any], comments: Mapping[str, str]) -> Table:
+def _table(section: str, values: Mapping[str, object], comments: Mapping[str, str]) -> Table:
     table = tomlkit.table()
     for key, value in values.items():
         if value is not None:
