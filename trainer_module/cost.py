@@ -4,13 +4,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import keras
 
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.errors import UserError
 from trainer_module.model import Level, build_model, levels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 DIAGRAM_SUFFIXES: Final = (".png", ".svg", ".pdf")
 _FLOAT_BYTES: Final = 4
@@ -71,7 +74,7 @@ def activation_bytes(costs: Sequence[LayerCost], batch_size: int) -> int:
     return sum(cost.outputs for cost in costs) * batch_size * _FLOAT_BYTES
 
 
-def _multiply_accumulates(layer: Any) -> int:
+def _multiply_accumulates(layer: keras.layers.Layer) -> int:
     if isinstance(layer, keras.layers.Conv2DTranspose):
         height, width, channels = layer.input.shape[1:]
         return height * width * channels * layer.filters * math.prod(layer.kernel_size)
@@ -118,7 +121,7 @@ def draw_diagram(config: TrainerConfig, path: Path) -> None:
     figure.savefig(path)
 
 
-def _box(axes: Any, x: float, level: Level, config: TrainerConfig) -> None:
+def _box(axes: "Axes", x: float, level: Level, config: TrainerConfig) -> None:
     height, width = config.image.height >> level.index, config.image.width >> level.index
     details = f"{level.kernel}x{level.kernel} kernel, dilation {level.dilation}, dropout {level.dropout:.2g}"
     axes.text(
@@ -132,7 +135,7 @@ def _box(axes: Any, x: float, level: Level, config: TrainerConfig) -> None:
     )
 
 
-def _arrow(axes: Any, start: tuple[float, float], end: tuple[float, float], label: str = "") -> None:
+def _arrow(axes: "Axes", start: tuple[float, float], end: tuple[float, float], label: str = "") -> None:
     axes.annotate("", xy=end, xytext=start, arrowprops={"arrowstyle": "->", "color": "#3b5b92"})
     if label:
         axes.text((start[0] + end[0]) / 2, start[1] + 0.08, label, ha="center", fontsize=8, color="#3b5b92")

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -146,7 +145,12 @@ def _open_splits(job: Job, config: TrainerConfig) -> _Splits:
 
 
 def _fit(
-    model: keras.Model, splits: _Splits, job: Job, config: TrainerConfig, callbacks: Sequence[Any], first_epoch: int
+    model: keras.Model,
+    splits: _Splits,
+    job: Job,
+    config: TrainerConfig,
+    callbacks: Sequence[keras.callbacks.Callback],
+    first_epoch: int,
 ) -> int:
     """Returns how many epochs the model has been trained for, those before a kill included."""
     cache = data.choose_cache(splits.train_tiles + splits.eval_tiles, config, job.log_directory)
@@ -214,7 +218,7 @@ class _Base(BaseModel):
     model: _BaseLayers
 
 
-def _layers(model: ModelConfig, classes: Sequence[SegmentationClass]) -> dict[str, Any]:
+def _layers(model: ModelConfig, classes: Sequence[SegmentationClass]) -> dict[str, object]:
     """What two models must share to share weights; an image of another size has the same convolutions."""
     return {**model.model_dump(exclude={"dropout", "dropout_seed"}), "classes": len(classes)}
 
