@@ -66,7 +66,7 @@ def _blended_bands(
     model: Model, rgb: NDArray[np.uint8], tile: tuple[int, int], overlap: int
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """From top to bottom: where a band of finished rows begins, and its probabilities float32 `[rows, w, C]`."""
-    tops, lefts = (_starts(size, side, overlap) for size, side in zip(rgb.shape[:2], tile, strict=True))
+    tops, lefts = (tile_starts(size, side, overlap) for size, side in zip(rgb.shape[:2], tile, strict=True))
     window = blending_window(*tile)[..., np.newaxis]
     carried: NDArray[np.float32] | None = None
     for index, top in enumerate(tops):
@@ -98,7 +98,7 @@ def _band_of(
     return band
 
 
-def _starts(size: int, side: int, overlap: int) -> list[int]:
+def tile_starts(size: int, side: int, overlap: int) -> list[int]:
     """Where tiles begin: evenly spread, the last ends with the image, neighbours share at least `overlap`."""
     count = max(1, -(-(size - overlap) // (side - overlap)))
     return [round(position) for position in np.linspace(0, size - side, count)]
