@@ -70,7 +70,7 @@ def fingerprints(folder: Path) -> dict[str, str]:
         ("flexunet/core/config/kubeflow.py", set()),
         ("flexunet/core/config/whole.py", set()),
         ("flexunet/core/scores.py", {TRAINER, METRICS, REPORT}),
-        ("flexunet/core/results/metrics.py", {METRICS, REPORT}),
+        ("flexunet/core/results/metrics.py", {REPORT}),
         ("flexunet/core/results/serving.py", {REPORT}),
         ("flexunet/core/results/dataset.py", set()),
         ("components/segmentation_metrics.py", {METRICS, REPORT}),
@@ -136,7 +136,7 @@ ELSEWHERE = ("pipeline", "kubeflow", "flexunet.cli", f"{CONFIGS}.kubeflow", f"{C
 MUST_NOT_CONTAIN = {
     "components.record_gen": (
         "flexunet.core.config",
-        "flexunet.core.results.metrics",
+        "flexunet.core.results",
         "flexunet.serving",
         "trainer_module",
         "transform_module",
@@ -153,7 +153,14 @@ MUST_NOT_CONTAIN = {
         "flexunet.history",
         "components",
     ),
-    METRICS: (f"{CONFIGS}.train", f"{CONFIGS}.serving", "flexunet.serving", "flexunet.reporting", "trainer_module"),
+    METRICS: (
+        f"{CONFIGS}.train",
+        f"{CONFIGS}.serving",
+        "flexunet.core.results",
+        "flexunet.serving",
+        "flexunet.reporting",
+        "trainer_module",
+    ),
     "components.serving_validator": (f"{CONFIGS}.train", f"{CONFIGS}.gate", "flexunet.history", "trainer_module"),
     "components.pusher": (f"{CONFIGS}.train", f"{CONFIGS}.serving", "flexunet.reporting", "trainer_module"),
     REPORT: (f"{CONFIGS}.dataset", "flexunet.dataset", "flexunet.serving.server"),
