@@ -124,10 +124,7 @@ class StopOnNan(keras.callbacks.Callback):
 def training_callbacks(
     config: TrainConfig, log_directory: Path, images_per_epoch: int, steps_per_epoch: int, clock: Clock
 ) -> list[keras.callbacks.Callback]:
-    """Averaged weights, early stopping with the best ones, schedule, TensorBoard, CSV history, steps and lines.
-
-    Those before the others bring the weights into the model that the others measure.
-    """
+    """Early stopping with the best ones, schedule, TensorBoard, CSV history, steps and lines."""
     monitor, mode = ("val_loss", "min") if config.monitor == "loss" else ("val_foreground_dice", "max")
     log_directory.mkdir(parents=True, exist_ok=True)
     callbacks: list[keras.callbacks.Callback] = [
@@ -139,8 +136,6 @@ def training_callbacks(
         keras.callbacks.TensorBoard(str(log_directory), write_graph=False),
         ProgressLine(config, images_per_epoch, clock),
     ]
-    if config.ema_decay is not None:
-        callbacks.insert(0, keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
     if config.schedule == "plateau":
         callbacks.append(
             keras.callbacks.ReduceLROnPlateau(

@@ -12,6 +12,10 @@ from trainer_module.augment import make_augment
 
 _SHUFFLE_TILES: Final = 1024
 _SHUFFLE_BYTES: Final = 256 * 2**20
+# Of a sample: an eighth of the tiles, in these bounds.
+_FEWEST_TILES: Final = 32
+_MOST_TILES: Final = 256
+_SAMPLE_BYTES: Final = 64 * 2**20
 _MEBIBYTE: Final = 2**20
 _FEATURES: Final = {
     features.TRANSFORMED_IMAGE: tf.io.FixedLenFeature([], tf.string),
@@ -94,6 +98,18 @@ def evaluation_batches(files: Sequence[str], tiles: int, config: TrainerConfig, 
     # Keras takes the end of a dataset of unknown length for an accident and warns.
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(tiles))
     return dataset.batch(config.train.batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def sample_batches(files: Sequence[str], tiles: int, config: TrainerConfig) -> tf.data.Dataset:
+    """Whole batches of some training images as they are, the same each time: uint8 `[N, height, width, 3]`.
+
+    An eighth of the tiles, spread evenly, at least 32 and at most 256 or 64 MB; kept in memory. N is batch_size.
+    """
+    size = config.train.batch_size
+    most = min(_MOST_TILES, _SAMPLE_BYTES // _tile_bytes(config))
+    wanted = max(size, min(tiles, most, max(_FEWEST_TILES, tiles // 8)))
+    spread = tiles_dataset(files, config).shard(tiles // wanted, 0).take(wanted).map(lambda pixels, _: pixels)
+    return spread.cache().batch(size, drop_remainder=True)
 
 
 def _cached(dataset: tf.data.Dataset, cache: Cache, split: str) -> tf.data.Dataset:

@@ -16,6 +16,7 @@ from flexunet.core.config.train import ModelConfig, TrainerConfig
 from flexunet.core.progress import Step, tell
 from flexunet.serving.exported import LENIENT, exported_part
 from trainer_module import data, devices, previews
+from trainer_module.averages import averaging_callbacks
 from trainer_module.callbacks import StepTeller, training_callbacks
 from trainer_module.checkpoint import Checkpoint, checkpoint_key
 from trainer_module.clock import Clock
@@ -104,9 +105,13 @@ def train(job: Job, config: TrainerConfig) -> Trained:
         splits.eval_tiles,
     )
     clock = Clock()
-    callbacks = training_callbacks(
-        config.train, job.log_directory, splits.steps * config.train.batch_size, splits.steps, clock
-    )
+    sample = data.sample_batches(splits.train_files, splits.train_tiles, config)
+    callbacks = [
+        *averaging_callbacks(config.train, splits.steps, sample),
+        *training_callbacks(
+            config.train, job.log_directory, splits.steps * config.train.batch_size, splits.steps, clock
+        ),
+    ]
     if config.train.preview_images:
         callbacks.append(previews.Previews(splits.eval_files, config, job.log_directory))
         previews.draw_augmented(splits.train_files, config, job.log_directory)

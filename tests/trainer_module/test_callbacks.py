@@ -4,7 +4,6 @@ import csv
 import logging
 import re
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -14,14 +13,13 @@ from flexunet.core.config.train import TrainConfig
 from flexunet.core.progress import step_of
 from trainer_module.callbacks import ProgressLine, StepTeller, training_callbacks
 from trainer_module.clock import Clock
-from trainer_module.optimization import make_optimizer
 
 
 def fit(
-    config: TrainConfig, directory: Path, labels: float = 0.0, optimizer: Any = None, eval_labels: float = 1e9
+    config: TrainConfig, directory: Path, labels: float = 0.0, eval_labels: float = 1e9
 ) -> tuple[keras.Model, keras.callbacks.History]:
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-    model.compile(optimizer or keras.optimizers.SGD(config.learning_rate), "mse")
+    model.compile(keras.optimizers.SGD(config.learning_rate), "mse")
     x = np.ones((4, 1), np.float32)
     history = model.fit(
         x,
@@ -68,22 +66,6 @@ def test_nan_stops_training_and_says_so(tmp_path: Path, caplog: pytest.LogCaptur
     assert len(history.epoch) == 1
     [record] = caplog.records
     assert "not finite in step 1 of epoch 1" in record.message and "lower train.learning_rate" in record.message
-
-
-def test_the_weights_that_are_kept_are_the_average(tmp_path: Path) -> None:
-    def weight(steps: int, ema_decay: float | None) -> float:
-        config = TrainConfig(epochs=steps, learning_rate=0.1, schedule="constant", ema_decay=ema_decay, monitor="loss")
-        keras.utils.set_random_seed(1)
-        optimizer = make_optimizer(config)
-        model, _ = fit(config, tmp_path / f"{steps}-{ema_decay}", 5.0, optimizer, eval_labels=5.0)
-        return float(model.get_weights()[0][0, 0])
-
-    plain = [weight(steps, None) for steps in (1, 2)]
-    start = (weight(1, 0.9) - 0.1 * plain[0]) / 0.9
-    # The average begins with the first weights and takes a tenth of each step's.
-    first = 0.9 * start + 0.1 * plain[0]
-    assert weight(2, 0.9) == pytest.approx(0.9 * first + 0.1 * plain[1], abs=1e-5)
-    assert weight(2, 0.9) != pytest.approx(plain[1], abs=1e-2)
 
 
 def test_each_step_tells_epoch_loss_dice_and_speed_to_who_watches(caplog: pytest.LogCaptureFixture) -> None:

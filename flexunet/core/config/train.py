@@ -151,7 +151,15 @@ class TrainConfig(Section):
         default=None,
         gt=0,
         lt=1,
-        description="Decay of the exponential moving average of the weights, which is measured and kept; unset: none.",
+        description="Longest decay of the moving average of the weights, which is measured and kept; its memory is at "
+        "most a quarter of the steps so far. Unset: none.",
+    )
+    batch_norm_momentum: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="Momentum of the moving statistics of batch normalization; unset: their memory is a quarter of the "
+        "steps so far, and at most 100 steps.",
     )
     warm_start: bool = Field(
         default=False, description="Initialize from the newest pushed model that was trained on other data."
