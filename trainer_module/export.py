@@ -6,7 +6,6 @@ it, gives an export that Python loads and TF Serving's session loader cannot run
 
 import json
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -76,7 +75,7 @@ class SegmentationModule(tf.Module):
             features.OUTPUT_GROUP: rows[records.group or records.id],
         }
 
-    def _tiles_spec(self) -> tuple[Any, Any]:
+    def _tiles_spec(self) -> tuple[tf.RaggedTensorSpec, tf.TensorSpec]:
         shape = [None, self._config.image.height, self._config.image.width, 3]
         return tf.RaggedTensorSpec(shape, tf.uint8, ragged_rank=0), tf.TensorSpec([2], tf.int32)
 

@@ -6,7 +6,7 @@ it says `valid = false` and why. Every output's first dimension is the batch.
 
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
@@ -15,6 +15,9 @@ from flexunet.core.config.train import TrainerConfig
 from flexunet.serving.limits import BATCH_ROWS
 from trainer_module.batching import in_chunks, join_requests, map_rows
 from transform_module import images
+
+if TYPE_CHECKING:
+    from tensorflow.core.protobuf import saved_model_pb2
 
 # Masks are mostly flat: level 1 takes a fifth of the default's time for a few percent more bytes.
 _PNG_COMPRESSION = 1
@@ -171,11 +174,11 @@ def id_png(class_ids: tf.Tensor) -> tf.Tensor:
     return tf.io.encode_png(class_ids[..., tf.newaxis], _PNG_COMPRESSION)
 
 
-def check_graph(saved_model: Any) -> None:
+def check_graph(saved_model: "saved_model_pb2.SavedModel") -> None:
     """Raises ValueError for an op that needs Python or files: TF Serving has neither.
 
     Args:
-      saved_model: the SavedModel proto. Saving and restoring variables are the loader's own ops and are let be.
+      saved_model: the export. Saving and restoring variables are the loader's own ops and are let be.
     """
     graph = saved_model.meta_graphs[0].graph_def
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]

@@ -7,7 +7,7 @@ An image becomes `[tiles, height, width, ...]`: one tile for `fit = stretch | pa
 import base64
 import functools
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import tensorflow as tf
 
@@ -323,7 +323,7 @@ def _inner_size(size: tf.Tensor, settings: ImageConfig) -> tf.Tensor:
     return tf.clip_by_value(inner, 1, outer)
 
 
-def _pad_to(image: tf.Tensor, height: Any, width: Any, padding: int) -> tf.Tensor:
+def _pad_to(image: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int, padding: int) -> tf.Tensor:
     """Pads below and to the right."""
     missing_rows, missing_columns = height - tf.shape(image)[0], width - tf.shape(image)[1]
     return tf.pad(image, [[0, missing_rows], [0, missing_columns], [0, 0]], constant_values=padding)
