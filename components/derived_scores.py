@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from components.bootstrap import interval
+from components.inspection import all_detections_a90_95, curve_points, detection_rows
 from components.measurement import Numbers, Ranked, Resampled, SliceTotals, Totals, resamples_of
 from flexunet.core import scores
 from flexunet.core.config.gate import GateSettings
+from flexunet.core.operating_point import PIXELS_OF_MEGAPIXEL
 
 if TYPE_CHECKING:
     from flexunet.core.results.metrics import Listed, ListedImage, ReliabilityBin, SliceRow
@@ -26,6 +28,12 @@ CROSS_ENTROPY: Final = "cross_entropy"
 CALIBRATION_ERROR: Final = "calibration_error"
 DEFECTS_FOUND: Final = "defects_found"
 FALSE_ALARMS: Final = "false_alarms"
+# Counts, and false regions per megapixel.
+PRESENT: Final = "defects_present"
+FOUND: Final = "defects_found_count"
+FALSE_REGIONS: Final = "false_regions"
+FALSE_REGION_DENSITY: Final = "false_regions_per_megapixel"
+A90_95: Final = "a90_95"
 # What a check of the gate is held against; the rest is reported.
 GATE: Final = "gate/"
 MEASURED: Final = f"{GATE}measured"
@@ -80,6 +88,8 @@ def details(totals: Totals, settings: GateSettings) -> "Listed":
     """What is no single number: slices, reliability bins, and the images worth looking at."""
     return {
         "slices": slice_rows(totals, settings),
+        "detection": detection_rows(totals, settings),
+        "curves": curve_points(totals, settings),
         "reliability": _reliability(totals),
         "images": {
             "worst": _listed(totals.worst),
@@ -110,6 +120,11 @@ def _reported(totals: Totals, settings: GateSettings) -> dict[str, Score]:
         CALIBRATION_ERROR: scores.expected_calibration_error(sums.calibration),
         DEFECTS_FOUND: scores.share(sums.found.sum(), sums.present.sum()),
         FALSE_ALARMS: scores.share(*sums.alarms),
+        PRESENT: sums.present.sum(),
+        FOUND: sums.found.sum(),
+        FALSE_REGIONS: sums.false.sum(),
+        FALSE_REGION_DENSITY: scores.share(sums.false.sum(), sums.counts.sum() / PIXELS_OF_MEGAPIXEL),
+        A90_95: all_detections_a90_95(totals),
     }
     columns = [function(sums.counts) for function in (scores.dice, scores.iou, scores.precision, scores.recall)]
     columns.append(scores.margins(sums.counts).truth)
@@ -127,12 +142,14 @@ def _intervals(totals: Totals, settings: GateSettings) -> dict[str, float]:
     dice, sizes = scores.dice(pixels)[..., 1:], _dice_sizes(resampled)
     iou, unions = scores.iou(pixels)[..., 1:], (pixels.truth + pixels.predicted - pixels.hits)[..., 1:]
     found, present = resampled.found.sum(axis=-1), resampled.present.sum(axis=-1)
+    megapixels = pixels.truth.sum(axis=-1) / PIXELS_OF_MEGAPIXEL
     ratios = {
         FOREGROUND_DICE: (scores.mean_defined(dice), dice, sizes),
         MEAN_IOU: (scores.mean_defined(iou), iou, unions),
         PIXEL_ACCURACY: _single(scores.pixel_accuracy(pixels), pixels.truth.sum(axis=-1)),
         DEFECTS_FOUND: _single(scores.share(found, present), present),
         FALSE_ALARMS: _single(scores.share(*resampled.alarms.T), resampled.alarms[:, 1]),
+        FALSE_REGION_DENSITY: _single(scores.share(resampled.false.sum(axis=-1), megapixels), megapixels),
     }
     for index, segmentation_class in enumerate(settings.classes[1:]):
         ratios[class_score("dice", segmentation_class.name)] = _single(dice[:, index], sizes[:, index])
@@ -155,6 +172,8 @@ def _gated(values: Mapping[str, Score], totals: Totals, settings: GateSettings) 
         **({MEASURED: min(values[class_score("pixels", name)] for name in required)} if required else {}),
         GATE + DEFECTS_FOUND: values[DEFECTS_FOUND],
         GATE + FALSE_ALARMS: values[FALSE_ALARMS],
+        GATE + FALSE_REGION_DENSITY: values[FALSE_REGION_DENSITY],
+        GATE + A90_95: values[A90_95],
         **{GATE + class_score("dice", name): 1.0 if name in unmeasured else score for name, score in dice.items()},
         **{SLICE + name: _slice_value(rows.get(name)) for name in gate.min_slice_dice},
     }

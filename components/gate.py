@@ -146,6 +146,11 @@ def metrics_json(evaluation: Evaluation, settings: GateSettings) -> Scores:
         "defects": {
             "found_share": score(derived_scores.DEFECTS_FOUND),
             "false_alarm_share": score(derived_scores.FALSE_ALARMS),
+            "present": score(derived_scores.PRESENT),
+            "found": score(derived_scores.FOUND),
+            "false_regions": score(derived_scores.FALSE_REGIONS),
+            "false_regions_per_megapixel": score(derived_scores.FALSE_REGION_DENSITY),
+            "a90_95": score(derived_scores.A90_95),
         },
         "slices": evaluation.details["slices"],
     }
@@ -180,10 +185,13 @@ def details_json(evaluation: Evaluation, settings: GateSettings) -> Details:
     dice = [derived_scores.class_score("dice", c.name) for c in settings.classes[1:]]
     found = [derived_scores.class_score(derived_scores.DEFECTS_FOUND, c.name) for c in settings.classes[1:]]
     intervals = (*names, *dice, derived_scores.DEFECTS_FOUND, derived_scores.FALSE_ALARMS)
+    intervals = (*intervals, derived_scores.FALSE_REGION_DENSITY)
     return {
         "warnings": warnings(evaluation),
         "intervals": {name: evaluation.interval(name) for name in intervals},
         "defects_found": {name.partition("/")[2]: evaluation.known_score(name) for name in found},
+        "detection": evaluation.details["detection"],
+        "curves": evaluation.details["curves"],
         "reliability": evaluation.details["reliability"],
         "images": evaluation.details["images"],
         "confusion": evaluation.counts.tolist() if np.isfinite(evaluation.counts).all() else None,
@@ -221,7 +229,7 @@ def _checks_of(
     if threshold.HasField("value_threshold"):
         limits, value = threshold.value_threshold, evaluation.score(name)
         if limits.HasField("upper_bound"):
-            yield _false_alarms(value, limits.upper_bound.value)
+            yield _at_most(name.removeprefix(derived_scores.GATE), value, limits.upper_bound.value)
         elif name == derived_scores.MEASURED:
             yield _measured(value, evaluation, settings)
         elif name.startswith(derived_scores.SLICE):
@@ -263,9 +271,13 @@ def _measured(value: float, evaluation: Evaluation, settings: GateSettings) -> C
     return _check("measured", value, 1.0, value >= 1, words)
 
 
-def _false_alarms(value: float, bound: float) -> Check:
-    words = f"{_say(value)} of the defect-free images raised a false alarm, at most {bound:.4f} is allowed"
-    return _check(derived_scores.FALSE_ALARMS, value, bound, value <= bound, words)
+def _at_most(name: str, value: float, bound: float) -> Check:
+    subject = {
+        derived_scores.FALSE_ALARMS: f"{_say(value)} of the defect-free images raised a false alarm",
+        derived_scores.FALSE_REGION_DENSITY: f"{_say(value)} false regions per megapixel",
+        derived_scores.A90_95: f"a90/95, the size from which on 90 % of the defects are found, is {_say(value)} pixels",
+    }[name]
+    return _check(name, value, bound, value <= bound, f"{subject}, at most {bound:.4f} is allowed")
 
 
 def _slice(name: str, value: float, bound: float, evaluation: Evaluation, settings: GateSettings) -> Check:

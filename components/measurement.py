@@ -2,7 +2,7 @@
 
 Everything adds up exactly and in any order: counts are whole numbers in float64, and sums of probabilities are rounded
 to multiples of 2**-16, whose sums float64 holds exactly up to 10**11 pixels. Memory does not grow with the images, but
-for 8 bytes of each group in a set.
+for 8 bytes of each group in a set, and some KB for each class and step of size.
 """
 
 import bisect
@@ -19,11 +19,15 @@ from PIL import Image
 from components.bootstrap import group_key, group_weights
 from flexunet.core import features, scores
 from flexunet.core.config.gate import SIZE_QUARTILES, GateSettings
+from flexunet.core.detection import size_step
+from flexunet.core.operating_point import DefectRule, Scored, curves_of
 from flexunet.core.regions import Defects, find_defects
 
 Numbers = NDArray[np.float64]
 # One row of what a signature gives, by name.
 Outputs = Mapping[str, np.ndarray]
+# Class id and flexunet.core.detection.size_step.
+SizeStep = tuple[int, int]
 _Key = TypeVar("_Key")
 
 # The median images are exact up to so many images, and of a sample by hash beyond.
@@ -37,7 +41,9 @@ class Sums(NamedTuple):
     """Counts of one image or many; C classes, 0 is the background.
 
     `counts`, `model_size_counts` `[C, C]`, rows truth; `probability_sums` `[3]` and `calibration` `[bins, 3]` as the
-    `evaluate` signature gives them; `found`, `present` `[C]` defects; `alarms` `[2]`: false alarms, defect-free images.
+    `evaluate` signature gives them; `found`, `present` `[C]` defects; `alarms` `[2]`: false alarms, defect-free images;
+    `false` `[C]` false regions; `curves` `[2, C, T]`: defects found and false regions at each of THRESHOLDS, T is 0 for
+    a model without an operating point.
     """
 
     counts: Numbers
@@ -47,6 +53,8 @@ class Sums(NamedTuple):
     found: Numbers
     present: Numbers
     alarms: Numbers
+    false: Numbers
+    curves: Numbers
 
     def plus(self, other: "Sums") -> "Sums":
         """Both together."""
@@ -54,22 +62,26 @@ class Sums(NamedTuple):
 
 
 class Resampled(NamedTuple):
-    """What the bootstrap needs, `[resamples, ...]` each: pixels per class, defects found and present, alarms."""
+    """What the bootstrap needs, `[resamples, ...]` each, as `Sums` has it."""
 
     pixels: scores.Margins
     found: Numbers
     present: Numbers
     alarms: Numbers
+    false: Numbers
+    curves: Numbers
 
 
 class ImageResult(NamedTuple):
-    """One measured image. `slices`: column -> value; `largest_defect`: pixels, 0 for none."""
+    """One measured image. `slices`: column -> value; `largest_defect`: pixels, 0 for none; `sizes`: defects present and
+    found, `[2]`, by class and step of size."""
 
     image_id: str
     group: int
     sums: Sums
     slices: Mapping[str, str]
     largest_defect: int
+    sizes: Mapping[SizeStep, Numbers]
 
     @property
     def dice(self) -> float:
@@ -104,7 +116,11 @@ class Ranked(NamedTuple):
 
 @dataclass
 class Totals:
-    """Sums over images, of one model. `resampled` is None while there is no image."""
+    """Sums over images, of one model.
+
+    `resampled` is None while there is no image; `sizes` `[1 + resamples, 2]`: defects present and found, by class and
+    step of size, as they are and then in each resample.
+    """
 
     images: int = 0
     groups: set[int] = field(default_factory=set)
@@ -112,6 +128,7 @@ class Totals:
     resampled: Numbers | None = None
     slices: dict[tuple[str, str], SliceTotals] = field(default_factory=dict)
     size_bins: dict[int, SliceTotals] = field(default_factory=dict)
+    sizes: dict[SizeStep, Numbers] = field(default_factory=dict)
     worst: list[Ranked] = field(default_factory=list)
     best: list[Ranked] = field(default_factory=list)
     sample: list[tuple[int, Ranked]] = field(default_factory=list)
@@ -122,8 +139,11 @@ class Totals:
         self.images += 1
         self.groups.add(image.group)
         self.sums = image.sums if self.sums is None else self.sums.plus(image.sums)
-        resampled = np.multiply.outer(group_weights(gate.seed, image.group, gate.resamples), _vector(image.sums))
+        weights = group_weights(gate.seed, image.group, gate.resamples)
+        resampled = np.multiply.outer(weights, _vector(image.sums))
         self.resampled = resampled if self.resampled is None else np.add(self.resampled, resampled, out=self.resampled)
+        weights = np.concatenate([[1.0], weights])
+        _add(self.sizes, {step: np.multiply.outer(weights, counts) for step, counts in image.sizes.items()})
         one = SliceTotals(image.sums, 1, {image.group}, image.largest_defect, image.largest_defect)
         _join(self.slices, dict.fromkeys(image.slices.items(), one))
         if image.largest_defect:
@@ -139,6 +159,7 @@ class Totals:
         self.groups |= other.groups
         self.sums = other.sums if self.sums is None else self.sums.plus(other.sums)
         self.resampled = other.resampled + (0.0 if self.resampled is None else self.resampled)
+        _add(self.sizes, other.sizes)
         _join(self.slices, other.slices)
         _join(self.size_bins, other.size_bins)
         listed = settings.gate.listed_images
@@ -209,28 +230,42 @@ def measure_image(outputs: Outputs, metadata: Mapping[str, str], settings: GateS
     truth, predicted = (_decode(outputs[key]) for key in (features.OUTPUT_TRUTH_PNG, features.OUTPUT_PREDICTED_PNG))
     gate = settings.gate
     defects = find_defects(truth, predicted, num_classes, gate.defect_overlap, gate.false_alarm_share)
+    rule = DefectRule(gate.defect_overlap, gate.false_alarm_share)
     kinds = [c.name for c, number in zip(settings.classes, defects.present, strict=True) if number]
     return ImageResult(
         image_id=_text(outputs[features.OUTPUT_IMAGE_ID]),
         group=group_key(np.asarray(outputs[features.OUTPUT_GROUP]).item()),
-        sums=_sums(outputs, defects),
+        sums=_sums(outputs, defects, _curves(outputs, truth, num_classes, rule)),
         slices={"defects": "+".join(kinds) or "none", **metadata},
         largest_defect=defects.largest,
+        sizes=_sizes(defects),
     )
 
 
 def resamples_of(totals: Totals) -> Resampled:
     """The bootstrap's sums by name."""
-    num_classes = len(totals.known_sums.present)
-    parts = np.split(np.asarray(totals.resampled), np.arange(1, 6) * num_classes, axis=-1)
-    return Resampled(scores.Margins(*parts[:3]), *parts[3:])
+    sums, resampled = totals.known_sums, np.asarray(totals.resampled)
+    num_classes = len(sums.present)
+    parts = np.split(resampled, [*(np.arange(1, 7) * num_classes), 6 * num_classes + 2], axis=-1)
+    margins, curves = scores.Margins(*parts[:3]), parts[7].reshape(len(resampled), *sums.curves.shape)
+    return Resampled(margins, parts[3], parts[4], alarms=parts[6], false=parts[5], curves=curves)
 
 
 def _vector(sums: Sums) -> Numbers:
-    return np.concatenate([*scores.margins(sums.counts), sums.found, sums.present, sums.alarms])
+    parts = [*scores.margins(sums.counts), sums.found, sums.present, sums.false, sums.alarms, sums.curves.ravel()]
+    return np.concatenate(parts)
 
 
-def _sums(outputs: Outputs, defects: Defects) -> Sums:
+def _curves(outputs: Outputs, truth: NDArray[np.uint8], num_classes: int, rule: DefectRule) -> Numbers:
+    """`Sums.curves` of one image."""
+    if features.OUTPUT_SCORED_PNG not in outputs:
+        return np.zeros((2, num_classes, 0))
+    scored = Scored(*np.moveaxis(_decode(outputs[features.OUTPUT_SCORED_PNG]), -1, 0))
+    counted = curves_of(truth, scored, num_classes, rule)
+    return np.stack([counted.found, counted.false])
+
+
+def _sums(outputs: Outputs, defects: Defects, curves: Numbers) -> Sums:
     def rounded(key: str) -> Numbers:
         return np.round(np.asarray(outputs[key], np.float64) / _ROUNDED_TO) * _ROUNDED_TO
 
@@ -245,7 +280,22 @@ def _sums(outputs: Outputs, defects: Defects) -> Sums:
         found=defects.found * defined,
         present=defects.present,
         alarms=np.array([defects.alarm * defined, defects.clean]),
+        false=defects.false * defined,
+        curves=curves * defined,
     )
+
+
+def _sizes(defects: Defects) -> dict[SizeStep, Numbers]:
+    sizes: dict[SizeStep, Numbers] = {}
+    for class_id, pixels, found in defects.each.tolist():
+        step = class_id, size_step(pixels)
+        sizes[step] = sizes.get(step, 0.0) + np.array([1.0, found])
+    return sizes
+
+
+def _add(totals: dict[SizeStep, Numbers], more: Mapping[SizeStep, Numbers]) -> None:
+    for step, counts in more.items():
+        totals[step] = totals[step] + counts if step in totals else counts
 
 
 def _join(totals: dict[_Key, SliceTotals], more: Mapping[_Key, SliceTotals]) -> None:

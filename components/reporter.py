@@ -31,6 +31,7 @@ from flexunet.core.results.serving import Serving, read_serving
 from flexunet.core.results.verdict import ACCEPTED, NEXT_STEPS, decide, problems_of
 from flexunet.core.root import HEADLINE_PROPERTIES, PROBLEMS_PROPERTY, ReportFolder
 from flexunet.reporting.report import write_page
+from flexunet.serving.exported import exported_operating_point
 
 Artifacts = dict[str, list[Artifact]]
 
@@ -93,6 +94,7 @@ def make_metrics(evaluation: gate.Evaluation, settings: GateSettings, model: Pat
         "pushed_version": None,
         "split": SPLIT_TEST,
         **gate.metrics_json(evaluation, settings),
+        "operating_point": exported_operating_point(model),
         "baseline": gate.baseline_json(evaluation, baseline) if baseline else None,
         "parameters": facts.get("parameters"),
         "train_seconds": facts.get("train_seconds"),

@@ -1,6 +1,7 @@
 """The only wiring: every runner compiles the pipeline that this function returns."""
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from flexunet.core.config.section import Section, part_of
 from flexunet.core.config.serving import ServingConfig, ServingSettings
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.whole import Config
+from flexunet.core.operating_point import DefectRule
 from flexunet.core.root import Root
 from flexunet.dataset.manifest import MANIFEST, newest_spans
 from pipeline.evaluation import make_eval_config
@@ -172,7 +174,10 @@ def training_nodes(settings: Settings, data: DataNodes) -> TrainingNodes:
         ),
         # Statistics of pixels would be computed twice and read by nobody; StatisticsGen has those of the records.
         disable_statistics=True,
-        custom_config=_custom_config(settings, TransformConfig, PREPROCESSING_FN),
+        custom_config={
+            **_custom_config(settings, TransformConfig, PREPROCESSING_FN),
+            **({features.OWN_SIZE: "yes"} if config.operating_point.target else {}),
+        },
     )
     # Nothing is learnt from records that were not found good.
     transform.add_upstream_node(data.validator)
@@ -190,6 +195,8 @@ def training_nodes(settings: Settings, data: DataNodes) -> TrainingNodes:
             **_custom_config(settings, TrainerConfig, RUN_FN),
             # Each run has a folder of its own; what a killed training resumes from must outlive it.
             "checkpoints": str(settings.paths.runs.checkpoints),
+            # What is counted belongs to the gate, and matters to a training only where it chooses by such counts.
+            **({"rule": json.dumps(_rule(config))} if config.operating_point.target else {}),
         },
     )
     return TrainingNodes(trainer, [transform, *base_models, trainer])
@@ -321,6 +328,10 @@ def _warm_start(config: Config, examples: tfx.types.BaseChannel) -> tfx.dsl.Reso
         model=tfx.dsl.Channel(type=standard_artifacts.Model),
         pushed_model=tfx.dsl.Channel(type=standard_artifacts.PushedModel),
     ).with_id("WarmStartResolver")
+
+
+def _rule(config: Config) -> DefectRule:
+    return DefectRule(config.gate.defect_overlap, config.gate.false_alarm_share)
 
 
 def _custom_config(settings: Settings, part: type[Section], function: str) -> dict[str, str]:

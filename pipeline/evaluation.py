@@ -50,11 +50,18 @@ def _thresholds(settings: GateSettings) -> Iterator[tuple[str, tfma.MetricThresh
     if gate.min_defects_found is not None:
         yield derived_scores.GATE + derived_scores.DEFECTS_FOUND, _at_least(gate.min_defects_found)
     if gate.max_false_alarms is not None:
-        at_most = tfma.GenericValueThreshold(upper_bound={"value": gate.max_false_alarms})
-        yield derived_scores.GATE + derived_scores.FALSE_ALARMS, tfma.MetricThreshold(value_threshold=at_most)
+        yield derived_scores.GATE + derived_scores.FALSE_ALARMS, _at_most(gate.max_false_alarms)
+    if gate.max_false_regions is not None:
+        yield derived_scores.GATE + derived_scores.FALSE_REGION_DENSITY, _at_most(gate.max_false_regions)
+    if gate.max_a90_95 is not None:
+        yield derived_scores.GATE + derived_scores.A90_95, _at_most(gate.max_a90_95)
     for name, bound in gate.min_slice_dice.items():
         yield derived_scores.SLICE + name, _at_least(bound)
 
 
 def _at_least(bound: float) -> tfma.MetricThreshold:
     return tfma.MetricThreshold(value_threshold=tfma.GenericValueThreshold(lower_bound={"value": bound}))
+
+
+def _at_most(bound: float) -> tfma.MetricThreshold:
+    return tfma.MetricThreshold(value_threshold=tfma.GenericValueThreshold(upper_bound={"value": bound}))

@@ -5,6 +5,7 @@ it, gives an export that Python loads and TF Serving's session loader cannot run
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -14,10 +15,13 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from flexunet.core import features
 from flexunet.core.config.train import TrainerConfig
+from flexunet.core.files import write_json
+from flexunet.core.results.operating import OperatingPoint
 from flexunet.serving.limits import BATCH_ROWS
 from trainer_module.batching import in_chunks, map_rows
 from trainer_module.losses import cross_entropy
 from trainer_module.metrics import calibration_bins, count_matrix
+from trainer_module.operating_point import score_levels
 from trainer_module.signatures import ServingSignatures, check_graph, id_png
 from trainer_module.warmup import write_warmup
 from transform_module import images
@@ -35,9 +39,9 @@ def exported_weights(directory: str) -> list[np.ndarray]:
 class SegmentationModule(tf.Module):
     """What is exported: the model's variables and the signatures over them."""
 
-    def __init__(self, model: keras.Model, config: TrainerConfig) -> None:
+    def __init__(self, model: keras.Model, config: TrainerConfig, thresholds: Sequence[float] | None = None) -> None:
         super().__init__(name="flexunet")
-        self._model, self._config = model, config
+        self._model, self._config, self._thresholds = model, config, thresholds
         self.exported_variables = [variable.value for variable in model.weights]
         # An image may be cut into a thousand tiles.
         self._images_at_once = 1 if config.image.fit == "tile" else BATCH_ROWS
@@ -50,20 +54,23 @@ class SegmentationModule(tf.Module):
         string `[N]`; and model_size_counts float64 `[N, C, C]`, the counts before the way back to the image's own size.
 
         Masks are a few KB as PNG and leave for connected regions, which TensorFlow has no operation for: a loop of
-        max-pooling takes as many steps as the longest defect has pixels.
+        max-pooling takes as many steps as the longest defect has pixels. With an operating point the prediction is
+        that of its thresholds, and another PNG tells what other thresholds would predict.
         """
         records = self._config.records
+        measured = _MEASURED if self._thresholds is None else (*_MEASURED, tf.string)
         keys = [records.image, records.mask, records.id, *([records.group] if records.group else [])]
         rows = tf.io.parse_example(examples, {key: tf.io.FixedLenFeature([], tf.string) for key in keys})
 
         def predict(columns: Row) -> tuple[tf.Tensor, ...]:
             spec = (*self._tiles_spec(), tf.RaggedTensorSpec([None, None], tf.uint8, ragged_rank=1))
             tiles, sizes, class_ids = map_rows(self._decode_labelled, columns, spec)
-            return map_rows(self._measure, (self._probabilities(tiles), sizes, class_ids), _MEASURED)
+            return map_rows(self._measure, (self._probabilities(tiles), sizes, class_ids), measured)
 
         headers = images.read_rows(rows[records.image], self._config.image)
         columns = Row(rows[records.image], rows[records.mask], rows[records.id], headers)
-        counts, model_size, sums, bins, truth, predicted = in_chunks(predict, columns, _MEASURED, self._images_at_once)
+        parts = in_chunks(predict, columns, measured, self._images_at_once)
+        counts, model_size, sums, bins, truth, predicted, *scored = parts
         return {
             features.OUTPUT_COUNTS: counts,
             features.OUTPUT_MODEL_SIZE_COUNTS: model_size,
@@ -71,6 +78,7 @@ class SegmentationModule(tf.Module):
             features.OUTPUT_CALIBRATION: bins,
             features.OUTPUT_TRUTH_PNG: truth,
             features.OUTPUT_PREDICTED_PNG: predicted,
+            **({features.OUTPUT_SCORED_PNG: scored[0]} if scored else {}),
             features.OUTPUT_IMAGE_ID: rows[records.id],
             features.OUTPUT_GROUP: rows[records.group or records.id],
         }
@@ -100,7 +108,7 @@ class SegmentationModule(tf.Module):
 
     def _measure(self, row: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
         probabilities, class_ids = self._own_size(row), row[2].to_tensor()
-        predicted = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
+        predicted = images.class_ids_of(probabilities, self._thresholds)
         counts = self._counts(class_ids, predicted)
         numbers = (
             counts,
@@ -114,7 +122,8 @@ class SegmentationModule(tf.Module):
         return (
             *(tf.where(finite, number, undefined) for number in numbers),
             id_png(class_ids),
-            id_png(tf.cast(predicted, tf.uint8)),
+            id_png(predicted),
+            *([] if self._thresholds is None else [tf.io.encode_png(score_levels(probabilities))]),
         )
 
     def _counts(self, class_ids: tf.Tensor, predicted: tf.Tensor) -> tf.Tensor:
@@ -127,14 +136,28 @@ class SegmentationModule(tf.Module):
         return tf.stack([labelled, of_truth, tf.cast(log_loss, tf.float64) * labelled])
 
 
-def export_model(model: keras.Model, config: TrainerConfig, training: dict[str, float], directory: Path) -> None:
+def export_model(
+    model: keras.Model,
+    config: TrainerConfig,
+    training: dict[str, float],
+    directory: Path,
+    operating_point: OperatingPoint | None = None,
+) -> None:
     """Writes the SavedModel and, in `assets.extra`, the configuration, facts of the training and warm-up requests.
+
+    Args:
+      model: float32, as the export will run it.
+      config: what it was trained with.
+      training: facts of the training.
+      directory: of the SavedModel.
+      operating_point: its thresholds go into the graph; None: every pixel has its most probable class.
 
     Raises:
       ValueError: the graph holds an op that TF Serving cannot run, or that touches files.
     """
-    module = SegmentationModule(model, config)
-    served = ServingSignatures(module.predict_tiles, config)
+    thresholds = [operating_point["thresholds"][c.name] for c in config.classes[1:]] if operating_point else None
+    module = SegmentationModule(model, config, thresholds)
+    served = ServingSignatures(module.predict_tiles, config, thresholds)
     signatures = {**served.by_name(), features.SIGNATURE_EVALUATE: module.evaluate}
     tf.saved_model.save(module, str(directory), signatures=signatures)
     check_graph(saved_model_pb2.SavedModel.FromString((directory / features.EXPORTED_GRAPH).read_bytes()))
@@ -142,4 +165,6 @@ def export_model(model: keras.Model, config: TrainerConfig, training: dict[str, 
     extra.mkdir(exist_ok=True)
     (extra / features.EXPORTED_CONFIG).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (extra / features.EXPORTED_TRAINING).write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
+    if operating_point:
+        write_json(extra / features.EXPORTED_OPERATING_POINT, operating_point)
     write_warmup(directory, config)

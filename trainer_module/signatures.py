@@ -5,7 +5,7 @@ it says `valid = false` and why. Every output's first dimension is the batch.
 """
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import tensorflow as tf
@@ -30,8 +30,15 @@ _ROW_TYPES = (tf.string, tf.float32, tf.float32, tf.string)
 class ServingSignatures:
     """Signatures over `predict`, uint8 `[N, height, width, 3]` -> probabilities float32 `[N, height, width, C]`."""
 
-    def __init__(self, predict: Callable[[tf.Tensor], tf.Tensor], config: TrainerConfig) -> None:
+    def __init__(
+        self,
+        predict: Callable[[tf.Tensor], tf.Tensor],
+        config: TrainerConfig,
+        thresholds: Sequence[float] | None = None,
+    ) -> None:
         self._predict, self._image, self._records = predict, config.image, config.records
+        # Of the defect classes; None: every pixel has its most probable class.
+        self._thresholds = thresholds
         self._num_classes = len(config.classes)
         self._class_names = [segmentation_class.name for segmentation_class in config.classes]
         # Requests for two models in one process must not meet: Python loads both into one.
@@ -100,7 +107,7 @@ class ServingSignatures:
         """RGB of one size, uint8 `[N, H, W, 3]` -> `class_ids`, uint8 `[N, H, W]`."""
 
         def answer(row: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-            return images.class_ids_and_confidence(row, size, self._image)[0]
+            return images.class_ids_and_confidence(row, size, self._image, self._thresholds)[0]
 
         return {features.OUTPUT_CLASS_IDS: self._answer_pixels(answer, pixels, tf.uint8)}
 
@@ -153,7 +160,7 @@ class ServingSignatures:
         return tf.cond(problem == "", lambda: self._mask(probabilities, size), lambda: nothing)
 
     def _mask(self, probabilities: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        class_ids, confidence = images.class_ids_and_confidence(probabilities, size, self._image)
+        class_ids, confidence = images.class_ids_and_confidence(probabilities, size, self._image, self._thresholds)
         pixels = [tf.reduce_sum(tf.cast(class_ids == class_id, tf.int32)) for class_id in range(self._num_classes)]
         fractions = tf.cast(tf.stack(pixels), tf.float32) / tf.cast(tf.reduce_prod(size), tf.float32)
         return id_png(class_ids), fractions, confidence

@@ -1,5 +1,6 @@
 """Trainer's `run_fn`: records in, the best model out as a SavedModel."""
 
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from tfx import v1 as tfx
 
 from flexunet.core.config.data import SegmentationClass
 from flexunet.core.config.train import ModelConfig, TrainerConfig
+from flexunet.core.operating_point import DefectRule
 from flexunet.core.progress import Step, tell
+from flexunet.core.results.operating import OperatingPoint
 from flexunet.serving.exported import LENIENT, exported_part
 from trainer_module import data, devices, previews
 from trainer_module.averages import averaging_callbacks
@@ -24,6 +27,7 @@ from trainer_module.export import export_model, exported_weights
 from trainer_module.losses import make_loss
 from trainer_module.metrics import ForegroundDice
 from trainer_module.model import build_model
+from trainer_module.operating_point import choose_operating_point
 from trainer_module.optimization import make_optimizer
 
 logger = logging.getLogger("flexunet.train")
@@ -40,6 +44,7 @@ class Job:
       checkpoints: folder that outlives a killed process.
       code: fingerprint of the code, part of the key of a checkpoint.
       base_model: a SavedModel of this project to begin with, or "".
+      rule: what a found defect and a false region are, where an operating point is chosen.
       callbacks: more of Keras' callbacks, after ours.
     """
 
@@ -49,6 +54,7 @@ class Job:
     checkpoints: Path
     code: str = ""
     base_model: str = ""
+    rule: DefectRule | None = None
     callbacks: Sequence[keras.callbacks.Callback] = ()
 
 
@@ -77,6 +83,7 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
         Path(custom["checkpoints"]),
         custom["code"],
         fn_args.base_model or "",
+        DefectRule(*json.loads(custom["rule"])) if "rule" in custom else None,
     )
     trained = train(job, config)
     facts = {
@@ -85,8 +92,14 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
         "train_seconds": round(trained.seconds, 1),
         "code": job.code,
     }
-    export_model(trained.model, config, facts, Path(fn_args.serving_model_dir))
+    export_model(trained.model, config, facts, Path(fn_args.serving_model_dir), _operating_point(trained, job, config))
     trained.checkpoint.discard()
+
+
+def _operating_point(trained: Trained, job: Job, config: TrainerConfig) -> OperatingPoint | None:
+    if job.rule is None:
+        return None
+    return choose_operating_point(trained.model, _expand(job.eval_patterns), config, job.rule)
 
 
 def train(job: Job, config: TrainerConfig) -> Trained:

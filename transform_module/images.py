@@ -6,14 +6,14 @@ An image becomes `[tiles, height, width, ...]`: one tile for `fit = stretch | pa
 
 import base64
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import tensorflow as tf
 
 from flexunet.core import readable
 from flexunet.core.config.data import ImageConfig
-from flexunet.core.features import IGNORE_ID
+from flexunet.core.features import BACKGROUND_ID, IGNORE_ID
 from flexunet.core.tiles import blending_window
 from transform_module.headers import Headers, place, read_headers
 
@@ -264,12 +264,43 @@ def unfit_probabilities(probabilities: tf.Tensor, size: tf.Tensor, settings: Ima
 
 
 def class_ids_and_confidence(
-    probabilities: tf.Tensor, size: tf.Tensor, settings: ImageConfig
+    probabilities: tf.Tensor, size: tf.Tensor, settings: ImageConfig, thresholds: Sequence[float] | None = None
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The classes of `unfit_probabilities`, uint8 `[h, w]`, and the mean over the pixels of their probability.
 
     All classes of 50 million pixels would take a gigabyte: above `_ALL_CLASSES_PIXELS` class follows class.
+
+    Args:
+      probabilities: float32 `[tiles, height, width, C]`.
+      size: the image's own, int32 `[2]`.
+      settings: how it was brought to the model's.
+      thresholds: one for each defect class: then a pixel is of the most probable of them if that probability is above
+        its threshold. None: of the most probable class.
     """
+    if thresholds is None:
+        class_ids, best = _choose(probabilities, size, settings)
+        return class_ids, tf.reduce_mean(best)
+    class_ids, best = _choose(probabilities[..., 1:], size, settings)
+    background = unfit_probabilities(probabilities[..., :1], size, settings)[..., 0]
+    class_ids = _above(class_ids, best, thresholds)
+    return class_ids, tf.reduce_mean(tf.where(class_ids == BACKGROUND_ID, background, best))
+
+
+def class_ids_of(probabilities: tf.Tensor, thresholds: Sequence[float] | None = None) -> tf.Tensor:
+    """The same classes, uint8 `[h, w]`, of probabilities that are at the image's own size, float32 `[h, w, C]`."""
+    if thresholds is None:
+        return _choose_of_all(probabilities)[0]
+    return _above(*_choose_of_all(probabilities[..., 1:]), thresholds)
+
+
+def _above(defect_ids: tf.Tensor, probability: tf.Tensor, thresholds: Sequence[float]) -> tf.Tensor:
+    """Class ids, from ids that count the defect classes from 0 on."""
+    least = tf.gather(tf.constant(thresholds, tf.float32), tf.cast(defect_ids, tf.int32))
+    return tf.where(probability > least, defect_ids + 1, tf.constant(BACKGROUND_ID, tf.uint8))
+
+
+def _choose(probabilities: tf.Tensor, size: tf.Tensor, settings: ImageConfig) -> tuple[tf.Tensor, tf.Tensor]:
+    """The most probable class and its probability, `[h, w]` both."""
     if settings.fit == "tile":
         return _choose_of_all(_join(probabilities, size, settings))
     inner = _inner_size(size, settings)
@@ -282,14 +313,14 @@ def class_ids_and_confidence(
 
 
 def _choose_of_all(probabilities: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """argmax over `[h, w, C]`, in half the time of tf.argmax over so few classes."""
+    """argmax and maximum over `[h, w, C]`, in half the time of tf.argmax over so few classes."""
     by_class = tf.unstack(probabilities, axis=-1)
     best = functools.reduce(tf.maximum, by_class)
     # The classes before the first that is best: of equals the first, as argmax has it.
     class_ids = tf.zeros_like(best, tf.uint8)
     for one in reversed(by_class[:-1]):
         class_ids = tf.cast(one < best, tf.uint8) * (class_ids + 1)
-    return class_ids, tf.reduce_mean(best)
+    return class_ids, best
 
 
 def _choose_one_by_one(probabilities: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -306,7 +337,7 @@ def _choose_one_by_one(probabilities: tf.Tensor, size: tf.Tensor) -> tuple[tf.Te
     start = (tf.constant(1), tf.zeros(size, tf.uint8), one(tf.constant(0)))
     classes = tf.shape(by_class)[0]
     _, class_ids, best = tf.while_loop(lambda i, *_: i < classes, better, start, parallel_iterations=1)
-    return class_ids, tf.reduce_mean(best)
+    return class_ids, best
 
 
 def _size(image: tf.Tensor) -> tf.Tensor:

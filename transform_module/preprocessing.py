@@ -18,17 +18,20 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]
 
     Args:
       inputs: the records' features.
-      custom_config: `{"config": TransformConfig as JSON, ...}`.
+      custom_config: `{"config": TransformConfig as JSON, ...}`; with the key OWN_SIZE class ids at the images' own size
+        come too, as PNG.
     """
     config = TransformConfig.model_validate_json(custom_config["config"])
     keys = (config.records.image, config.records.mask, config.records.id)
     image, mask, image_id = (tf.reshape(inputs[key], [-1]) for key in keys)
-    pixels, class_ids = tf.map_fn(
-        lambda row: _serialize_pair(row, config),
+    names = (features.TRANSFORMED_IMAGE, features.TRANSFORMED_CLASS_IDS, features.TRANSFORMED_TRUTH)
+    names = names if features.OWN_SIZE in custom_config else names[:2]
+    columns = tf.map_fn(
+        lambda row: _serialize_pair(row, config)[: len(names)],
         Row(image, mask, image_id, images.read_rows(image, config.image)),
-        fn_output_signature=(tf.string, tf.string),
+        fn_output_signature=(tf.string,) * len(names),
     )
-    return {features.TRANSFORMED_IMAGE: pixels, features.TRANSFORMED_CLASS_IDS: class_ids}
+    return dict(zip(names, columns, strict=True))
 
 
 class Row(NamedTuple):
@@ -40,11 +43,12 @@ class Row(NamedTuple):
     headers: Headers
 
 
-def _serialize_pair(row: Row, config: TransformConfig) -> tuple[tf.Tensor, tf.Tensor]:
+def _serialize_pair(row: Row, config: TransformConfig) -> tuple[tf.Tensor, ...]:
     image, class_ids = decode_pair(row, config)
     tiles = images.fit_image(image, config.image)
     tile_ids = images.fit_class_ids(class_ids, config.image)
-    return tf.io.serialize_tensor(tiles), tf.io.serialize_tensor(tile_ids)
+    truth = tf.io.encode_png(class_ids[..., tf.newaxis])
+    return tf.io.serialize_tensor(tiles), tf.io.serialize_tensor(tile_ids), truth
 
 
 def decode_pair(row: Row, config: TransformConfig) -> tuple[tf.Tensor, tf.Tensor]:

@@ -28,6 +28,10 @@ SPLITS: Final = (SPLIT_TRAIN, SPLIT_EVAL, SPLIT_TEST)
 # Transform's outputs: `tf.io.serialize_tensor` of uint8 [tiles, height, width, 3] and uint8 [tiles, height, width].
 TRANSFORMED_IMAGE: Final = "image"
 TRANSFORMED_CLASS_IDS: Final = "class_ids"
+# Of Transform's custom_config: Trainer will choose an operating point, at the images' own size.
+OWN_SIZE: Final = "own_size"
+# What Transform then adds: a PNG of the class ids at the image's own size.
+TRANSFORMED_TRUTH: Final = "truth_png"
 
 BACKGROUND_ID: Final = 0
 # Pixels that nobody labelled, and padding: left out of the loss, the counts and the statistics.
@@ -66,6 +70,8 @@ OUTPUT_PROBABILITY_SUMS: Final = "probability_sums"
 OUTPUT_CALIBRATION: Final = "calibration"
 OUTPUT_TRUTH_PNG: Final = "truth_png"
 OUTPUT_PREDICTED_PNG: Final = "predicted_png"
+# Only of a model with an operating point: the most probable defect class and its level, two channels.
+OUTPUT_SCORED_PNG: Final = "scored_png"
 OUTPUT_IMAGE_ID: Final = "image_id"
 OUTPUT_GROUP: Final = "group"
 # Raised when the outputs of `evaluate` change: a model with other ones cannot be a baseline.
@@ -77,6 +83,7 @@ EXPORTED_GRAPH: Final = "saved_model.pb"
 ASSETS_EXTRA: Final = "assets.extra"
 EXPORTED_CONFIG: Final = "config.json"
 EXPORTED_TRAINING: Final = "training.json"
+EXPORTED_OPERATING_POINT: Final = "operating_point.json"
 EXPORTED_PROVENANCE: Final = "provenance.json"
 # Where TF Serving looks for it.
 EXPORTED_WARMUP: Final = "tf_serving_warmup_requests"

@@ -53,10 +53,24 @@ def are_found(defects: Regions, predicted: NDArray[np.bool_], overlap: float) ->
     return defects.pixels(predicted) >= overlap * defects.pixels()
 
 
+def are_false(regions: Regions, truth: NDArray[np.uint8], share: float) -> NDArray[np.bool_]:
+    """Which regions predicted as defects are false, bool `[count]`: most of it lies outside all defects, and that part
+    alone is the share `share` of the labelled pixels. A rim around a defect is none, a large area that touches one is.
+
+    Args:
+      regions: of labelled pixels only.
+      truth: class ids uint8 `[h, w]`.
+      share: `gate.false_alarm_share`, inclusive.
+    """
+    outside = regions.pixels(truth == BACKGROUND_ID)
+    return (2 * outside > regions.pixels()) & (outside >= share * np.count_nonzero(truth != IGNORE_ID))
+
+
 class Defects(NamedTuple):
     """Defects of one image. `found` and `present` float64 `[C]`: regions by class; `largest`: its pixels.
 
-    `clean`: labelled, and without a defect; `alarm`: clean, and enough of it was predicted to be one.
+    `clean`: labelled, and without a defect; `alarm`: clean, and enough of it was predicted to be one; `false` float64
+    `[C]`: false regions by the class that was predicted; `each` int64 `[defects, 3]`: class, pixels, 1 if it was found.
     """
 
     found: NDArray[np.float64]
@@ -64,6 +78,8 @@ class Defects(NamedTuple):
     largest: int
     clean: bool
     alarm: bool
+    false: NDArray[np.float64]
+    each: NDArray[np.int64]
 
 
 def find_defects(
@@ -78,17 +94,24 @@ def find_defects(
       overlap: `gate.defect_overlap`, as `are_found` has it.
       alarm_share: `gate.false_alarm_share` of the labelled pixels.
     """
-    found, present, largest = np.zeros(num_classes), np.zeros(num_classes), 0
+    found, present, false = np.zeros((3, num_classes))
+    each: list[NDArray[np.int64]] = []
     # bincount, not unique, which sorts all pixels.
     pixels = np.bincount(truth.ravel(), minlength=IGNORE_ID + 1)
     for class_id in np.flatnonzero(pixels[:num_classes]):
         if class_id != BACKGROUND_ID:
             defects = connected_regions(truth == class_id)
-            present[class_id] = defects.count
-            found[class_id] = np.count_nonzero(are_found(defects, predicted == class_id, overlap))
-            largest = max(largest, int(defects.pixels().max()))
+            seen = are_found(defects, predicted == class_id, overlap)
+            present[class_id], found[class_id] = defects.count, np.count_nonzero(seen)
+            each.append(np.stack([np.full(defects.count, class_id), defects.pixels(), seen.astype(np.int64)], axis=1))
+    every = np.concatenate([np.zeros((0, 3), np.int64), *each])
+    largest = int(every[:, 1].max(initial=0))
     labelled = truth != IGNORE_ID
     clean = bool(labelled.any()) and largest == 0
     wrong = int(np.count_nonzero(predicted[labelled] != BACKGROUND_ID))
     alarm = clean and wrong > 0 and wrong >= alarm_share * int(np.count_nonzero(labelled))
-    return Defects(found, present, largest, clean, alarm)
+    for class_id in np.flatnonzero(np.bincount(predicted.ravel(), minlength=num_classes)):
+        if class_id != BACKGROUND_ID:
+            regions = connected_regions((predicted == class_id) & labelled)
+            false[class_id] = np.count_nonzero(are_false(regions, truth, alarm_share))
+    return Defects(found, present, largest, clean, alarm, false, every)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from flexunet.core.config.data import Color
 from flexunet.core.features import BACKGROUND_ID, IGNORE_ID
-from flexunet.core.regions import are_found, connected_regions
+from flexunet.core.regions import are_false, are_found, connected_regions
 from flexunet.core.results.model import ErrorCounts
 
 RIGHT: Final = "right"
@@ -43,17 +43,15 @@ def count_errors(
 
     A defect, a connected region of one class in the truth, is right if the share `overlap` of its pixels was predicted
     as its class, as the gate has it. Of the others it is of the wrong class if more of its pixels were predicted as
-    other defects than as background, else missed. A false alarm is a connected region predicted as one class that
-    touches no defect and covers the share `alarm_share` of the labelled pixels.
+    other defects than as background, else missed. A false alarm is a connected region predicted as one class most of
+    which lies outside all defects, as `are_false` has it.
     """
     counts: list[ErrorCounts] = [_nothing() for _ in range(num_classes)]
     labelled = truth != IGNORE_ID
-    least = max(1.0, alarm_share * np.count_nonzero(labelled))
     for class_id in range(1, num_classes):
         _count_defects(counts[class_id], truth == class_id, predicted, class_id, overlap)
         regions = connected_regions((predicted == class_id) & labelled)
-        touching = regions.pixels(labelled & (truth != BACKGROUND_ID))
-        counts[class_id]["alarm"] = int(np.count_nonzero((touching == 0) & (regions.pixels() >= least)))
+        counts[class_id]["alarm"] = int(np.count_nonzero(are_false(regions, truth, alarm_share)))
     return counts
 
 

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict
 from flexunet.core import features
 from flexunet.core.config.data import ImageConfig, RecordsConfig, SegmentationClass
 from flexunet.core.errors import UserError, last_line
+from flexunet.core.files import read_json
+from flexunet.core.results.operating import OperatingPoint
 
 # A newer version's export has settings that this one does not know, and they do not matter here.
 LENIENT: Final = ConfigDict(frozen=True, extra="ignore")
@@ -44,6 +46,22 @@ def exported_config(directory: Path) -> ServedConfig:
       UserError: not a model of this project.
     """
     return exported_part(directory, ServedConfig)
+
+
+def exported_thresholds(directory: Path) -> list[float] | None:
+    """Of the defect classes, in their order; None for a model without an operating point.
+
+    Raises:
+      UserError: as `exported_config`.
+    """
+    point = exported_operating_point(directory)
+    return None if point is None else [point["thresholds"][c.name] for c in exported_config(directory).classes[1:]]
+
+
+def exported_operating_point(directory: Path) -> OperatingPoint | None:
+    """What Trainer chose; None for a model without an operating point."""
+    point: OperatingPoint | None = read_json(directory / features.ASSETS_EXTRA / features.EXPORTED_OPERATING_POINT)
+    return point
 
 
 def exported_part(directory: Path, part: type[Part]) -> Part:

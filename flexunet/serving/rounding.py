@@ -4,6 +4,7 @@ A convolution adds in another order in a batch of three than alone: of 100 real 
 another mask, by one or two pixels. Between runs of one batch size on one machine nothing changes.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -13,8 +14,21 @@ from numpy.typing import NDArray
 ROUNDING: Final = 1e-3
 
 
-def at_the_boundary(probabilities: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Where rounding decides: the two best of `[..., C]` are closer than `ROUNDING`, bool `[...]`."""
+def at_the_boundary(
+    probabilities: NDArray[np.floating], thresholds: Sequence[float] | None = None
+) -> NDArray[np.bool_]:
+    """Where rounding decides, bool `[...]`: the two best of `[..., C]` are closer than `ROUNDING`; with thresholds of
+    the defect classes, the best of those and its threshold, or, above it, the two best.
+    """
+    if thresholds is None:
+        return _is_close_run(probabilities)
+    defects = probabilities[..., 1:]
+    above = defects.max(axis=-1) - np.asarray(thresholds)[defects.argmax(axis=-1)]
+    of_two = _is_close_run(defects) if len(thresholds) > 1 else False
+    return (np.abs(above) < ROUNDING) | (of_two & (above > 0))
+
+
+def _is_close_run(probabilities: NDArray[np.floating]) -> NDArray[np.bool_]:
     best = np.partition(probabilities, -2, axis=-1)[..., -2:]
     return best[..., 1] - best[..., 0] < ROUNDING
 

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from flexunet.core.errors import UserError
 from flexunet.core.palette import class_ids_from_rgb
 from flexunet.core.results.serving import BatchSpeed, Findings, Latency
 from flexunet.serving.c_api import SavedModel, SavedModelError, load_arrays
-from flexunet.serving.exported import ServedConfig, exported_config
+from flexunet.serving.exported import ServedConfig, exported_config, exported_thresholds
 from flexunet.serving.memory import PeakMemory, resident_megabytes
 from flexunet.serving.rounding import ROUNDING, at_the_boundary, moved_pixels
 from flexunet.serving.wire import as_strings, read_warmup
@@ -67,10 +67,22 @@ def check_model(directory: Path, inputs: Mapping[str, np.ndarray]) -> Findings:
     return findings
 
 
+class Decided(NamedTuple):
+    """A model, and the thresholds of its operating point if it has one: where its classes are decided."""
+
+    model: SavedModel
+    thresholds: list[float] | None
+
+    def by_rounding(self, picture: bytes) -> NDArray[np.bool_]:
+        """Where rounding decides, bool `[h, w]`."""
+        return at_the_boundary(_probabilities(self.model, [_rgb(picture)])[0], self.thresholds)
+
+
 def _check(model: SavedModel, directory: Path, config: ServedConfig, inputs: Mapping[str, np.ndarray]) -> Iterator[str]:
     yield from _check_warmup(model, directory)
-    yield from _check_isolation(model, config, inputs["images"][0], inputs["pictures"][0])
-    yield from _check_counts(model, config, inputs)
+    decided = Decided(model, exported_thresholds(directory))
+    yield from _check_isolation(decided, config, inputs["images"][0], inputs["pictures"][0])
+    yield from _check_counts(decided, config, inputs)
 
 
 def _check_warmup(model: SavedModel, directory: Path) -> Iterator[str]:
@@ -95,15 +107,16 @@ def _check_outputs(what: str, outputs: Mapping[str, np.ndarray], rows: int) -> I
         yield f"{what}: {outputs[features.OUTPUT_ERROR][0].decode(errors='replace')}"
 
 
-def _check_isolation(model: SavedModel, config: ServedConfig, image: bytes, picture: bytes) -> Iterator[str]:
+def _check_isolation(decided: Decided, config: ServedConfig, image: bytes, picture: bytes) -> Iterator[str]:
     """Whatever stands beside an image, its answer stays the same: bit for bit in one place of batches of one size,
     where nothing is added in another order, and but for rounding in a batch of its own."""
     noise = np.random.default_rng(0).integers(0, 256, (config.image.height, config.image.width, 3), np.uint8)
-    yield from _check_images(model, image, picture, _png(noise))
-    yield from _check_pixels(model, _resized(picture, noise.shape), noise)
+    yield from _check_images(decided, image, picture, _png(noise))
+    yield from _check_pixels(decided.model, _resized(picture, noise.shape), noise)
 
 
-def _check_images(model: SavedModel, image: bytes, picture: bytes, mate: bytes) -> Iterator[str]:
+def _check_images(decided: Decided, image: bytes, picture: bytes, mate: bytes) -> Iterator[str]:
+    model = decided.model
     alone = _serve(model, [image])[features.OUTPUT_MASK_PNG][0]
     for place in range(_ROWS):
         where = f"row {place} of {_ROWS}"
@@ -113,7 +126,7 @@ def _check_images(model: SavedModel, image: bytes, picture: bytes, mate: bytes) 
             yield f"one good image, {where}, and broken ones: valid is {valid}"
         elif any(broken[name][place] != whole[name][place] for name in _OF_A_ROW):
             yield f"a broken image changes the answer to its batch-mates: {where}"
-        elif changed := _changed_pixels(model, picture, alone, whole[features.OUTPUT_MASK_PNG][place]):
+        elif changed := _changed_pixels(decided, picture, alone, whole[features.OUTPUT_MASK_PNG][place]):
             yield f"the size of the batch changes the answer: {changed} pixels of {where}"
 
 
@@ -142,35 +155,35 @@ def _probabilities(model: SavedModel, pixels: Sequence[NDArray[np.uint8]]) -> ND
     return model.run(features.SIGNATURE_PROBABILITIES, inputs)[features.OUTPUT_PROBABILITIES]
 
 
-def _changed_pixels(model: SavedModel, picture: bytes, mask_png: bytes, other_png: bytes) -> int:
+def _changed_pixels(decided: Decided, picture: bytes, mask_png: bytes, other_png: bytes) -> int:
     """Pixels of another class, those left out where rounding decides."""
     if mask_png == other_png:
         return 0
-    rounded = at_the_boundary(_probabilities(model, [_rgb(picture)])[0])
+    rounded = decided.by_rounding(picture)
     return int(np.count_nonzero((_ids(mask_png) != _ids(other_png)) & ~rounded))
 
 
-def _check_counts(model: SavedModel, config: ServedConfig, inputs: Mapping[str, np.ndarray]) -> Iterator[str]:
+def _check_counts(decided: Decided, config: ServedConfig, inputs: Mapping[str, np.ndarray]) -> Iterator[str]:
     """What is served must be what was measured: counts of truth and prediction, equal image by image but for as many
     pixels as rounding may decide."""
-    served = model.run(features.SIGNATURE_SERVING, {features.INPUT_IMAGE_BYTES: inputs["images"]})
-    measured = model.run(features.SIGNATURE_EVALUATE, {features.INPUT_EXAMPLES: inputs["examples"]})
+    served = decided.model.run(features.SIGNATURE_SERVING, {features.INPUT_IMAGE_BYTES: inputs["images"]})
+    measured = decided.model.run(features.SIGNATURE_EVALUATE, {features.INPUT_EXAMPLES: inputs["examples"]})
     yield from _check_outputs("test images", served, len(inputs["images"]))
     for index, mask_png in enumerate(served[features.OUTPUT_MASK_PNG]):
         if not mask_png:
             continue
         counts, other = _counts(mask_png, inputs["masks"][index], config), measured[features.OUTPUT_COUNTS][index]
-        if not moved_pixels(counts, other) <= _undecided_pixels(model, inputs["pictures"][index], counts, other):
+        if not moved_pixels(counts, other) <= _undecided_pixels(decided, inputs["pictures"][index], counts, other):
             yield (
                 f"test image {index}: serving_default counts {counts.tolist()}, "
                 f"evaluate {other.tolist()}, expected the same"
             )
 
 
-def _undecided_pixels(model: SavedModel, picture: bytes, counts: np.ndarray, other: np.ndarray) -> int:
+def _undecided_pixels(decided: Decided, picture: bytes, counts: np.ndarray, other: np.ndarray) -> int:
     if np.array_equal(counts, other):
         return 0
-    return int(np.count_nonzero(at_the_boundary(_probabilities(model, [_rgb(picture)])[0])))
+    return int(np.count_nonzero(decided.by_rounding(picture)))
 
 
 def _counts(mask_png: bytes, truth_png: bytes, config: ServedConfig) -> NDArray[np.int64]:

@@ -35,10 +35,25 @@ def print_scores(metrics: Metrics, details: Details, console: Console) -> None:
         f"(pixel accuracy {four_digits(metrics['pixel_accuracy'])}; "
         f"soft Dice, background included: {four_digits(metrics['seed_dice'])})"
     )
-    found, alarms = metrics["defects"]["found_share"], metrics["defects"]["false_alarm_share"]
-    console.print(f"defects found {four_digits(found)}; false alarms on images without defect {four_digits(alarms)}")
+    _print_defects(metrics, console)
     for warning in details["warnings"]:
         print_warning(warning, console)
+
+
+def _print_defects(metrics: Metrics, console: Console) -> None:
+    """What an inspector counts: defects found, false stops, and the operating point behind them."""
+    defects, point = metrics["defects"], metrics["operating_point"]
+    counts = "" if defects["found"] is None else f" ({defects['found']:.0f} of {defects['present']:.0f})"
+    console.print(
+        f"defects found {four_digits(defects['found_share'])}{counts}; false alarms on images without defect "
+        f"{four_digits(defects['false_alarm_share'])}; false regions per megapixel, on all images, "
+        f"{four_digits(defects['false_regions_per_megapixel'])}"
+    )
+    if point:
+        thresholds = ", ".join(f"{name} {threshold:g}" for name, threshold in point["thresholds"].items())
+        console.print(f"operating point for {point['target']!r}: a defect above {thresholds}")
+        for problem in point["problems"]:
+            print_warning(f"operating point: {problem}", console)
 
 
 def print_checks(metrics: Metrics, details: Details, console: Console) -> None:

@@ -163,7 +163,7 @@ def test_a_perfect_model_is_blessed(measure_by_node: Measure) -> None:
     assert metrics["foreground_dice_interval"] == [1.0, 1.0]
     assert metrics["classes"]["scratches"] == {"dice": 1, "iou": 1, "precision": 1, "recall": 1, "pixels": 12 * 72}
     assert (metrics["examples"], metrics["groups"]) == (12, 12)
-    assert metrics["defects"] == {"found_share": 1.0, "false_alarm_share": None}
+    assert (metrics["defects"]["found_share"], metrics["defects"]["false_alarm_share"]) == (1.0, None)
     assert measured.verdicts == {"foreground_dice": True, "measured": True}
 
 
@@ -395,9 +395,18 @@ def test_defects_found_and_false_alarms_can_be_gated(measure: Measure) -> None:
     pairs = [*halves(4, 1), (clean, clean), (clean, clean), (clean, clean), (alarm, clean)]
     bounds = {"min_foreground_dice": 0.01, "bound_on": "point"}
     strict = measure(pairs, min_defects_found=0.76, max_false_alarms=0.24, **bounds)
-    assert strict.metrics["defects"] == {"found_share": 0.75, "false_alarm_share": 0.25}
+    defects = strict.metrics["defects"]
+    assert (defects["found_share"], defects["false_alarm_share"]) == (0.75, 0.25)
+    # The alarm is a false region too, on a split of eight images of 32 x 32.
+    assert (defects["present"], defects["found"], defects["false_regions"]) == (12, 9, 1)
+    assert defects["false_regions_per_megapixel"] == pytest.approx(1e6 / (8 * 32 * 32))
     assert (strict.verdicts["defects_found"], strict.verdicts["false_alarms"]) == (False, False)
     assert measure(pairs, min_defects_found=0.75, max_false_alarms=0.25, **bounds).blessed
+    # Three quarters are found whatever their size: no size is proven.
+    assert strict.metrics["defects"]["a90_95"] is None
+    assert measure(pairs, max_a90_95=1000.0, **bounds).verdicts["a90_95"] is False
+    assert measure(pairs, max_false_regions=122.1, **bounds).blessed
+    assert measure(pairs, max_false_regions=122.0, **bounds).verdicts["false_regions_per_megapixel"] is False
     assert strict.details["defects_found"] == {"inclusion": 0.75, "patches": 0.75, "scratches": 0.75}
 
 

@@ -135,6 +135,35 @@ def test_a_gated_value_is_kept_however_many_there_are(make_config: Any) -> None:
     assert sorted(kept) == [*(f"{i:03d}" for i in range(99)), "149"]
 
 
+def test_found_defects_are_counted_by_class_and_size(settings: GateSettings) -> None:
+    images = measured(40, settings)
+    rows = {row["name"]: row for row in derived_scores.details(added(images, settings), settings)["detection"]}
+    assert list(rows) == ["all defects", "inclusion", "patches", "scratches"]
+    present = sum(image.sums.present.sum() for image in images)
+    assert sum(size["present"] for size in rows["all defects"]["sizes"]) == present
+    assert sum(size["found"] for size in rows["patches"]["sizes"]) == sum(image.sums.found[2] for image in images)
+    for low, high in [(low, high) for row in rows.values() for _, low, high in row["band"]]:
+        assert 0 <= low <= high <= 1
+
+
+def test_curves_have_a_point_for_each_class_and_threshold_with_intervals(settings: GateSettings) -> None:
+    def scored(index: int) -> dict[str, Any]:
+        generator = np.random.default_rng(index)
+        levels = np.stack([generator.integers(1, 4, (16, 16)), generator.integers(0, 28, (16, 16))], -1)
+        return {**outputs(index), "scored_png": np.array([encoded(levels.astype(np.uint8), mode="LA")], object)}
+
+    images = [measure_image(scored(i), {"line": "A"}, settings) for i in range(20)]
+    points = derived_scores.details(added(images, settings), settings)["curves"]
+    assert [point["name"] for point in points[::27]] == ["inclusion", "patches", "scratches"] and len(points) == 81
+    lowest, highest = points[27], points[53]
+    assert lowest["threshold"] == 0.0015 and highest["threshold"] == 0.9985
+    totals = [sum(image.sums.curves[0, 2, at] for image in images) for at in (0, 26)]
+    present = sum(image.sums.present[2] for image in images)
+    assert [lowest["found_share"], highest["found_share"]] == [total / present for total in totals]
+    low, high = lowest["false_interval"] or (0.0, 0.0)
+    assert low <= (lowest["false_regions_per_megapixel"] or 0.0) <= high and low < high
+
+
 def test_a_false_alarm_is_among_the_worst_and_a_stray_pixel_is_not(settings: GateSettings) -> None:
     counts = np.diag([256.0, 0, 0, 0])
     counts[0, 1] = 1

@@ -166,6 +166,8 @@ def test_unknown_keys(sections: dict[str, Any], key: str, words: str):
         ({"train": 3}, "train", "3"),
         ({"records": {"ignore_color": [1, 2, 256]}}, "records.ignore_color.2", "256"),
         ({"records": {"ignore_color": [1, 2, 3, 4]}}, "records.ignore_color", "[1, 2, 3, 4]"),
+        ({"operating_point": {"target": "found >= 98"}}, "operating_point.target", "'found >= 98'"),
+        ({"operating_point": {"target": "at most 2 stops"}}, "operating_point.target", "'at most 2 stops'"),
         ({"classes": 3}, "classes", "3"),
         ({"classes": []}, "classes", "[]"),
         ({"classes": [CLASSES[0], {"name": "../rust", "color": [1, 1, 1]}]}, "classes.1.name", "'../rust'"),
@@ -418,6 +420,7 @@ def test_part_of_has_only_the_sections_it_declares():
         "model",
         "augment",
         "train",
+        "operating_point",
     ]
     assert list(part_of(config, GateSettings).model_dump()) == ["classes", "gate"]
     assert part_of(config, TrainerConfig).train.epochs == 7

@@ -31,7 +31,8 @@ KINDS = ("right", "alarm", "missed", "wrong")
 CONTRACT = set(
     """format run_id blessed pushed_version split examples groups gate foreground_dice foreground_dice_interval
     foreground_dice_model_size baseline mean_iou mean_iou_with_background pixel_accuracy seed_dice cross_entropy
-    calibration_error classes defects slices parameters train_seconds verdict problems next_step""".split()  # noqa: SIM905
+    calibration_error classes defects slices parameters train_seconds verdict problems next_step
+    operating_point""".split()  # noqa: SIM905
 )
 
 

@@ -106,16 +106,23 @@ def test_a_warm_start_has_a_resolver_before_the_trainer(make_config: Any) -> Non
             {"RecordSchema", "MaskValidator", "Transform", "Trainer", "BaselineResolver", "ServingValidator", "Pusher"},
         ),
         ({"dataset": {"seed": 1}}, set()),
+        ({"operating_point": {"target": "found >= 0.9"}}, {"Transform", "Trainer"}),
     ],
     ids=[
         *("nothing", "gate", "regression", "versions", "latency", "epochs", "model", "augment"),
-        *("fit", "records", "dataset"),
+        *("fit", "records", "dataset", "operating point"),
     ],
 )
 def test_a_section_reaches_only_the_nodes_that_read_it(
     make_config: Any, sections: dict[str, Any], expected: set[str]
 ) -> None:
     assert changed(compiled(make_config()), compiled(make_config(**sections))) == expected
+
+
+def test_what_a_found_defect_is_matters_to_a_training_that_chooses_by_it(make_config: Any) -> None:
+    target = {"operating_point": {"target": "at most 1 false regions per megapixel"}}
+    before, after = (compiled(make_config(gate={"defect_overlap": share}, **target)) for share in (0.25, 0.5))
+    assert changed(before, after) == {"Trainer", "Evaluator", "Pusher", "Reporter"}
 
 
 @pytest.mark.parametrize(("node", "module"), ENTRY_MODULES.items())

@@ -37,10 +37,21 @@ def region(*parts: tuple[int, int, int]) -> np.ndarray:
         (region((1, 0, 4)), region((2, 0, 2)), counts(defects=1, missed=1)),
         (region((1, 0, 4), (1, 8, 12)), region((1, 0, 4)), counts(defects=2, right=1, missed=1)),
         (region(), region((1, 0, 4)), counts(alarm=1)),
-        (region((2, 3, 5)), region((1, 0, 4)), counts()),
+        (region((2, 3, 5)), region((1, 0, 4)), counts(alarm=1)),
+        (region((2, 2, 5)), region((1, 0, 4)), counts()),
         (region(), region(), counts()),
     ],
-    ids=["a quarter is enough", "a fifth is not", "other class", "tie", "two", "alarm", "touches a defect", "nothing"],
+    ids=[
+        "a quarter is enough",
+        "a fifth is not",
+        "other class",
+        "tie",
+        "two",
+        "alarm",
+        "most outside",
+        "half outside",
+        "nothing",
+    ],
 )
 def test_regions_are_counted_by_their_kind(truth: np.ndarray, predicted: np.ndarray, expected: dict[str, int]) -> None:
     assert count_errors(truth, predicted, 3, overlap=0.25, alarm_share=0.01)[1] == expected

@@ -79,6 +79,11 @@ class ImageConfig(Section):
         ge=64,
         description="Most pixels of an image, height times width; a larger one is refused before it is decoded.",
     )
+    pixel_size: float | None = Field(
+        default=None,
+        gt=0,
+        description="Side of a pixel on the surface in millimetres, for figures per square metre; unset: unknown.",
+    )
     value_range: tuple[FiniteFloat, FiniteFloat] | None = Field(
         default=None,
         description="Values of black and white in images of more than 8 bits, such as [0, 4095] for 12 bits in 16, or "

@@ -47,7 +47,20 @@ class GateConfig(Section):
         description="Upper bound of the share of defect-free images with a false alarm; unset: not gated.",
     )
     false_alarm_share: Share = Field(
-        default=0.0005, description="Share of a defect-free image that must be predicted as defect for a false alarm."
+        default=0.0005,
+        description="Share of an image that a false region must cover; and that must be predicted as defect for a "
+        "false alarm, where the image is defect-free.",
+    )
+    max_false_regions: float | None = Field(
+        default=None,
+        ge=0,
+        description="Upper bound of the false regions per megapixel, on all images; unset: not gated.",
+    )
+    max_a90_95: float | None = Field(
+        default=None,
+        gt=0,
+        description="Upper bound of a90/95, the size in pixels (side of the square of the area) from which on 90 % of "
+        "the defects are found at 95 % confidence; unset: not gated.",
     )
     slice_columns: tuple[str, ...] = Field(
         default=(), description="Columns of `--metadata` whose values become slices."

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from flexunet.core.config.data import TransformConfig
+from flexunet.core.config.operating import OperatingPointConfig
 from flexunet.core.config.section import Section, Share
 
 
@@ -199,3 +200,4 @@ class TrainerConfig(TransformConfig):
     model: ModelConfig = Field(default_factory=ModelConfig)
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
+    operating_point: OperatingPointConfig = Field(default_factory=OperatingPointConfig)

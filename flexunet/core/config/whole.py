@@ -10,6 +10,7 @@ from flexunet.core.config.data import SegmentationClass
 from flexunet.core.config.dataset import DatasetConfig
 from flexunet.core.config.gate import GateConfig
 from flexunet.core.config.kubeflow import KubeflowConfig
+from flexunet.core.config.operating import parse_target
 from flexunet.core.config.serving import ServingConfig
 from flexunet.core.config.train import TrainerConfig
 
@@ -42,6 +43,7 @@ class Config(TrainerConfig):
             self._check_weights,
             self._check_ignore_color,
             self._check_gate_classes,
+            self._check_target,
         )
         problems = [problem for check in checks for problem in check()]
         if problems:
@@ -96,6 +98,11 @@ class Config(TrainerConfig):
                     f"records.ignore_color {list(segmentation_class.color)} is also the colour of class "
                     f"{segmentation_class.name!r}, expected a colour of its own"
                 )
+
+    def _check_target(self) -> Iterator[str]:
+        target = parse_target(self.operating_point.target)
+        if target and target.unit == "square metre" and self.image.pixel_size is None:
+            yield "operating_point.target is per square metre, expected image.pixel_size, the side of a pixel in mm"
 
     def _check_gate_classes(self) -> Iterator[str]:
         choices = [c.name for c in self.classes[1:]]

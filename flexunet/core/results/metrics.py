@@ -7,6 +7,7 @@ pixels. None is what is undefined or was not measured.
 
 from typing import Final, TypedDict
 
+from flexunet.core.results.operating import OperatingPoint
 from flexunet.core.results.verdict import Verdict
 
 FORMAT: Final = 1
@@ -36,6 +37,16 @@ class Defects(TypedDict):
     """defects of which at least `gate.defect_overlap` of the pixels were predicted as their class / all defects"""
     false_alarm_share: float | None
     """defect-free images of which at least `gate.false_alarm_share` was predicted as defect / all defect-free images"""
+    present: float | None
+    """defects of the split"""
+    found: float | None
+    """those of them that were found"""
+    false_regions: float | None
+    """connected regions predicted as one class of which most lies outside all defects, `gate.false_alarm_share` of the image or more; on all images"""  # noqa: E501
+    false_regions_per_megapixel: float | None
+    """`false_regions` / labelled pixels in millions"""
+    a90_95: float | None
+    """size, the side of the square of its area in pixels, from which on 90 % of the defects are found, at 95 % confidence: MIL-HDBK-1823A; `null` where the split proves none"""  # noqa: E501
 
 
 class Check(TypedDict):
@@ -143,6 +154,8 @@ class Metrics(Scores):
     """the version that holds this model now; `null` if nothing was pushed"""
     split: str
     """`test`"""
+    operating_point: OperatingPoint | None
+    """which thresholds the model has, chosen on `eval`; `null`: every pixel has its most probable class"""
     baseline: Baseline | None
     """`null` for the first model, and where no other comparable one was pushed"""
     parameters: int | None
@@ -202,6 +215,53 @@ class BaselineDetails(TypedDict):
     """the defect classes by name"""
 
 
+class SizeShare(TypedDict):
+    """Defects of about one size: within an eighth of a doubling of the area."""
+
+    size: float
+    """side of the square of the area, in pixels"""
+    present: float
+    """how many there are"""
+    found: float
+    """how many of them were found"""
+
+
+class Detection(TypedDict):
+    """Probability of detection against size, MIL-HDBK-1823A: ln(p / (1 - p)) = intercept + slope ln(size)."""
+
+    name: str
+    """a defect class, or `all defects`"""
+    sizes: list[SizeShare]
+    """what the curve was fitted to, ascending"""
+    intercept: float | None
+    """`null` where no curve fits: nothing was missed, nothing found, or sizes of both do not overlap"""
+    slope: float | None
+    """above 0 where larger defects are found more often"""
+    a90: float | None
+    """size of which 90 % are found, by the curve"""
+    a90_95: float | None
+    """its upper bound at 95 % confidence, by the profile likelihood; without a curve from 29 found and none missed"""
+    band: list[list[float]]
+    """`[size, lower, upper]`: the 95 % interval of the curve, by the bootstrap over groups"""
+
+
+class CurvePoint(TypedDict):
+    """A class at a threshold of its probability."""
+
+    name: str
+    """the defect class"""
+    threshold: float
+    """what the probability must be above"""
+    found_share: float | None
+    """of the defects of the class"""
+    found_interval: list[float] | None
+    """its 95 % interval"""
+    false_regions_per_megapixel: float | None
+    """of the class"""
+    false_interval: list[float] | None
+    """its 95 % interval"""
+
+
 class Details(TypedDict):
     """`details.json`: what the contract of `metrics.json` has no place for."""
 
@@ -211,6 +271,10 @@ class Details(TypedDict):
     """95 % intervals of the other scores, by name"""
     defects_found: dict[str, float | None]
     """`found_share` by class"""
+    detection: list[Detection]
+    """found defects against their size; all together first"""
+    curves: list[CurvePoint]
+    """found defects against false regions, by class and threshold; empty for a model without an operating point"""
     reliability: list[ReliabilityBin]
     """bins of the top class's probability"""
     images: ListedImages
@@ -225,6 +289,8 @@ class Listed(TypedDict):
     """What the evaluation leaves that is no single number."""
 
     slices: list[SliceRow]
+    detection: list[Detection]
+    curves: list[CurvePoint]
     reliability: list[ReliabilityBin]
     images: ListedImages
 

@@ -1,0 +1,118 @@
+"""What an inspector asks: from which size on defects are found, and what finding more costs in false regions."""
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from components.bootstrap import COVERAGE, interval
+from components.measurement import Numbers, Totals, resamples_of
+from flexunet.core import scores
+from flexunet.core.config.gate import GateSettings
+from flexunet.core.detection import Detections, a90_95, fit, log_size
+from flexunet.core.operating_point import PIXELS_OF_MEGAPIXEL, THRESHOLDS
+from flexunet.core.results.metrics import CurvePoint, Detection
+
+ALL: Final = "all defects"
+# Where the band of a curve is drawn.
+_BAND_POINTS: Final = 24
+
+
+def all_detections_a90_95(totals: Totals) -> float:
+    """Of all classes together, in pixels; NaN where nothing is proven, or the model gave no number."""
+    steps = _steps(totals, None)
+    if not steps or not np.isfinite(totals.known_sums.found).all():
+        return float("nan")
+    return a90_95(_detections(totals, None)[0])
+
+
+def detection_rows(totals: Totals, settings: GateSettings) -> list[Detection]:
+    """All defects together, then each class that the split shows; none of a model that gave no number."""
+    if not np.isfinite(totals.known_sums.found).all():
+        return []
+    classes = [(ALL, None), *((c.name, i) for i, c in enumerate(settings.classes) if i)]
+    return [_row(name, totals, class_id) for name, class_id in classes if _steps(totals, class_id)]
+
+
+def curve_points(totals: Totals, settings: GateSettings) -> list[CurvePoint]:
+    """Class by class, by ascending threshold."""
+    if not totals.known_sums.curves.shape[-1]:
+        return []
+    return [
+        point
+        for class_id, segmentation_class in enumerate(settings.classes[1:], start=1)
+        for point in _curve(totals, class_id, segmentation_class.name)
+    ]
+
+
+def _curve(totals: Totals, class_id: int, name: str) -> Iterator[CurvePoint]:
+    sums, resampled, groups = totals.known_sums, resamples_of(totals), len(totals.groups)
+    present, of_present = resampled.present[:, class_id], sums.present[class_id]
+    area = resampled.pixels.truth.sum(axis=-1) / PIXELS_OF_MEGAPIXEL
+    for position, threshold in enumerate(THRESHOLDS):
+        found, false = sums.curves[:, class_id, position]
+        shares = scores.share(resampled.curves[:, 0, class_id, position], present)
+        densities = scores.share(resampled.curves[:, 1, class_id, position], area)
+        yield {
+            "name": name,
+            "threshold": threshold,
+            "found_share": _defined(scores.share(found, of_present)),
+            "found_interval": _ends(shares, present, groups),
+            "false_regions_per_megapixel": _defined(scores.share(false, sums.counts.sum() / PIXELS_OF_MEGAPIXEL)),
+            "false_interval": _ends(densities, area, groups),
+        }
+
+
+def _row(name: str, totals: Totals, class_id: int | None) -> Detection:
+    detections, resampled = _detections(totals, class_id)
+    model = fit(detections)
+    sizes = np.linspace(detections.log_sizes[0], detections.log_sizes[-1], _BAND_POINTS)
+    ends = [_defined(model.intercept), _defined(model.slope)]
+    return {
+        "name": name,
+        "sizes": [
+            {"size": float(np.exp(at)), "present": float(present), "found": float(found)}
+            for at, present, found in zip(*detections, strict=True)
+        ],
+        "intercept": ends[0],
+        "slope": ends[1],
+        "a90": _defined(np.exp(model.log_a90)),
+        "a90_95": _defined(a90_95(detections)),
+        "band": _band(resampled, sizes) if None not in ends and len(totals.groups) > 1 else [],
+    }
+
+
+def _band(resampled: Detections, sizes: Numbers) -> list[list[float]]:
+    """Pointwise; a resample that no curve fits is left out."""
+    models = fit(resampled)
+    curves = models.probability(sizes[:, np.newaxis])
+    curves = curves[:, np.isfinite(models.slope)]
+    if not curves.size:
+        return []
+    low, high = np.quantile(curves, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2], axis=1)
+    return np.stack([np.exp(sizes), low, high], axis=1).tolist()
+
+
+def _steps(totals: Totals, class_id: int | None) -> list[int]:
+    return sorted({step for of_class, step in totals.sizes if class_id in (None, of_class)})
+
+
+def _detections(totals: Totals, class_id: int | None) -> tuple[Detections, Detections]:
+    """As they are, `[n]`, and in each resample, `[resamples, n]`."""
+    steps = _steps(totals, class_id)
+    counts = [
+        sum(part for (of_class, at), part in totals.sizes.items() if at == step and class_id in (None, of_class))
+        for step in steps
+    ]
+    present, found = np.moveaxis(np.stack(counts), [0, 1, 2], [2, 1, 0])
+    log_sizes = np.array([log_size(step) for step in steps])
+    return Detections(log_sizes, present[0], found[0]), Detections(log_sizes, present[1:], found[1:])
+
+
+def _ends(ratio: Numbers, size: Numbers, groups: int) -> list[float] | None:
+    low, high = interval(ratio, ratio[:, np.newaxis], size[:, np.newaxis], groups)
+    return None if np.isnan(low) or np.isnan(high) else [low, high]
+
+
+def _defined(score: float | Numbers) -> float | None:
+    return float(score) if np.isfinite(score) else None
