@@ -7,6 +7,7 @@ it, gives an export that Python loads and TF Serving's session loader cannot run
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -16,7 +17,6 @@ from tensorflow.core.protobuf import saved_model_pb2
 from flexunet.core import features
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.files import write_json
-from flexunet.core.results.operating import OperatingPoint
 from flexunet.serving.limits import BATCH_ROWS
 from trainer_module.batching import in_chunks, map_rows
 from trainer_module.losses import cross_entropy
@@ -24,8 +24,11 @@ from trainer_module.metrics import calibration_bins, count_matrix
 from trainer_module.operating_point import score_levels
 from trainer_module.signatures import ServingSignatures, check_graph, id_png
 from trainer_module.warmup import write_warmup
-from transform_module import images
+from transform_module import images, unfit
 from transform_module.preprocessing import Row, decode_pair
+
+if TYPE_CHECKING:
+    from flexunet.core.results.operating import OperatingPoint
 
 # Of `_measure`: counts, counts at the model's size, probability sums, calibration, and two masks.
 _MEASURED = (tf.float64, tf.float64, tf.float64, tf.float64, tf.string, tf.string)
@@ -104,11 +107,11 @@ class SegmentationModule(tf.Module):
         return self._model(tiles, training=False)
 
     def _own_size(self, row: tuple[tf.Tensor, ...]) -> tf.Tensor:
-        return images.unfit_probabilities(row[0], row[1], self._config.image)
+        return unfit.unfit_probabilities(row[0], row[1], self._config.image)
 
     def _measure(self, row: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
         probabilities, class_ids = self._own_size(row), row[2].to_tensor()
-        predicted = images.class_ids_of(probabilities, self._thresholds)
+        predicted = unfit.class_ids_of(probabilities, self._thresholds)
         counts = self._counts(class_ids, predicted)
         numbers = (
             counts,
@@ -141,7 +144,7 @@ def export_model(
     config: TrainerConfig,
     training: dict[str, float],
     directory: Path,
-    operating_point: OperatingPoint | None = None,
+    operating_point: "OperatingPoint | None" = None,
 ) -> None:
     """Writes the SavedModel and, in `assets.extra`, the configuration, facts of the training and warm-up requests.
 

@@ -14,7 +14,7 @@ from flexunet.core import features
 from flexunet.core.config.train import TrainerConfig
 from flexunet.serving.limits import BATCH_ROWS
 from trainer_module.batching import in_chunks, join_requests, map_rows
-from transform_module import images
+from transform_module import images, unfit
 
 if TYPE_CHECKING:
     from tensorflow.core.protobuf import saved_model_pb2
@@ -107,7 +107,7 @@ class ServingSignatures:
         """RGB of one size, uint8 `[N, H, W, 3]` -> `class_ids`, uint8 `[N, H, W]`."""
 
         def answer(row: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-            return images.class_ids_and_confidence(row, size, self._image, self._thresholds)[0]
+            return unfit.class_ids_and_confidence(row, size, self._image, self._thresholds)[0]
 
         return {features.OUTPUT_CLASS_IDS: self._answer_pixels(answer, pixels, tf.uint8)}
 
@@ -116,7 +116,7 @@ class ServingSignatures:
         """RGB of one size, uint8 `[N, H, W, 3]` -> `probabilities`, float32 `[N, H, W, C]`."""
 
         def answer(row: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-            return images.unfit_probabilities(row, size, self._image)
+            return unfit.unfit_probabilities(row, size, self._image)
 
         return {features.OUTPUT_PROBABILITIES: self._answer_pixels(answer, pixels, tf.float32)}
 
@@ -160,7 +160,7 @@ class ServingSignatures:
         return tf.cond(problem == "", lambda: self._mask(probabilities, size), lambda: nothing)
 
     def _mask(self, probabilities: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        class_ids, confidence = images.class_ids_and_confidence(probabilities, size, self._image, self._thresholds)
+        class_ids, confidence = unfit.class_ids_and_confidence(probabilities, size, self._image, self._thresholds)
         pixels = [tf.reduce_sum(tf.cast(class_ids == class_id, tf.int32)) for class_id in range(self._num_classes)]
         fractions = tf.cast(tf.stack(pixels), tf.float32) / tf.cast(tf.reduce_prod(size), tf.float32)
         return id_png(class_ids), fractions, confidence

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -16,7 +17,6 @@ from flexunet.core.config.data import SegmentationClass
 from flexunet.core.config.train import ModelConfig, TrainerConfig
 from flexunet.core.operating_point import DefectRule
 from flexunet.core.progress import Step, tell
-from flexunet.core.results.operating import OperatingPoint
 from flexunet.serving.exported import LENIENT, exported_part
 from trainer_module import data, devices, previews
 from trainer_module.averages import averaging_callbacks
@@ -29,6 +29,9 @@ from trainer_module.metrics import ForegroundDice
 from trainer_module.model import build_model
 from trainer_module.operating_point import choose_operating_point
 from trainer_module.optimization import make_optimizer
+
+if TYPE_CHECKING:
+    from flexunet.core.results.operating import OperatingPoint
 
 logger = logging.getLogger("flexunet.train")
 
@@ -96,7 +99,7 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
     trained.checkpoint.discard()
 
 
-def _operating_point(trained: Trained, job: Job, config: TrainerConfig) -> OperatingPoint | None:
+def _operating_point(trained: Trained, job: Job, config: TrainerConfig) -> "OperatingPoint | None":
     if job.rule is None:
         return None
     return choose_operating_point(trained.model, _expand(job.eval_patterns), config, job.rule)

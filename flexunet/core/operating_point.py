@@ -4,14 +4,16 @@ A pixel is of its most probable defect class if that probability is above the cl
 classes' regions so depend on their own threshold alone: each class has a curve of its own, and curves add up.
 """
 
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flexunet.core.config.operating import Target
 from flexunet.core.features import BACKGROUND_ID, IGNORE_ID
 from flexunet.core.regions import are_false, are_found, connected_regions
+
+if TYPE_CHECKING:
+    from flexunet.core.config.operating import Target
 
 # Half a logit apart, 0.0015 to 0.9985; ascending. A probability must be above a threshold, both as float32.
 THRESHOLDS: Final = tuple(round(float(1 / (1 + np.exp(-logit))), 4) for logit in np.arange(-6.5, 7, 0.5))
@@ -73,7 +75,7 @@ def curves_of(truth: NDArray[np.uint8], scored: Scored, num_classes: int, rule: 
     return Curves(found, false, present, float(np.count_nonzero(labelled)))
 
 
-def choose(curves: Curves, target: Target, pixel_size: float | None) -> list[int]:
+def choose(curves: Curves, target: "Target", pixel_size: float | None) -> list[int]:
     """Positions in THRESHOLDS, one for each defect class.
 
     A share of defects to find is reached in each class, with the fewest false regions. A bound on false regions is

@@ -60,6 +60,7 @@ def fingerprints(folder: Path) -> dict[str, str]:
         ("trainer_module/trainer.py", {TRAINER}),
         ("trainer_module/__init__.py", {TRAINER, REPORT}),
         ("transform_module/images.py", {PREPROCESSING, TRAINER}),
+        ("transform_module/unfit.py", {TRAINER}),
         ("transform_module/__init__.py", {PREPROCESSING, TRAINER}),
         ("flexunet/core/postponed.py", {PREPROCESSING, TRAINER, METRICS, REPORT}),
         ("flexunet/__init__.py", {PREPROCESSING, TRAINER, METRICS, REPORT}),
@@ -141,8 +142,16 @@ MUST_NOT_CONTAIN = {
         "trainer_module",
         "transform_module",
     ),
-    PREPROCESSING: (f"{CONFIGS}.train", f"{CONFIGS}.gate", f"{CONFIGS}.serving", "flexunet.serving", "components"),
+    PREPROCESSING: (
+        f"{CONFIGS}.train",
+        f"{CONFIGS}.gate",
+        f"{CONFIGS}.serving",
+        "flexunet.serving",
+        "components",
+        "transform_module.unfit",
+    ),
     TRAINER: (
+        "flexunet.core.results",
         f"{CONFIGS}.gate",
         f"{CONFIGS}.serving",
         f"{CONFIGS}.dataset",
@@ -154,6 +163,7 @@ MUST_NOT_CONTAIN = {
         "components",
     ),
     METRICS: (
+        f"{CONFIGS}.operating",
         f"{CONFIGS}.train",
         f"{CONFIGS}.serving",
         "flexunet.core.results",
