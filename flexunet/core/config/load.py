@@ -6,10 +6,9 @@ import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Literal, cast, get_args, get_origin
+from typing import Any, Final, Literal, cast, get_args, get_origin
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from flexunet.core.config.section import Section
 from flexunet.core.config.whole import Config
@@ -96,12 +95,12 @@ def _parse_value(override: str, text: str) -> object:
     return parsed["value"]
 
 
-def _is_echo(problem: ErrorDetails) -> bool:
+def _is_echo(problem: Any) -> bool:
     # pydantic counts only the valid items of a tuple: a wrong item would also be reported as a tuple too short.
-    return problem["type"] == "too_short" and problem.get("ctx", {})["actual_length"] < len(problem["input"])
+    return problem["type"] == "too_short" and problem["ctx"]["actual_length"] < len(problem["input"])
 
 
-def _explain(problem: ErrorDetails) -> str:
+def _explain(problem: Any) -> str:
     """One line for one of pydantic's problems: the key, what was got, what was expected."""
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
