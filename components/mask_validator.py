@@ -6,7 +6,7 @@ ExampleValidator reports anomalies but never stops a run. This node does.
 
 import json
 from collections import Counter
-from typing import Any, Final
+from typing import Final, TypedDict
 
 import apache_beam as beam
 from tfx import v1 as tfx
@@ -26,10 +26,18 @@ _FOUND_FILE: Final = "found.json"
 Artifacts = dict[str, list[Artifact]]
 
 
+class Parameters(TypedDict):
+    """See `MaskValidator`."""
+
+    config: str
+    expected: str
+    code: str
+
+
 class Executor(base_beam_executor.BaseBeamExecutor):
     """Reads every record once; only counts and the first problems are kept."""
 
-    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: Parameters) -> None:
         self._log_startup(input_dict, output_dict, exec_properties)
         config = TransformConfig.model_validate_json(exec_properties["config"])
         expected = json.loads(exec_properties["expected"])
