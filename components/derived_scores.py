@@ -10,6 +10,7 @@ from components.inspection import all_detections_a90_95, curve_points, detection
 from components.measurement import Numbers, Ranked, Resampled, SliceTotals, Totals, resamples_of
 from flexunet.core import scores
 from flexunet.core.config.gate import GateSettings
+from flexunet.core.features import NO_DEFECT, defects_of, spelled
 from flexunet.core.operating_point import PIXELS_OF_MEGAPIXEL
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def upper(name: str) -> str:
 
 def class_score(score: str, class_name: str) -> str:
     """The key of one class's score, of CLASS_SCORES."""
-    return f"{score}/{class_name}"
+    return f"{score}/{spelled(class_name)}"
 
 
 def all_scores(totals: Totals, settings: GateSettings) -> dict[str, float]:
@@ -182,7 +183,7 @@ def _gated(values: Mapping[str, Score], totals: Totals, settings: GateSettings) 
 def _slice_words(column: str, value: str) -> str:
     if column != "defects":
         return f"{column} is {value}"
-    return "images without defect" if value == "none" else f"images with {value.replace('+', ' and ')}"
+    return f"images with {' and '.join(defects_of(value))}" if value != NO_DEFECT else "images without defect"
 
 
 def _slice_value(row: "SliceRow | None") -> float:

@@ -1,8 +1,11 @@
-"""What moved between the newest span of data and the one before: TFDV's drift comparators, and the node that reports.
+"""What moved between the newest span of data and those before: the node that reports it.
 
-Drift is reported and never stops a run: the gate decides on scores.
+`flexunet ingest` compares the newest span alone with all before it and writes that into `dataset.json`. Of records made
+elsewhere TFDV's comparators compare the statistics of a run with those of the newest earlier span. Drift is reported
+and never stops a run: the gate decides on scores.
 """
 
+import json
 import logging
 from pathlib import Path
 from typing import Final
@@ -70,6 +73,8 @@ def _finding(info: anomalies_pb2.DriftSkewInfo) -> DriftFinding:
         "distance": measured.value,
         "threshold": measured.threshold,
         "moved": measured.value > measured.threshold,
+        "now": None,
+        "before": None,
     }
 
 
@@ -79,25 +84,30 @@ def DriftReporter(
     schema: InputArtifact[standard_artifacts.Schema],
     drift: OutputArtifact[DataDrift],
     code: Parameter[str],
+    measured: Parameter[str] = "null",
     previous: InputArtifact[standard_artifacts.ExampleStatistics] = None,
 ) -> None:
-    """Compares statistics with those of the span before, if there is one, and says what moved.
+    """Writes what moved since the spans before, and says it.
 
-    `code` is the fingerprint that keys the cache.
+    `measured` is what `dataset.json` holds of it as JSON, "null" for records without one, whose statistics are compared
+    with those of the span before, if there is one; `code` is the fingerprint that keys the cache.
     """
     del code
-    findings: list[DriftFinding] = []
-    if previous is not None:
-        comparators = io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(schema.uri))
-        findings = drift_findings(statistics.uri, previous.uri, comparators)
-    report: Drift = {"compared_with_span": previous.span if previous else None, "features": findings}
+    report: Drift | None = json.loads(measured)
+    if report is None:
+        findings: list[DriftFinding] = []
+        if previous is not None:
+            comparators = io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(schema.uri))
+            findings = drift_findings(statistics.uri, previous.uri, comparators)
+        spans = [previous.span] if previous else []
+        report = {"compared_with_spans": spans, "measure": "Jensen-Shannon", "features": findings}
     directory = Path(drift.uri)
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / DRIFT_FILE, report)
-    for finding in findings:
+    for finding in report["features"]:
         if finding["moved"]:
             logger.warning(
-                "the data moved: %s differs from the span before by %.3f, more than %.3f",
+                "the data moved: %s differs from the spans before by %.3f, more than %.3f",
                 finding["feature"],
                 finding["distance"],
                 finding["threshold"],

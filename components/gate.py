@@ -182,14 +182,14 @@ def baseline_json(evaluation: Evaluation, model: str) -> Baseline:
 def details_json(evaluation: Evaluation, settings: GateSettings) -> Details:
     """`report/details.json`: what the contract of `metrics.json` has no place for."""
     names = (derived_scores.FOREGROUND_DICE, derived_scores.MEAN_IOU, derived_scores.PIXEL_ACCURACY)
-    dice = [derived_scores.class_score("dice", c.name) for c in settings.classes[1:]]
-    found = [derived_scores.class_score(derived_scores.DEFECTS_FOUND, c.name) for c in settings.classes[1:]]
-    intervals = (*names, *dice, derived_scores.DEFECTS_FOUND, derived_scores.FALSE_ALARMS)
-    intervals = (*intervals, derived_scores.FALSE_REGION_DENSITY)
+    defects = [c.name for c in settings.classes[1:]]
+    dice = {f"dice/{name}": evaluation.interval(derived_scores.class_score("dice", name)) for name in defects}
+    pooled = (*names, derived_scores.DEFECTS_FOUND, derived_scores.FALSE_ALARMS, derived_scores.FALSE_REGION_DENSITY)
+    found = {name: derived_scores.class_score(derived_scores.DEFECTS_FOUND, name) for name in defects}
     return {
         "warnings": warnings(evaluation),
-        "intervals": {name: evaluation.interval(name) for name in intervals},
-        "defects_found": {name.partition("/")[2]: evaluation.known_score(name) for name in found},
+        "intervals": {name: evaluation.interval(name) for name in pooled} | dice,
+        "defects_found": {name: evaluation.known_score(key) for name, key in found.items()},
         "detection": evaluation.details["detection"],
         "curves": evaluation.details["curves"],
         "reliability": evaluation.details["reliability"],
@@ -242,7 +242,7 @@ def _checks_of(
 
 def _score(name: str, value: float, bound: float, evaluation: Evaluation, settings: GateSettings) -> Check:
     required = f"at least {bound:.4f} is required"
-    class_name = name.removeprefix("dice/")
+    class_name = next((c.name for c in settings.classes if name == derived_scores.class_score("dice", c.name)), name)
     if name == derived_scores.FOREGROUND_DICE:
         interval = evaluation.interval(name)
         words = f"foreground Dice is {_say(evaluation.score(name))}"

@@ -236,7 +236,7 @@ def measure_image(outputs: Outputs, metadata: Mapping[str, str], settings: GateS
         image_id=_text(outputs[features.OUTPUT_IMAGE_ID]),
         group=group_key(np.asarray(outputs[features.OUTPUT_GROUP]).item()),
         sums=_sums(outputs, defects, _curves(outputs, truth, num_classes, rule)),
-        slices={"defects": "+".join(kinds) or "none", **metadata},
+        slices={"defects": features.defects_value(kinds), **metadata},
         largest_defect=defects.largest,
         sizes=_sizes(defects),
     )

@@ -24,7 +24,7 @@ def record_schema(config: SchemaConfig) -> schema_pb2.Schema:
     _add_string(schema, records.id)
     if records.group:
         _add_string(schema, records.group)
-    shares = [features.MASK_SHARE_PREFIX + c.name for c in config.classes]
+    shares = [features.share_key(c.name) for c in config.classes]
     for key in (features.IMAGE_BRIGHTNESS, *shares):
         feature = schema.feature.add(name=key, type=schema_pb2.FLOAT)
         feature.drift_comparator.jensen_shannon_divergence.threshold = _DRIFT_THRESHOLD

@@ -18,6 +18,7 @@ from kfp import compiler, dsl
 from flexunet.core.config.kubeflow import KubeflowConfig, NodeConfig
 from flexunet.core.config.load import ConfigError
 from flexunet.core.config.whole import Config
+from flexunet.core.disk import naming
 from flexunet.core.errors import UserError
 from kubeflow.resources import configure_task
 
@@ -60,9 +61,10 @@ def write_package(package: Package, output: Path) -> None:
     aside = output.with_name(f".{output.name}.incomplete.yaml")
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
-        compiler.Compiler().compile(_pipeline(package), str(aside))
-        _retry_for_long(aside)
-        aside.replace(output)
+        with naming(output):
+            compiler.Compiler().compile(_pipeline(package), str(aside))
+            _retry_for_long(aside)
+            aside.replace(output)
     finally:
         aside.unlink(missing_ok=True)
 

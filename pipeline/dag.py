@@ -142,6 +142,7 @@ def data_nodes(settings: Settings) -> DataNodes:
         statistics=statistics.outputs["statistics"],
         previous=previous.outputs["statistics"],
         schema=schema.outputs["schema"],
+        measured=_measured_drift(paths),
         code=settings.code(drift.__name__),
     )
     validator = mask_validator.MaskValidator(
@@ -346,7 +347,13 @@ def _expected_counts(paths: Paths, spans: int | None) -> str:
     return record_verdict.expected_counts(newest_spans(data, spans, paths.span) if is_described else None)
 
 
+def _measured_drift(paths: Paths) -> str:
+    """What ingest found of the newest span; "null" where records were made elsewhere or cannot be seen."""
+    spans = newest_spans(Path(paths.data), 1, paths.span) if (Path(paths.data) / MANIFEST).is_file() else None
+    return json.dumps(spans[0].get("drift") if spans else None)
+
+
 def _comparable(config: Config) -> str:
     """Fingerprint of what two models must share to be measured alike: classes, records' keys, what `evaluate` gives."""
-    shared = f"{features.EVALUATE_FORMAT} " + config.model_dump_json(include={"classes", "records"})
+    shared = f"{features.EVALUATE_FORMAT} " + part_of(config, SchemaConfig).model_dump_json()
     return hashlib.sha256(shared.encode()).hexdigest()

@@ -12,7 +12,7 @@ from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.proto.orchestration import pipeline_pb2
 
-from flexunet.core.beam import repair_of
+from flexunet.core import beam, disk
 from flexunet.core.errors import NodeFailed, last_line
 
 _STATE = metadata_store_pb2.Execution
@@ -55,7 +55,9 @@ def run_node(ir: pipeline_pb2.Pipeline, node: pipeline_pb2.PipelineNode, databas
             custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, name),
         ).launch()
     except Exception as error:
-        raise NodeFailed(f"{name} failed: {last_line(error)}{repair_of(str(error))}") from error
+        words = disk.words_in(str(error))
+        repair = beam.repair_of(str(error)) or (f"; {words}" if words else "")
+        raise NodeFailed(f"{name} failed: {last_line(error)}{repair}") from error
     with database as handle:
         state, outputs = final_state(handle.store, execution.execution_id if execution else None)
     if state not in SUCCESSFUL:

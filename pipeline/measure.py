@@ -14,6 +14,7 @@ from tfx.utils import json_utils, proto_utils
 from components import gate, reporter
 from flexunet.core import features
 from flexunet.core.beam import beam_arguments, prepare_beam
+from flexunet.core.config.data import SchemaConfig
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.section import part_of
 from flexunet.core.config.whole import Config
@@ -90,7 +91,7 @@ def evaluate(models: Sequence[Path], splits: Sequence[Path], config: Config, dir
 
 
 def _checked(model: Path, config: Config) -> Path:
-    ours = config.model_dump(include={"classes", "records"})
+    ours = part_of(config, SchemaConfig).model_dump()
     theirs = exported_config(model).model_dump(include={*ours})
     for key, value in ours.items():
         if theirs[key] != value:

@@ -116,7 +116,9 @@ def draw_diagram(config: TrainerConfig, path: Path) -> None:
         _arrow(axes, (-0.75, -level.index), (0.75, -level.index), "skip")
     _box(axes, 0, bridge, config)
     axes.text(-1.6, 0.6, f"image {config.image.height}x{config.image.width}x3", ha="center")
-    axes.text(1.6, 0.6, f"{config.model.head}: {', '.join(c.name for c in config.classes)}", ha="center")
+    axes.text(
+        1.6, 0.6, f"{config.model.head}: {', '.join(c.name for c in config.classes)}", ha="center", parse_math=False
+    )
     axes.set(xlim=(-2.6, 2.6), ylim=(-bridge.index - 0.5, 0.8))
     figure.savefig(path)
 

@@ -68,7 +68,9 @@ def read_headers(encoded: tf.Tensor, max_pixels: int) -> Headers:
     ):
         here = kind == place(of_format)
         told = _Told(*(tf.where(here, new, old) for new, old in zip(parsed, told, strict=True)))
-    problem = tf.where(told.height * told.width > max_pixels, _too_large(told, max_pixels), "")
+    # Divided, since a header may say numbers whose product is more than int64 holds.
+    too_large = told.height > max_pixels // tf.maximum(told.width, 1)
+    problem = tf.where(too_large, _too_large(told, max_pixels), "")
     problem = tf.where((told.height <= 0) | (told.width <= 0), str(readable.DAMAGED), problem)
     words = tf.constant(["" if kind.is_read else str(kind.words) for kind in readable.KINDS])
     refused = tf.gather(words, told.kind)

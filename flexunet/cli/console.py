@@ -171,8 +171,14 @@ def _follow(log: BinaryIO, console: Console, ended: threading.Event) -> None:
 
 
 def _flush() -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
+    """What does not fit on a full disk is lost: Python would keep it, and show it on the terminal afterwards."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with Path(os.devnull).open("wb") as nowhere:
+                os.dup2(nowhere.fileno(), stream.fileno())
+            stream.flush()
     ctypes.CDLL(None).fflush(None)
 
 

@@ -29,6 +29,7 @@ class IngestOptions(TypedDict, total=False):
     metadata: Path | None
     layout_name: str | None
     no_mask_is_background: bool
+    accept_losses: bool
 
 
 class SpanType(click.ParamType):
@@ -65,6 +66,9 @@ class SpanType(click.ParamType):
 )
 @LAYOUT
 @NO_MASK
+@click.option(
+    "--accept-losses", is_flag=True, help="Goes on though half of a class's regions vanish at the model's size."
+)
 @AS_JSON
 def ingest(source: Path, out: Path, config: str, overrides: tuple[str, ...], **options: Unpack[IngestOptions]) -> None:
     """Turns folders of images and masks (SOURCE) into records (OUT).

@@ -23,6 +23,7 @@ def init(source: Path, out: Path, layout_name: str | None, no_mask_is_background
       flexunet init photos --out mine.toml
       flexunet init photos --out mine.toml --layout coco
     """
+    from flexunet.core.files import replace_text
     from flexunet.core.finder import find_files
     from flexunet.dataset.describe import describe, write_toml
     from flexunet.dataset.layouts.interface import Source
@@ -33,7 +34,7 @@ def init(source: Path, out: Path, layout_name: str | None, no_mask_is_background
         raise UserError(f"{out}: is there already, expected a new file: remove it or choose another --out")
     with captured_output(NO_LOG) as console:
         described = describe(Source(find_files(source), no_mask_is_background), layout_name)
-        out.write_text(write_toml(described, source), encoding="utf-8")
+        replace_text(out, write_toml(described, source))
         console.print(described.layout.description)
         console.print(f"classes: {', '.join(found.name for found in described.classes)}")
         for sentence in described.unknown:

@@ -9,6 +9,7 @@ from typing import Final, NoReturn
 import click
 
 from flexunet.cli.command import SectionedGroup
+from flexunet.core.disk import words_of
 from flexunet.core.errors import CommandError, Interrupted, UserError
 from flexunet.core.install import how_to_install
 
@@ -73,7 +74,7 @@ def exit_code(command: Callable[[], object], arguments: list[str] | None = None)
     except click.ClickException as error:
         return _fail(_one_line(error), UserError.exit_code)
     except OSError as error:
-        return _fail(f"{error.filename or 'a file'}: {error.strerror or error}", UserError.exit_code)
+        return _fail(words_of(error), UserError.exit_code)
     except ModuleNotFoundError as error:
         # Without a name it was raised by hand, and says by itself what is missing.
         module = (error.name or "").partition(".")[0]

@@ -1,6 +1,9 @@
 """Names that cross a process: record features, transformed features, splits, signatures and their outputs."""
 
+import unicodedata
+from collections.abc import Sequence
 from typing import Final
+from urllib.parse import quote
 
 # Records. Where TF Model Garden's segmentation records have the same thing, the key is theirs.
 IMAGE_ENCODED: Final = "image/encoded"
@@ -96,3 +99,26 @@ ACCEPTED_REFUSED: Final = "accepted_refused"
 TRAINING_HISTORY: Final = "history.csv"
 TRAINING_PREVIEWS: Final = "previews"
 TRAINING_AUGMENTED: Final = "augmented.png"
+
+# The slice of images without a defect.
+NO_DEFECT: Final = "none"
+
+
+def spelled(class_name: str) -> str:
+    """A class's name inside a key of a record or a score: percent-encoded but for ASCII letters, digits and `_.-~ `."""
+    return quote(unicodedata.normalize("NFC", class_name), safe=" ")
+
+
+def share_key(class_name: str) -> str:
+    """The record's key of the share of a class in its mask."""
+    return MASK_SHARE_PREFIX + spelled(class_name)
+
+
+def defects_value(class_names: Sequence[str]) -> str:
+    """Value of the slice `defects` of images that show these classes: joined by `+`, which a name has as `%2B`."""
+    return "+".join(name.replace("+", "%2B") for name in class_names) or NO_DEFECT
+
+
+def defects_of(value: str) -> list[str]:
+    """The classes of such a value."""
+    return [] if value == NO_DEFECT else [name.replace("%2B", "+") for name in value.split("+")]

@@ -1,9 +1,11 @@
 """Small files that this project writes beside models and runs."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from flexunet.core.disk import naming
 from flexunet.core.errors import UserError, last_line
 
 # What a JSON document is made of, to be walked with isinstance.
@@ -29,10 +31,20 @@ def read_json(path: Path) -> Any:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Writes aside and renames, so that a reader sees the old content or the new one."""
+    """Writes aside and renames, so that a reader sees the old content or the new one; an error leaves nothing aside.
+
+    Raises:
+      OSError: names `path`.
+    """
     aside = path.with_name(f"{path.name}.incomplete")
-    aside.write_bytes(content)
-    aside.replace(path)
+    with naming(path):
+        try:
+            aside.write_bytes(content)
+            aside.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                aside.unlink(missing_ok=True)
+            raise
 
 
 def replace_text(path: Path, text: str) -> None:

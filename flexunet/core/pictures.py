@@ -8,7 +8,9 @@ a damaged profile or comment does no harm, and only EXIF's orientation turns a p
 import io
 import re
 import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -32,10 +34,17 @@ _TURNS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Orientations from 5 to 8 lie: width and height change places.
+_FIRST_LYING: Final = 5
 # What begins with FF inside the pixels is a restart or a plain FF; everything else has a length, but for the end.
 _JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+_JPEG_ANY_MARKER: Final = re.compile(rb"\xff[^\x00\xff]")
+_JPEG_SCAN_OR_END: Final = (0xDA, 0xD9)
+# Without a length: TEM and restarts.
+_JPEG_ALONE: Final = (0x01, *range(0xD0, 0xD8))
 # Comments and application data, but for JFIF's and Adobe's, which tell the colours.
 _JPEG_METADATA: Final = frozenset({0xFE, *range(0xE1, 0xEE), 0xEF})
+_WEBP_HAS_ALPHA: Final = b"\x10"
 _PNG_CHUNKS: Final = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 _DEEP_MODES: Final = ("I", "F")
 # TIFF's tags, and the values that matter.
@@ -47,6 +56,9 @@ _LOSSLESS_TIFF: Final = frozenset({1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 50000}
 _SAVE_AS_PNG: Final = ("a TIFF of grey, colour or palette", "save it as PNG")
 # More pages than that are not looked at: one that is not a thumbnail is enough.
 _MOST_PAGES: Final = 64
+
+
+_Require = Callable[[int, int, int], None]
 
 
 class Refused(Exception):
@@ -84,13 +96,11 @@ def open_image(encoded: bytes, settings: ImageConfig) -> Picture:
     Raises:
       Refused: says why, as the graph of a served model does.
     """
-    picture = _open(encoded, settings.max_pixels)
+    picture = _open(encoded, partial(_require_fitting, settings=settings))
     try:
         image = _eight_bits(picture, settings.value_range)
     except UnknownRange as unknown:
         raise Refused(unknown.words) from None
-    if settings.fit == "tile":
-        _require_no_sliver(image, settings)
     return replace(picture, image=image, inverted=False)
 
 
@@ -100,7 +110,7 @@ def open_mask(encoded: bytes, max_pixels: int) -> Picture:
     Raises:
       Refused: not one whole picture.
     """
-    return _open(encoded, max_pixels)
+    return _open(encoded, partial(_require_size, max_pixels=max_pixels))
 
 
 def served_bytes(encoded: bytes, picture: Picture) -> bytes:
@@ -115,16 +125,17 @@ def png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _open(encoded: bytes, max_pixels: int) -> Picture:
+def _open(encoded: bytes, require: _Require) -> Picture:
+    """`require` is told width, height and orientation before anything is decoded."""
     header = read_header(encoded)
     kind = header.kind
     if kind.plugin is None and kind.words is not None:
         raise Refused(kind.words)
     if kind in (readable.TIFF, readable.GIF):
-        return _open_container(encoded, kind, max_pixels)
+        return _open_container(encoded, kind, require)
     if header.width <= 0 or header.height <= 0:
         raise Refused(readable.DAMAGED)
-    _require_size(header.width, header.height, max_pixels)
+    require(header.width, header.height, header.orientation)
     image = _decode(encoded, header)
     if image.size != (header.width, header.height):
         raise Refused(readable.DAMAGED)
@@ -132,13 +143,17 @@ def _open(encoded: bytes, max_pixels: int) -> Picture:
     return Picture(kind, upright, header.orientation, _bits(encoded, image, kind), _is_lossy(encoded, kind))
 
 
-def _require_size(width: int, height: int, max_pixels: int) -> None:
+def _require_size(width: int, height: int, orientation: int, max_pixels: int) -> None:
+    del orientation
     if width * height > max_pixels:
         raise Refused(readable.too_large(width, height, max_pixels))
 
 
-def _require_no_sliver(image: Image.Image, settings: ImageConfig) -> None:
-    if max(image.height, settings.height) * max(image.width, settings.width) > settings.max_pixels:
+def _require_fitting(width: int, height: int, orientation: int, settings: ImageConfig) -> None:
+    _require_size(width, height, orientation, settings.max_pixels)
+    upright = (height, width) if orientation >= _FIRST_LYING else (width, height)
+    covered = max(upright[0], settings.width) * max(upright[1], settings.height)
+    if settings.fit == "tile" and covered > settings.max_pixels:
         raise Refused(readable.sliver(settings.max_pixels))
 
 
@@ -223,7 +238,20 @@ def _bare_jpeg(encoded: bytes) -> bytes:
             kept.append(encoded[start:end])
     if not _has_end(encoded, position):
         raise Refused(readable.DAMAGED)
-    return b"".join([*kept, encoded[position:]])
+    return b"".join([*kept, *_tables_and_scans(encoded, position)])
+
+
+def _tables_and_scans(encoded: bytes, position: int) -> Iterator[bytes]:
+    """A JPEG's segments from the frame header on; what lies between two before the scan is skipped, as libjpeg does."""
+    while found := _JPEG_ANY_MARKER.search(encoded, position):
+        marker, position = found[0][1], found.end()
+        if marker in _JPEG_SCAN_OR_END:
+            yield encoded[found.start() :]
+            break
+        if marker not in _JPEG_ALONE:
+            position += int.from_bytes(encoded[position : position + 2], "big")
+            if marker not in _JPEG_METADATA:
+                yield encoded[found.start() : position]
 
 
 def _has_end(encoded: bytes, position: int) -> bool:
@@ -238,7 +266,8 @@ def _has_end(encoded: bytes, position: int) -> bool:
 def _bare_webp(encoded: bytes) -> bytes:
     """The chunk of pixels alone, or with that of alpha: libwebp's plain decoder, TensorFlow's, looks at no other.
 
-    That decoder takes all to the end of the file for pixels, whatever the chunk says, and so does this.
+    That decoder takes all to the end of the file for pixels, whatever the chunk says, but that it is longer than the
+    first partition (RFC 6386, 9.1), and so does this.
 
     Raises:
       Refused: the file is shorter than it says.
@@ -249,10 +278,15 @@ def _bare_webp(encoded: bytes) -> bytes:
     pixels = next((s for s in chunks if s.name in (b"VP8 ", b"VP8L")), None)
     if len(encoded) < size + 8 or pixels is None or pixels.end > len(encoded):
         raise Refused(readable.DAMAGED)
-    has_alpha = any(s.name == b"ALPH" for s in chunks)
     content = encoded[pixels.content :]
+    told = int.from_bytes(encoded[pixels.start + 4 : pixels.content], "little")
+    if pixels.name == b"VP8 " and int.from_bytes(content[:3], "little") >> 5 >= told:
+        raise Refused(readable.DAMAGED)
     content += b"\0" * (len(content) % 2)
-    body = encoded[12 : pixels.start] if has_alpha else b""
+    body = b""
+    if any(s.name == b"ALPH" for s in chunks):
+        # Pillow's decoder believes what the extended header says of the file, the plain one looks.
+        body = encoded[12:20] + _WEBP_HAS_ALPHA + encoded[21 : pixels.start]
     body += pixels.name + len(content).to_bytes(4, "little") + content
     return b"RIFF" + (len(body) + 4).to_bytes(4, "little") + b"WEBP" + body
 
@@ -287,7 +321,7 @@ def _indexed(encoded: bytes, indices: NDArray[np.uint8]) -> Image.Image:
     return image
 
 
-def _open_container(encoded: bytes, kind: Kind, max_pixels: int) -> Picture:
+def _open_container(encoded: bytes, kind: Kind, require: _Require) -> Picture:
     """A TIFF or GIF."""
     opened: Any = _opened(encoded, kind, Words(f"a {kind.name} that is damaged or of a rare kind", *_SAVE_AS_PNG))
     try:
@@ -302,7 +336,8 @@ def _open_container(encoded: bytes, kind: Kind, max_pixels: int) -> Picture:
         raise Refused(Words(f"a {kind.name} of several pictures", "a single picture", readable.SAVE_ONE))
     if signed and bits == 8:
         raise Refused(Words("a TIFF of signed bytes", *_SAVE_AS_PNG))
-    _require_size(opened.width, opened.height, max_pixels)
+    # Of a TIFF Pillow tells the upright size.
+    require(opened.width, opened.height, 1)
     # Pillow turns TIFFs by itself, and by XMP too, which no other reader of ours looks at.
     opened.info.pop("xmp", None)
     image = _loaded(opened)

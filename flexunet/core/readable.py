@@ -112,6 +112,11 @@ EMPTY: Final = _refused("empty file", "no bytes")
 UNKNOWN: Final = _refused("anything else", "no picture by its first bytes")
 HTML: Final = _refused("HTML page", "an HTML page, as failed downloads leave it", repair="download it again")
 LFS: Final = _refused("Git LFS pointer", "a Git LFS pointer in the place of the file", repair="run `git lfs pull`")
+XML: Final = _refused(
+    "XML or SVG", "an XML document, as stores answer where a file is missing", repair="download it again"
+)
+ZEROS: Final = _refused("zeros", "nothing but zeros, as a copy that broke off leaves it", repair="copy it again")
+JPEG_XL: Final = _refused("JPEG XL", "a JPEG XL picture")
 JPEG_2000: Final = _refused("JPEG 2000", "a JPEG 2000 picture")
 HEIF: Final = _refused("HEIC or AVIF", "a HEIC or AVIF picture")
 PSD: Final = _refused("Photoshop document", "a Photoshop document")
@@ -124,7 +129,7 @@ DICOM: Final = _refused("DICOM", "a DICOM file")
 KINDS: Final = (
     UNKNOWN, EMPTY, PNG, PNG_DEEP, PNG_DEEP_COLOR, PNG_ANIMATED, JPEG, JPEG_LOSSLESS, JPEG_DEEP, JPEG_RARE,
     BMP, BMP_INDEXED, BMP_RARE, WEBP, WEBP_ANIMATED, TIFF, GIF,
-    HTML, LFS, JPEG_2000, HEIF, PSD, NETPBM, EXR, PDF, DICOM,
+    HTML, XML, LFS, ZEROS, JPEG_XL, JPEG_2000, HEIF, PSD, NETPBM, EXR, PDF, DICOM,
 )  # fmt: skip
 
 # First bytes, `?` for any: what they tell, the first that fits. Kinds of one format are told apart by its header.
@@ -151,8 +156,16 @@ SIGNATURES: Final = (
     (b"<!doctype", HTML),
     (b"<html", HTML),
     (b"<HTML", HTML),
+    (b"\n<", HTML),
+    (b"\r\n<", HTML),
+    (b"\xef\xbb\xbf<", HTML),
+    (b"<?xml", XML),
+    (b"<svg", XML),
+    (b"\xff\x0a", JPEG_XL),
+    (b"\0\0\0\x0cJXL ", JPEG_XL),
     *((b"P%d" % digit + space, NETPBM) for digit in range(1, 8) for space in (b"\n", b" ")),
     (b"?" * 128 + b"DICM", DICOM),
+    (b"\0" * HEAD_BYTES, ZEROS),
 )
 
 # JPEG's processes, by the marker of the frame header (ITU-T T.81, table B.1).
@@ -187,11 +200,11 @@ def sliver(max_pixels: int) -> Words:
 # Cameras of 10, 12 and 14 bits write 16 bits of which the upper are empty.
 LEAST_OF_16_BITS: Final = 2**14
 FULL_16_BITS: Final = (0.0, 65535.0)
-_SET_RANGE: Final = "set image.value_range = [black, white], such as [0, 4095] for 12 bits"
+_SET_RANGE: Final = "set image.value_range = [black, white], such as "
 UNUSED_16_BITS: Final = Words(
     f"a picture of 16 bits without a value above {LEAST_OF_16_BITS - 1}, as cameras of fewer bits write it",
     "to know which value is white",
-    _SET_RANGE,
+    f"{_SET_RANGE}[0, 4095] for 12 bits",
 )
 OUTSIDE_RANGE: Final = Words(
     "values outside image.value_range", "every value within it", "set it to the black and white of the camera"
@@ -204,4 +217,6 @@ DEEP_COLOR_RANGE: Final = Words(
 def unknown_range(name: str, lowest: float, highest: float) -> Words:
     """Words for a picture whose numbers have a range that the file does not tell."""
     what = f"{name}, with values from {lowest:g} to {highest:g}"
-    return Words(what, "to know which value is white", _SET_RANGE)
+    whites = (1, 255, 4095, 65535)
+    example = next((f"[0, {white}]" for white in whites if lowest >= 0 and highest <= white), "[-1000, 3000]")
+    return Words(what, "to know which value is white", f"{_SET_RANGE}{example}")

@@ -1,6 +1,5 @@
 """Masks that are not drawn yet: what tells the class of each pixel where that is no mask file."""
 
-import re
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -89,9 +88,9 @@ def class_id_of(name: str, classes: Sequence[SegmentationClass]) -> int:
 
 
 def plain_name(name: str) -> str:
-    """A class's name as a config can hold it: letters, digits, spaces, _ and -, at most 64."""
-    plain = re.sub(r"[^A-Za-z0-9 _-]", "_", unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode())
-    return plain.strip().lstrip("_-")[:64] or "class"
+    """A class's name as a config can hold it: one line of printable text, in NFC, of at most 64 characters."""
+    spaced = " ".join(unicodedata.normalize("NFC", name).split())
+    return "".join(character for character in spaced if character.isprintable())[:64].strip() or "class"
 
 
 def paint(regions: Sequence[tuple[int, NDArray[np.bool_]]], size: tuple[int, int], order: str) -> Drawn:

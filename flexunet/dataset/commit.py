@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from flexunet.core.files import naming
 from flexunet.core.results.dataset import Manifest
 from flexunet.dataset.manifest import MANIFEST, read_manifest
 from flexunet.reporting.data import PICTURE
@@ -23,8 +24,10 @@ def committed(out: Path, manifest: Manifest, picture: bytes) -> Iterator[None]:
     An error in the body leaves the old ones, and no trace of the new.
     """
     try:
-        aside(out / PICTURE).write_bytes(picture)
-        aside(out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        with naming(out / PICTURE):
+            aside(out / PICTURE).write_bytes(picture)
+        with naming(out / MANIFEST):
+            aside(out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         yield
     finally:
         _finish(out)

@@ -1,5 +1,6 @@
 """Whether ingested records are what a configuration expects."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from flexunet.core.config.whole import Config
@@ -23,8 +24,24 @@ def check_data(data: Path, config: Config, training: bool = True, newest: int | 
     images = sum(span["splits"]["train"]["images"] for span in spans)
     if training and config.image.fit != "tile" and images < config.train.batch_size:
         raise UserError(f"train.batch_size is {config.train.batch_size}, expected at most the {images} training images")
+    return "; ".join([*_leaks(spans, data), *(_other_sizes(spans, data, config) if training else ())])
+
+
+def _leaks(spans: Sequence[SpanEntry], data: Path) -> Iterator[str]:
     leaking = sum(span["leaking_groups"] for span in spans)
-    return f"{leaking} groups are in more than one split of {data}: the scores will flatter" if leaking else ""
+    if leaking:
+        yield f"{leaking} groups are in more than one split of {data}: the scores will flatter"
+
+
+def _other_sizes(spans: Sequence[SpanEntry], data: Path, config: Config) -> Iterator[str]:
+    """Which defects vanish at the model's size was counted for the size of the ingest's config."""
+    now = {"height": config.image.height, "width": config.image.width, "fit": config.image.fit}
+    other = [span["model_size"] for span in spans if span.get("model_size", now) != now]
+    if other:
+        yield (
+            "{data}: defects that vanish at the model's size were counted for {height}x{width} ({fit}), not for this "
+            "config's: ingest --check tells".format(data=data, **other[0])
+        )
 
 
 def _check_classes(span: SpanEntry, data: Path, config: Config) -> None:

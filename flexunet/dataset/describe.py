@@ -282,4 +282,4 @@ def _some(items: Sequence[Item]) -> Sequence[Item]:
 
 
 def _class_lines(name: str, color: Color) -> list[str]:
-    return ["[[classes]]", f"name = {json.dumps(name)}", f"color = {list(color)}", ""]
+    return ["[[classes]]", f"name = {json.dumps(name, ensure_ascii=False)}", f"color = {list(color)}", ""]

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -14,15 +14,18 @@ from flexunet.core import palette
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
 from flexunet.core.features import IGNORE_ID
+from flexunet.core.fit import keeps_every_pixel
 from flexunet.core.pictures import Picture, Refused, open_image, png, served_bytes
 from flexunet.core.problems import Problem
 from flexunet.dataset.annotation import BadAnnotation
 from flexunet.dataset.groups import pixel_digest, thumbnail
+from flexunet.dataset.losses import Losses, losses_of
 from flexunet.dataset.masks import Mask, read_mask, rims
 from flexunet.dataset.pairs import Pair
 
 # Of a flat image's pixels no more than one in a thousand lies outside its two commonest grey levels.
 _FLAT_SHARE: Final = 0.999
+_MIDDLE: Final = 128
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,9 @@ class Facts:
       width: likewise.
       pixels: labelled pixels of each class, int64 `[C]`.
       brightness: mean grey level, 0 to 255.
+      contrast: standard deviation of the grey levels.
+      sharpness: mean difference of neighbouring grey levels in the middle of the image, by the contrast; low where a
+        camera is out of focus.
       thumbnail: float16 [50, 50], as `flexunet.dataset.groups.thumbnail` makes it.
       pixel_digest: of the decoded image.
       mask_digest: of the class ids.
@@ -57,6 +63,7 @@ class Facts:
       levels: grey levels below which 1 % and 99 % of the pixels lie.
       rims: pixels of each class in rims one pixel wide between two others, int64 `[C]`.
       overlaps: pixels on which annotated instances of two classes lie.
+      losses: what is left at the model's size; None where the image is not shrunk, and nothing is lost.
       snapped: pixels of each class that were taken as it by the nearest colour, int64 `[C]`; None where none was.
       metadata: columns of `--metadata`.
     """
@@ -66,6 +73,8 @@ class Facts:
     width: int
     pixels: NDArray[np.int64]
     brightness: float
+    contrast: float
+    sharpness: float
     thumbnail: NDArray[np.float16]
     pixel_digest: str
     mask_digest: str
@@ -79,6 +88,7 @@ class Facts:
     is_flat: bool
     levels: tuple[int, int]
     rims: NDArray[np.int64]
+    losses: Losses | None = None
     overlaps: int = 0
     snapped: NDArray[np.int64] | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -109,12 +119,15 @@ def examine(pair: Pair, config: Config) -> Facts:
     image, class_ids = picture.image, mask.class_ids
     _require_same_size(pair, picture, class_ids)
     turned, histogram = picture.orientation > 1, _histogram(image)
+    brightness, contrast = _moments(histogram)
     return Facts(
         pair=pair,
         height=image.height,
         width=image.width,
         pixels=_count(class_ids, config),
-        brightness=float(histogram @ np.arange(256) / histogram.sum()),
+        brightness=brightness,
+        contrast=contrast,
+        sharpness=_differences(image) / max(1.0, contrast),
         thumbnail=thumbnail(image).astype(np.float16),
         pixel_digest=pixel_digest(image),
         mask_digest=hashlib.sha256(class_ids.tobytes()).hexdigest(),
@@ -128,9 +141,22 @@ def examine(pair: Pair, config: Config) -> Facts:
         is_flat=bool(np.sort(histogram)[-2:].sum() >= _FLAT_SHARE * histogram.sum()),
         levels=_levels(histogram),
         rims=rims(class_ids, len(config.classes)),
+        losses=_losses(class_ids, config),
         overlaps=mask.overlaps,
         snapped=mask.snapped,
     )
+
+
+def with_losses(facts: Facts, config: Config) -> Facts:
+    """The same, with regions counted also where none can be lost.
+
+    Raises:
+      BadPair: the mask is no longer what was examined.
+    """
+    if facts.losses is not None:
+        return facts
+    class_ids = read_class_ids(facts.pair, (facts.width, facts.height), config)
+    return replace(facts, losses=losses_of(class_ids, config.image, len(config.classes)))
 
 
 def examine_or_problem(pair: Pair, config: Config) -> Facts | Problem:
@@ -244,9 +270,32 @@ def _count(class_ids: NDArray[np.uint8], config: Config) -> NDArray[np.int64]:
     return np.bincount(class_ids.ravel(), minlength=IGNORE_ID + 1)[: len(config.classes)].astype(np.int64)
 
 
+def _losses(class_ids: NDArray[np.uint8], config: Config) -> Losses | None:
+    height, width = class_ids.shape
+    if keeps_every_pixel(height, width, config.image):
+        return None
+    return losses_of(class_ids, config.image, len(config.classes))
+
+
 def _histogram(image: Image.Image) -> NDArray[np.int64]:
     """Pixels of each grey level, int64 `[256]`."""
     return np.array((image if image.mode == "L" else image.convert("L")).histogram(), np.int64)
+
+
+def _moments(histogram: NDArray[np.int64]) -> tuple[float, float]:
+    """Mean and standard deviation of the grey levels."""
+    levels, count = np.arange(256), histogram.sum()
+    mean = float(histogram @ levels / count)
+    return mean, float(np.sqrt(max(0.0, histogram @ levels**2 / count - mean**2)))
+
+
+def _differences(image: Image.Image) -> float:
+    """Mean absolute difference of grey levels of neighbours, in the middle of the image: all of it would cost more."""
+    left, top = (max(0, side - _MIDDLE) // 2 for side in image.size)
+    middle = image.crop((left, top, min(image.width, left + _MIDDLE), min(image.height, top + _MIDDLE)))
+    grey = np.asarray(middle if middle.mode == "L" else middle.convert("L"), np.int16)
+    across, down = np.abs(np.diff(grey, axis=1)), np.abs(np.diff(grey, axis=0))
+    return float((across.sum() + down.sum()) / max(1, across.size + down.size))
 
 
 def _levels(histogram: NDArray[np.int64]) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,31 +9,29 @@ from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
 from flexunet.core.features import SPLIT_TRAIN, SPLITS
-from flexunet.core.finder import LeftOut
 from flexunet.core.lock import locked
 from flexunet.core.problems import DataError, Problem
-from flexunet.core.results.dataset import Contents, FilesLeftOut, Manifest, SpanEntry, SplitEntry, Summary
+from flexunet.core.results.dataset import Manifest, SpanEntry, Summary
 from flexunet.dataset import groups as near_duplicates
 from flexunet.dataset.assignment import Assignment, Row, read_assignment
 from flexunet.dataset.commit import committed, newest_manifest, settle
+from flexunet.dataset.contents import contents, pixels_of
+from flexunet.dataset.drift import drift, drift_words
 from flexunet.dataset.duplicates import duplicate_summary
 from flexunet.dataset.examine import Facts, examine_or_problem
 from flexunet.dataset.layouts.detect import find_layout
 from flexunet.dataset.layouts.interface import Layout
-from flexunet.dataset.manifest import FORMAT, newest_version, version_path, versions
+from flexunet.dataset.manifest import newest_version, version_path, versions
 from flexunet.dataset.metadata import read_metadata
+from flexunet.dataset.outlook import lost, unmeasured, with_all_losses
 from flexunet.dataset.pairs import Pair
 from flexunet.dataset.parallel import mapped, mapped_by_processes, threads_for
-from flexunet.dataset.reading import reading_summary
 from flexunet.dataset.splits import Assigned, SplitPolicy, assign
 from flexunet.reporting.data import render_picture
-
-_WORST: Final = 5
 
 # Called with the number of steps ahead and what they are; gives a function to call after each.
 Progress = Callable[[str, int], Callable[[], None]]
@@ -64,6 +61,7 @@ def ingest(
     metadata: Path | None = None,
     layout_name: str | None = None,
     no_mask_is_background: bool = False,
+    accept_losses: bool = False,
     progress: Progress = lambda what, steps: lambda: None,
 ) -> Ingested:
     """Checks every pair below `source`, assigns groups to splits and writes `out/span-N/version-M`.
@@ -79,6 +77,7 @@ def ingest(
       metadata: a CSV of facts about the images.
       layout_name: of the source, as `find_layout` takes it.
       no_mask_is_background: whether images without a mask show no defect.
+      accept_losses: goes on although half of a class's regions vanish at the model's size.
       progress: is told what goes on.
 
     Raises:
@@ -94,11 +93,17 @@ def ingest(
     if span == "next":
         span = _next_span(out, facts, source)
     facts = [replace(f, metadata=columns.get(f.pair.id, {}), pair=_renamed(f.pair, span)) for f in facts]
-    others = [a for number, v in versions(out).items() if number != span and (a := read_assignment(v))]
-    rows, linking, crossing = _assign(facts, others, config, splits, _previous_splits(out, span, facts), source)
+    others = {number: a for number, v in versions(out).items() if number != span and (a := read_assignment(v))}
+    rows, linking, crossing = _assign(
+        facts, [*others.values()], config, splits, _previous_splits(out, span, facts), source
+    )
     _require_usable(rows, config, source)
+    rows = with_all_losses(rows, config)
+    moved = drift(rows, {number: a for number, a in others.items() if number < span}, config.classes)
+    warnings = [*lost(rows, config, source, accept_losses), *unmeasured(rows, config), *drift_words(moved)]
     summary: Summary = {
-        **_summary(rows, layout, splits, config, _span_before(out, span)),
+        **contents(rows, layout, splits, config, _span_before(out, span), warnings),
+        "drift": moved,
         "leaking_groups": crossing,
         "duplicates": duplicate_summary(facts, config),
         "skipped": [str(problem) for problem in problems],
@@ -196,7 +201,7 @@ def _require_usable(rows: Sequence[Row], config: Config, source: Path) -> None:
             repair = "add images, or use --splits regroup" if rows and rows[0].facts.pair.split else "add images"
             problems.append(Problem(source, f"no image falls into {split}", "at least one in each split", repair))
             continue
-        seen = _pixels(members, config)
+        seen = pixels_of(members, config)
         missing = [c.name for class_id, c in enumerate(config.classes) if seen[class_id] == 0]
         if missing and split == SPLIT_TRAIN:
             what = f"no training image shows {', '.join(missing)}"
@@ -206,81 +211,6 @@ def _require_usable(rows: Sequence[Row], config: Config, source: Path) -> None:
             problems.append(Problem(source, what, "some in each split", "add images, or change [dataset] or --splits"))
     if problems:
         raise DataError(problems)
-
-
-def _summary(
-    rows: Sequence[Row], layout: Layout, policy: SplitPolicy | None, config: Config, earlier: SpanEntry | None
-) -> Contents:
-    return {
-        **reading_summary([row.facts for row in rows], config, earlier),
-        "format": FORMAT,
-        "classes": [{"name": c.name, "color": list(c.color)} for c in config.classes],
-        "ignore_color": list(config.records.ignore_color) if config.records.ignore_color else None,
-        "layout": layout.description,
-        "files": {"read": layout.files_read, "left_out": [_left_out(entry) for entry in layout.left_out]},
-        "notes": [*layout.notes, *_unused_splits(layout, policy), *_overlaps(rows, config), *_snapped(rows, config)],
-        "splits_policy": "keep" if layout.has_splits and policy != "regroup" else "regroup",
-        "median_size": [int(np.median([getattr(r.facts, side) for r in rows])) for side in ("height", "width")],
-        "images": len(rows),
-        "groups": len({row.group for row in rows}),
-        "splits": {split: _split_summary([r for r in rows if r.split == split], config) for split in SPLITS},
-        "metadata": sorted({column for row in rows for column in row.facts.metadata}),
-    }
-
-
-def _left_out(entry: LeftOut) -> FilesLeftOut:
-    return {"why": entry.why, "files": entry.files, "example": entry.example}
-
-
-def _unused_splits(layout: Layout, policy: SplitPolicy | None) -> list[str]:
-    if not layout.has_splits or policy != "regroup":
-        return []
-    seen = Counter(pair.split for pair in layout.pairs)
-    counts = ", ".join(f"{split} {seen[split]}" for split in SPLITS if seen[split])
-    return [f"the source's own splits ({counts} images) are not used: --splits regroup assigns them anew"]
-
-
-def _snapped(rows: Sequence[Row], config: Config) -> list[str]:
-    """How many pixels were taken as which class by the nearest colour, and the images with most."""
-    snapped = [(row.facts, row.facts.snapped) for row in rows if row.facts.snapped is not None]
-    if not snapped:
-        return []
-    totals = np.sum([counts for _, counts in snapped], axis=0).tolist()
-    by_class = ", ".join(f"{c.name} {n:,}" for c, n in zip(config.classes, totals, strict=True) if n)
-    worst = sorted(snapped, key=lambda entry: (-int(entry[1].sum()), entry[0].pair.id))[:_WORST]
-    named = ", ".join(f"{f.pair.id} ({counts.sum() / (f.height * f.width):.2%})" for f, counts in worst)
-    return [
-        f"{sum(totals):,} pixels of {len(snapped)} masks had no class's colour and count as the nearest's "
-        f"({by_class}), most in {named}"
-    ]
-
-
-def _overlaps(rows: Sequence[Row], config: Config) -> list[str]:
-    overlapping = [row.facts for row in rows if row.facts.overlaps]
-    if not overlapping:
-        return []
-    worst = max(overlapping, key=lambda facts: facts.overlaps)
-    return [
-        f"instances of different classes overlap in {sum(f.overlaps for f in overlapping):,} pixels of "
-        f"{len(overlapping)} images, most in {worst.pair.id} ({worst.overlaps:,}); records.overlaps = "
-        f'"{config.records.overlaps}" decides which is on top'
-    ]
-
-
-def _split_summary(rows: Sequence[Row], config: Config) -> SplitEntry:
-    pixels = _pixels(rows, config)
-    names = [c.name for c in config.classes]
-    return {
-        "images": len(rows),
-        "groups": len({row.group for row in rows}),
-        "images_with": {name: sum(bool(r.facts.pixels[i]) for r in rows) for i, name in enumerate(names)},
-        "pixels": {name: int(pixels[i]) for i, name in enumerate(names)},
-    }
-
-
-def _pixels(rows: Sequence[Row], config: Config) -> NDArray[np.int64]:
-    """Pixels of each class, int64 `[C]`."""
-    return sum((row.facts.pixels for row in rows), np.zeros(len(config.classes), np.int64))
 
 
 def _write(

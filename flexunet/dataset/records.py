@@ -5,6 +5,7 @@ how often does not matter: the bytes are the same. On a runner with workers else
 file system that all of them mount.
 """
 
+import errno
 import hashlib
 import os
 import pickle
@@ -26,6 +27,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from flexunet.core import features
 from flexunet.core.beam import beam_arguments, prepare_beam
 from flexunet.core.config.whole import Config
+from flexunet.core.files import naming
 from flexunet.dataset.assignment import Row, write_assignment
 from flexunet.dataset.commit import aside
 from flexunet.dataset.examine import Content, Facts, read_content
@@ -36,6 +38,7 @@ from flexunet.dataset.parallel import mapped, threads_for
 # images that are converted (compressed TIFF, lossless JPEG) can become several times larger.
 SHARD_BYTES: Final = 32 * 2**20
 _NONE: Final = np.empty((0, 0), np.float16)
+_OF_WRITING: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 _NO_RIMS: Final = np.empty(0, np.int64)
 
 
@@ -69,20 +72,24 @@ def write_version(
         the bytes repeat.
       config: keys, classes, seed, and where Beam runs.
       on_record: called after each record, from any thread; not on runners whose workers are other processes.
+
+    Raises:
+      OSError: the disk is full, closed or read-only; names `target`.
     """
     prepare_beam(config.beam)
     directory = aside(target)
     try:
-        for split in features.SPLITS:
-            (directory / split).mkdir(parents=True)
-        shards = list(plan_shards(directory, rows, config.dataset.seed))
-        with _watched(on_record) as watch:
-            _run(shards, config, watch)
-        _require_all(shards)
-        for attempt in directory.glob("*/.*"):
-            attempt.unlink()
-        write_assignment(directory, rows)
-        directory.rename(target)
+        with naming(target):
+            for split in features.SPLITS:
+                (directory / split).mkdir(parents=True)
+            shards = list(plan_shards(directory, rows, config.dataset.seed))
+            with _watched(on_record) as watch:
+                _run(shards, config, watch)
+            _require_all(shards)
+            for attempt in directory.glob("*/.*"):
+                attempt.unlink()
+            write_assignment(directory, rows, config.classes)
+            directory.rename(target)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -91,11 +98,14 @@ def plan_shards(directory: Path, rows: Iterable[Row], seed: int) -> Iterator[Sha
     """Each split shuffled by a hash of seed and id, cut where the files it stands for reach `SHARD_BYTES`."""
     shuffled = sorted(rows, key=lambda row: hashlib.sha256(f"{seed}/{row.facts.pair.id}".encode()).digest())
     for split in features.SPLITS:
-        entries = [
-            Entry(replace(r.facts, thumbnail=_NONE, rims=_NO_RIMS), r.group) for r in shuffled if r.split == split
-        ]
+        entries = [Entry(_light(row.facts), row.group) for row in shuffled if row.split == split]
         for number, part in enumerate(_cut(entries)):
             yield Shard(directory / split / f"records-{number:05d}.tfrecord.gz", part)
+
+
+def _light(facts: Facts) -> Facts:
+    """Without what a worker does not need."""
+    return replace(facts, thumbnail=_NONE, rims=_NO_RIMS, losses=None)
 
 
 def make_example(entry: Entry, content: Content, config: Config) -> tf.train.Example:
@@ -111,7 +121,7 @@ def make_example(entry: Entry, content: Content, config: Config) -> tf.train.Exa
         features.IMAGE_HEIGHT: facts.height,
         features.IMAGE_WIDTH: facts.width,
         features.IMAGE_BRIGHTNESS: facts.brightness,
-        **{features.MASK_SHARE_PREFIX + c.name: float(s) for c, s in zip(config.classes, shares, strict=True)},
+        **{features.share_key(c.name): float(share) for c, share in zip(config.classes, shares, strict=True)},
         **{features.METADATA_PREFIX + column: value.encode() for column, value in facts.metadata.items()},
     }
     if keys.group:
@@ -124,7 +134,7 @@ def write_shard(shard: Shard, config: Config, on_record: Callable[[], None] = la
     attempt = shard.file.with_name(f".{shard.file.name}.{uuid4().hex}")
     options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
     try:
-        with tf.io.TFRecordWriter(str(attempt), options) as writer:
+        with _system_errors(), tf.io.TFRecordWriter(str(attempt), options) as writer:
             facts = [entry.facts for entry in shard.entries]
             contents = mapped(partial(read_content, config=config), facts, threads_for([f.pair for f in facts]))
             for entry, content in zip(shard.entries, contents, strict=True):
@@ -133,6 +143,18 @@ def write_shard(shard: Shard, config: Config, on_record: Callable[[], None] = la
         attempt.replace(shard.file)
     finally:
         attempt.unlink(missing_ok=True)
+
+
+@contextmanager
+def _system_errors() -> Iterator[None]:
+    """TensorFlow's errors of writing as Python's: it has no number in them, only the system's own words."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        number = next((number for number in _OF_WRITING if os.strerror(number) in error.message), None)
+        if number is None:
+            raise
+        raise OSError(number, error.message) from None
 
 
 def _cut(entries: Iterable[Entry]) -> Iterator[tuple[Entry, ...]]:

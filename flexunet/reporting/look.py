@@ -23,7 +23,8 @@ def environment(*packages: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(percent=percent, number="{:,}".format, score=score, signed=signed, rgb=rgb, seconds=seconds)
+    made.filters.update(percent=percent, number="{:,}".format, score=score, signed=signed, seconds=seconds)
+    made.filters.update(rgb=rgb, ink=ink)
     return made
 
 
@@ -60,6 +61,13 @@ def seconds(value: float) -> str:
 def rgb(color: Sequence[int]) -> str:
     """A colour for CSS."""
     return "#{:02x}{:02x}{:02x}".format(*color)
+
+
+def ink(color: Sequence[int]) -> str:
+    """Black or white, whichever has the higher contrast on a colour (WCAG 2, relative luminance)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (channel / 255 for channel in color)]
+    luminance = sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    return "#000000" if luminance > 0.179 else "#ffffff"
 
 
 def data_uri(content: bytes, kind: str) -> str:

@@ -12,12 +12,20 @@ from PIL import Image
 
 from flexunet.core import features
 from flexunet.core.config.whole import Config
+from flexunet.core.disk import naming, words_of
+from flexunet.core.errors import UserError
+from flexunet.core.files import replace_file, replace_text
 from flexunet.core.outlines import coco_annotations, labelme_document
 from flexunet.core.palette import rgb_from_class_ids
+from flexunet.core.pictures import png
 from flexunet.serving.exported import ServedConfig
 
 COCO_FILE: Final = "annotations.json"
 _OVERLAY_OPACITY: Final = 0.5
+
+
+class CannotWriteError(UserError):
+    """A prediction cannot be written: nor can those of other images."""
 
 
 class Written(NamedTuple):
@@ -42,12 +50,16 @@ class Output:
           stem: unlike those of other images.
           pixels: the image, upright.
           class_ids: uint8 `[h, w]`.
+
+        Raises:
+          CannotWriteError: the disk is full or closed.
         """
         mask_rgb = rgb_from_class_ids(class_ids, self.config.classes, self.config.records.ignore_color)
         tinted = overlay(pixels, mask_rgb, class_ids)
         mask_file, overlay_file = self.out / f"{stem}_mask.png", self.out / f"{stem}_overlay.png"
-        Image.fromarray(mask_rgb).save(mask_file)
-        tinted.save(overlay_file)
+        with _writing():
+            replace_file(mask_file, png(Image.fromarray(mask_rgb)))
+            replace_file(overlay_file, png(tinted))
         return Written(mask_file, overlay_file)
 
 
@@ -58,7 +70,8 @@ class LabelmeOutput(Output):
         """As in the base."""
         document = labelme_document(image.name, class_ids, [c.name for c in self.config.classes])
         file = self.out / f"{stem}.json"
-        file.write_text(json.dumps(document), encoding="utf-8")
+        with _writing():
+            replace_text(file, json.dumps(document))
         return Written(annotations=file)
 
 
@@ -78,9 +91,10 @@ class CocoOutput(Output):
         height, width = class_ids.shape
         name = image.name if self._are_unlike else image.as_posix()
         self._images.append({"id": len(self._images) + 1, "file_name": name, "width": width, "height": height})
-        for region in coco_annotations(len(self._images), self._written + 1, class_ids):
-            self._file.write(("," if self._written else "") + "\n" + json.dumps(region))
-            self._written += 1
+        with _writing(), naming(self.out / COCO_FILE):
+            for region in coco_annotations(len(self._images), self._written + 1, class_ids):
+                self._file.write(("," if self._written else "") + "\n" + json.dumps(region))
+                self._written += 1
         return Written(annotations=self.out / COCO_FILE)
 
     def finish(self) -> None:
@@ -90,12 +104,20 @@ class CocoOutput(Output):
 
 
 @contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CannotWriteError(words_of(error)) from None
+
+
+@contextmanager
 def opened(kind: str, out: Path, config: ServedConfig | Config, images: Sequence[Path]) -> Iterator[Output]:
     """Png, coco or labelme; a document of many images is whole only when the body ended well."""
     if kind == "coco":
         aside = out / f".{COCO_FILE}.incomplete"
         try:
-            with aside.open("w", encoding="utf-8") as file:
+            with naming(out / COCO_FILE), aside.open("w", encoding="utf-8") as file:
                 output = CocoOutput(out, config, file, images)
                 yield output
                 output.finish()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from flexunet.core import features
 from flexunet.core.config.data import ImageConfig
 from flexunet.core.config.whole import Config
+from flexunet.core.disk import naming
 from flexunet.core.errors import UserError
 from flexunet.core.finder import AREAS_COLUMNS, AREAS_FILE, LeftOut, Tally, find_files
 from flexunet.core.pictures import Picture, Refused, open_image, served_bytes
@@ -20,7 +21,7 @@ from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.core.regions import connected_regions
 from flexunet.serving.client import Model, Prediction, in_order, predict_image
 from flexunet.serving.exported import ServedConfig
-from flexunet.serving.outputs import opened
+from flexunet.serving.outputs import CannotWriteError, opened
 from flexunet.serving.tiling import predict_tiled
 from flexunet.serving.transport import UnreachableError
 
@@ -134,13 +135,17 @@ def predict_files(
     result.
 
     Raises:
-      UserError: the server is not there, or has another model: the first image tells, and so would all others.
+      UserError: the server is not there, or has another model, or the disk is full: the first image tells, and so
+        would all others.
+      OSError: `out` cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
     failures: list[Failure] = []
     answers = in_order(job.predict, images, job.concurrency)
+    areas_file = out / AREAS_FILE
     with (
-        (out / AREAS_FILE).open("w", newline="", encoding="utf-8") as file,
+        naming(areas_file),
+        areas_file.open("w", newline="", encoding="utf-8") as file,
         opened(kind, out, job.config, images) as output,
     ):
         writer = csv.writer(file)
@@ -150,7 +155,7 @@ def predict_files(
                 prediction = answer.result()
                 pixels = read_picture(image.read_bytes(), job.config.image).image
                 written = output.write(image, stem, pixels, prediction.class_ids)
-            except (UnreachableError, OtherClassesError):
+            except (UnreachableError, OtherClassesError, CannotWriteError):
                 raise
             # Whatever goes wrong with an image is named and stops none of the others.
             except Exception as error:  # noqa: BLE001

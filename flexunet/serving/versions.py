@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypedDict
 
+from flexunet.core.disk import naming
 from flexunet.core.errors import UserError
 from flexunet.core.features import ASSETS_EXTRA, EXPORTED_GRAPH, EXPORTED_PROVENANCE
 from flexunet.core.files import read_json
@@ -207,13 +208,18 @@ def _push(model: Path, directory: Path, provenance: Provenance, keep: int | None
     _clear_leftovers(directory)
     target = directory / str(_next_number(directory, above))
     aside = directory / f".{target.name}{_INCOMPLETE}"
-    shutil.copytree(model, aside)
-    extra = aside / ASSETS_EXTRA
-    extra.mkdir(exist_ok=True)
-    words = json.dumps({**provenance, "version": int(target.name)}, indent=2)
-    (extra / EXPORTED_PROVENANCE).write_text(words + "\n", encoding="utf-8")
-    _flush(aside)
-    aside.rename(target)
+    try:
+        with naming(target):
+            shutil.copytree(model, aside)
+            extra = aside / ASSETS_EXTRA
+            extra.mkdir(exist_ok=True)
+            words = json.dumps({**provenance, "version": int(target.name)}, indent=2)
+            (extra / EXPORTED_PROVENANCE).write_text(words + "\n", encoding="utf-8")
+            _flush(aside)
+            aside.rename(target)
+    except OSError:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
     _flush_path(directory)
     _prune(directory, keep)
     return target
@@ -277,9 +283,10 @@ def _state(directory: Path) -> Iterator[State]:
     state = _read_state(directory)
     yield state
     aside = directory / f"{_STATE}{_INCOMPLETE}"
-    aside.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-    _flush_path(aside)
-    aside.replace(directory / _STATE)
+    with naming(directory / _STATE):
+        aside.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+        _flush_path(aside)
+        aside.replace(directory / _STATE)
     _flush_path(directory)
 
 

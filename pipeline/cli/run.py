@@ -1,5 +1,6 @@
 """`flexunet run`."""
 
+import contextlib
 import datetime
 import traceback
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import click
 from flexunet.cli.command import Command
 from flexunet.cli.console import captured_output
 from flexunet.cli.options import ACCEPT_REFUSED, AS_JSON, CONFIG, PATH, ROOT, SET
+from flexunet.core.disk import words_in, words_of
 from flexunet.core.errors import NodeFailed
 from flexunet.core.root import Root
 
@@ -91,8 +93,18 @@ def run_and_show(
         with Board(console) as board:
             metrics = local.run(config, data, root, beam_args, board.ended, accept_refused, board.started)
     except Exception as error:
-        with log.open("a", encoding="utf-8") as file:
+        # A full disk may be the very reason.
+        with contextlib.suppress(OSError), log.open("a", encoding="utf-8") as file:
             traceback.print_exc(file=file)
-        what = str(error) if isinstance(error, NodeFailed) else f"the run failed: {type(error).__name__}: {error}"
-        raise NodeFailed(f"{what}\nfull log: {log}") from error
+        raise NodeFailed(f"{_what_failed(error, root)}\nfull log: {log}") from error
     return metrics, print_outcome(metrics, root, console)
+
+
+def _what_failed(error: Exception, root: Path) -> str:
+    if isinstance(error, NodeFailed):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"the run failed: {words_of(error)}"
+    # ML Metadata's own error shows the whole statement that it could not store.
+    words = words_in(str(error))
+    return f"the run failed: {root}: {words}" if words else f"the run failed: {type(error).__name__}: {error}"

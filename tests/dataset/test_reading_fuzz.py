@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from picture_files import bmp, exif, lossless_jpeg, png, png_chunk, with_app1, with_chunk
 from pictures import encoded
@@ -78,6 +78,19 @@ CHANGES = st.lists(
 )
 BATCHES = st.lists(st.tuples(st.sampled_from(sorted(FILES)), CHANGES), min_size=BATCH, max_size=BATCH)
 
+# What an hour of it found: 700,000 files.
+FOUND = [
+    # A header of more rows of pixels than there are, one whose area is more than int64 holds, one that is turned.
+    ("BMP of 32 bits", [("set", 0.015625, b"\0\0\0!")]),
+    ("PNG with alpha", [("set", 0.171875, b"\x8ex5f\xe6")]),
+    ("turned PNG", [("set", 0.125, b"\1")]),
+    # Rubbish between two tables, which libjpeg skips.
+    ("CMYK JPEG", [("delete", 0.248046875, bytes(8))]),
+    # A chunk of no bytes, and one of alpha that the header does not announce.
+    ("WebP", [("set", 0.15625, b"\0")]),
+    ("WebP with alpha", [("set", 0.09375, b"\0\0\1")]),
+]
+
 
 def damaged(name: str, changes: list[tuple[str, float, bytes]]) -> bytes:
     content = bytearray(FILES[name])
@@ -131,6 +144,7 @@ def _reading(content: bytes) -> Image.Image | str:
 
 
 @FUZZED
+@example(batch=FOUND)
 @given(batch=BATCHES)
 def test_files_are_read_alike_or_refused_alike(graph: Any, batch: Any) -> None:
     contents = [damaged(*item) for item in batch]

@@ -11,10 +11,12 @@ import yaml
 from google.protobuf import json_format
 from kfp_package import Package, check_rules, read_package
 from processes import python
+from small_disk import fill, small_disk
 from tfx.orchestration import metadata
 
 from flexunet.core.config.load import ConfigError
 from flexunet.core.config.whole import Config
+from flexunet.core.disk import words_of
 from flexunet.core.errors import UserError
 from kubeflow import package as packages
 from pipeline import dag
@@ -265,3 +267,13 @@ def test_the_wheel_ships_neither_kubeflow_nor_tests() -> None:
         "import setuptools; setuptools.setup = lambda **given: print(*given['packages']); exec(open('setup.py').read())"
     )
     assert {name.partition(".")[0] for name in python("-c", program).split()} == {"flexunet"}
+
+
+def test_a_full_disk_is_named_by_the_package(tmp_path: Path, make_config: Callable[..., Config]) -> None:
+    package = packages.Package(make_config(), "registry.example/flexunet:1", GRAPH)
+    with small_disk(tmp_path / "full", 64) as disk:
+        fill(disk)
+        with pytest.raises(OSError) as caught:
+            packages.write_package(package, disk / "p.yaml")
+        assert words_of(caught.value).startswith(f"{disk / 'p.yaml'}: no space left on the disk, expected room")
+        assert [path.name for path in disk.iterdir()] == ["filler"]

@@ -106,11 +106,13 @@ def test_a_warm_start_has_a_resolver_before_the_trainer(make_config: Any) -> Non
             {"RecordSchema", "MaskValidator", "Transform", "Trainer", "BaselineResolver", "ServingValidator", "Pusher"},
         ),
         ({"dataset": {"seed": 1}}, set()),
+        # What ingest alone reads re-runs nothing, and leaves the baseline one.
+        ({"records": {"mask_values": "ids", "mask_colors": "nearest", "overlaps": "smallest"}}, set()),
         ({"operating_point": {"target": "found >= 0.9"}}, {"Transform", "Trainer"}),
     ],
     ids=[
         *("nothing", "gate", "regression", "versions", "latency", "epochs", "model", "augment"),
-        *("fit", "records", "dataset", "operating point"),
+        *("fit", "records", "dataset", "masks", "operating point"),
     ],
 )
 def test_a_section_reaches_only_the_nodes_that_read_it(

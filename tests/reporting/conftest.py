@@ -167,12 +167,12 @@ def _data(config: Config) -> dict[str, Any]:
         "ignored_pixels": 0,
     }
     brightness = {"mean": 100.0, "edges": [0.0, 50.0, 100.0, 150.0], "counts": [1, 4, 5]}
-    moved = {"feature": "image/brightness", "distance": 0.2, "threshold": 0.1, "moved": True}
+    moved = {"feature": "brightness", "distance": 0.2, "threshold": 0.1, "moved": True, "now": 154.0, "before": 114.0}
     return {
         "span": 2,
         "splits": dict.fromkeys(("train", "eval", "test"), split),
         "brightness": dict.fromkeys(("train", "eval", "test"), brightness),
-        "drift": {"compared_with_span": 1, "features": [moved]},
+        "drift": {"compared_with_spans": [1], "measure": "Kolmogorov-Smirnov", "features": [moved]},
     }
 
 

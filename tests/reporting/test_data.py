@@ -63,6 +63,9 @@ def entry_of(rows: Sequence[Row], config: Config, **changes: Any) -> dict[str, A
             "groups": len({r.group for r in members}),
             "images_with": {n: sum(bool(r.facts.pixels[i]) for r in members) for i, n in enumerate(names)},
             "pixels": {n: sum(int(r.facts.pixels[i]) for r in members) for i, n in enumerate(names)},
+            "regions": None,
+            "regions_lost": None,
+            "pixels_at_model_size": None,
         }
 
     return {
@@ -76,6 +79,7 @@ def entry_of(rows: Sequence[Row], config: Config, **changes: Any) -> dict[str, A
         "warnings": [],
         "splits_policy": "regroup",
         "median_size": [32, 32],
+        "model_size": {"height": 32, "width": 32, "fit": "stretch"},
         "images": len(rows),
         "groups": len({r.group for r in rows}),
         "splits": {split: summary(split) for split in SPLITS},

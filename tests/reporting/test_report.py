@@ -54,7 +54,7 @@ def test_every_part_is_there_for_an_accepted_model(tmp_path: Path, write_report_
         "5 groups of test images: below 50 the interval is rough",
         "images with patches",
         "epoch 20, kept",
-        "image/brightness moved",
+        "brightness moved (114 before, 154 now",
         "/runs/Trainer/model/9",
         "12 ms median",
         "b" * 64,

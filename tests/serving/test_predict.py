@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+from small_disk import fill, small_disk
 
 from flexunet.cli import main
 from flexunet.dataset.examine import read_class_ids
@@ -296,3 +297,14 @@ def test_docker_mounts_the_folder_of_versions_read_only(color_export: Path, capf
 def test_serving_no_model_is_the_users_mistake(tmp_path: Path, capfd: Any) -> None:
     assert exit_code("serve", tmp_path) == 1
     assert "no model here" in capfd.readouterr().err
+
+
+def test_the_first_that_has_no_room_ends_it(color_export: Path, photos: Path, tmp_path: Path, capfd: Any) -> None:
+    with small_disk(tmp_path / "small", 16) as disk:
+        fill(disk)
+        with (disk / "filler").open("r+b") as filler:
+            filler.truncate(4096)
+        assert exit_code("predict", color_export, photos, "--out", disk / "out") == 1
+        [line] = capfd.readouterr().err.splitlines()
+        assert line.startswith(f"error: {disk / 'out'}") and "no space left on the disk, expected" in line
+        assert not list(disk.rglob("*.incomplete"))

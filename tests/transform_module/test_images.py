@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from flexunet.core.config.data import ImageConfig
 from flexunet.core.features import IGNORE_ID
+from flexunet.core.fit import at_model_size, inner_size, keeps_every_pixel
 from transform_module import images, unfit
 
 STRETCH = ImageConfig(height=8, width=8, fit="stretch")
@@ -110,3 +111,23 @@ def test_a_wide_strip_is_cut_not_squashed() -> None:
     np.testing.assert_array_equal(tiles[0], strip[:, :8])
     np.testing.assert_array_equal(tiles[1], strip[:, 6:14])
     assert tiles.shape[0] == 8
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad"])
+def test_ingest_counts_what_the_graph_leaves_of_a_mask(fit: Any) -> None:
+    """Rows and columns are independent of each other: their numbers, in two bytes, tell every pixel."""
+    generator = np.random.default_rng(3)
+    sizes = [(h, w) for h in (1, 2, 7, 63, 64, 65, 191, 192) for w in (1, 3, 64, 400)]
+    sizes += [(int(h), int(w)) for h, w in generator.integers(1, 1500, (60, 2))]
+    for height, width in sizes:
+        model = [8 * int(side) for side in generator.integers(1, 30, 2)]
+        settings = ImageConfig(height=model[0], width=model[1], fit=fit)
+        inner = inner_size(height, width, settings)
+        for numbers in np.indices((height, width)):
+            for part in (numbers % 250, numbers // 250):
+                ids = part.astype(np.uint8)
+                fitted = images.fit_class_ids(tf.constant(ids), settings)[0].numpy()
+                np.testing.assert_array_equal(fitted[: inner[0], : inner[1]], at_model_size(ids, settings))
+        if keeps_every_pixel(height, width, settings):
+            numbered = np.arange(height * width).reshape(height, width)
+            assert len(np.unique(at_model_size(numbered, settings))) == height * width

@@ -1,11 +1,12 @@
 """Settings of what is read: `[[classes]]`, `[records]` and `[image]`."""
 
+import unicodedata
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, FiniteFloat, field_validator, model_validator
 
 from flexunet.core import features
-from flexunet.core.config.section import Section, Share
+from flexunet.core.config.section import Section
 
 Channel = Annotated[int, Field(ge=0, le=255)]
 
@@ -16,11 +17,16 @@ class SegmentationClass(Section):
     """A class; its id is its position in `[[classes]]`, position 0 is the background."""
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]*$",
-        max_length=64,
-        description="Name of the class: letters, digits, spaces, _ and -, at most 64 characters.",
+        min_length=1, max_length=64, description="Name of the class: any printable text of at most 64 characters."
     )
     color: Color = Field(description="Colour of the class in masks: red, green, blue, 0 to 255 each.")
+
+    @field_validator("name")
+    @classmethod
+    def _is_one_printable_line(cls, name: str) -> str:
+        if not name.isprintable() or name != name.strip():
+            raise ValueError(f"got {name!r}, expected printable text without spaces around it")
+        return unicodedata.normalize("NFC", name)
 
 
 class RecordsConfig(Section):
@@ -36,28 +42,6 @@ class RecordsConfig(Section):
     ignore_color: Color | None = Field(
         default=None,
         description="Colour of unlabelled pixels, which are left out of the loss, the counts and the statistics.",
-    )
-    mask_values: Literal["auto", "ids", "colors"] = Field(
-        default="auto",
-        description="What the values of grey masks, and the indices of palette masks, are: ids of classes, or colours; "
-        "auto: what fits, and a mask that both fit is refused.",
-    )
-    mask_colors: Literal["exact", "nearest"] = Field(
-        default="exact",
-        description="nearest: a colour that is no class's counts as the nearest class's, within the two bounds; for "
-        "masks whose tool smoothed the rims.",
-    )
-    nearest_distance: int = Field(
-        default=222,
-        ge=1,
-        le=442,
-        description="Largest distance in RGB that a colour is moved; half of that from black to white is 221.",
-    )
-    nearest_share: Share = Field(default=0.2, description="Largest share of a mask's pixels that is moved.")
-    overlaps: Literal["last", "smallest", "classes"] = Field(
-        default="last",
-        description="Which of two annotated instances is on top: the last in the file, the smallest, or the one whose "
-        "class comes later in `[[classes]]`.",
     )
 
 

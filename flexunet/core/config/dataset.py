@@ -1,9 +1,10 @@
-"""Settings of `[dataset]`: how images are assigned to splits. Read by ingest and RecordGen."""
+"""Settings of ingest: `[dataset]`, which RecordGen reads too, and the keys of `[records]` by which masks are read."""
 
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from flexunet.core.config.data import RecordsConfig
 from flexunet.core.config.section import Section, Share
 
 
@@ -38,3 +39,30 @@ class DatasetConfig(Section):
         if abs(total - 1) > 1e-6:
             raise ValueError(f"train + eval + test is {total:g}, expected 1")
         return self
+
+
+class MasksConfig(RecordsConfig):
+    """`[records]` with the keys that only ingest reads: nodes get it without them, so that they re-run nothing."""
+
+    mask_values: Literal["auto", "ids", "colors"] = Field(
+        default="auto",
+        description="What the values of grey masks, and the indices of palette masks, are: ids of classes, or colours; "
+        "auto: what fits, and a mask that both fit is refused.",
+    )
+    mask_colors: Literal["exact", "nearest"] = Field(
+        default="exact",
+        description="nearest: a colour that is no class's counts as the nearest class's, within the two bounds; for "
+        "masks whose tool smoothed the rims.",
+    )
+    nearest_distance: int = Field(
+        default=222,
+        ge=1,
+        le=442,
+        description="Largest distance in RGB that a colour is moved; half of that from black to white is 221.",
+    )
+    nearest_share: Share = Field(default=0.2, description="Largest share of a mask's pixels that is moved.")
+    overlaps: Literal["last", "smallest", "classes"] = Field(
+        default="last",
+        description="Which of two annotated instances is on top: the last in the file, the smallest, or the one whose "
+        "class comes later in `[[classes]]`.",
+    )

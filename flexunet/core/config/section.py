@@ -17,5 +17,13 @@ _Part = TypeVar("_Part", bound=Section)
 
 
 def part_of(config: Section, part: type[_Part]) -> _Part:
-    """The sections of `config` that `part` declares."""
-    return part(**{name: getattr(config, name) for name in part.model_fields})
+    """The sections of `config` that `part` declares, and of each only the keys that are declared there."""
+    fields = part.model_fields.items()
+    return part(**{name: _narrowed(getattr(config, name), field.annotation) for name, field in fields})
+
+
+def _narrowed(value: object, declared: object) -> object:
+    """A section without the keys of its own class, where one that it is derived from is declared."""
+    if isinstance(value, Section) and isinstance(declared, type) and issubclass(declared, Section):
+        return value if declared is type(value) else part_of(value, declared)
+    return value

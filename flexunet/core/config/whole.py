@@ -7,17 +7,20 @@ from pydantic import Field, field_validator, model_validator
 
 from flexunet.core.config.beam import BeamConfig
 from flexunet.core.config.data import SegmentationClass
-from flexunet.core.config.dataset import DatasetConfig
+from flexunet.core.config.dataset import DatasetConfig, MasksConfig
 from flexunet.core.config.gate import GateConfig
 from flexunet.core.config.kubeflow import KubeflowConfig
 from flexunet.core.config.operating import parse_target
 from flexunet.core.config.serving import ServingConfig
 from flexunet.core.config.train import TrainerConfig
+from flexunet.core.features import NO_DEFECT, defects_of, defects_value
 
 
 class Config(TrainerConfig):
     """Everything. `[[classes]]` is required; every other section has defaults."""
 
+    # Frozen, so that nobody can put the shorter section in its place; basedpyright does not know.
+    records: MasksConfig = Field(default_factory=MasksConfig)  # pyright: ignore[reportIncompatibleVariableOverride]
     dataset: DatasetConfig = Field(default_factory=DatasetConfig)
     serving: ServingConfig = Field(default_factory=ServingConfig)
     gate: GateConfig = Field(default_factory=GateConfig)
@@ -43,6 +46,7 @@ class Config(TrainerConfig):
             self._check_weights,
             self._check_ignore_color,
             self._check_gate_classes,
+            self._check_names,
             self._check_target,
         )
         problems = [problem for check in checks for problem in check()]
@@ -112,6 +116,12 @@ class Config(TrainerConfig):
                     yield (f"gate.{key} names {name!r}, expected a defect class: {', '.join(choices)}")
         for name in self.gate.min_slice_dice:
             column, _, value = name.partition("=")
-            ordered = "+".join(choice for choice in choices if choice in value.split("+"))
-            if column == "defects" and value != ordered:
-                yield f"gate.min_slice_dice names {name!r}, expected defect classes in this order: {'+'.join(choices)}"
+            named = defects_of(value)
+            ordered = defects_value([choice for choice in choices if choice in named])
+            if column == "defects" and (value == NO_DEFECT or value != ordered):
+                all_of_them = defects_value(choices)
+                yield f"gate.min_slice_dice names {name!r}, expected defect classes in this order: {all_of_them}"
+
+    def _check_names(self) -> Iterator[str]:
+        if NO_DEFECT in [c.name for c in self.classes[1:]]:
+            yield f"a defect is called {NO_DEFECT!r}, as the slice of images without one is, expected another name"

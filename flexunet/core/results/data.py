@@ -1,26 +1,32 @@
-"""`drift.json` and `data.json`: the records of a run, and what moved since the span before."""
+"""`drift.json` and `data.json`: the records of a run, and what moved since the spans before."""
 
 from typing import TypedDict
 
 
 class DriftFinding(TypedDict):
-    """How far a feature's distribution over `train` moved."""
+    """How far the distribution of a number of the images moved."""
 
     feature: str
-    """its name in the records"""
+    """such as brightness"""
     distance: float
-    """Jensen-Shannon divergence, 0 to 1"""
+    """0 to 1, by `measure`; of near-duplicates their share"""
     threshold: float
     """what it may be"""
     moved: bool
     """whether it is more"""
+    now: float | None
+    """median in the newest span, of yes and no the share; `null` where it is not known"""
+    before: float | None
+    """likewise, in the spans before"""
 
 
 class Drift(TypedDict):
-    """`drift.json`."""
+    """`drift.json`: the newest span alone against those before it."""
 
-    compared_with_span: int | None
-    """`null` where there is no earlier one"""
+    compared_with_spans: list[int]
+    """none where there is no earlier one"""
+    measure: str
+    """of the distance: Kolmogorov-Smirnov, or, for records that `flexunet ingest` did not write, Jensen-Shannon"""
     features: list[DriftFinding]
 
 

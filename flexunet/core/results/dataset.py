@@ -2,6 +2,8 @@
 
 from typing import Literal, TypedDict
 
+from flexunet.core.results.data import Drift
+
 
 class ClassEntry(TypedDict):
     """A class; its id is its place."""
@@ -21,6 +23,12 @@ class SplitEntry(TypedDict):
     """by class"""
     pixels: dict[str, int]
     """by class, at the images' own size"""
+    regions: dict[str, int] | None
+    """by defect class, 8-connected; None where none is lost and not every image is shrunk"""
+    regions_lost: dict[str, int] | None
+    """of these, those without a pixel at the model's size"""
+    pixels_at_model_size: dict[str, int] | None
+    """by class"""
 
 
 class DifferentMasks(TypedDict):
@@ -75,6 +83,14 @@ class Reading(TypedDict):
     warnings: list[str]
 
 
+class ModelSize(TypedDict):
+    """The size that the model sees, as the config had it at the ingest."""
+
+    height: int
+    width: int
+    fit: Literal["stretch", "pad", "tile"]
+
+
 class Contents(Reading):
     """What the images of a span are."""
 
@@ -91,6 +107,7 @@ class Contents(Reading):
     """whether the source's own splits were kept"""
     median_size: list[int]
     """height and width"""
+    model_size: ModelSize
     images: int
     groups: int
     splits: dict[str, SplitEntry]
@@ -101,6 +118,8 @@ class Contents(Reading):
 class Summary(Contents):
     """What an ingest found, whether it wrote it or only checked it."""
 
+    drift: Drift
+    """of these images against those of the spans before"""
     leaking_groups: int
     """groups with images in more than one split"""
     duplicates: Duplicates
