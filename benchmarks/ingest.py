@@ -1,4 +1,5 @@
 """Ingest at two sizes: does it scale, does it stay in memory, and how far is it from a loop that checks nothing?
+And from outlines in one COCO file: does memory follow their number?
 
     make bench                                                    4,000 and 16,000 images, about 6 minutes on 2 cores
     .venv/bin/python -m benchmarks.ingest --images 1000 4000
@@ -11,6 +12,7 @@ are the worker processes of ingest, one for each core, of about 100 MiB for any 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,6 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -42,6 +45,9 @@ CLASSES: Final = [
 TIME_RATIO_AT_MOST: Final = 4.5
 MEMORY_RATIO_AT_MOST: Final = 1.3
 THROUGHPUT_AT_LEAST: Final = 0.5
+# Of issue 16, for four times as many instances.
+INSTANCES: Final = (5000, 20_000)
+INSTANCES_OF_AN_IMAGE: Final = 20
 
 
 def main() -> None:
@@ -130,6 +136,12 @@ def _compare(directory: Path, few: int, many: int, side: int) -> None:
             rate = count / figures["seconds"]
             line = f"{what}: {figures['seconds']:.1f} s, {rate:,.0f} images/s, {figures['mebibytes']:,.0f} MiB"
             console.print(line, highlight=False)
+    for count in INSTANCES:
+        source = directory / f"coco-{count}"
+        _generate_coco(source, count, side)
+        measured["coco", count] = figures = _in_a_process("ingest", source, directory / f"records-{count}")
+        line = f"COCO: {count:,} instances in {figures['seconds']:.1f} s, {figures['mebibytes']:,.0f} MiB"
+        console.print(line, highlight=False)
     console.print(_table(measured, few, many))
 
 
@@ -137,6 +149,27 @@ def _generate(source: Path, count: int, side: int) -> None:
     from flexunet.dataset.synthetic import write_surfaces
 
     write_surfaces(source, count, side, [tuple(c["color"]) for c in CLASSES], SEED)
+
+
+def _generate_coco(source: Path, count: int, side: int) -> None:
+    """Surfaces without their masks, and polygons of 40 points that are drawn at random."""
+    images = count // INSTANCES_OF_AN_IMAGE
+    _generate(source, images, side)
+    shutil.rmtree(source / "masks")
+    generator = np.random.default_rng(SEED)
+    angles = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    ring = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    names = sorted(path.name for path in (source / "images").iterdir())
+    polygons = generator.uniform(16, side - 16, (count, 1, 2)) + generator.uniform(3, 12, (count, 1, 1)) * ring
+    document = {
+        "images": [{"id": i, "file_name": name, "width": side, "height": side} for i, name in enumerate(names)],
+        "categories": [{"id": i, "name": c["name"]} for i, c in enumerate(CLASSES) if i],
+        "annotations": [
+            {"image_id": i % images, "category_id": 1 + i % 3, "segmentation": [polygon.round(2).ravel().tolist()]}
+            for i, polygon in enumerate(polygons)
+        ],
+    }
+    (source / "instances.json").write_text(json.dumps(document), encoding="utf-8")
 
 
 def _in_a_process(what: str, source: Path, out: Path) -> dict[str, float]:
@@ -147,10 +180,13 @@ def _in_a_process(what: str, source: Path, out: Path) -> dict[str, float]:
 
 def _table(measured: dict[tuple[str, int], dict[str, float]], few: int, many: int) -> Table:
     grown = {unit: measured["ingest", many][unit] / measured["ingest", few][unit] for unit in ("seconds", "mebibytes")}
+    few_instances, many_instances = (measured["coco", count]["mebibytes"] for count in INSTANCES)
+    instances = "{1:,} to {0:,} instances".format(*INSTANCES)
     throughput = measured["bare", many]["seconds"] / measured["ingest", many]["seconds"]
     rows: Sequence[tuple[str, float, str, bool]] = (
         (f"time, {many:,} to {few:,}", grown["seconds"], f"at most {TIME_RATIO_AT_MOST}", True),
         (f"peak memory, {many:,} to {few:,}", grown["mebibytes"], f"at most {MEMORY_RATIO_AT_MOST}", True),
+        (f"peak memory, COCO, {instances}", many_instances / few_instances, f"at most {MEMORY_RATIO_AT_MOST}", True),
         (f"throughput, to a bare loop at {many:,}", throughput, f"at least {THROUGHPUT_AT_LEAST}", False),
     )
     table = Table("ratio", "measured", "bound", "", box=None)

@@ -16,7 +16,14 @@ from tfx.types.standard_component_specs import MODEL_KEY, PUSHED_MODEL_KEY
 from components import gate
 from components.mirror import mirror_version, newest_mirrored
 from flexunet.core.config.gate import GateSettings
-from flexunet.core.features import ACCEPTED_REFUSED, RECORDS_FINGERPRINT
+from flexunet.core.features import (
+    ACCEPTED_REFUSED,
+    ASSETS_EXTRA,
+    EXPORTED_TRAINING,
+    IMPORTED_FROM,
+    RECORDS_FINGERPRINT,
+)
+from flexunet.core.files import read_json
 from flexunet.core.lock import locked
 from flexunet.core.results.lineage import Provenance
 from flexunet.history.pushes import PUSHED_COMPARABLE, PUSHED_MODEL_ID, PUSHED_SHA256
@@ -79,7 +86,7 @@ class Executor(executor.Executor):
         reason: str,
     ) -> None:
         directory = Path(exec_properties["directory"])
-        provenance = _provenance(input_dict, exec_properties["settings"])
+        provenance = _provenance(input_dict, exec_properties["settings"], model)
         provenance["run"] = self._context.pipeline_run_id if self._context else None
         if reason:
             provenance["accepted_refused"] = reason
@@ -199,7 +206,7 @@ def _was_rolled_back(model: Path, directory: Path) -> bool:
     return version is not None
 
 
-def _provenance(input_dict: Artifacts, settings: str) -> Provenance:
+def _provenance(input_dict: Artifacts, settings: str, exported: Path) -> Provenance:
     """What a version is made from and why it was accepted, as far as the pipeline tells."""
     inputs = {key: artifacts[0] for key, artifacts in input_dict.items() if artifacts}
     examples, baseline, evaluation = (inputs.get(key) for key in ("examples", "baseline_model", "evaluation"))
@@ -208,6 +215,10 @@ def _provenance(input_dict: Artifacts, settings: str) -> Provenance:
         "model_uri": inputs[MODEL_KEY].uri,
         "baseline": baseline.uri if baseline else None,
     }
+    directory = inputs[MODEL_KEY].get_string_custom_property(IMPORTED_FROM)
+    if directory:
+        facts = read_json(exported / ASSETS_EXTRA / EXPORTED_TRAINING) or {}
+        found["imported"] = {"directory": directory, "weights": facts.get("weights")}
     if examples:
         fingerprint = examples.get_string_custom_property(RECORDS_FINGERPRINT)
         found["data"] = {"fingerprint": fingerprint, "span": examples.span}

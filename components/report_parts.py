@@ -32,6 +32,7 @@ from flexunet.core.results.data import Brightness, Data
 from flexunet.core.results.lineage import ReportLineage
 from flexunet.core.results.metrics import ListedImages
 from flexunet.core.results.model import Layer, Model
+from flexunet.core.results.training import TrainingFacts
 from flexunet.core.root import ReportFolder
 from flexunet.reporting.gallery import Predicted, write_gallery
 from flexunet.serving.exported import exported_part
@@ -118,11 +119,17 @@ def lineage_facts(
     model: Artifact, exported: Path, examples: Artifact, settings: GateSettings, run: str | None
 ) -> ReportLineage:
     """Data, code and configuration that made a model, and with which libraries it was measured."""
-    training = json.loads((exported / features.ASSETS_EXTRA / features.EXPORTED_TRAINING).read_text(encoding="utf-8"))
+    noted = exported / features.ASSETS_EXTRA / features.EXPORTED_TRAINING
+    training: TrainingFacts = json.loads(noted.read_text(encoding="utf-8"))
     return {
         "run": run,
         "measured": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "model": {"uri": model.uri, "sha256": content_hash(exported), "code": training.get("code")},
+        "model": {
+            "uri": model.uri,
+            "sha256": content_hash(exported),
+            "code": training.get("code"),
+            "weights": training.get("weights"),
+        },
         "data": {
             "span": examples.span,
             "uri": examples.uri,

@@ -26,8 +26,9 @@ from flexunet.core.features import (
     TRAINING_PREVIEWS,
 )
 from flexunet.core.files import read_json, write_json
-from flexunet.core.results.metrics import FORMAT, OVERALL, Check, Metrics, TrainingFacts
+from flexunet.core.results.metrics import FORMAT, OVERALL, Check, Metrics
 from flexunet.core.results.serving import Serving, read_serving
+from flexunet.core.results.training import TrainingFacts
 from flexunet.core.results.verdict import ACCEPTED, NEXT_STEPS, decide, problems_of
 from flexunet.core.root import HEADLINE_PROPERTIES, PROBLEMS_PROPERTY, ReportFolder
 from flexunet.reporting.report import write_page

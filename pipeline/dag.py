@@ -16,6 +16,7 @@ from components import (
     baseline,
     drift,
     mask_validator,
+    model_importer,
     pusher,
     record_gen,
     record_schema,
@@ -37,6 +38,7 @@ from flexunet.core.config.whole import Config
 from flexunet.core.operating_point import DefectRule
 from flexunet.core.root import Root
 from flexunet.dataset.manifest import MANIFEST, newest_spans
+from flexunet.serving.versions import content_hash
 from pipeline.evaluation import make_eval_config
 from pipeline.fingerprint import code_fingerprint
 
@@ -66,6 +68,7 @@ def create_pipeline(
     beam_args: Sequence[str] = (),
     fingerprint: Callable[[Sequence[str]], str] = code_fingerprint,
     accepted_refused: str = "",
+    from_model: Path | None = None,
 ) -> tfx.dsl.Pipeline:
     """The pipeline from records to a served model and a report.
 
@@ -79,10 +82,11 @@ def create_pipeline(
       beam_args: more of Apache Beam's arguments, after those of `[beam]`.
       fingerprint: from module names to a hash of their code.
       accepted_refused: a person's reason to push the model although the gate refuses it; "" for none.
+      from_model: the folder of an export that is judged instead of training one.
     """
     settings = Settings(config, paths, fingerprint, accepted_refused)
     data = data_nodes(settings)
-    training = training_nodes(settings, data)
+    training = importing_nodes(settings, data, from_model) if from_model else training_nodes(settings, data)
     components = [*data, *training.nodes, *judging_nodes(settings, data, training)]
     _add_beam_arguments(components, config.beam, beam_args)
     return tfx.dsl.Pipeline(
@@ -156,7 +160,10 @@ def data_nodes(settings: Settings) -> DataNodes:
 
 
 class TrainingNodes(NamedTuple):
-    """From records to an export; `nodes` in the order in which they run."""
+    """From records to an export; `nodes` in the order in which they run.
+
+    `trainer` makes `model` and `model_run`.
+    """
 
     trainer: base_node.BaseNode
     nodes: list[base_node.BaseNode]
@@ -201,6 +208,15 @@ def training_nodes(settings: Settings, data: DataNodes) -> TrainingNodes:
         },
     )
     return TrainingNodes(trainer, [transform, *base_models, trainer])
+
+
+def importing_nodes(settings: Settings, data: DataNodes, model: Path) -> TrainingNodes:
+    """Takes an export that exists instead of training one."""
+    source, code = model.resolve(), settings.code(model_importer.__name__)
+    importer = model_importer.ModelImporter(source=str(source), sha256=content_hash(source), code=code)
+    # Nothing is judged by records that were not found good.
+    importer.add_upstream_node(data.validator)
+    return TrainingNodes(importer, [importer])
 
 
 class Judged(NamedTuple):

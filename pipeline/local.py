@@ -24,10 +24,12 @@ def run(
     on_node: Callable[[NodeResult], None] = lambda result: None,
     accepted_refused: str = "",
     on_start: Callable[[NodeStart], None] = lambda start: None,
+    from_model: Path | None = None,
 ) -> Metrics:
     """Runs every node, brings the report to `root/report` and returns its metrics.
 
-    The caller holds the lock of `root`. `accepted_refused` is a reason to push the model although the gate refuses it.
+    The caller holds the lock of `root`. `accepted_refused` is a reason to push the model although the gate refuses it,
+    `from_model` the folder of an export that is judged instead of training one.
 
     Raises:
       NodeFailed: a node raised; names it and its last error line.
@@ -35,7 +37,9 @@ def run(
     paths = dag.Paths(data=str(data.resolve()), root=str(root.resolve()))
     root.mkdir(parents=True, exist_ok=True)
     connection = sqlite_connection(paths.runs.metadata)
-    pipeline = dag.create_pipeline(config, paths, connection, beam_args, accepted_refused=accepted_refused)
+    pipeline = dag.create_pipeline(
+        config, paths, connection, beam_args, accepted_refused=accepted_refused, from_model=from_model
+    )
     store = connect(connection)
     record_rollbacks(store, paths.runs.serving)
     run_id = datetime.datetime.now().isoformat()

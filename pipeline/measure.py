@@ -14,14 +14,13 @@ from tfx.utils import json_utils, proto_utils
 from components import gate, reporter
 from flexunet.core import features
 from flexunet.core.beam import beam_arguments, prepare_beam
-from flexunet.core.config.data import SchemaConfig
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.section import part_of
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import NodeFailed, UserError, last_line
 from flexunet.core.results.metrics import Details, Metrics
 from flexunet.dataset.manifest import versions
-from flexunet.serving.exported import exported_config
+from flexunet.serving.exported import check_exported
 from pipeline.evaluation import make_eval_config
 
 
@@ -36,7 +35,9 @@ def measure(
       UserError: a model is not of this config or of this version, or there are no records.
       NodeFailed: the Evaluator raised.
     """
-    models = [_checked(directory, config) for directory in (model, baseline) if directory is not None]
+    models = [directory for directory in (model, baseline) if directory is not None]
+    for directory in models:
+        check_model(directory, config)
     found = versions(data)
     if not found:
         raise UserError(f"{data}: no records here, expected the output of `flexunet ingest`")
@@ -90,16 +91,17 @@ def evaluate(models: Sequence[Path], splits: Sequence[Path], config: Config, dir
     return blessing.get_int_custom_property("blessed") == 1
 
 
-def _checked(model: Path, config: Config) -> Path:
-    ours = part_of(config, SchemaConfig).model_dump()
-    theirs = exported_config(model).model_dump(include={*ours})
-    for key, value in ours.items():
-        if theirs[key] != value:
-            raise UserError(f"{model}: its {key} are not those of the config, expected the same: name its own config")
+def check_model(model: Path, config: Config) -> None:
+    """Raises UserError for a SavedModel that cannot be measured: of other classes or records, or of an earlier version.
+
+    Args:
+      model: its folder.
+      config: what it is to be measured with.
+    """
+    check_exported(model, config)
     if features.OUTPUT_TRUTH_PNG not in _evaluate_outputs(model / features.EXPORTED_GRAPH):
         raise UserError(f"{model}: of an earlier version, expected one whose `evaluate` gives masks: train it again")
     reporter.training_facts(model)
-    return model
 
 
 def _evaluate_outputs(graph: Path) -> set[str]:

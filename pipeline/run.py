@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Final
 
 from tfx.components.evaluator.constants import BLESSED_FILE_NAME
 from tfx.orchestration import metadata
@@ -16,6 +17,9 @@ from flexunet.core.root import ReportFolder, Root
 from flexunet.reporting.report import write_page
 from flexunet.serving.versions import content_hash, newest_version, pushed_hash, rolled_back, versions
 from pipeline.launch import NodeResult, run_node
+
+# Whichever of them is in the pipeline.
+MODEL_MAKERS: Final = ("Trainer", "ModelImporter")
 
 
 def run_in_turn(
@@ -68,7 +72,8 @@ def _is_accepted(results: dict[str, NodeResult], accepted_refused: str) -> bool:
 
 
 def _model_hash(results: dict[str, NodeResult]) -> str:
-    return content_hash(Path(path_utils.serving_model_path(results["Trainer"].outputs["model"])))
+    maker = next(results[name] for name in MODEL_MAKERS if name in results)
+    return content_hash(Path(path_utils.serving_model_path(maker.outputs["model"])))
 
 
 def _served_hash(serving: Path) -> str | None:

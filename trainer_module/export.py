@@ -29,6 +29,7 @@ from transform_module.preprocessing import Row, decode_pair
 
 if TYPE_CHECKING:
     from flexunet.core.results.operating import OperatingPoint
+    from flexunet.core.results.training import TrainingFacts
 
 # Of `_measure`: counts, counts at the model's size, probability sums, calibration, and two masks.
 _MEASURED = (tf.float64, tf.float64, tf.float64, tf.float64, tf.string, tf.string)
@@ -142,7 +143,7 @@ class SegmentationModule(tf.Module):
 def export_model(
     model: keras.Model,
     config: TrainerConfig,
-    training: dict[str, float],
+    training: "TrainingFacts",
     directory: Path,
     operating_point: "OperatingPoint | None" = None,
 ) -> None:

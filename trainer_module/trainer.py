@@ -32,6 +32,7 @@ from trainer_module.optimization import make_optimizer
 
 if TYPE_CHECKING:
     from flexunet.core.results.operating import OperatingPoint
+    from flexunet.core.results.training import TrainingFacts
 
 logger = logging.getLogger("flexunet.train")
 
@@ -89,7 +90,7 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
         DefectRule(*json.loads(custom["rule"])) if "rule" in custom else None,
     )
     trained = train(job, config)
-    facts = {
+    facts: TrainingFacts = {
         "parameters": trained.model.count_params(),
         "epochs": trained.epochs,
         "train_seconds": round(trained.seconds, 1),

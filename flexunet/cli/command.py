@@ -66,7 +66,7 @@ CommandGroup.group_class = CommandGroup
 
 
 class SectionedGroup(CommandGroup):
-    """The top of the command line: modules in sections, each imported when its command is looked at.
+    """The top of the command line, or a group: modules in sections, each imported when its command is looked at.
 
     A module holds its command under the command's name, or under that behind a colon, as in `package.module:name`.
 
@@ -95,7 +95,7 @@ class SectionedGroup(CommandGroup):
         missing = missing_package(module)
         if missing:
             raise UserError(
-                f"flexunet {cmd_name} is not in the wheel: it needs {missing}/, "
+                f"{ctx.command_path} {cmd_name} is not in the wheel: it needs {missing}/, "
                 "expected a checkout of the project or its image: run it there"
             )
         name, _, attribute = module.partition(":")
@@ -127,8 +127,8 @@ class SectionedGroup(CommandGroup):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Examples of commands that are there."""
-        available = self.list_commands(ctx)
-        write_examples([example for example in self.examples if example.split()[1] in available], formatter)
+        available, place = self.list_commands(ctx), len(ctx.command_path.split())
+        write_examples([example for example in self.examples if example.split()[place] in available], formatter)
 
     def _short_help(self, ctx: click.Context, name: str, width: int) -> str:
         command = self.get_command(ctx, name)

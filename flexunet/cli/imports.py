@@ -1,25 +1,31 @@
-"""`flexunet import config`: takes over what an existing FlexUNet project has."""
+"""`flexunet import`: takes over what an existing FlexUNet project has."""
 
 from pathlib import Path
+from typing import Final
 
 import click
 
-from flexunet.cli.command import CommandGroup
+from flexunet.cli.command import Command, SectionedGroup
 from flexunet.cli.console import NO_LOG, captured_output, print_result
 from flexunet.cli.options import AS_JSON, FILE
 from flexunet.core.errors import UserError
 
+_SECTIONS: Final = {
+    "Commands": {"config": "flexunet.cli.imports:import_config", "model": "pipeline.cli.import_model:import_model"}
+}
 
-@click.group("import", cls=CommandGroup)
+
+@click.group("import", cls=SectionedGroup, sections=_SECTIONS)
 def imports() -> None:
-    """Takes over the configuration of an existing FlexUNet project: docs/how-to/flexunet-projects.md.
+    """Takes over what an existing FlexUNet project has: docs/how-to/flexunet-projects.md.
 
     Examples:
       flexunet import config train_eval_infer.config --out mine.toml
+      flexunet import model best_model.h5 --config mine.toml imported
     """
 
 
-@imports.command("config")
+@click.command("config", cls=Command)
 @click.argument("file", type=FILE)
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="TOML file to write.")
 @click.option("--names", metavar="A,B,...", help="Names of the classes, the background first.")

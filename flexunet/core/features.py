@@ -95,6 +95,9 @@ EXPORTED_WARMUP: Final = "tf_serving_warmup_requests"
 # key of provenance.json.
 ACCEPTED_REFUSED: Final = "accepted_refused"
 
+# The folder of the export that a run took instead of training one: a property of its model in ML Metadata.
+IMPORTED_FROM: Final = "imported_from"
+
 # What a training leaves beside its model, for TensorBoard and the report.
 TRAINING_HISTORY: Final = "history.csv"
 TRAINING_PREVIEWS: Final = "previews"

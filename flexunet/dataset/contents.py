@@ -82,10 +82,10 @@ def _snapped(rows: Sequence[Row], config: Config) -> list[str]:
     by_class = ", ".join(f"{c.name} {n:,}" for c, n in zip(config.classes, totals, strict=True) if n)
     worst = sorted(snapped, key=lambda entry: (-int(entry[1].sum()), entry[0].pair.id))[:_WORST]
     named = ", ".join(f"{f.pair.id} ({counts.sum() / (f.height * f.width):.2%})" for f, counts in worst)
-    return [
-        f"{sum(totals):,} pixels of {len(snapped)} masks had no class's colour and count as the nearest's "
-        f"({by_class}), most in {named}"
-    ]
+    how = "had no class's colour and count as the nearest's"
+    if config.records.grey_threshold is not None:
+        how = f"are neither black nor white and count by records.grey_threshold, {config.records.grey_threshold},"
+    return [f"{sum(totals):,} pixels of {len(snapped)} masks {how} ({by_class}), most in {named}"]
 
 
 def _overlaps(rows: Sequence[Row], config: Config) -> list[str]:

@@ -2,12 +2,11 @@
 is a comment.
 """
 
-import json
 import tomllib
 import zipfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flexunet.core.config.load import config_from
+from flexunet.core.config.write import to_toml
 from flexunet.core.errors import UserError
 from flexunet.core.problems import DataError
 from flexunet.dataset.annotation import BadAnnotation, plain_name
@@ -38,6 +38,7 @@ _BLACK: Final = (0, 0, 0)
 _WHITE: Final = (255, 255, 255)
 _VOC_VOID: Final = (224, 224, 192)
 _VOID: Final = 255
+_HALF_WAY: Final = 128
 _LOOKED_AT: Final = 300
 _MOST_CLASSES: Final = 32
 # Rarer colours are rims that somebody's tool smoothed, not classes.
@@ -57,6 +58,7 @@ class Described:
       classes: the defect classes, with colours.
       background: the colour of the background.
       ignore_color: of unlabelled pixels, if there are any.
+      grey_threshold: what divides smoothed masks of one class, if they are such.
       height: of the model's image, in pixels.
       width: likewise.
       fit: how images come to that size.
@@ -68,6 +70,7 @@ class Described:
     classes: Sequence[SourceClass]
     background: Color
     ignore_color: Color | None
+    grey_threshold: int | None
     height: int
     width: int
     fit: str
@@ -96,27 +99,30 @@ def describe(source: Source, layout: str | None = None) -> Described:
         *seen.unknown,
         *(f"{len(found.problems)} files cannot be used: ingest --check lists them",) * bool(found.problems),
     ]
-    return Described(found, seen.classes, seen.background, seen.ignore_color, height, width, fit, words, unknown)
+    colors = (seen.background, seen.ignore_color)
+    return Described(found, seen.classes, *colors, seen.grey_threshold, height, width, fit, words, unknown)
 
 
 def write_toml(described: Described, source: Path) -> str:
     """The config as text, with comments; it loads."""
-    lines = [
-        f"# Written by `flexunet init {source}`.",
-        f"# {described.layout.description}",
-        *(f"# {note}" for note in described.layout.notes),
-        "",
-        *_class_lines("background", described.background),
+    classes = [SourceClass("background", described.background), *described.classes]
+    records = {"ignore_color": list(described.ignore_color)} if described.ignore_color else {}
+    records |= {"grey_threshold": described.grey_threshold} if described.grey_threshold else {}
+    values = {
+        "classes": [{"name": plain_name(found.name), "color": list(found.color or _BLACK)} for found in classes],
+        **({"records": records} if records else {}),
+        "image": {"height": described.height, "width": described.width, "fit": described.fit},
+    }
+    heading = [f"Written by `flexunet init {source}`.", described.layout.description, *described.layout.notes]
+    ending = [
+        *("Only you know:", *(f"- {sentence}" for sentence in described.unknown)),
+        *("- what a model must reach before it is served:", "[gate]", "min_foreground_dice = 0.5"),
     ]
-    for found in described.classes:
-        lines += _class_lines(plain_name(found.name), found.color or _BLACK)
-    if described.ignore_color:
-        lines += ["[records]", f"ignore_color = {list(described.ignore_color)}  # unlabelled pixels", ""]
-    lines += [f"# {described.sizes}", "[image]", f"height = {described.height}", f"width = {described.width}"]
-    lines += [f'fit = "{described.fit}"', ""]
-    lines += ["# Only you know:", *(f"# - {sentence}" for sentence in described.unknown)]
-    lines += ["# - what a model must reach before it is served:", "# [gate]", "# min_foreground_dice = 0.5"]
-    text = "\n".join(lines) + "\n"
+    comments = {
+        "records.ignore_color": "unlabelled pixels",
+        "records.grey_threshold": "levels from here on are the defect",
+    }
+    text = to_toml(values, comments, heading, {"image": [described.sizes]}, ending)
     config_from(tomllib.loads(text), "the config that was written")
     return text
 
@@ -127,6 +133,7 @@ class _Seen:
     background: Color = _BLACK
     ignore_color: Color | None = None
     unknown: Sequence[str] = ()
+    grey_threshold: int | None = None
 
 
 def _classes(source: Source, reader: Reader, pairs: Sequence[Pair]) -> _Seen:
@@ -143,7 +150,7 @@ def _classes(source: Source, reader: Reader, pairs: Sequence[Pair]) -> _Seen:
             seen = _Seen(named, unknown=["how the defects are called: names here only count; ClassId is the order"])
     if not seen.classes:
         raise UserError(f"{source.root}: shows no class but the background, expected a defect: label some images first")
-    return _Seen(_colored(seen), seen.background, seen.ignore_color, seen.unknown)
+    return replace(seen, classes=_colored(seen))
 
 
 def _colored(seen: _Seen) -> list[SourceClass]:
@@ -185,7 +192,7 @@ def _from_masks(masks: Sequence[Path]) -> _Seen:
     mixed = (
         ["masks in grey levels beside masks in colours: these classes are of the colours"] if grey and colors else []
     )
-    return _Seen(seen.classes, seen.background, seen.ignore_color, [*seen.unknown, *mixed])
+    return replace(seen, unknown=[*seen.unknown, *mixed])
 
 
 def _from_grey(levels: Sequence[int], looked: str) -> _Seen:
@@ -197,8 +204,11 @@ def _from_grey(levels: Sequence[int], looked: str) -> _Seen:
         classes = [SourceClass(f"class{number}") for number in range(1, max(labelled) + 1)]
         void = ["whether grey 255 is unlabelled, as is assumed here, or a class"] if ignore else []
         return _Seen(classes, _BLACK, ignore, [looked, *void])
+    if len(levels) > _MOST_CLASSES:
+        smoothed = f"whether the {len(levels)} grey levels are one class that a tool smoothed, as is assumed here"
+        return _Seen([SourceClass("defect", _WHITE)], unknown=[looked, smoothed], grey_threshold=_HALF_WAY)
     greys = [(level, level, level) for level in levels]
-    return _Seen([SourceClass(f"grey{g[0]}", g) for g in greys if g != _BLACK][:_MOST_CLASSES], unknown=[looked])
+    return _Seen([SourceClass(f"grey{g[0]}", g) for g in greys if g != _BLACK], unknown=[looked])
 
 
 def _from_colors(colors: Counter[Color], looked: str) -> _Seen:
@@ -279,7 +289,3 @@ def _rounded(side: float) -> int:
 def _some(items: Sequence[Item]) -> Sequence[Item]:
     """Takes at most `_LOOKED_AT` of them, evenly spread."""
     return items[:: max(1, -(-len(items) // _LOOKED_AT))]
-
-
-def _class_lines(name: str, color: Color) -> list[str]:
-    return ["[[classes]]", f"name = {json.dumps(name, ensure_ascii=False)}", f"color = {list(color)}", ""]

@@ -26,6 +26,9 @@ _OF_255: Final = (
     "the color [255, 255, 255]"
 )
 _OPAQUE: Final = 255
+_EXPORT: Final = "export the mask as grey PNG of 8 bits"
+# JPEG's rounding of a grey pixel's channels.
+_GREYISH: Final = 16
 _LISTED: Final = 5
 
 
@@ -60,6 +63,8 @@ def read_mask(encoded: bytes, config: Config) -> Mask:
     Raises:
       Refused: says why.
     """
+    if config.records.grey_threshold is not None:
+        return _divided(open_mask(encoded, config.image.max_pixels), config, config.records.grey_threshold)
     picture = open_lossless(encoded, config.image.max_pixels)
     transparent = transparency(picture.image)
     snapped = _snapped(picture, config)
@@ -71,6 +76,22 @@ def read_mask(encoded: bytes, config: Config) -> Mask:
     image = picture.image
     is_served = picture.kind is readable.PNG and image.mode == "RGB" and picture.orientation == 1
     return Mask(class_ids, picture.orientation, is_served and transparent is None)
+
+
+def _divided(picture: Picture, config: Config, threshold: int) -> Mask:
+    """Two classes by brightness; levels between black and white are counted, since they are a matter of choice."""
+    image = picture.image
+    rgb = np.asarray(image.convert("RGB"), np.int64)
+    if picture.bits > 8 or image.mode.startswith(("I", "F")):
+        raise Refused(Words(f"a mask of {picture.bits} bits", "8 bits, as records.grey_threshold says", _EXPORT))
+    if np.ptp(rgb, axis=-1).max(initial=0) > _GREYISH:
+        raise Refused(Words("a mask in colour", "grey levels, as records.grey_threshold says", _EXPORT))
+    levels = np.asarray(image.convert("L"))
+    class_ids = (levels >= threshold).astype(np.uint8)
+    _require_opaque(transparency(image), class_ids, config)
+    between = (levels != 0) & (levels != _OPAQUE)
+    counts = np.bincount(class_ids[between], minlength=2).astype(np.int64)
+    return Mask(class_ids, picture.orientation, False, snapped=counts if between.any() else None)
 
 
 def _snapped(picture: Picture, config: Config) -> Snapped | None:
@@ -227,6 +248,8 @@ def _outside(wrong: NDArray[np.int64], config: Config) -> Words:
     repair = _CORRECT
     if IGNORE_ID in found and config.records.ignore_color is None:
         repair += f"; {_OF_255}"
+    if len(config.classes) == 2:
+        repair += f"; records.grey_threshold = 128 takes levels from 128 on as {config.classes[1].name}"
     return Words(what, f"greyscale class ids {choices}", repair)
 
 

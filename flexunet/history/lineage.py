@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from flexunet.core.errors import UserError
 from flexunet.core.features import ACCEPTED_REFUSED, ASSETS_EXTRA, EXPORTED_PROVENANCE, RECORDS_FINGERPRINT
 from flexunet.core.files import JsonObject
-from flexunet.core.results.lineage import BaselineOrigin, DataOrigin, Provenance, PushedScores
+from flexunet.core.results.lineage import BaselineOrigin, DataOrigin, ImportedModel, Provenance, PushedScores
 from flexunet.core.root import Root
 from flexunet.history.database import is_known, whereabouts
 from flexunet.history.pushes import PUSHED_SHA256
@@ -28,7 +28,8 @@ _OTHER_MODELS: Final = ("baseline_model", "base_model")
 class Lineage:
     """`source` says where the answer comes from; None and empty: not known there.
 
-    `code` has a fingerprint for each node on the way to the model; `base_model`: where a warm start began.
+    `code` has a fingerprint for each node on the way to the model; `base_model`: where a warm start began; `imported`:
+    the export that a run took instead of training one.
     """
 
     version: str
@@ -43,6 +44,7 @@ class Lineage:
     code: dict[str, str]
     baseline: BaselineOrigin | None
     base_model: str | None
+    imported: ImportedModel | None
     scores: PushedScores
 
     def as_json(self) -> JsonObject:
@@ -106,6 +108,7 @@ def _from_provenance(version: Path, provenance: Provenance, source: str) -> Line
         code={},
         baseline={"model": baseline, "version": None} if baseline else None,
         base_model=None,
+        imported=provenance.get("imported"),
         scores=provenance.get("scores", {}),
     )
 
@@ -126,10 +129,11 @@ def _from_metadata(version: Path, provenance: Provenance, history: History, push
         accepted_refused=push.properties.get(ACCEPTED_REFUSED),
         model=model.uri if model else None,
         data=_data(makers.get("RecordGen")),
-        config=_config(makers),
+        config=_config(makers, version),
         code={name: code for name, execution in makers.items() if (code := _code(execution.properties))},
         baseline=_baseline(history, baseline) if baseline else None,
         base_model=base.uri if base else None,
+        imported=provenance.get("imported"),
         scores=provenance.get("scores", {}),
     )
 
@@ -159,11 +163,14 @@ def _data(record_gen: Execution | None) -> DataOrigin:
     }
 
 
-def _config(makers: dict[str, Execution]) -> JsonObject:
+def _config(makers: dict[str, Execution], version: Path) -> JsonObject:
     """Put together from the sections that the nodes were given."""
     config: JsonObject = {}
     if "Trainer" in makers:
         config |= json.loads(_custom_config(makers["Trainer"])["config"])
+    else:
+        # Imported: the model's own.
+        config |= exported_part(version, _Exported).model_dump(mode="json")
     for node in ("ServingValidator", "Pusher"):
         if node in makers:
             config |= json.loads(makers[node].properties["settings"])

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from flexunet.core import features
-from flexunet.core.config.data import ImageConfig, RecordsConfig, SegmentationClass
+from flexunet.core.config.data import ImageConfig, RecordsConfig, SchemaConfig, SegmentationClass
+from flexunet.core.config.section import part_of
 from flexunet.core.errors import UserError, last_line
 from flexunet.core.files import read_json
 
@@ -48,6 +49,16 @@ def exported_config(directory: Path) -> ServedConfig:
       UserError: not a model of this project.
     """
     return exported_part(directory, ServedConfig)
+
+
+def check_exported(directory: Path, config: SchemaConfig) -> None:
+    """Raises UserError where the model in `directory` tells other classes than `config`, or reads other records."""
+    ours = part_of(config, SchemaConfig).model_dump()
+    theirs = exported_config(directory).model_dump(include={*ours})
+    for key, value in ours.items():
+        if theirs[key] != value:
+            words = f"its {key} are not those of the config, expected the same: name its own config"
+            raise UserError(f"{directory}: {words}")
 
 
 def exported_thresholds(directory: Path) -> list[float] | None:

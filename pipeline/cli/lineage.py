@@ -42,6 +42,7 @@ def _print_lineage(found: "Lineage", intact: bool, console: "Console") -> None:
     baseline = found.baseline
     known_as = f" (version {baseline['version']})" if baseline and baseline["version"] else ""
     interval, images = found.scores.get("foreground_dice"), found.scores.get("examples")
+    weights = found.imported["weights"] if found.imported else None
     facts = {
         "version": found.version,
         "known from": found.source,
@@ -55,6 +56,8 @@ def _print_lineage(found: "Lineage", intact: bool, console: "Console") -> None:
         if baseline
         else "none: no other comparable model was pushed before",
         "began with": found.base_model,
+        "imported from": found.imported["directory"] if found.imported else None,
+        "weights": f"{weights['file']}, sha256 {weights['sha256']}, Keras {weights['keras']}" if weights else None,
         **{f"data: {key}": value for key, value in found.data.items()},
         **{f"code: {node}": code for node, code in found.code.items()},
     }

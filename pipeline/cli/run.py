@@ -31,6 +31,12 @@ RESUMES = "finished nodes stay in the cache, and a training goes on after its la
 @click.option("--data", required=True, type=PATH, help="Folder of the records, OUT of `flexunet ingest`.")
 @ROOT
 @SET
+@click.option(
+    "--from-model",
+    type=PATH,
+    metavar="MODEL_DIR",
+    help="Judges and pushes this export, of `flexunet import model` or of a run, instead of training one.",
+)
 @click.option("--beam-arg", "beam_args", multiple=True, help="Argument of Apache Beam, after those of [beam].options.")
 @ACCEPT_REFUSED
 @AS_JSON
@@ -39,6 +45,7 @@ def run(
     data: Path,
     root: Path,
     overrides: tuple[str, ...],
+    from_model: Path | None,
     beam_args: tuple[str, ...],
     accept_refused: str | None,
 ) -> None:
@@ -47,22 +54,36 @@ def run(
     Examples:
       flexunet run --config mine.toml --data records --root runs/mine
       flexunet run --config mine.toml --data records --root runs/mine --set train.epochs=20 --json
+      flexunet run --config mine.toml --data records --root runs/mine --from-model imported
       flexunet run --config mine.toml --data records --root runs/mine --accept-refused "the line stands still"
     """
     from flexunet.cli.tables import print_warning
     from flexunet.core.config.load import load_config
     from flexunet.core.lock import locked
     from flexunet.dataset.compatible import check_data
+    from flexunet.serving.versions import model_directory
     from pipeline.cli.outcome import conclude
 
     loaded = load_config(config, overrides)
-    warning = check_data(data, loaded)
+    model = model_directory(from_model) if from_model else None
+    warnings = [check_data(data, loaded, training=model is None), _check_imported(model, loaded) if model else None]
     log = log_file(root)
     with locked(root), captured_output(log) as console:
-        if warning:
+        for warning in filter(None, warnings):
             print_warning(warning, console)
-        metrics, refusal = run_and_show(loaded, data, root, beam_args, console, log, accept_refused or "")
+        metrics, refusal = run_and_show(loaded, data, root, beam_args, console, log, accept_refused or "", model)
     conclude(metrics, refusal)
+
+
+def _check_imported(model: Path, config: "Config") -> str | None:
+    """Words about sections that do not count; raises UserError for a model that this config cannot judge."""
+    from flexunet.core.config.train import TrainerConfig
+    from flexunet.serving.exported import check_exported, exported_part
+
+    check_exported(model, config)
+    own = exported_part(model, TrainerConfig)
+    other = [f"[{name}]" for name in ("image", "model") if getattr(own, name) != getattr(config, name)]
+    return f"{model}: its own {' and '.join(other)} count, the config says otherwise" if other else None
 
 
 def log_file(root: Path) -> Path:
@@ -78,6 +99,7 @@ def run_and_show(
     console: "Console",
     log: Path,
     accept_refused: str = "",
+    from_model: Path | None = None,
 ) -> tuple["Metrics", "Refusal | None"]:
     """Shows the nodes and what came out; returns what metrics.json holds, and the refusal, if there is one."""
     from flexunet.cli.tables import busy
@@ -88,10 +110,13 @@ def run_and_show(
     with busy(console, "loading TFX"):
         from pipeline import local
         from pipeline.cli.board import Board
+        from pipeline.measure import check_model
+    if from_model:
+        check_model(from_model, config)
     prepare_beam(config.beam, beam_args, BEAM_NODES)
     try:
         with Board(console) as board:
-            metrics = local.run(config, data, root, beam_args, board.ended, accept_refused, board.started)
+            metrics = local.run(config, data, root, beam_args, board.ended, accept_refused, board.started, from_model)
     except Exception as error:
         # A full disk may be the very reason.
         with contextlib.suppress(OSError), log.open("a", encoding="utf-8") as file:

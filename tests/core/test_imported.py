@@ -147,8 +147,20 @@ def test_elastic_deformation_in_shares_of_the_size(tmp_path: Path):
 
 
 def test_one_class_is_a_sigmoid_over_two(tmp_path: Path):
-    config, _ = read(tmp_path, SMALL.replace("num_classes = 4", "num_classes = 1"))
+    text = SMALL.replace("num_classes = 4", "num_classes = 1")
+    config, notes = read(tmp_path, text)
     assert config.model.head == "sigmoid" and [c.color for c in config.classes] == [(0, 0, 0), (255, 255, 255)]
+    assert config.records.grey_threshold == 128 and any("grey levels as they are" in note for note in notes)
+    config, notes = read(tmp_path, text + "[mask]\nbinarize = True\nthreshold = 60\nblur = True\n")
+    assert config.records.grey_threshold == 60 and config.records.mask_colors == "exact"
+    assert [note for note in notes if "mask" in note or "records" in note] == ["mask.blur: masks are not blurred here"]
+
+
+def test_colors_are_the_nearest_as_in_the_original_but_of_arrays(tmp_path: Path):
+    assert read(tmp_path, STEEL)[0].records.mask_colors == "nearest"
+    assert read(tmp_path, SMALL + '[mask]\nmask_file_format = ".png"\n')[0].records.mask_colors == "nearest"
+    config, notes = read(tmp_path, SMALL + '[mask]\nmask_file_format = ".npz"\n')
+    assert config.records.mask_colors == "exact" and any("--layout npz" in note for note in notes)
 
 
 def test_what_has_no_counterpart_is_said(tmp_path: Path):

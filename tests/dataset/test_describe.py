@@ -7,6 +7,7 @@ from typing import Any
 import layout_sources as sources
 import numpy as np
 import pytest
+from PIL import Image, ImageFilter
 
 from flexunet.cli import main
 from flexunet.core.config.load import load_config
@@ -109,6 +110,19 @@ def test_smoothed_rims_are_no_classes(surfaces: sources.Surfaces, tmp_path: Path
     found = describe(Source(find_files(tmp_path / "src")))
     assert [c.color for c in found.classes] == [(0, 0, 255), (0, 255, 0), (255, 0, 0)]
     assert any(sentence.startswith("what 60 rarer colours (0.43% of the pixels) are") for sentence in found.unknown)
+
+
+def test_smoothed_grey_masks_are_one_class_that_a_level_divides(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    sources.images(tmp_path / "src", surfaces)
+    for stem, (_, class_ids) in surfaces.items():
+        mask = Image.fromarray((class_ids > 0).astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(1))
+        sources.save(tmp_path / f"src/masks/{stem}.png", np.asarray(mask))
+    config = described(tmp_path / "src", tmp_path / "mine.toml")
+    assert [c.name for c in config.classes] == ["background", "defect"] and config.records.grey_threshold == 128
+    assert "# levels from here on are the defect" in (tmp_path / "mine.toml").read_text()
+    layout = find_layout(tmp_path / "src")
+    shares = [1 - examine(pair, config).pixels[0] / 48**2 for pair in layout.pairs]
+    assert shares == pytest.approx([(surfaces[pair.id][1] > 0).mean() for pair in layout.pairs], abs=0.05)
 
 
 @pytest.mark.parametrize(

@@ -109,3 +109,15 @@ def test_the_distance_is_that_of_scipy() -> None:
     for _ in range(20):
         one, other = (generator.integers(0, 9, n) / 3 for n in generator.integers(1, 40, 2))
         assert distance(one, other) == pytest.approx(ks_2samp(one, other).statistic)
+
+
+def test_what_is_the_same_in_all_images_did_not_move(tmp_path: Path) -> None:
+    """Its digits are cut where they are kept."""
+    for span in (1, 2):
+        source = write(tmp_path / f"src-{span}", 100 * span)
+        for index in range(100 * span, 100 * span + COUNT):
+            ids = np.zeros((SIZE, SIZE), np.uint8)
+            ids[:7, 5:12], ids[20:31, :5], ids[40, :13] = 1, 2, 3
+            Image.fromarray(np.array(COLORS, np.uint8)[ids]).save(source / f"masks/{index:03}.png")
+        manifest = ingest(source, tmp_path / "out", CONFIG, span=span).manifest
+    assert len(manifest["drift"]["features"]) == 9 and moved(manifest["drift"]) == set()

@@ -10,7 +10,7 @@ from picture_files import exif, png, png_chunk
 from pictures import encoded
 from PIL import Image
 
-from flexunet.core.config.load import config_from
+from flexunet.core.config.load import ConfigError, config_from
 from flexunet.core.config.whole import Config
 from flexunet.core.features import IGNORE_ID
 from flexunet.core.pictures import Refused
@@ -49,6 +49,36 @@ def test_grey_0_and_255_is_the_class_of_that_color(kind: str):
 
 def test_grey_16_bits_of_0_and_65535_is_the_class_of_that_color():
     np.testing.assert_array_equal(ids(encoded(BINARY.astype(np.uint16) * 257, "PNG"), THREE), IDS * 2)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP"])
+def test_a_threshold_divides_what_a_tool_smoothed_and_counts_it(kind: str):
+    settings = config(BLACK, WHITE, grey_threshold=128)
+    smoothed = np.kron(BINARY, np.ones((16, 16), np.uint8))
+    smoothed[:16, 44:52] = [40, 80, 100, 127, 128, 150, 200, 240]
+    found = read_mask(encoded(smoothed, kind, "L"), settings)
+    if kind == "JPEG":
+        assert (found.class_ids != (smoothed >= 128)).mean() < 0.01
+    else:
+        np.testing.assert_array_equal(found.class_ids, smoothed >= 128)
+        assert found.snapped is not None and found.snapped.tolist() == [64, 64]
+    assert not found.is_served
+    np.testing.assert_array_equal(ids(encoded(smoothed, "PNG", "RGB"), settings), smoothed >= 128)
+    np.testing.assert_array_equal(ids(encoded(BINARY, "PNG", "1"), settings), IDS)
+
+
+def test_a_threshold_is_for_grey_masks_of_8_bits():
+    settings = config(BLACK, WHITE, grey_threshold=1)
+    red = np.zeros((4, 4, 3), np.uint8)
+    red[0, 0, 0] = 255
+    assert "a mask in colour; expected grey levels" in refusal(encoded(red, "PNG"), settings)
+    assert "a mask of 16 bits; expected 8" in refusal(encoded(BINARY.astype(np.uint16), "PNG"), settings)
+    assert "records.grey_threshold = 128 takes" in refusal(encoded(BINARY // 2, "PNG"), TWO)
+    for others in ({"ignore_color": GREY}, {"mask_values": "ids"}, {"mask_colors": "nearest"}):
+        with pytest.raises(ConfigError, match="expected one of them"):
+            config(BLACK, WHITE, grey_threshold=1, **others)
+    with pytest.raises(ConfigError, match="with 3 classes, expected exactly 2"):
+        config(BLACK, GREY, WHITE, grey_threshold=1)
 
 
 def test_255_is_not_guessed_where_it_may_mean_unlabelled():

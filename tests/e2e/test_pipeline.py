@@ -12,6 +12,8 @@ from typing import Any
 import filelock
 import numpy as np
 import pytest
+import tf_keras
+from original import original_layers
 from PIL import Image
 
 from flexunet.cli import main
@@ -22,6 +24,7 @@ from flexunet.dataset.ingest import ingest
 from flexunet.history.store import read_history
 from flexunet.serving.versions import versions
 from pipeline import local
+from trainer_module.export import exported_weights
 
 AFTER_GATE = {"Evaluator", "ServingValidator", "Pusher", "Reporter"}
 AFTER_TRAINER = AFTER_GATE | {"Trainer"}
@@ -45,9 +48,9 @@ class Story:
     ran: set[str] = field(default_factory=set)
     metrics: dict[str, Any] = field(default_factory=dict)
 
-    def run(self, config: Config) -> dict[str, Any]:
+    def run(self, config: Config, from_model: Path | None = None) -> dict[str, Any]:
         results: list[local.NodeResult] = []
-        self.metrics = local.run(config, self.data, self.root, on_node=results.append)
+        self.metrics = local.run(config, self.data, self.root, on_node=results.append, from_model=from_model)
         self.ran = {result.node for result in results if not result.cached} - RESOLVERS
         return self.metrics
 
@@ -671,3 +674,39 @@ def test_after_clean_nothing_half_there_comes_from_the_cache(story: Story, make_
     metrics = story.run(make_config(train={"epochs": 1}, gate={"min_foreground_dice": 0.999}))
     assert story.ran >= {"Evaluator", "Reporter"} and "Trainer" not in story.ran
     assert not metrics["blessed"] and (story.root / "report" / "index.html").is_file()
+
+
+def test_weights_of_the_original_go_through_the_gate_without_a_training(
+    story: Story,
+    make_config: Callable[..., Config],
+    config_file: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    serving = story.root / "serving_model"
+    pushed = [json.loads(path.read_text()) for path in serving.glob("*/assets.extra/provenance.json")]
+    trained = max(pushed, key=lambda version: version.get("scores", {}).get("foreground_dice") or 0)
+    model = original_layers(tf_keras, (32, 32), levels=2, filters=8, base_kernel=3)
+    model.set_weights(exported_weights(str(serving / str(trained["version"]))))
+    model.save(tmp_path / "best_model.h5")
+    out, source = tmp_path / "imported", str(tmp_path / "best_model.h5")
+    assert exit_code(["import", "model", source, "--config", str(config_file), str(out)]) == 0
+    assert exit_code(["evaluate", str(out), str(story.data), "--config", str(config_file)]) == 0
+    metrics = story.run(make_config(), out)
+    assert story.ran == {"ModelImporter"} | AFTER_GATE
+    assert metrics["foreground_dice"] == pytest.approx(trained["scores"]["foreground_dice"], abs=1e-4)
+    assert metrics["pushed_version"] == int(story.versions[-1]) and metrics["train_seconds"] is None
+    story.run(make_config(), out)
+    assert story.ran == set() and metrics["pushed_version"] == int(story.versions[-1])
+    capfd.readouterr()
+    found = printed_json(["lineage", str(serving)], capfd)
+    assert found["imported"]["directory"] == str(out) and found["imported"]["weights"]["file"] == "best_model.h5"
+    assert found["config"]["model"]["base_filters"] == 8 and "ModelImporter" in found["code"]
+    page = (story.root / "report/index.html").read_text()
+    assert "the weights were imported from best_model.h5" in page
+    # By the command, which refuses what the config cannot judge.
+    assert exit_code(arguments(story, config_file, "--from-model", str(out))) == 0
+    assert "ModelImporter" in capfd.readouterr().out
+    command = arguments(story, config_file, "--from-model", str(out), "--set", "records.group=image/other")
+    assert exit_code(command) == 1
+    assert "its records are not those of the config" in capfd.readouterr().err

@@ -1,11 +1,14 @@
 """New photos become the next span, once, also where the step is killed or the photos are refused."""
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
+from processes import ROOT
 
 from flexunet.core.problems import DataError
 from flexunet.dataset.manifest import read_manifest
@@ -48,6 +51,36 @@ def test_what_lies_there_becomes_the_next_span_and_stays(
     step()
     assert spans(tmp_path / "records") == {1: 20, 2: 24} and not incoming.exists()
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["span-1", "span-2"]
+
+
+def test_the_container_of_the_manifest_does_it_where_everybody_may_write(
+    tmp_path: Path, write_toml: Write, write_colorful_pairs: Any, image_environment: dict[str, str]
+) -> None:
+    """Its own command, in a process that starts with Argo's umask of 0 in the folder where the volume is mounted."""
+    [job] = yaml.safe_load_all((ROOT / "kubeflow/cluster/schedule/cronjob.yaml").read_text())
+    [container] = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["initContainers"]
+    given = {entry["name"]: entry["value"] for entry in container["env"]}
+
+    def start() -> subprocess.CompletedProcess[str]:
+        command = [*container["command"], *container["args"]]
+        environment = {**image_environment, **given, "HOME": str(tmp_path)}
+        return subprocess.run(
+            command, cwd=tmp_path / "volume", env=environment, umask=0, capture_output=True, text=True, check=False
+        )
+
+    write_toml(tmp_path / "volume/mine.toml", "")
+    write_colorful_pairs(tmp_path / "volume/incoming", 20)
+    done = start()
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "records written" in done.stdout and spans(tmp_path / "volume/records") == {1: 20}
+    written = [path for name in ("records", "photos") for path in (tmp_path / "volume" / name).rglob("*")]
+    assert [path for path in written if path.stat().st_mode & 0o007 and "photos" not in path.parts] == []
+    (tmp_path / "volume/incoming/images").mkdir(parents=True)
+    (tmp_path / "volume/incoming/images/cut.png").write_bytes(b"no picture")
+    again = start()
+    assert again.returncode == 1 and spans(tmp_path / "volume/records") == {1: 20}
+    errors = [line for line in again.stderr.splitlines() if line.startswith("error: ")]
+    assert errors and all("expected" in line for line in errors) and "Traceback" not in again.stderr
 
 
 def test_refused_photos_wait_to_be_mended_and_newer_ones_wait_behind_them(

@@ -89,6 +89,20 @@ def test_a_warm_start_has_a_resolver_before_the_trainer(make_config: Any) -> Non
     assert "WarmStartResolver" in upstream["Trainer"]
 
 
+def test_an_export_takes_the_place_of_a_training(make_config: Any, tmp_path: Path) -> None:
+    connection = metadata.sqlite_metadata_connection_config("/nowhere/metadata.db")
+    paths = dag.Paths("/data", "/root")
+    pipeline = dag.create_pipeline(make_config(), paths, connection, [], unchanged, from_model=tmp_path)
+    ir, usual = compiler.Compiler().compile(pipeline), compiled(make_config())
+    nodes = {node.pipeline_node.node_info.id: node.pipeline_node for node in ir.nodes}
+    assert list(nodes) == [{"Trainer": "ModelImporter"}.get(node, node) for node in NODES if node != "Transform"]
+    assert set(nodes["ModelImporter"].upstream_nodes) == {"MaskValidator"}
+    # What comes before has the same key in the cache.
+    before, after = execution_properties(usual), execution_properties(ir)
+    data = NODES[: NODES.index("Transform")]
+    assert [node for node in data if before[node] != after[node]] == []
+
+
 @pytest.mark.parametrize(
     ("sections", "expected"),
     [

@@ -138,7 +138,7 @@ def _lineage(config: Config) -> dict[str, Any]:
     return {
         "run": "2026-11-24T22:30:01.000001",
         "measured": "2026-11-24T22:31:00+00:00",
-        "model": {"uri": "/runs/Trainer/model/12", "sha256": "a" * 64, "code": "b" * 64},
+        "model": {"uri": "/runs/Trainer/model/12", "sha256": "a" * 64, "code": "b" * 64, "weights": None},
         "data": {
             "span": 1,
             "uri": "/runs/RecordGen/examples/1",

@@ -61,6 +61,13 @@ class MasksConfig(RecordsConfig):
         description="Largest distance in RGB that a colour is moved; half of that from black to white is 221.",
     )
     nearest_share: Share = Field(default=0.2, description="Largest share of a mask's pixels that is moved.")
+    grey_threshold: int | None = Field(
+        default=None,
+        ge=1,
+        le=255,
+        description="Grey level from which on a pixel of a mask is the second of two classes, whatever its tool "
+        "smoothed, JPEG included; unset: levels mean what `mask_values` says.",
+    )
     overlaps: Literal["last", "smallest", "classes"] = Field(
         default="last",
         description="Which of two annotated instances is on top: the last in the file, the smallest, or the one whose "

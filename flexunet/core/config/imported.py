@@ -24,6 +24,8 @@ from flexunet.core.errors import last_line
 NETWORK: Final = "TensorFlowFlexUNet"
 # The reducer gets its patience under a misspelt name, which Keras swallows: its own default is what ran.
 PATIENCE_IN_EFFECT: Final = 10
+# Half way from black to white, where the file has no threshold.
+_HALF_WAY: Final = 128
 _LARGEST_FILE: Final = 1_000_000
 _LONGEST_SHOWN: Final = 80
 # What `ast.literal_eval` raises.
@@ -314,13 +316,26 @@ def _schedule(ini: _Ini, found: _Found, as_written: bool) -> None:
 def _masks(ini: _Ini, found: _Found) -> None:
     order = ini.word("image.color_order", "RGB")
     if order != "RGB":
-        found.notes.append(f"image.color_order: {order} only matters for old weights: images are read as RGB here")
+        found.notes.append(f"image.color_order: {order} only matters for old weights: flexunet import model --bgr")
     file_format = ini.word("mask.mask_file_format", ".npz")
     if file_format == ".npz" and ini.raw("mask.mask_file_format") is not None:
         found.notes.append("mask.mask_file_format: one-hot arrays in .npz are read by `flexunet ingest --layout npz`")
-    for key in ("binarize", "threshold", "blur"):
-        if ini.raw(f"mask.{key}") is not None:
-            found.notes.append(f"mask.{key}: masks are not thresholded here; write them with two values")
+    elif ini.whole("model.num_classes", 0) == 1:
+        _threshold(ini, found)
+    else:
+        words = "the original takes any colour as the nearest class's; here within bounds, and counted"
+        found.set("records.mask_colors", "nearest", words)
+
+
+def _threshold(ini: _Ini, found: _Found) -> None:
+    """One-class masks: grey levels, which the original divides only where it is told to."""
+    level = min(255, max(1, math.ceil(ini.number("mask.threshold", _HALF_WAY))))
+    words = (
+        "" if ini.flag("mask.binarize", False) else "the original feeds grey levels as they are; here is none between"
+    )
+    found.set("records.grey_threshold", level, words)
+    if ini.raw("mask.blur") is not None and ini.flag("mask.blur", False):
+        found.notes.append("mask.blur: masks are not blurred here")
 
 
 def _classes(ini: _Ini, found: _Found, names: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -356,7 +371,8 @@ def _palette(ini: _Ini, found: _Found) -> dict[tuple[int, int, int], int]:
         palette = {(int(red), int(green), int(blue)): int(number) for red, green, blue, number in entries}
         found.notes.append(
             "classes: mask.rgb_map does not parse, so that the original ran with its default "
-            "(1 green, 2 red, 3 blue); these are the colours that the file means"
+            "(1 green, 2 red, 3 blue); these are the colours that the file means, and weights that it trained "
+            "tell the default's ids: for them, order the classes so"
         )
     if not isinstance(palette, dict) or not all(_is_entry(color, number) for color, number in palette.items()):
         ini.problem("mask.rgb_map", f"is {_short(text)}", "colours and ids, such as {(0,0,0):0, (255,0,0):1}")

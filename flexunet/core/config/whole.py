@@ -45,6 +45,7 @@ class Config(TrainerConfig):
             self._check_warmup,
             self._check_weights,
             self._check_ignore_color,
+            self._check_grey_threshold,
             self._check_gate_classes,
             self._check_names,
             self._check_target,
@@ -102,6 +103,17 @@ class Config(TrainerConfig):
                     f"records.ignore_color {list(segmentation_class.color)} is also the colour of class "
                     f"{segmentation_class.name!r}, expected a colour of its own"
                 )
+
+    def _check_grey_threshold(self) -> Iterator[str]:
+        records = self.records
+        if records.grey_threshold is None:
+            return
+        if len(self.classes) != 2:
+            yield f"records.grey_threshold with {len(self.classes)} classes, expected exactly 2: it tells no more apart"
+        others = {"ignore_color": None, "mask_values": "auto", "mask_colors": "exact"}
+        for key, default in others.items():
+            if getattr(records, key) != default:
+                yield f"records.grey_threshold with records.{key}, expected one of them: a level decides all by itself"
 
     def _check_target(self) -> Iterator[str]:
         target = parse_target(self.operating_point.target)

@@ -13,7 +13,11 @@ Sections: TypeAlias = Mapping[str, object] | Sequence[Mapping[str, object]]
 
 
 def to_toml(
-    values: Mapping[str, Sections], comments: Mapping[str, str] | None = None, heading: Sequence[str] = ()
+    values: Mapping[str, Sections],
+    comments: Mapping[str, str] | None = None,
+    heading: Sequence[str] = (),
+    above: Mapping[str, Sequence[str]] | None = None,
+    ending: Sequence[str] = (),
 ) -> str:
     """The text of a TOML file that `load_config` reads.
 
@@ -21,14 +25,20 @@ def to_toml(
       values: sections by name, `classes` as a list of tables; what is None is left out.
       comments: by `section.key`, written at the end of its line.
       heading: lines of comment at the top.
+      above: by section, lines of comment before it.
+      ending: lines of comment at the end.
     """
-    document = tomlkit.document()
-    for line in heading:
-        document.add(tomlkit.comment(line))
+    parts = [_commented(heading)]
     for name, content in values.items():
-        document.add(tomlkit.nl())
+        document = tomlkit.document()
         document.add(name, _table(name, content, comments or {}) if isinstance(content, Mapping) else _tables(content))
-    return tomlkit.dumps(document)
+        parts.append(_commented((above or {}).get(name, ())) + tomlkit.dumps(document))
+    parts.append(_commented(ending))
+    return "\n".join(f"{part.rstrip()}\n" for part in parts if part)
+
+
+def _commented(lines: Sequence[str]) -> str:
+    return "".join(tomlkit.comment(line).as_string() for line in lines)
 
 
 def _tables(rows: Sequence[Mapping[str, object]]) -> AoT:

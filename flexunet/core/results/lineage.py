@@ -4,6 +4,7 @@ from typing import TypedDict
 
 from flexunet.core.files import JsonObject
 from flexunet.core.results.metrics import Check, ClassScores
+from flexunet.core.results.training import KerasOrigin
 
 
 class ModelOrigin(TypedDict):
@@ -15,6 +16,8 @@ class ModelOrigin(TypedDict):
     """over its files' names and bytes"""
     code: str | None
     """fingerprint of the code of its training; `null` if that was not noted"""
+    weights: KerasOrigin | None
+    """the file that its weights were imported from; `null` where it was trained"""
 
 
 class DataOrigin(TypedDict, total=False):
@@ -56,6 +59,15 @@ class PushedScores(TypedDict, total=False):
     classes: dict[str, ClassScores]
 
 
+class ImportedModel(TypedDict):
+    """The model that a run took instead of training one."""
+
+    directory: str
+    """where the export lay"""
+    weights: KerasOrigin | None
+    """the file that it was made from; `null` where it was trained"""
+
+
 class Provenance(TypedDict, total=False):
     """`provenance.json` of a version: empty for one that somebody else made."""
 
@@ -71,6 +83,8 @@ class Provenance(TypedDict, total=False):
     """why a person had it pushed although the gate refused it"""
     model_uri: str
     """where the run's copy lies"""
+    imported: ImportedModel
+    """of a run with `--from-model`"""
     data: DataOrigin
     scores: PushedScores
     gate: list[Check]

@@ -293,11 +293,3 @@ class Listed(TypedDict):
     curves: list[CurvePoint]
     reliability: list[ReliabilityBin]
     images: ListedImages
-
-
-class TrainingFacts(TypedDict, total=False):
-    """`assets.extra/training.json` of an export; empty for a model trained elsewhere."""
-
-    parameters: int
-    train_seconds: float
-    code: str

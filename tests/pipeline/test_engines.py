@@ -1,7 +1,8 @@
-"""The data steps on Beam's Prism, a portable runner: the same records, statistics and scores as in one process.
+"""The data steps where `[beam]` sends them: the same records, statistics and scores as in one process.
 
-Workers are processes of their own, started by Beam's boot as in a container, and share with the driver the folders of
-the data and nothing else. Needs Go to build both programs, which takes two minutes once.
+Once to processes of this machine, and once to Beam's Prism, a portable runner, whose workers are started by Beam's boot
+as in a container and share with the driver the folders of the data and nothing else. Prism needs Go to build both
+programs, which takes two minutes once.
 """
 
 import json
@@ -14,6 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,8 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 from tfx.orchestration import metadata
 from waiting import wait_until
 
-from flexunet.core.config.beam import BeamConfig
+from flexunet.core.beam import prepare_beam
+from flexunet.core.config.beam import BEAM_NODES, BeamConfig
 from flexunet.core.config.whole import Config
 from flexunet.dataset.ingest import ingest
 from flexunet.history.database import sqlite_connection
@@ -32,7 +35,7 @@ from pipeline import dag
 from pipeline.launch import NodeResult, compile_run, run_node
 from pipeline.measure import measure
 
-pytestmark = [pytest.mark.downloads, pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 BEAM = "v2.77.0"
 PROGRAMS = {"prism": "go/cmd/prism", "container": "python/container"}
@@ -56,11 +59,20 @@ def programs() -> Path:
     return BINARIES
 
 
-@pytest.fixture(scope="module")
-def engine(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BeamConfig]:
-    """A running Prism, as `[beam]` names it."""
+@pytest.fixture(scope="module", params=["processes", pytest.param("prism", marks=pytest.mark.downloads)])
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BeamConfig]:
+    """The section, and behind it what it names."""
+    if request.param == "processes":
+        yield BeamConfig(parallelism=2)
+    else:
+        with running_prism(request.getfixturevalue("programs"), tmp_path_factory.mktemp("prism")) as config:
+            yield config
+
+
+@contextmanager
+def running_prism(programs: Path, scratch: Path) -> Iterator[BeamConfig]:
+    """Prism and a pool of workers."""
     port, pool_port = free_port(), free_port()
-    scratch = tmp_path_factory.mktemp("prism")
     environment = {
         "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
         "PYTHONPATH": str(Path(__file__).parents[2]),
@@ -106,14 +118,14 @@ def configs(make_config: Callable[..., Config], engine: BeamConfig) -> dict[str,
         model={"num_layers": 2, "base_filters": 8, "base_kernel": 3},
         train={"epochs": 1, "batch_size": 4},
     )
-    return {"here": small, "prism": small.model_copy(update={"beam": engine})}
+    return {"here": small, "there": small.model_copy(update={"beam": engine})}
 
 
 @pytest.fixture(scope="module")
 def data(
     configs: dict[str, Config], write_colorful_pairs: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
-    """Records of the same photos, written here and by Prism's workers."""
+    """Records of the same photos, written here and by the engine's workers."""
     folder = tmp_path_factory.mktemp("data")
     write_colorful_pairs(folder / "photos", 60)
     for name, config in configs.items():
@@ -124,6 +136,7 @@ def data(
 def run_steps(config: Config, data: Path, root: Path, last: str) -> dict[str, NodeResult]:
     """Every node up to `last`, as the local runner starts them."""
     root.mkdir()
+    prepare_beam(config.beam, nodes=BEAM_NODES)
     connection = sqlite_connection(root / "metadata.db")
     pipeline = dag.create_pipeline(config, dag.Paths(str(data), str(root)), connection)
     ir, database = compile_run(pipeline, str(time.monotonic())), metadata.Metadata(connection)
@@ -141,7 +154,7 @@ def results(
 ) -> dict[str, dict[str, NodeResult]]:
     folder = tmp_path_factory.mktemp("runs")
     here = run_steps(configs["here"], data["here"], folder / "here", "Trainer")
-    return {"here": here, "prism": run_steps(configs["prism"], data["here"], folder / "prism", "Transform")}
+    return {"here": here, "there": run_steps(configs["there"], data["here"], folder / "there", "Transform")}
 
 
 def records(folder: Path) -> Counter[bytes]:
@@ -154,14 +167,14 @@ def records(folder: Path) -> Counter[bytes]:
 
 def test_ingest_writes_the_same_records(data: dict[str, Path]) -> None:
     for split in ("train", "eval", "test"):
-        here, prism = (records(folder / "span-1" / "version-1" / split) for folder in data.values())
-        assert sum(here.values()) and prism == here
+        here, there = (records(folder / "span-1" / "version-1" / split) for folder in data.values())
+        assert sum(here.values()) and there == here
 
 
 @pytest.mark.parametrize(("node", "output"), [("RecordGen", "examples"), ("Transform", "transformed_examples")])
 def test_a_node_writes_the_same_records(results: dict[str, dict[str, NodeResult]], node: str, output: str) -> None:
-    here, prism = (records(Path(found[node].outputs[output])) for found in results.values())
-    assert sum(here.values()) and prism == here
+    here, there = (records(Path(found[node].outputs[output])) for found in results.values())
+    assert sum(here.values()) and there == here
 
 
 def test_statistics_are_the_same(results: dict[str, dict[str, NodeResult]]) -> None:
@@ -170,8 +183,8 @@ def test_statistics_are_the_same(results: dict[str, dict[str, NodeResult]]) -> N
         return json_format.MessageToDict(statistics_pb2.DatasetFeatureStatisticsList.FromString(path.read_bytes()))
 
     for split in ("train", "eval", "test"):
-        here, prism = (sorted_by_name(read(found, split)) for found in results.values())
-        assert prism == here
+        here, there = (sorted_by_name(read(found, split)) for found in results.values())
+        assert there == here
 
 
 def sorted_by_name(statistics: Any) -> Any:
@@ -185,16 +198,16 @@ def test_masks_are_found_the_same(results: dict[str, dict[str, NodeResult]]) -> 
         folder = Path(found["MaskValidator"].outputs["validation"])
         return {path.name: json.loads(path.read_text()) for path in folder.rglob("*.json")}
 
-    here, prism = (read(found) for found in results.values())
-    assert here and prism == here
+    here, there = (read(found) for found in results.values())
+    assert here and there == here
 
 
 def test_scores_agree_to_a_billionth(
     configs: dict[str, Config], data: dict[str, Path], results: dict[str, dict[str, NodeResult]]
 ) -> None:
     model = Path(results["here"]["Trainer"].outputs["model"]) / "Format-Serving"
-    here, prism = (measure(model, data["here"], config)[0] for config in configs.values())
+    here, there = (measure(model, data["here"], config)[0] for config in configs.values())
     numbers = {key: value for key, value in here.items() if isinstance(value, float)}
     assert len(numbers) > 4
-    assert {key: prism[key] for key in numbers} == pytest.approx(numbers, abs=1e-9)
-    assert prism["classes"] == {name: pytest.approx(found, abs=1e-9) for name, found in here["classes"].items()}
+    assert {key: there[key] for key in numbers} == pytest.approx(numbers, abs=1e-9)
+    assert there["classes"] == {name: pytest.approx(found, abs=1e-9) for name, found in here["classes"].items()}
