@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ from components.bootstrap import COVERAGE, group_key, group_weights, interval
 from flexunet.core import scores
 from flexunet.core.config.load import config_from
 from flexunet.core.config.whole import Config
+
+if TYPE_CHECKING:
+    import keras
 
 GROUPS: Final = (22, 50, 100, 200)
 RESAMPLES: Final = 1000
@@ -137,7 +140,7 @@ def _verdict(value: float, bound: float | None, at_least: bool) -> tuple[str, st
 
 def _config(side: int) -> Config:
     colors = {"background": [0, 0, 0], "inclusion": [0, 0, 255], "patches": [0, 255, 0], "scratches": [255, 0, 0]}
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         "classes": [{"name": name, "color": color} for name, color in colors.items()],
         "image": {"height": side, "width": side},
         "model": {"num_layers": 5, "base_filters": 8, "normalization": "batch"},
@@ -174,7 +177,7 @@ def _bare_loop(directory: Path, config: Config) -> None:
     model = _model(config)
     keys = (config.records.image, config.records.mask, config.records.id)
 
-    def parse(record: Any) -> Any:
+    def parse(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         row = tf.io.parse_single_example(record, {key: tf.io.FixedLenFeature([], tf.string) for key in keys})
         image = tf.io.decode_image(row[keys[0]], channels=3, expand_animations=False)
         mask_rgb = masks.decode_mask(row[keys[1]])
@@ -182,7 +185,7 @@ def _bare_loop(directory: Path, config: Config) -> None:
         return fit_image(image, config.image)[0], class_ids
 
     @tf.function
-    def count(pixels: Any, class_ids: Any) -> Any:
+    def count(pixels: tf.Tensor, class_ids: tf.Tensor) -> tf.Tensor:
         return count_matrix(class_ids, tf.argmax(model(pixels, training=False), axis=-1), len(config.classes))
 
     files = [str(path) for path in directory.glob("*.tfrecord.gz")]
@@ -226,7 +229,7 @@ def _record(image: bytes, mask: bytes, index: int, config: Config) -> bytes:
     return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
 
 
-def _model(config: Config) -> Any:
+def _model(config: Config) -> "keras.Model":
     from trainer_module.model import build_model
 
     return build_model(config)

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from PIL import Image
@@ -66,7 +66,7 @@ def main() -> None:
     )
 
 
-def _ratios(bare: Callable[[int], Any], served: Callable[[int], Any], rounds: int) -> Table:
+def _ratios(bare: Callable[[int], object], served: Callable[[int], object], rounds: int) -> Table:
     table = Table("measured", "bare model", "serving_default", "ratio", "of three runs", "bound", box=None)
     for rows, words, bound in ((1, "latency", LATENCY_RATIO_AT_MOST), (BATCH, "throughput", THROUGHPUT_AT_LEAST)):
         calls = [lambda n=rows: bare(n), lambda n=rows: served(n)]
@@ -113,7 +113,7 @@ def _load(directory: Path) -> Table:
     return table
 
 
-def _subjects(directory: Path) -> tuple[Callable[[int], Any], Callable[[int], Any]]:
+def _subjects(directory: Path) -> tuple[Callable[[int], object], Callable[[int], object]]:
     """The bare model and the served signature, exported to `directory`, as functions of the number of rows."""
     import tensorflow as tf
 
@@ -154,7 +154,7 @@ def _pngs() -> list[bytes]:
     return [buffer.getvalue() for buffer in buffers]
 
 
-def _take_turns(calls: list[Callable[[], Any]], rounds: int) -> list[float]:
+def _take_turns(calls: list[Callable[[], object]], rounds: int) -> list[float]:
     """The median seconds of each call. The first of a turn finds the caches full of the other's data: not counted."""
     taken: list[list[float]] = [[] for _ in calls]
     for _ in range(rounds):

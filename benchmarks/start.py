@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -24,6 +24,11 @@ from rich.table import Table
 from benchmarks.memory import peak_mebibytes
 from flexunet.core.config.load import load_config
 from flexunet.core.root import Root
+
+if TYPE_CHECKING:
+    from ml_metadata.proto import metadata_store_pb2
+    from tfx.orchestration import metadata
+    from tfx.orchestration.pipeline import Pipeline
 
 ROUNDS: Final = 3
 # What a node's executor imports by path, beside its own class.
@@ -144,20 +149,20 @@ def _cost(command: Sequence[str], tells: bool) -> Cost:
     return Cost(usage.ru_utime + usage.ru_stime, float(lines[-1]) if tells else float("nan"))
 
 
-def _pipeline(root: Path) -> Any:
+def _pipeline(root: Path) -> "Pipeline":
     from pipeline import dag
 
     paths = dag.Paths(data=str((root / "data" / "records").resolve()), root=str(root.resolve()))
     return dag.create_pipeline(load_config("demo", ()), paths, _connection(root))
 
 
-def _database(root: Path) -> Any:
+def _database(root: Path) -> "metadata.Metadata":
     from tfx.orchestration import metadata
 
     return metadata.Metadata(_connection(root))
 
 
-def _connection(root: Path) -> Any:
+def _connection(root: Path) -> "metadata_store_pb2.ConnectionConfig":
     from tfx.orchestration import metadata
 
     return metadata.sqlite_metadata_connection_config(str(Root(root.resolve()).metadata))

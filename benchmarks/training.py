@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -30,6 +30,9 @@ from rich.table import Table
 from flexunet.core.config.load import load_config
 from flexunet.core.config.section import part_of
 from flexunet.core.config.train import TrainerConfig
+
+if TYPE_CHECKING:
+    import keras
 
 SIZE: Final = 128
 BATCH: Final = 8
@@ -75,11 +78,11 @@ def ours(tiles: Path, steps: int, augmented: bool = False) -> float:
     """Images per second of the steps of epochs 2 and 3; evaluation between epochs is not training."""
     from trainer_module import trainer
 
-    clock = _epoch_clock()
+    seconds: list[float] = []
     patterns = [[str(tiles / f"{split}.gz")] for split in ("train", "eval")]
-    job = trainer.Job(*patterns, tiles / "logs", tiles / "checkpoints", callbacks=[clock])
+    job = trainer.Job(*patterns, tiles / "logs", tiles / "checkpoints", callbacks=[_epoch_clock(seconds)])
     trainer.train(job, config_for(augmented, steps)).checkpoint.discard()
-    return 2 * steps * BATCH / sum(clock.seconds[1:])
+    return 2 * steps * BATCH / sum(seconds[1:])
 
 
 def bare(tiles: Path, steps: int) -> float:
@@ -111,25 +114,22 @@ def seed(tiles: Path, steps: int) -> float:
     one_hot = np.eye(len(config.classes), dtype=np.float32)[np.stack([ids for _, ids in pairs])]
     model = _model(config)
     model.compile(keras.optimizers.Adam(6e-5, clipvalue=0.5), "categorical_crossentropy", jit_compile=False)
-    clock = _epoch_clock()
-    model.fit(images, one_hot, batch_size=2, epochs=3, verbose=0, callbacks=[clock])
-    return 2 * 2 * steps / sum(clock.seconds[1:])
+    seconds: list[float] = []
+    model.fit(images, one_hot, batch_size=2, epochs=3, verbose=0, callbacks=[_epoch_clock(seconds)])
+    return 2 * 2 * steps / sum(seconds[1:])
 
 
-def _model(config: TrainerConfig) -> Any:
+def _model(config: TrainerConfig) -> "keras.Model":
     from trainer_module.model import build_model
 
     return build_model(config)
 
 
-def _epoch_clock() -> Any:
+def _epoch_clock(seconds: list[float]) -> "keras.callbacks.Callback":
+    """Adds to `seconds` those from the first to the last step of each epoch."""
     import keras
 
     class EpochClock(keras.callbacks.Callback):
-        """Seconds from the first to the last step of each epoch."""
-
-        seconds: list[float] = []
-
         def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
             self._started = time.perf_counter()
 
@@ -137,16 +137,16 @@ def _epoch_clock() -> Any:
             self._ended = time.perf_counter()
 
         def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
-            self.seconds.append(self._ended - self._started)
+            seconds.append(self._ended - self._started)
 
         def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-            if len(self.seconds) == epoch:
-                self.seconds.append(self._ended - self._started)
+            if len(seconds) == epoch:
+                seconds.append(self._ended - self._started)
 
     return EpochClock()
 
 
-def _seconds_a_step(step: Callable[[], Any], steps: int) -> float:
+def _seconds_a_step(step: Callable[[], object], steps: int) -> float:
     for _ in range(3):
         step()
     started = time.perf_counter()

@@ -1,7 +1,7 @@
 """From sums to scores: every number that the gate, the report and TFMA's viewers show, by the key of its metric."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -12,7 +12,9 @@ from flexunet.core import scores
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.features import NO_DEFECT, defects_of, spelled
 from flexunet.core.operating_point import PIXELS_OF_MEGAPIXEL
-from flexunet.core.results.metrics import Listed, ListedImage, ReliabilityBin, SliceRow
+
+if TYPE_CHECKING:
+    from flexunet.core.results.metrics import Listed, ListedImage, ReliabilityBin, SliceRow
 
 EXAMPLES: Final = "examples"
 GROUPS: Final = "groups"
@@ -72,7 +74,7 @@ def difference_interval(candidate: Totals, baseline: Totals) -> tuple[float, flo
     return interval(change, parts, _dice_sizes(mine) + _dice_sizes(theirs), len(candidate.groups))
 
 
-def slice_rows(totals: Totals, settings: GateSettings) -> list[SliceRow]:
+def slice_rows(totals: Totals, settings: GateSettings) -> "list[SliceRow]":
     """Slices by the size of the largest defect, then by column and value; what is undefined is None."""
     rows = [
         _slice_row(f"size={name}", f"largest defect of {part.smallest:,} to {part.largest:,} pixels", part, settings)
@@ -83,7 +85,7 @@ def slice_rows(totals: Totals, settings: GateSettings) -> list[SliceRow]:
     return rows
 
 
-def details(totals: Totals, settings: GateSettings) -> Listed:
+def details(totals: Totals, settings: GateSettings) -> "Listed":
     """What is no single number: slices, reliability bins, and the images worth looking at."""
     return {
         "slices": slice_rows(totals, settings),
@@ -99,7 +101,7 @@ def details(totals: Totals, settings: GateSettings) -> Listed:
     }
 
 
-def _listed(images: Sequence[Ranked]) -> list[ListedImage]:
+def _listed(images: Sequence[Ranked]) -> "list[ListedImage]":
     return [{"id": image.image_id, "dice": image.dice} for image in images]
 
 
@@ -185,13 +187,13 @@ def _slice_words(column: str, value: str) -> str:
     return f"images with {' and '.join(defects_of(value))}" if value != NO_DEFECT else "images without defect"
 
 
-def _slice_value(row: SliceRow | None) -> float:
+def _slice_value(row: "SliceRow | None") -> float:
     if row is None or not row["gated"]:
         return 1.0
     return float("nan") if row["foreground_dice"] is None else row["foreground_dice"]
 
 
-def _slice_row(name: str, words: str, part: SliceTotals, settings: GateSettings) -> SliceRow:
+def _slice_row(name: str, words: str, part: SliceTotals, settings: GateSettings) -> "SliceRow":
     sums = part.sums
     return {
         "slice": name,
@@ -209,7 +211,7 @@ def _defined(score: Score) -> float | None:
     return None if np.isnan(score) else float(score)
 
 
-def _reliability(totals: Totals) -> list[ReliabilityBin]:
+def _reliability(totals: Totals) -> "list[ReliabilityBin]":
     calibration = totals.known_sums.calibration
     if not np.isfinite(calibration).all():
         return []

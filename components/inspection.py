@@ -1,7 +1,7 @@
 """What an inspector asks: from which size on defects are found, and what finding more costs in false regions."""
 
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -11,7 +11,9 @@ from flexunet.core import scores
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.detection import Detections, a90_95, fit, log_size
 from flexunet.core.operating_point import PIXELS_OF_MEGAPIXEL, THRESHOLDS
-from flexunet.core.results.metrics import CurvePoint, Detection
+
+if TYPE_CHECKING:
+    from flexunet.core.results.metrics import CurvePoint, Detection
 
 ALL: Final = "all defects"
 # Where the band of a curve is drawn.
@@ -26,7 +28,7 @@ def all_detections_a90_95(totals: Totals) -> float:
     return a90_95(_detections(totals, None)[0])
 
 
-def detection_rows(totals: Totals, settings: GateSettings) -> list[Detection]:
+def detection_rows(totals: Totals, settings: GateSettings) -> "list[Detection]":
     """All defects together, then each class that the split shows; none of a model that gave no number."""
     if not np.isfinite(totals.known_sums.found).all():
         return []
@@ -34,7 +36,7 @@ def detection_rows(totals: Totals, settings: GateSettings) -> list[Detection]:
     return [_row(name, totals, class_id) for name, class_id in classes if _steps(totals, class_id)]
 
 
-def curve_points(totals: Totals, settings: GateSettings) -> list[CurvePoint]:
+def curve_points(totals: Totals, settings: GateSettings) -> "list[CurvePoint]":
     """Class by class, by ascending threshold."""
     if not totals.known_sums.curves.shape[-1]:
         return []
@@ -45,7 +47,7 @@ def curve_points(totals: Totals, settings: GateSettings) -> list[CurvePoint]:
     ]
 
 
-def _curve(totals: Totals, class_id: int, name: str) -> Iterator[CurvePoint]:
+def _curve(totals: Totals, class_id: int, name: str) -> "Iterator[CurvePoint]":
     sums, resampled, groups = totals.known_sums, resamples_of(totals), len(totals.groups)
     present, of_present = resampled.present[:, class_id], sums.present[class_id]
     area = resampled.pixels.truth.sum(axis=-1) / PIXELS_OF_MEGAPIXEL
@@ -63,7 +65,7 @@ def _curve(totals: Totals, class_id: int, name: str) -> Iterator[CurvePoint]:
         }
 
 
-def _row(name: str, totals: Totals, class_id: int | None) -> Detection:
+def _row(name: str, totals: Totals, class_id: int | None) -> "Detection":
     detections, resampled = _detections(totals, class_id)
     model = fit(detections)
     sizes = np.linspace(detections.log_sizes[0], detections.log_sizes[-1], _BAND_POINTS)

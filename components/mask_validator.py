@@ -6,7 +6,7 @@ ExampleValidator reports anomalies but never stops a run. This node does.
 
 import json
 from collections import Counter
-from typing import Any, Final
+from typing import Final, TypedDict
 
 import apache_beam as beam
 from tfx import v1 as tfx
@@ -16,18 +16,28 @@ from tfx.types import Artifact, artifact_utils, component_spec, standard_artifac
 from tfx.utils import io_utils
 
 from components.mask_validation import VALIDATION_FILE, MaskValidation
-from components.record_survey import find_problems
+from components.record_survey import Found, find_problems
 from components.record_verdict import anomaly_problems, differences, empty_splits, message, validation
 from flexunet.core.config.data import TransformConfig
 from flexunet.core.problems import Problem
 
 _FOUND_FILE: Final = "found.json"
 
+Artifacts = dict[str, list[Artifact]]
+
+
+class Parameters(TypedDict):
+    """See `MaskValidator`."""
+
+    config: str
+    expected: str
+    code: str
+
 
 class Executor(base_beam_executor.BaseBeamExecutor):
     """Reads every record once; only counts and the first problems are kept."""
 
-    def Do(self, input_dict: dict[str, Any], output_dict: dict[str, Any], exec_properties: dict[str, Any]) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: Parameters) -> None:
         self._log_startup(input_dict, output_dict, exec_properties)
         config = TransformConfig.model_validate_json(exec_properties["config"])
         expected = json.loads(exec_properties["expected"])
@@ -41,8 +51,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             raise ValueError(message(found["problems"] + len(others), [*map(Problem._make, found["first"]), *others]))
         io_utils.write_string_file(f"{target}/{VALIDATION_FILE}", validation(splits, config, expected is not None))
 
-    def _examine(self, examples: Artifact, config: TransformConfig, target: str) -> dict[str, Any]:
-        """Counts per split, the number of problems and the first of them; by a file, as workers may be elsewhere."""
+    def _examine(self, examples: Artifact, config: TransformConfig, target: str) -> Found:
+        """By a file, as workers may be elsewhere."""
         splits = artifact_utils.decode_split_names(examples.split_names)
         uris = {split: artifact_utils.get_split_uri([examples], split) for split in splits}
         fileio.makedirs(target)

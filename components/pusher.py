@@ -6,7 +6,7 @@ The stock Pusher copies file by file into the final folder, which TF Serving pol
 import datetime
 import logging
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from tfx.components.pusher import executor
 from tfx.dsl.components.base import base_component, executor_spec
@@ -43,13 +43,25 @@ Artifacts = dict[str, list[Artifact]]
 logger = logging.getLogger("flexunet.pusher")
 
 
+class Parameters(TypedDict):
+    """See `AtomicPusher`."""
+
+    directory: str
+    comparable: str
+    settings: str
+    keep_versions: NotRequired[int | None]
+    mirror: str
+    accepted_refused: str
+    code: str
+
+
 class Executor(executor.Executor):
     """Pushes a model that every blessing accepts to `directory/<version>`, unless it was rolled back.
 
     A person may overrule the gate with a reason, and no other check.
     """
 
-    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: Parameters) -> None:
         self._log_startup(input_dict, output_dict, exec_properties)
         pushed = artifact_utils.get_single_instance(output_dict[PUSHED_MODEL_KEY])
         model, directory = Path(self.GetModelPath(input_dict)), Path(exec_properties["directory"])
@@ -69,7 +81,7 @@ class Executor(executor.Executor):
         self,
         input_dict: Artifacts,
         pushed: Artifact,
-        exec_properties: dict[str, Any],
+        exec_properties: Parameters,
         model: Path,
         reason: str,
     ) -> None:

@@ -8,7 +8,7 @@ import functools
 import hashlib
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -111,11 +111,11 @@ def _image_size(encoded: bytes, settings: ImageConfig) -> tuple[int, int]:
 
 
 @functools.cache
-def _graph_reader(settings: ImageConfig) -> Callable[[bytes], Any]:
+def _graph_reader(settings: ImageConfig) -> Callable[[bytes | tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """Encoded image -> size int32 `[2]`, height first, and why it is refused, "" if it is not."""
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
-    def read(encoded: Any) -> Any:
+    def read(encoded: bytes | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         image, problem = decode_one(encoded, settings)
         return tf.shape(image)[:2], problem
 

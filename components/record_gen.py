@@ -8,7 +8,7 @@ ingest has cut for reading in parallel, and is a graph of a few tasks, each file
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 from uuid import uuid4
 
 import apache_beam as beam
@@ -18,17 +18,26 @@ from tfx.components.example_gen.import_example_gen import executor
 from tfx.dsl.components.base import executor_spec
 from tfx.dsl.io import fileio
 from tfx.proto import example_gen_pb2, range_config_pb2
-from tfx.types import artifact_utils, standard_component_specs
+from tfx.types import Artifact, artifact_utils, standard_component_specs
 from tfx.utils import io_utils, proto_utils
 
 from flexunet.core.features import RECORDS_SPANS, SPLITS
 from flexunet.dataset.manifest import versions
 
+Artifacts = dict[str, list[Artifact]]
+
+
+class Settings(TypedDict):
+    """What is ours of the node's parameters."""
+
+    spans: int | None
+    code: str
+
 
 class Driver(driver.FileBasedDriver):
     """Adds the spans before the newest, each in its newest version, as more patterns of the same splits."""
 
-    def resolve_exec_properties(self, exec_properties: dict[str, Any], *arguments: Any) -> dict[str, Any]:
+    def resolve_exec_properties(self, exec_properties: dict[str, Any], *arguments: object) -> dict[str, Any]:
         resolved = super().resolve_exec_properties(exec_properties, *arguments)
         input_config = _input_config(resolved)
         base = Path(resolved[standard_component_specs.INPUT_BASE_KEY])
@@ -46,7 +55,7 @@ class Driver(driver.FileBasedDriver):
 class Executor(executor.Executor):
     """Copies each split's TFRecord files into the artifact."""
 
-    def Do(self, input_dict: dict[str, Any], output_dict: dict[str, Any], exec_properties: dict[str, Any]) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:
         self._log_startup(input_dict, output_dict, exec_properties)
         artifacts = output_dict[standard_component_specs.EXAMPLES_KEY]
         examples = artifact_utils.get_single_instance(artifacts)
@@ -88,13 +97,14 @@ class RecordGen(component.FileBasedExampleGen):
             example_gen_pb2.Input.Split(name=name, pattern=f"span-{{SPAN}}/version-{{VERSION}}/{name}/*.tfrecord.gz")
             for name in SPLITS
         ]
-        settings = example_gen_pb2.CustomConfig()
-        settings.custom_config.Pack(wrappers_pb2.StringValue(value=json.dumps({"spans": spans, "code": code})))
+        settings: Settings = {"spans": spans, "code": code}
+        packed = example_gen_pb2.CustomConfig()
+        packed.custom_config.Pack(wrappers_pb2.StringValue(value=json.dumps(settings)))
         span = range_config_pb2.StaticRange(start_span_number=newest, end_span_number=newest)
         super().__init__(
             data_directory,
             example_gen_pb2.Input(splits=splits),
-            custom_config=settings,
+            custom_config=packed,
             range_config=range_config_pb2.RangeConfig(static_range=span) if newest is not None else None,
         )
 
@@ -141,7 +151,7 @@ def _input_config(exec_properties: dict[str, Any]) -> example_gen_pb2.Input:
     return input_config
 
 
-def _settings(exec_properties: dict[str, Any]) -> dict[str, Any]:
+def _settings(exec_properties: dict[str, Any]) -> Settings:
     packed, settings = example_gen_pb2.CustomConfig(), wrappers_pb2.StringValue()
     proto_utils.json_to_proto(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY], packed)
     packed.custom_config.Unpack(settings)

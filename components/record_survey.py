@@ -4,7 +4,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import apache_beam as beam
 from apache_beam.transforms import combiners
@@ -19,8 +19,16 @@ LISTED: Final = 20
 _BUCKETS: Final = 64
 
 
+class Found(TypedDict):
+    """What was found: counts by split, the number of problems, and the fields of the first of them."""
+
+    splits: dict[str, dict[str, int]]
+    problems: int
+    first: list[list[str]]
+
+
 def find_problems(pipeline: beam.Pipeline, uris: dict[str, str], config: TransformConfig) -> beam.pvalue.PValue:
-    """One JSON text: `{"splits": {split: counts}, "problems": their number, "first": [problem, ...]}`."""
+    """One JSON text, `Found`."""
     checked = (
         tuple(
             pipeline

@@ -1,9 +1,9 @@
 """Whether what was counted is what `dataset.json` and ExampleValidator say, and how it is told."""
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.components.example_validator.executor import DEFAULT_FILE_NAME
@@ -19,6 +19,23 @@ FORMAT: Final = 1
 _NEW_COLUMN: Final = anomalies_pb2.AnomalyInfo.SCHEMA_NEW_COLUMN
 
 
+class Expected(TypedDict):
+    """What `dataset.json` says of a split of all spans together; `pixels` by class."""
+
+    images: int
+    pixels: dict[str, int]
+
+
+class SplitSummary(TypedDict):
+    """A split in `validation.json`; `shares` of the labelled pixels, null where none is labelled."""
+
+    images: int
+    images_with: dict[str, int]
+    pixels: dict[str, int]
+    shares: dict[str, float | None]
+    ignored_pixels: int
+
+
 def expected_counts(spans: Sequence[SpanEntry] | None) -> str:
     """What `dataset.json` says of the spans that are read, as far as records can be held to it; "null" where it says
     nothing.
@@ -27,11 +44,12 @@ def expected_counts(spans: Sequence[SpanEntry] | None) -> str:
     """
     if spans is None:
         return json.dumps(None)
-    total: dict[str, Any] = {}
+    images: Counter[str] = Counter()
+    pixels: dict[str, Counter[str]] = defaultdict(Counter)
     for split, facts in (item for span in spans for item in span["splits"].items()):
-        summed = total.setdefault(split, {"images": 0, "pixels": Counter()})
-        summed["images"] += facts["images"]
-        summed["pixels"].update(facts["pixels"])
+        images[split] += facts["images"]
+        pixels[split].update(facts["pixels"])
+    total: dict[str, Expected] = {split: {"images": images[split], "pixels": pixels[split]} for split in images}
     return json.dumps(total, sort_keys=True)
 
 
@@ -43,7 +61,7 @@ def empty_splits(splits: dict[str, Counter[str]]) -> Iterator[Problem]:
 
 
 def differences(
-    splits: dict[str, Counter[str]], expected: dict[str, Any] | None, config: TransformConfig
+    splits: dict[str, Counter[str]], expected: dict[str, Expected] | None, config: TransformConfig
 ) -> Iterator[Problem]:
     """Where counts are not those of the manifest; splits with bad records are left out, as theirs cannot be."""
     for split, wanted in (expected or {}).items():
@@ -96,7 +114,7 @@ def validation(splits: dict[str, Counter[str]], config: TransformConfig, compare
     return json.dumps(summary, indent=2) + "\n"
 
 
-def _split_summary(counts: Counter[str], names: Sequence[str]) -> dict[str, Any]:
+def _split_summary(counts: Counter[str], names: Sequence[str]) -> SplitSummary:
     pixels = {name: counts[pixels_key(name)] for name in names}
     labelled = sum(pixels.values())
     return {

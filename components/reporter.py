@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TypedDict, cast
 
 from tfx.components.pusher.executor import _PUSHED_VERSION_KEY
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
@@ -44,10 +44,18 @@ class Report(artifact.Artifact):
     TYPE_NAME = "SegmentationReport"
 
 
+class Parameters(TypedDict):
+    """GateSettings as JSON, the reason of who overruled the gate, and the fingerprint that keys the cache."""
+
+    settings: str
+    accepted_refused: str
+    code: str
+
+
 class Executor(base_executor.BaseExecutor):
     """Derives all scores and the gate's words from the evaluation, and draws the page."""
 
-    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: Parameters) -> None:
         self._log_startup(input_dict, output_dict, exec_properties)
         settings = ReportSettings.model_validate_json(exec_properties["settings"])
         inputs = {key: artifacts[0] for key, artifacts in input_dict.items() if artifacts}

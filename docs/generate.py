@@ -7,9 +7,9 @@ import ast
 import json
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Literal, TypedDict
 
 import click
 
@@ -23,6 +23,32 @@ from flexunet.core.config.load import preset_names
 from flexunet.core.config.serving import ServingSettings
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.whole import Config
+from flexunet.core.files import Json
+
+# What pydantic writes of JSON Schema, as far as it is read here; sections are definitions with properties.
+Schema = TypedDict(
+    "Schema",
+    {
+        "$ref": str,
+        "type": str,
+        "description": str,
+        "default": Json,
+        "const": Json,
+        "enum": list[Json],
+        "anyOf": list["Schema"],
+        "properties": dict[str, "Schema"],
+        "patternProperties": dict[str, "Schema"],
+        "additionalProperties": "Schema | Literal[False]",
+        "required": list[str],
+        "items": "Schema",
+        "prefixItems": list["Schema"],
+        "minimum": float,
+        "maximum": float,
+        "exclusiveMinimum": float,
+        "exclusiveMaximum": float,
+    },
+    total=False,
+)
 
 DOCS: Final = Path(__file__).parent
 MAP: Final = "contributing/map.md"
@@ -143,6 +169,7 @@ def _packages(folder: Path, layers: dict[tuple[str, ...], list[str]]) -> Iterato
 def configuration() -> Iterator[str]:
     """Every key of every section, from the pydantic models."""
     schema = Config.model_json_schema()
+    definitions: dict[str, Schema] = schema["$defs"]
     yield f"# Configuration\n\n{WARNING}"
     yield (
         "One TOML file, given to `--config`, or the name of a preset "
@@ -151,42 +178,44 @@ def configuration() -> Iterator[str]:
         "nothing is evaluated and nothing falls back. Bounds are part of the type below.\n"
     )
     for name in Config.model_fields:
-        properties = schema["properties"][name]
-        section = _definition(properties, schema)
+        properties: Schema = schema["properties"][name]
+        [section, *_] = _sections(properties, definitions)
         yield f"## `[{name}]`\n" if "$ref" in properties else f"## `[[{name}]]`\n"
-        yield f"{_plain(schema['$defs'][section]['description'])} {_readers(name)}\n"
-        yield from _keys(schema["$defs"][section])
-        for nested in _nested(section, schema):
-            yield f"### `{nested}`, in `[{name}]`\n\n{_plain(schema['$defs'][nested]['description'])}\n"
-            yield from _keys(schema["$defs"][nested])
+        yield f"{_description(definitions[section])} {_readers(name)}\n"
+        yield from _keys(definitions[section])
+        for nested in _nested(section, definitions):
+            yield f"### `{nested}`, in `[{name}]`\n\n{_description(definitions[nested])}\n"
+            yield from _keys(definitions[nested])
 
 
-def _definition(properties: dict[str, Any], schema: dict[str, Any]) -> str | None:
-    """The name of the section that a key holds, alone, in a list or by name; None for a plain value."""
+def _sections(properties: Schema, definitions: Mapping[str, Schema]) -> list[str]:
+    """The names of the sections that a key holds, alone, in a list or by name; none for a plain value."""
     references = re.findall(r'"\$ref": "#/\$defs/(\w+)"', json.dumps(properties))
-    sections = [name for name in references if "properties" in schema["$defs"][name]]
-    return sections[0] if sections else None
+    return [name for name in references if "properties" in definitions[name]]
 
 
-def _nested(section: str, schema: dict[str, Any]) -> list[str]:
+def _nested(section: str, definitions: Mapping[str, Schema]) -> list[str]:
     """Sections below a section, each once."""
     found: list[str] = []
-    for value in schema["$defs"][section]["properties"].values():
-        inner = _definition(value, schema)
-        if inner:
-            found += [name for name in (inner, *_nested(inner, schema)) if name not in found]
+    for value in definitions[section].get("properties", {}).values():
+        for inner in _sections(value, definitions)[:1]:
+            found += [name for name in (inner, *_nested(inner, definitions)) if name not in found]
     return found
 
 
-def _keys(section: dict[str, Any]) -> Iterator[str]:
+def _keys(section: Schema) -> Iterator[str]:
     yield "| key | type | default | what |\n| --- | --- | --- | --- |"
-    for key, value in section["properties"].items():
+    for key, value in section.get("properties", {}).items():
         default = "required" if key in section.get("required", ()) else _default(value)
-        yield f"| `{key}` | {type_words(value)} | {default} | {_plain(value.get('description', ''))} |"
+        yield f"| `{key}` | {type_words(value)} | {default} | {_description(value)} |"
     yield ""
 
 
-def type_words(schema: dict[str, Any]) -> str:
+def _description(schema: Schema) -> str:
+    return _plain(schema.get("description", ""))
+
+
+def type_words(schema: Schema) -> str:
     """A type of JSON schema and its bounds, in words that fit into a cell."""
     if "$ref" in schema:
         return f"`{schema['$ref'].rpartition('/')[2]}`"
@@ -198,16 +227,16 @@ def type_words(schema: dict[str, Any]) -> str:
         return ", ".join(f"`{json.dumps(choice)}`" for choice in schema["enum"])
     if "prefixItems" in schema:
         return f"{len(schema['prefixItems'])} of ({type_words(schema['prefixItems'][0])})"
-    if schema["type"] == "array":
+    if "items" in schema:
         return f"list of ({type_words(schema['items'])})"
-    if schema["type"] == "object":
-        values = schema.get("additionalProperties") or next(iter(schema["patternProperties"].values()))
+    values = schema.get("additionalProperties") or next(iter(schema.get("patternProperties", {}).values()), None)
+    if values:
         return f"table of name = ({type_words(values)})"
     bounds = [f"{sign} {schema[key]:g}" for key, sign in BOUNDS if key in schema]
-    return ", ".join([KINDS[schema["type"]], *bounds])
+    return ", ".join([KINDS[schema.get("type", "")], *bounds])
 
 
-def _default(schema: dict[str, Any]) -> str:
+def _default(schema: Schema) -> str:
     if "default" in schema:
         return "unset" if schema["default"] is None else f"`{json.dumps(schema['default'])}`"
     return "`{}`" if schema.get("type") == "object" else "its own"

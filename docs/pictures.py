@@ -9,7 +9,16 @@ import html
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+    from tfx.dsl.components.base.base_node import BaseNode
+
+    from flexunet.serving.client import Model
+    from flexunet.serving.exported import ServedConfig
 
 IMAGES: Final = Path(__file__).parent / "images"
 COLUMNS: Final = 6
@@ -106,7 +115,7 @@ def _ancestors(node: str, before: Mapping[str, Iterable[str]]) -> set[str]:
     return found.union(*(_ancestors(parent, before) for parent in found))
 
 
-def _kind(node: Any) -> str:
+def _kind(node: "BaseNode") -> str:
     module = type(node).__module__
     is_ours = module.startswith("components.") or "Resolver" in node.id
     return "ours" if is_ours else "stock"
@@ -147,7 +156,7 @@ def _arrow(start: str, end: str, words: str) -> Iterator[str]:
         yield f'<text x="{x:g}" y="{y:g}" {style}>{html.escape(words)}</text>'
 
 
-def predictions(root: Path) -> Any:
+def predictions(root: Path) -> "Image.Image":
     """Six test images of the demo in `root`: image, truth, prediction; the first column has no defect."""
     from PIL import Image
 
@@ -181,7 +190,7 @@ def chosen_images(root: Path) -> list[Path]:
     return [surfaces / "images" / f"{name}.png" for name in [*clean, *mixed]]
 
 
-def _tiles(path: Path, model: Any, config: Any) -> Iterator[Any]:
+def _tiles(path: Path, model: "Model", config: "ServedConfig") -> Iterator["Image.Image"]:
     import numpy as np
     from PIL import Image
 
@@ -197,7 +206,7 @@ def _tiles(path: Path, model: Any, config: Any) -> Iterator[Any]:
         yield overlay(image, rgb_from_class_ids(class_ids, config.classes), class_ids)
 
 
-def _pixels(image: Any) -> Any:
+def _pixels(image: "Image.Image") -> "NDArray[np.uint8]":
     import numpy as np
 
     return np.asarray(image.convert("RGB")).reshape(-1, 3)

@@ -41,7 +41,7 @@ class Api:
         self._host, self._pause = host, pause
         with _one_line(host), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            # Its generated types say that every field may be missing.
+            # Its generated types say that every field may be missing: kubeflow/answers.py has those that we read.
             self.client: Any = kfp.Client(
                 host=host,
                 namespace=namespace or "kubeflow",
@@ -113,18 +113,18 @@ class Api:
             return "unknown"
 
 
-def _token_file() -> Any:
+def _token_file() -> ServiceAccountTokenVolumeCredentials | None:
     """The token that a pod's kubelet keeps fresh in a file, which kfp reads for each request."""
     if not os.environ.get(KF_PIPELINES_SA_TOKEN_ENV):
         return None
     return ServiceAccountTokenVolumeCredentials()
 
 
-def _limit(calls: Any) -> None:
+def _limit(calls: kfp_server_api.ApiClient) -> None:
     """Gives every request of kfp's client a time-out, which it has no setting for."""
     call = calls.call_api
 
-    def limited(*given: Any, **named: Any) -> Any:
+    def limited(*given: Any, **named: Any) -> object:
         return call(*given, **{**named, "_request_timeout": named.get("_request_timeout") or _TIMEOUT})
 
     calls.call_api = limited
@@ -161,7 +161,7 @@ def _one_line(host: str) -> Iterator[None]:
         raise UserError(f"{host}: {_reason(error)}, expected Kubeflow Pipelines' API") from error
 
 
-def _reason(error: Any) -> str:
+def _reason(error: Exception) -> str:
     if not isinstance(error, kfp_server_api.ApiException):
         return f"no answer ({type(error).__name__})"
     try:

@@ -2,7 +2,7 @@
 
 import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
@@ -10,6 +10,11 @@ from flexunet.cli.command import CommandGroup
 from flexunet.cli.console import NO_LOG, captured_output
 from flexunet.cli.options import ACCEPT_REFUSED, CONFIG, FILE, SET
 from flexunet.core.errors import Interrupted, UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from kubeflow.submit import Kubeflow, RunParameters
 
 
 @click.group(cls=CommandGroup)
@@ -85,7 +90,7 @@ def kubeflow_submit(
     schedule: str | None,
     wait: bool,
     poll_seconds: float,
-    **parameters: Any,
+    **parameters: "Unpack[RunParameters]",
 ) -> None:
     """Uploads PACKAGE, runs it and follows it; exits as `flexunet run` does: 2 and 4 if the model is refused.
 
@@ -94,7 +99,7 @@ def kubeflow_submit(
       flexunet kubeflow submit package.yaml --host http://localhost:8080 --schedule "0 0 3 * * *"
     """
     with captured_output(NO_LOG) as console:
-        from kubeflow import outcome, submit
+        from kubeflow import submit
 
         settings, names = submit.read_package(package)
         account = service_account or settings.service_account
@@ -106,13 +111,19 @@ def kubeflow_submit(
             console.print(pipelines.link("recurringrun", pipelines.schedule(version, run_name, given, schedule)))
             return
         run_id = pipelines.start(version, run_name, given)
-        link = pipelines.link("runs", run_id)
-        console.print(link)
-        if not wait:
-            return
-        try:
-            run = pipelines.follow(run_id, names, console.print)
-        except KeyboardInterrupt:
-            raise Interrupted(f"the run goes on: {link}", resumes=False) from None
-        words = pipelines.words(run, names, Path(settings.mount_path) / settings.root)
-        outcome.judge(run, names, words, link, console.print)
+        console.print(pipelines.link("runs", run_id))
+        if wait:
+            _follow(pipelines, run_id, names, Path(settings.mount_path) / settings.root, console)
+
+
+def _follow(pipelines: "Kubeflow", run_id: str, names: list[str], root: Path, console: "Console") -> None:
+    """Tells how the run goes, and raises what its verdict says."""
+    from kubeflow import outcome
+
+    link = pipelines.link("runs", run_id)
+    try:
+        run = pipelines.follow(run_id, names, console.print)
+    except KeyboardInterrupt:
+        raise Interrupted(f"the run goes on: {link}", resumes=False) from None
+    words = pipelines.words(run, names, root)
+    outcome.judge(run, names, words, link, console.print)

@@ -5,12 +5,13 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ml_metadata import errors
 from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration import metadata
 from tfx.orchestration.portable.mlmd import common_utils, context_lib
+from tfx.proto.orchestration import pipeline_pb2
 
 from flexunet.core.errors import UserError
 from flexunet.core.lock import locked
@@ -32,7 +33,7 @@ class PostgresqlMetadata(metadata.Metadata):
         return self
 
 
-def open_database(environment: Mapping[str, str], ir: Any, root: Path) -> metadata.Metadata:
+def open_database(environment: Mapping[str, str], ir: pipeline_pb2.Pipeline, root: Path) -> metadata.Metadata:
     """The database with its schema and with every type and context of the pipeline.
 
     Nodes that start at once would race for them, and ML Metadata lets two of them make the same type twice: one at a
@@ -68,7 +69,7 @@ def _tried_often(register: Callable[[], None]) -> Exception | None:
     return last
 
 
-def _register(database: metadata.Metadata, ir: Any) -> None:
+def _register(database: metadata.Metadata, ir: pipeline_pb2.Pipeline) -> None:
     with database as handle:
         # The launcher makes it when a node looks into the cache.
         cache = metadata_store_pb2.ContextType(name=context_lib.CONTEXT_TYPE_EXECUTION_CACHE)

@@ -6,7 +6,8 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from types import FrameType
+from typing import Final, NoReturn
 
 import click
 from rich.console import Console
@@ -54,12 +55,12 @@ def check_identity() -> None:
         )
 
 
-def _checked(command: click.Command) -> Any:
+def _checked(command: click.Command) -> object:
     check_identity()
     return command.main(standalone_mode=False)
 
 
-def _told(command: Callable[[], Any]) -> Any:
+def _told(command: Callable[[], object]) -> object:
     """Leaves an error's words where Kubernetes shows them: `kubectl describe` of the pod."""
     try:
         return command()
@@ -68,7 +69,7 @@ def _told(command: Callable[[], Any]) -> Any:
         raise
 
 
-def _terminate(signum: int, frame: Any) -> NoReturn:
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
     """A preempted node ends at once: what it needs to go on is on the volume, which SIGKILL needs as well."""
     del signum, frame
     words = "stopped by SIGTERM: a retry goes on, Trainer with its last finished epoch"

@@ -6,10 +6,13 @@ import stat
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from flexunet.core.errors import UserError
 from flexunet.core.files import replace_file
+
+if TYPE_CHECKING:
+    from tfx.proto.orchestration import pipeline_pb2
 
 # How the line of a pod's log begins that holds the verdict.
 _VERDICT_LINE: Final = "flexunet-verdict: "
@@ -58,15 +61,15 @@ class Run:
     def folder(self) -> Path:
         return self.root / "kubeflow" / self.run_id
 
-    def write(self, ir: Any, parameters: "Parameters") -> None:
+    def write(self, ir: "pipeline_pb2.Pipeline", parameters: "Parameters") -> None:
         """The compiled pipeline last: a node that finds it finds the rest."""
         self.folder.mkdir(parents=True, exist_ok=True)
         replace_file(self.folder / "parameters.json", (json.dumps(asdict(parameters), indent=2) + "\n").encode())
         # As JSON it could be read only where every message packed into it is imported.
         replace_file(self.folder / "pipeline.pb", ir.SerializeToString(deterministic=True))
 
-    def read_pipeline(self) -> Any:
-        """TFX's `pipeline_pb2.Pipeline`, compiled for this run.
+    def read_pipeline(self) -> "pipeline_pb2.Pipeline":
+        """The pipeline, compiled for this run.
 
         Raises:
           UserError: `prepare` did not run here.

@@ -7,9 +7,10 @@ on the volume.
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from flexunet.core.errors import Interrupted, ModelRefused, NodeFailed, ServingRefused
+from kubeflow.answers import KubeflowRun, Task
 from kubeflow.files import Verdict
 from kubeflow.package import PREPARE, VERDICT, task_name
 
@@ -37,12 +38,12 @@ class Words:
         return self.verdict is not None or bool(self.errors)
 
 
-def tasks(run: Any, names: Collection[str]) -> dict[str, Any]:
+def tasks(run: KubeflowRun, names: Collection[str]) -> dict[str, Task]:
     """The tasks of the package by name, without what Kubeflow puts around them: drivers, executors, their attempts."""
     return {name: detail for name, detail in _details(run).items() if name in names}
 
 
-def telling_step(run: Any, names: Collection[str]) -> str | None:
+def telling_step(run: KubeflowRun, names: Collection[str]) -> str | None:
     """The step whose words say how the run ended: the verdict, or `prepare`, which refuses what it was started with.
 
     Nodes are retried: what one of them said last is in the log of one of several pods.
@@ -68,7 +69,7 @@ def pod_name(node: str) -> str:
     return f"{workflow}-{_TEMPLATE}-{number}"
 
 
-def judge(run: Any, names: Collection[str], words: Words | None, link: str, tell: Tell) -> None:
+def judge(run: KubeflowRun, names: Collection[str], words: Words | None, link: str, tell: Tell) -> None:
     """Tells the scores and the gate's words; where they could not be had, where to read them.
 
     Raises:
@@ -91,7 +92,7 @@ def judge(run: Any, names: Collection[str], words: Words | None, link: str, tell
     raise NodeFailed(f"the run ended as {run.state.lower()}: {_why(run, failed, words, link)}")
 
 
-def _why(run: Any, failed: list[str], words: Words | None, link: str) -> str:
+def _why(run: KubeflowRun, failed: list[str], words: Words | None, link: str) -> str:
     """Which step failed and what it said, in one line."""
     parts = [f"{name} failed" for name in failed or _failed_drivers(run)] or ["Kubeflow does not say at which step"]
     if words is not None and words.step in failed:
@@ -105,12 +106,12 @@ def _where(link: str) -> str:
     return f"read them at {link} or with `kubectl logs` of its pod"
 
 
-def _failed_drivers(run: Any) -> list[str]:
+def _failed_drivers(run: KubeflowRun) -> list[str]:
     """Kubeflow's own pods before a task, called TASK-driver: where one fails, the task has never begun."""
     return [name for name, detail in _details(run).items() if name.endswith("-driver") and detail.state == "FAILED"]
 
 
-def _was_ended_by_somebody(run: Any) -> bool:
+def _was_ended_by_somebody(run: KubeflowRun) -> bool:
     """Kubeflow calls a terminated run CANCELING, and FAILED once its pods are gone; it may have been retried later."""
     for status in reversed(run.state_history or []):
         if status.state in _CANCELED:
@@ -120,7 +121,7 @@ def _was_ended_by_somebody(run: Any) -> bool:
     return run.state in _CANCELED
 
 
-def _details(run: Any) -> dict[str, Any]:
+def _details(run: KubeflowRun) -> dict[str, Task]:
     """Details by name: as tasks are called or, in some versions, shown."""
     details = run.run_details.task_details if run.run_details else []
     return {task_name(detail.display_name): detail for detail in details or [] if detail.display_name}

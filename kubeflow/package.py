@@ -86,12 +86,13 @@ def task_name(node: str) -> str:
 
 
 def _pipeline(package: Package) -> Any:
+    """A component, which kfp's decorator says is a function."""
     settings = package.config.kubeflow
 
     def flexunet(data: str = settings.data, span: int = 0, overrides: list = [], accept_refused: str = ""):  # noqa: B006
         parameters = {"data": data, "span": span, "overrides": overrides, "accept_refused": accept_refused}
         prepare = _task(package, PREPARE, _prepare_container(package), parameters)
-        tasks: dict[str, Any] = {}
+        tasks: dict[str, dsl.PipelineTask] = {}
         for node, upstream in package.upstream.items():
             tasks[node] = _task(package, node, _node_container(package, node))
             tasks[node].after(prepare, *(tasks[name] for name in upstream))
@@ -105,8 +106,11 @@ def _pipeline(package: Package) -> Any:
 
 
 def _task(
-    package: Package, node: str, container: Callable[..., Any], parameters: Mapping[str, Any] | None = None
-) -> Any:
+    package: Package,
+    node: str,
+    container: Callable[..., dsl.ContainerSpec],
+    parameters: Mapping[str, object] | None = None,
+) -> dsl.PipelineTask:
     """A task whose only way to fail the run for good is its own exit code; Kubeflow's cache would know no TFX state."""
     # KFP takes a component's name from its function and refuses the same twice.
     container.__name__ = task_name(node).replace("-", "_")
@@ -119,7 +123,7 @@ def _task(
     return task
 
 
-def _prepare_container(package: Package) -> Callable[..., Any]:
+def _prepare_container(package: Package) -> Callable[..., dsl.ContainerSpec]:
     config, nodes = _config_json(package.config), ",".join(package.upstream)
 
     def container(data: str, span: int, overrides: list, accept_refused: str, run_id: str):
@@ -131,7 +135,7 @@ def _prepare_container(package: Package) -> Callable[..., Any]:
     return container
 
 
-def _node_container(package: Package, node: str) -> Callable[..., Any]:
+def _node_container(package: Package, node: str) -> Callable[..., dsl.ContainerSpec]:
     def container(run_id: str):
         return dsl.ContainerSpec(
             image=package.image,
@@ -142,7 +146,7 @@ def _node_container(package: Package, node: str) -> Callable[..., Any]:
     return container
 
 
-def _verdict_container(package: Package) -> Callable[..., Any]:
+def _verdict_container(package: Package) -> Callable[..., dsl.ContainerSpec]:
     def container(run_id: str):
         return dsl.ContainerSpec(
             image=package.image,

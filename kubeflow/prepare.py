@@ -6,7 +6,7 @@ Every mistake of whoever started the run shows here, within seconds, and before 
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +17,9 @@ from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
 from kubeflow import entry
 from kubeflow.files import LONGEST_WAIT, Parameters, Run, close_to_others
+
+if TYPE_CHECKING:
+    from tfx.proto.orchestration import pipeline_pb2
 
 
 @click.command()
@@ -99,7 +102,7 @@ def _compile(run: Run, config: Config, parameters: Parameters, compiled_nodes: l
     run.write(ir, parameters)
 
 
-def _check_nodes(ir: Any, compiled: list[str]) -> None:
+def _check_nodes(ir: "pipeline_pb2.Pipeline", compiled: list[str]) -> None:
     """An override can add a node or take one away; Kubeflow knows only those that were compiled."""
     now = [node.pipeline_node.node_info.id for node in ir.nodes]
     differing = sorted(set(now) ^ set(compiled))

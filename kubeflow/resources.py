@@ -1,8 +1,8 @@
 """What a task asks of the cluster, from `[kubeflow]`, through kfp's own calls."""
 
-from typing import Any, Final
+from typing import Final
 
-from kfp import kubernetes
+from kfp import dsl, kubernetes
 
 from flexunet.core.config.kubeflow import KubeflowConfig, NodeConfig
 from flexunet.history.database import DATABASE_VARIABLES, OPTIONAL_VARIABLES
@@ -12,7 +12,7 @@ from kubeflow.environment import GPUS_VARIABLE
 _SCRATCH: Final = "/tmp"  # noqa: S108  the container's own
 
 
-def configure_task(task: Any, node: NodeConfig, cluster: KubeflowConfig) -> None:
+def configure_task(task: dsl.PipelineTask, node: NodeConfig, cluster: KubeflowConfig) -> None:
     """Compute, placement, volume, identity and environment of one task."""
     _compute(task, node)
     _placement(task, node, cluster)
@@ -21,7 +21,7 @@ def configure_task(task: Any, node: NodeConfig, cluster: KubeflowConfig) -> None
     _environment(task, node, cluster)
 
 
-def _compute(task: Any, node: NodeConfig) -> None:
+def _compute(task: dsl.PipelineTask, node: NodeConfig) -> None:
     task.set_cpu_request(node.cpu).set_memory_request(node.memory).set_memory_limit(node.memory)
     if node.gpus:
         task.set_accelerator_type(node.gpu_resource).set_accelerator_limit(node.gpus)
@@ -29,7 +29,7 @@ def _compute(task: Any, node: NodeConfig) -> None:
         kubernetes.set_timeout(task, node.timeout_seconds)
 
 
-def _placement(task: Any, node: NodeConfig, cluster: KubeflowConfig) -> None:
+def _placement(task: dsl.PipelineTask, node: NodeConfig, cluster: KubeflowConfig) -> None:
     for label, value in node.node_selector.items():
         kubernetes.add_node_selector(task, label, value)
     for toleration in node.tolerations:
@@ -41,20 +41,20 @@ def _placement(task: Any, node: NodeConfig, cluster: KubeflowConfig) -> None:
         kubernetes.set_image_pull_secrets(task, list(cluster.image_pull_secrets))
 
 
-def _storage(task: Any, node: NodeConfig, cluster: KubeflowConfig) -> None:
+def _storage(task: dsl.PipelineTask, node: NodeConfig, cluster: KubeflowConfig) -> None:
     kubernetes.mount_pvc(task, cluster.volume_claim, cluster.mount_path)
     kubernetes.empty_dir_mount(task, "scratch", _SCRATCH)
     if node.shared_memory:
         kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", "Memory", node.shared_memory)  # noqa: S108
 
 
-def _identity(task: Any, cluster: KubeflowConfig) -> None:
+def _identity(task: dsl.PipelineTask, cluster: KubeflowConfig) -> None:
     kubernetes.set_security_context(
         task, run_as_user=cluster.run_as_user, run_as_group=cluster.run_as_group, run_as_non_root=True
     )
 
 
-def _environment(task: Any, node: NodeConfig, cluster: KubeflowConfig) -> None:
+def _environment(task: dsl.PipelineTask, node: NodeConfig, cluster: KubeflowConfig) -> None:
     # TensorFlow takes every GPU that it sees, also one that the cluster gave to another pod.
     own = {GPUS_VARIABLE: str(node.gpus)} if node.gpus else {"CUDA_VISIBLE_DEVICES": "-1"}
     for name, value in {"PYTHONUNBUFFERED": "1", "HOME": _SCRATCH, **own, **node.env}.items():

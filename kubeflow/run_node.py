@@ -8,7 +8,7 @@ was given, 3 the node failed.
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,6 +20,12 @@ from flexunet.core.root import Root
 from kubeflow import entry
 from kubeflow.environment import GPUS_VARIABLE
 from kubeflow.files import LONGEST_WAIT, Run
+
+if TYPE_CHECKING:
+    from tfx.orchestration import metadata
+    from tfx.proto.orchestration import pipeline_pb2
+
+    from pipeline.launch import NodeResult
 
 
 @click.command()
@@ -53,14 +59,16 @@ def _check_beam(name: str, run: Run) -> None:
         prepare_beam(config.beam, nodes=(name,))
 
 
-def _find(ir: Any, name: str) -> Any:
+def _find(ir: "pipeline_pb2.Pipeline", name: str) -> "pipeline_pb2.PipelineNode":
     nodes = {node.pipeline_node.node_info.id: node.pipeline_node for node in ir.nodes}
     if name not in nodes:
         raise UserError(f"--node {name}: not in this run's pipeline, expected one of {', '.join(nodes)}")
     return nodes[name]
 
 
-def _run(ir: Any, node: Any, database: Any, run: Run) -> Any:
+def _run(
+    ir: "pipeline_pb2.Pipeline", node: "pipeline_pb2.PipelineNode", database: "metadata.Metadata", run: Run
+) -> "NodeResult":
     """Runs the node as the local runner does; while models are pushed, no rollback and no other run pushes."""
     from flexunet.core.lock import locked
     from kubeflow.attempts import results

@@ -3,16 +3,17 @@
 import hashlib
 import json
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypedDict, Unpack
 
 import kfp_server_api
 import yaml
 
 from flexunet.core.config.kubeflow import KubeflowConfig
 from flexunet.core.errors import UserError
+from kubeflow.answers import KubeflowRun, Schedule, Task
 from kubeflow.api import Api
 from kubeflow.files import Run
 from kubeflow.outcome import Tell, Words, pod_name, tasks, telling_step, words_of
@@ -78,7 +79,7 @@ class Kubeflow:
         )
         return self._client._pipelines_api.pipeline_service_create_pipeline(pipeline).pipeline_id
 
-    def start(self, version: tuple[str, str], name: str, parameters: Mapping[str, Any]) -> str:
+    def start(self, version: tuple[str, str], name: str, parameters: Mapping[str, object]) -> str:
         """Id of a new run."""
         service = self._client._run_api
 
@@ -96,7 +97,7 @@ class Kubeflow:
 
         return self._api.create(make, find)
 
-    def schedule(self, version: tuple[str, str], name: str, parameters: Mapping[str, Any], cron: str) -> str:
+    def schedule(self, version: tuple[str, str], name: str, parameters: Mapping[str, object], cron: str) -> str:
         """Id of a schedule; runs share a folder and never overlap, and one that was missed is not made up for.
 
         Raises:
@@ -104,7 +105,7 @@ class Kubeflow:
         """
         service = self._client._recurring_run_api
 
-        def make(mark: str) -> Any:
+        def make(mark: str) -> Schedule:
             trigger = kfp_server_api.V2beta1Trigger(cron_schedule=kfp_server_api.V2beta1CronSchedule(cron=cron))
             recurring = kfp_server_api.V2beta1RecurringRun(
                 display_name=name,
@@ -117,7 +118,7 @@ class Kubeflow:
             )
             return service.recurring_run_service_create_recurring_run(recurring)
 
-        def find(mark: str) -> Any:
+        def find(mark: str) -> Schedule | None:
             listed = service.recurring_run_service_list_recurring_runs(
                 experiment_id=self._experiment, page_size=100, sort_by="created_at desc"
             )
@@ -127,7 +128,7 @@ class Kubeflow:
         self._check_account(recurring)
         return recurring.recurring_run_id
 
-    def _what_to_run(self, version: tuple[str, str], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    def _what_to_run(self, version: tuple[str, str], parameters: Mapping[str, object]) -> dict[str, object]:
         pipeline, identity = version
         return {
             "experiment_id": self._experiment,
@@ -138,7 +139,7 @@ class Kubeflow:
             "service_account": self._target.service_account,
         }
 
-    def _check_account(self, recurring: Any) -> None:
+    def _check_account(self, recurring: Schedule) -> None:
         """The server answers with the account that its runs would have: up to 2.16 its own default."""
         wanted, given = self._target.service_account, recurring.service_account
         if given == wanted:
@@ -151,7 +152,7 @@ class Kubeflow:
             "use kubeflow/cluster/schedule, a CronJob that submits as that account"
         )
 
-    def follow(self, run_id: str, names: Collection[str], tell: Tell) -> Any:
+    def follow(self, run_id: str, names: Collection[str], tell: Tell) -> KubeflowRun:
         """Tells each change of the named tasks' states until the run ends; the run as it ended.
 
         Raises:
@@ -171,7 +172,7 @@ class Kubeflow:
                 return run
             time.sleep(self._seconds_between)
 
-    def words(self, run: Any, names: Collection[str], root: Path) -> Words | None:
+    def words(self, run: KubeflowRun, names: Collection[str], root: Path) -> Words | None:
         """What the step that ended the run said, from the volume, if `root` is mounted here, else from its pod's log.
 
         None: the run never came to such a step.
@@ -189,7 +190,7 @@ class Kubeflow:
             time.sleep(min(self._seconds_between * 2**attempt, _LONGEST_LOG_PAUSE))
         return Words(step)
 
-    def _words_in_logs(self, step: str, run_id: str, task: Any) -> tuple[Words, bool]:
+    def _words_in_logs(self, step: str, run_id: str, task: Task) -> tuple[Words, bool]:
         """What a task's pod printed, from wherever it can be had, and whether asking again may give more.
 
         Kubeflow's page has logs on a path of its own and passes on no v1alpha1, where the API server has them. That one
@@ -214,11 +215,17 @@ class Kubeflow:
         return f"{self._target.host.rstrip('/')}/#/{kind}/details/{identity}"
 
 
-def run_parameters(
-    data: str | None, span: int | None, overrides: list[str], accept_refused: str | None
-) -> dict[str, Any]:
+class RunParameters(TypedDict):
+    """What a run may be started with, as the command has it: None or empty where it was not given."""
+
+    data: str | None
+    span: int | None
+    overrides: Sequence[str]
+    accept_refused: str | None
+
+
+def run_parameters(**given: Unpack[RunParameters]) -> dict[str, object]:
     """Only what was given: the rest are the package's defaults."""
-    given = {"data": data, "span": span, "overrides": overrides, "accept_refused": accept_refused}
     return {name: value for name, value in given.items() if value}
 
 

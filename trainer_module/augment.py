@@ -9,7 +9,7 @@ Coordinates are float32 `[height, width, 2]`: pixels down and right from the cen
 
 import math
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import tensorflow as tf
 
@@ -249,8 +249,9 @@ def _recolor(image: tf.Tensor, seed: tf.Tensor, changes: list[Intensity], probab
     return image
 
 
-def _size(image: tf.Tensor) -> Any:
-    return image.shape[:2]
+def _size(image: tf.Tensor) -> tuple[int, int]:
+    height, width = image.shape[:2]
+    return height, width
 
 
 def _draw(seed: tf.Tensor, count: int, probability: float) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,21 +1,23 @@
 """Rows one after the other, a few together so that the memory of a batch stays bounded, or of several requests."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import tensorflow as tf
 
 from flexunet.serving import limits
 
+Rows = TypeVar("Rows")
 
-def map_rows(function: Callable[..., Any], elements: Any, signature: Any) -> Any:
+
+def map_rows(function: Callable[..., Rows], elements: object, signature: object) -> Rows:
     """`tf.map_fn`, one row at a time."""
     # What stands at an image's own size can take a gigabyte.
     return tf.map_fn(function, elements, fn_output_signature=signature, parallel_iterations=1)
 
 
 def in_chunks(
-    function: Callable[..., tuple[tf.Tensor, ...]], elements: Any, dtypes: tuple[tf.DType, ...], size: int
+    function: Callable[..., tuple[tf.Tensor, ...]], elements: object, dtypes: tuple[tf.DType, ...], size: int
 ) -> tuple[tf.Tensor, ...]:
     """Applies `function` to slices of at most `size` rows, one after the other, so that memory stays bounded."""
     rows = tf.shape(tf.nest.flatten(elements)[0])[0]

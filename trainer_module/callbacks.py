@@ -5,7 +5,6 @@ import logging
 import math
 import time
 from pathlib import Path
-from typing import Any
 
 import keras
 
@@ -124,11 +123,11 @@ class StopOnNan(keras.callbacks.Callback):
 
 def training_callbacks(
     config: TrainConfig, log_directory: Path, images_per_epoch: int, steps_per_epoch: int, clock: Clock
-) -> list[Any]:
+) -> list[keras.callbacks.Callback]:
     """Early stopping with the best ones, schedule, TensorBoard, CSV history, steps and lines."""
     monitor, mode = ("val_loss", "min") if config.monitor == "loss" else ("val_foreground_dice", "max")
     log_directory.mkdir(parents=True, exist_ok=True)
-    callbacks: list[Any] = [
+    callbacks: list[keras.callbacks.Callback] = [
         StopOnNan(),
         keras.callbacks.EarlyStopping(
             monitor, patience=config.early_stopping_patience, mode=mode, restore_best_weights=True

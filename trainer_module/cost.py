@@ -5,13 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import keras
 
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.errors import UserError
 from trainer_module.model import Level, build_model, levels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.text import Text
 
 DIAGRAM_SUFFIXES: Final = (".png", ".svg", ".pdf")
 _FLOAT_BYTES: Final = 4
@@ -72,7 +76,7 @@ def activation_bytes(costs: Sequence[LayerCost], batch_size: int) -> int:
     return sum(cost.outputs for cost in costs) * batch_size * _FLOAT_BYTES
 
 
-def _multiply_accumulates(layer: Any) -> int:
+def _multiply_accumulates(layer: keras.layers.Layer) -> int:
     if isinstance(layer, keras.layers.Conv2DTranspose):
         height, width, channels = layer.input.shape[1:]
         return height * width * channels * layer.filters * math.prod(layer.kernel_size)
@@ -120,7 +124,7 @@ def draw_diagram(config: TrainerConfig, path: Path) -> None:
     figure.savefig(path)
 
 
-def _box(axes: Any, x: float, level: Level, config: TrainerConfig) -> Any:
+def _box(axes: "Axes", x: float, level: Level, config: TrainerConfig) -> "Text":
     height, width = config.image.height >> level.index, config.image.width >> level.index
     details = f"{level.kernel}x{level.kernel} kernel, dilation {level.dilation}, dropout {level.dropout:.2g}"
     return axes.text(
@@ -134,7 +138,7 @@ def _box(axes: Any, x: float, level: Level, config: TrainerConfig) -> Any:
     )
 
 
-def _arrow(axes: Any, start: Any, end: Any, label: str = "") -> None:
+def _arrow(axes: "Axes", start: "Text", end: "Text", label: str = "") -> None:
     """From the edge of a box to that of another: matplotlib knows how wide their words are only when it draws."""
     ends = {"patchA": start.get_bbox_patch(), "patchB": end.get_bbox_patch(), "shrinkA": 0, "shrinkB": 0}
     (x0, y0), (x1, y1) = start.get_position(), end.get_position()

@@ -7,7 +7,7 @@ it, gives an export that Python loads and TF Serving's session loader cannot run
 import functools
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -17,8 +17,6 @@ from tensorflow.core.protobuf import saved_model_pb2
 from flexunet.core import features
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.files import write_json
-from flexunet.core.results.operating import OperatingPoint
-from flexunet.core.results.training import TrainingFacts
 from flexunet.serving.limits import BATCH_ROWS
 from trainer_module.batching import in_chunks, map_rows
 from trainer_module.losses import cross_entropy
@@ -27,8 +25,12 @@ from trainer_module.operating_point import score_levels
 from trainer_module.signatures import Decision, ServingSignatures, check_graph, decision_of, id_png, point_outputs
 from trainer_module.symmetries import mean_over_symmetries
 from trainer_module.warmup import write_warmup
-from transform_module import images
+from transform_module import images, unfit
 from transform_module.preprocessing import Row, decode_pair
+
+if TYPE_CHECKING:
+    from flexunet.core.results.operating import OperatingPoint
+    from flexunet.core.results.training import TrainingFacts
 
 # Of `_measure`: counts, counts at the model's size, probability sums, calibration, and two masks.
 _MEASURED = (tf.float64, tf.float64, tf.float64, tf.float64, tf.string, tf.string)
@@ -88,7 +90,7 @@ class SegmentationModule(tf.Module):
             features.OUTPUT_GROUP: rows[records.group or records.id],
         }
 
-    def _tiles_spec(self) -> tuple[Any, Any]:
+    def _tiles_spec(self) -> tuple[tf.RaggedTensorSpec, tf.TensorSpec]:
         shape = [None, self._config.image.height, self._config.image.width, 3]
         return tf.RaggedTensorSpec(shape, tf.uint8, ragged_rank=0), tf.TensorSpec([2], tf.int32)
 
@@ -110,11 +112,11 @@ class SegmentationModule(tf.Module):
         return mean_over_symmetries(predict, tiles, self._config.serving.symmetries)
 
     def _own_size(self, row: tuple[tf.Tensor, ...]) -> tf.Tensor:
-        return images.unfit_probabilities(row[0], row[1], self._config.image)
+        return unfit.unfit_probabilities(row[0], row[1], self._config.image)
 
     def _measure(self, row: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
         probabilities, class_ids = self._own_size(row), row[2].to_tensor()
-        predicted = images.class_ids_of(probabilities, self._thresholds)
+        predicted = unfit.class_ids_of(probabilities, self._thresholds)
         counts = self._counts(class_ids, predicted)
         numbers = (
             counts,
@@ -145,9 +147,9 @@ class SegmentationModule(tf.Module):
 def export_model(
     model: keras.Model,
     config: TrainerConfig,
-    training: TrainingFacts,
+    training: "TrainingFacts",
     directory: Path,
-    operating_point: OperatingPoint | None = None,
+    operating_point: "OperatingPoint | None" = None,
 ) -> None:
     """Writes the SavedModel and, in `assets.extra`, the configuration, facts of the training and warm-up requests.
 

@@ -4,7 +4,7 @@ import functools
 import io
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import keras
 import numpy as np
@@ -27,11 +27,13 @@ from flexunet.core.operating_point import (
     curves_of,
     false_regions_per_megapixel,
 )
-from flexunet.core.results.operating import OperatingPoint
 from flexunet.serving.limits import BATCH_ROWS
 from trainer_module.batching import in_chunks
 from trainer_module.symmetries import mean_over_symmetries
-from transform_module import images
+from transform_module import unfit
+
+if TYPE_CHECKING:
+    from flexunet.core.results.operating import OperatingPoint
 
 logger = logging.getLogger("flexunet.train")
 
@@ -43,7 +45,7 @@ _FEATURES: Final = {
 
 def choose_operating_point(
     model: keras.Model, files: Sequence[str], config: TrainerConfig, rule: DefectRule
-) -> OperatingPoint:
+) -> "OperatingPoint":
     """Reads Transform's records once, an image at a time.
 
     Args:
@@ -70,7 +72,7 @@ def choose_operating_point(
 def score_levels(probabilities: tf.Tensor) -> tf.Tensor:
     """float32 `[h, w, C]` -> uint8 `[h, w, 2]`: the most probable defect class, how many THRESHOLDS are below it."""
     defects = probabilities[..., 1:]
-    class_ids = images.class_ids_of(defects) + 1
+    class_ids = unfit.class_ids_of(defects) + 1
     # A comparison for each threshold takes a quarter of tf.searchsorted's time.
     best = tf.reduce_max(defects, axis=-1)
     levels = tf.add_n([tf.cast(best > threshold, tf.uint8) for threshold in THRESHOLDS])
@@ -94,7 +96,7 @@ def _scored_images(
             BATCH_ROWS,
         )
         predicted = tf.ensure_shape(predicted, model.output_shape)
-        return score_levels(images.unfit_probabilities(predicted, size, config.image))
+        return score_levels(unfit.unfit_probabilities(predicted, size, config.image))
 
     for record in tf.data.TFRecordDataset(files, compression_type="GZIP"):
         row = tf.io.parse_single_example(record, _FEATURES)
@@ -104,7 +106,7 @@ def _scored_images(
         yield truth, Scored(ids_and_levels[..., 0], ids_and_levels[..., 1])
 
 
-def _described(curves: Curves, chosen: Sequence[Choice], config: TrainerConfig, count: int) -> OperatingPoint:
+def _described(curves: Curves, chosen: Sequence[Choice], config: TrainerConfig, count: int) -> "OperatingPoint":
     named = list(zip([c.name for c in config.classes[1:]], range(1, len(config.classes)), chosen, strict=True))
     false = sum(curves.false[class_id][at] for _, class_id, at in named)
     found = {

@@ -69,7 +69,7 @@ def draw_augmented(files: Sequence[str], config: TrainerConfig, log_directory: P
     augment = make_augment(config.augment, config.image.height, config.image.width)
     if augment is None:
         return
-    rows: list[NDArray[Any]] = []
+    rows: list[NDArray[np.uint8]] = []
     for index, (image, class_ids) in enumerate(tiles_dataset(files, config).take(_AUGMENTED_TILES)):
         seeds = [tf.constant([config.train.seed + index, draw], tf.int64) for draw in range(_DRAWS)]
         images, masks = zip((image, class_ids), *(augment(image, class_ids, seed) for seed in seeds), strict=True)
@@ -82,7 +82,7 @@ def draw_augmented(files: Sequence[str], config: TrainerConfig, log_directory: P
         tf.summary.image("augmented", picture[np.newaxis], step=0)
 
 
-def _strip(pictures: NDArray[Any]) -> NDArray[Any]:
+def _strip(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """`[N, height, width, 3]` -> `[height, N * width, 3]`, every k-th pixel of tiles that are larger than a preview."""
     step = -(-max(pictures.shape[1:3]) // _LARGEST_SIDE)
     return np.concatenate(list(pictures[:, ::step, ::step]), axis=1)

@@ -6,17 +6,21 @@ it says `valid = false` and why. Every output's first dimension is the batch.
 
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import tensorflow as tf
 
 from flexunet.core import features
 from flexunet.core.config.data import SegmentationClass
 from flexunet.core.config.train import TrainerConfig
-from flexunet.core.results.operating import OperatingPoint
 from flexunet.serving.limits import BATCH_ROWS
 from trainer_module.batching import in_chunks, join_requests, map_rows
-from transform_module import images
+from transform_module import images, unfit
+
+if TYPE_CHECKING:
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    from flexunet.core.results.operating import OperatingPoint
 
 # Masks are mostly flat: level 1 takes a fifth of the default's time for a few percent more bytes.
 _PNG_COMPRESSION = 1
@@ -33,7 +37,7 @@ class Decision(NamedTuple):
     smallest_regions: list[int]
 
 
-def decision_of(point: OperatingPoint, classes: Sequence[SegmentationClass]) -> Decision:
+def decision_of(point: "OperatingPoint", classes: Sequence[SegmentationClass]) -> Decision:
     """The figures of `operating_point.json` in the order of the classes."""
     names = [segmentation_class.name for segmentation_class in classes[1:]]
     return Decision([point["thresholds"][name] for name in names], [point["smallest_regions"][name] for name in names])
@@ -135,7 +139,7 @@ class ServingSignatures:
         """RGB of one size, uint8 `[N, H, W, 3]` -> `class_ids`, uint8 `[N, H, W]`."""
 
         def answer(row: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-            return images.class_ids_and_confidence(row, size, self._image, self._thresholds)[0]
+            return unfit.class_ids_and_confidence(row, size, self._image, self._thresholds)[0]
 
         class_ids = self._answer_pixels(answer, pixels, tf.uint8)
         return {features.OUTPUT_CLASS_IDS: class_ids, **point_outputs(self._decision, tf.shape(pixels)[0])}
@@ -145,7 +149,7 @@ class ServingSignatures:
         """RGB of one size, uint8 `[N, H, W, 3]` -> `probabilities`, float32 `[N, H, W, C]`."""
 
         def answer(row: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-            return images.unfit_probabilities(row, size, self._image)
+            return unfit.unfit_probabilities(row, size, self._image)
 
         probabilities = self._answer_pixels(answer, pixels, tf.float32)
         return {features.OUTPUT_PROBABILITIES: probabilities, **point_outputs(self._decision, tf.shape(pixels)[0])}
@@ -190,7 +194,7 @@ class ServingSignatures:
         return tf.cond(problem == "", lambda: self._mask(probabilities, size), lambda: nothing)
 
     def _mask(self, probabilities: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        class_ids, confidence = images.class_ids_and_confidence(probabilities, size, self._image, self._thresholds)
+        class_ids, confidence = unfit.class_ids_and_confidence(probabilities, size, self._image, self._thresholds)
         pixels = [tf.reduce_sum(tf.cast(class_ids == class_id, tf.int32)) for class_id in range(self._num_classes)]
         fractions = tf.cast(tf.stack(pixels), tf.float32) / tf.cast(tf.reduce_prod(size), tf.float32)
         return id_png(class_ids), fractions, confidence
@@ -211,11 +215,11 @@ def id_png(class_ids: tf.Tensor) -> tf.Tensor:
     return tf.io.encode_png(class_ids[..., tf.newaxis], _PNG_COMPRESSION)
 
 
-def check_graph(saved_model: Any) -> None:
+def check_graph(saved_model: "saved_model_pb2.SavedModel") -> None:
     """Raises ValueError for an op that needs Python or files: TF Serving has neither.
 
     Args:
-      saved_model: the SavedModel proto. Saving and restoring variables are the loader's own ops and are let be.
+      saved_model: the export. Saving and restoring variables are the loader's own ops and are let be.
     """
     graph = saved_model.meta_graphs[0].graph_def
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -16,8 +16,6 @@ from flexunet.core.config.data import SegmentationClass
 from flexunet.core.config.train import ModelConfig, TrainerConfig
 from flexunet.core.operating_point import DefectRule
 from flexunet.core.progress import Step, tell
-from flexunet.core.results.operating import OperatingPoint
-from flexunet.core.results.training import TrainingFacts
 from flexunet.serving.exported import LENIENT, exported_part
 from trainer_module import data, devices, previews
 from trainer_module.averages import averaging_callbacks
@@ -34,6 +32,9 @@ from trainer_module.optimization import make_optimizer
 if TYPE_CHECKING:
     # A study trains in processes that need none of TFX's ten thousand modules.
     from tfx import v1 as tfx
+
+    from flexunet.core.results.operating import OperatingPoint
+    from flexunet.core.results.training import TrainingFacts
 
 logger = logging.getLogger("flexunet.train")
 
@@ -101,7 +102,7 @@ def run_fn(fn_args: "tfx.components.FnArgs") -> None:
     trained.checkpoint.discard()
 
 
-def _operating_point(trained: Trained, job: Job, config: TrainerConfig) -> OperatingPoint | None:
+def _operating_point(trained: Trained, job: Job, config: TrainerConfig) -> "OperatingPoint | None":
     if job.rule is None:
         return None
     return choose_operating_point(trained.model, _expand(job.eval_patterns), config, job.rule)
@@ -168,7 +169,12 @@ def _open_splits(job: Job, config: TrainerConfig) -> _Splits:
 
 
 def _fit(
-    model: keras.Model, splits: _Splits, job: Job, config: TrainerConfig, callbacks: Sequence[Any], first_epoch: int
+    model: keras.Model,
+    splits: _Splits,
+    job: Job,
+    config: TrainerConfig,
+    callbacks: Sequence[keras.callbacks.Callback],
+    first_epoch: int,
 ) -> int:
     """Returns how many epochs the model has been trained for, those before a kill included."""
     cache = data.choose_cache(splits.train_tiles + splits.eval_tiles, config, job.log_directory)
@@ -242,7 +248,7 @@ class _Base(BaseModel):
     model: _BaseLayers
 
 
-def _layers(model: ModelConfig, classes: Sequence[SegmentationClass]) -> dict[str, Any]:
+def _layers(model: ModelConfig, classes: Sequence[SegmentationClass]) -> dict[str, object]:
     """What two models must share to share weights; an image of another size has the same convolutions."""
     return {**model.model_dump(exclude={"dropout", "dropout_seed"}), "classes": len(classes)}
 

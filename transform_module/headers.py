@@ -5,7 +5,7 @@ never by a name; every field is read for the whole batch at once. Kinds, words a
 flexunet/core/readable.py, the rules those of flexunet/core/headers.py, which reads one file without TensorFlow.
 """
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import tensorflow as tf
 
@@ -140,7 +140,9 @@ def _jpeg(encoded: tf.Tensor, jpeg: tf.Tensor) -> _Told:
     """Walks from segment to segment to the frame header; no size where there is none."""
     length = _length(encoded)
 
-    def walk(step: tf.Tensor, active: tf.Tensor, position: tf.Tensor, frame: tf.Tensor, *exif: tf.Tensor) -> Any:
+    def walk(
+        step: tf.Tensor, active: tf.Tensor, position: tf.Tensor, frame: tf.Tensor, *exif: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
         found = _bytes_at(encoded, position, _SEGMENT_BYTES)
         marker, size = found[:, 1], _big(found, 2, 2)
         active &= (found[:, 0] == 0xFF) & (position < length)
@@ -180,7 +182,7 @@ def _png(encoded: tf.Tensor, head: tf.Tensor, png: tf.Tensor) -> _Told:
     """Walks from chunk to chunk to the pixels; no size where there are none. Most files have nothing in between."""
     length = _length(encoded)
 
-    def walk(step: tf.Tensor, active: tf.Tensor, position: tf.Tensor, *state: tf.Tensor) -> Any:
+    def walk(step: tf.Tensor, active: tf.Tensor, position: tf.Tensor, *state: tf.Tensor) -> tuple[tf.Tensor, ...]:
         pixels, moves, exif_start, exif_end = state
         found = _bytes_at(encoded, position, _CHUNK_BYTES)
         size = _big(found, 0, 4)
@@ -245,7 +247,7 @@ def _webp_exif(encoded: tf.Tensor, extended: tf.Tensor) -> tuple[tf.Tensor, tf.T
     """Where EXIF begins and ends; it mostly comes behind the pixels."""
     length = _length(encoded)
 
-    def walk(step: tf.Tensor, active: tf.Tensor, position: tf.Tensor, *exif: tf.Tensor) -> Any:
+    def walk(step: tf.Tensor, active: tf.Tensor, position: tf.Tensor, *exif: tf.Tensor) -> tuple[tf.Tensor, ...]:
         found = _bytes_at(encoded, position, _CHUNK_BYTES)
         size = _little(found, 4, 4)
         active &= position + _CHUNK_BYTES <= length

@@ -1,20 +1,19 @@
-"""Decoding an image and bringing it to the model's size, and scores back to the image's own size.
+"""Decoding an image and bringing it to the model's size; scores find their way back in `transform_module/unfit.py`.
 
 `preprocessing_fn` and every serving signature call these functions, so that there is no training/serving skew.
 An image becomes `[tiles, height, width, ...]`: one tile for `fit = stretch | pad`, several for `fit = tile`.
 """
 
 import base64
-import functools
-from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 import tensorflow as tf
 
 from flexunet.core import readable
 from flexunet.core.config.data import ImageConfig
-from flexunet.core.features import BACKGROUND_ID, IGNORE_ID
-from flexunet.core.tiles import blending_window
+from flexunet.core.features import IGNORE_ID
+from transform_module.geometry import inner_size, tile_grid, tile_strides
 from transform_module.headers import Headers, place, read_headers
 
 # Decoded in the place of an image that is refused; nobody sees it.
@@ -23,7 +22,6 @@ _PLACEHOLDER: Final = base64.b64decode(
 )
 # Images in decoding at once: of those that are accepted, each may take 150 MB.
 _DECODED_AT_ONCE: Final = 2
-_ALL_CLASSES_PIXELS: Final = 4_000_000
 # By the kind: which branch of `decode_image` reads it.
 _OWN_DECODERS: Final = {
     readable.WEBP: 1,
@@ -241,7 +239,7 @@ def fit_image(image: tf.Tensor, settings: ImageConfig) -> tf.Tensor:
     """uint8 `[h, w, 3]` -> uint8 `[tiles, height, width, 3]`; bilinear, antialiased where it shrinks."""
     if settings.fit == "tile":
         return _cut(image, settings, padding=0)
-    resized = tf.image.resize(image, _inner_size(_size(image), settings), antialias=True)
+    resized = tf.image.resize(image, inner_size(_size(image), settings), antialias=True)
     rounded = tf.saturate_cast(tf.round(resized), tf.uint8)
     return _pad_to(rounded, settings.height, settings.width, padding=0)[tf.newaxis]
 
@@ -251,148 +249,29 @@ def fit_class_ids(class_ids: tf.Tensor, settings: ImageConfig) -> tf.Tensor:
     ids = class_ids[..., tf.newaxis]
     if settings.fit == "tile":
         return _cut(ids, settings, padding=IGNORE_ID)[..., 0]
-    resized = tf.image.resize(ids, _inner_size(_size(ids), settings), method="nearest")
+    resized = tf.image.resize(ids, inner_size(_size(ids), settings), method="nearest")
     return _pad_to(resized, settings.height, settings.width, padding=IGNORE_ID)[tf.newaxis, ..., 0]
-
-
-def unfit_probabilities(probabilities: tf.Tensor, size: tf.Tensor, settings: ImageConfig) -> tf.Tensor:
-    """float32 `[tiles, height, width, C]` -> float32 `[h, w, C]` at the image's own `size`, int32 `[2]`."""
-    if settings.fit == "tile":
-        return _join(probabilities, size, settings)
-    inner = _inner_size(size, settings)
-    return tf.image.resize(probabilities[0, : inner[0], : inner[1]], size)
-
-
-def class_ids_and_confidence(
-    probabilities: tf.Tensor, size: tf.Tensor, settings: ImageConfig, thresholds: Sequence[float] | None = None
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """The classes of `unfit_probabilities`, uint8 `[h, w]`, and the mean over the pixels of their probability.
-
-    All classes of 50 million pixels would take a gigabyte: above `_ALL_CLASSES_PIXELS` class follows class.
-
-    Args:
-      probabilities: float32 `[tiles, height, width, C]`.
-      size: the image's own, int32 `[2]`.
-      settings: how it was brought to the model's.
-      thresholds: one for each defect class: then a pixel is of the most probable of them if that probability is above
-        its threshold. None: of the most probable class.
-    """
-    if thresholds is None:
-        class_ids, best = _choose(probabilities, size, settings)
-        return class_ids, tf.reduce_mean(best)
-    class_ids, best = _choose(probabilities[..., 1:], size, settings)
-    background = unfit_probabilities(probabilities[..., :1], size, settings)[..., 0]
-    class_ids = _above(class_ids, best, thresholds)
-    return class_ids, tf.reduce_mean(tf.where(class_ids == BACKGROUND_ID, background, best))
-
-
-def class_ids_of(probabilities: tf.Tensor, thresholds: Sequence[float] | None = None) -> tf.Tensor:
-    """The same classes, uint8 `[h, w]`, of probabilities that are at the image's own size, float32 `[h, w, C]`."""
-    if thresholds is None:
-        return _choose_of_all(probabilities)[0]
-    return _above(*_choose_of_all(probabilities[..., 1:]), thresholds)
-
-
-def _above(defect_ids: tf.Tensor, probability: tf.Tensor, thresholds: Sequence[float]) -> tf.Tensor:
-    """Class ids, from ids that count the defect classes from 0 on."""
-    least = tf.gather(tf.constant(thresholds, tf.float32), tf.cast(defect_ids, tf.int32))
-    return tf.where(probability > least, defect_ids + 1, tf.constant(BACKGROUND_ID, tf.uint8))
-
-
-def _choose(probabilities: tf.Tensor, size: tf.Tensor, settings: ImageConfig) -> tuple[tf.Tensor, tf.Tensor]:
-    """The most probable class and its probability, `[h, w]` both."""
-    if settings.fit == "tile":
-        return _choose_of_all(_join(probabilities, size, settings))
-    inner = _inner_size(size, settings)
-    filled = probabilities[0, : inner[0], : inner[1]]
-    return tf.cond(
-        tf.reduce_prod(tf.cast(size, tf.int64)) <= _ALL_CLASSES_PIXELS,
-        lambda: _choose_of_all(tf.image.resize(filled, size)),
-        lambda: _choose_one_by_one(filled, size),
-    )
-
-
-def _choose_of_all(probabilities: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """argmax and maximum over `[h, w, C]`, in half the time of tf.argmax over so few classes."""
-    by_class = tf.unstack(probabilities, axis=-1)
-    best = functools.reduce(tf.maximum, by_class)
-    # The classes before the first that is best: of equals the first, as argmax has it.
-    class_ids = tf.zeros_like(best, tf.uint8)
-    for one in reversed(by_class[:-1]):
-        class_ids = tf.cast(one < best, tf.uint8) * (class_ids + 1)
-    return class_ids, best
-
-
-def _choose_one_by_one(probabilities: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The result of `_choose_of_all` after resizing to `size`, in 9 bytes a pixel for any number of classes."""
-    by_class = tf.transpose(probabilities, [2, 0, 1])[..., tf.newaxis]
-
-    def one(class_id: tf.Tensor) -> tf.Tensor:
-        return tf.image.resize(by_class[class_id], size)[..., 0]
-
-    def better(class_id: tf.Tensor, ids: tf.Tensor, best: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        this = one(class_id)
-        return class_id + 1, tf.where(this > best, tf.cast(class_id, tf.uint8), ids), tf.maximum(this, best)
-
-    start = (tf.constant(1), tf.zeros(size, tf.uint8), one(tf.constant(0)))
-    classes = tf.shape(by_class)[0]
-    _, class_ids, best = tf.while_loop(lambda i, *_: i < classes, better, start, parallel_iterations=1)
-    return class_ids, best
 
 
 def _size(image: tf.Tensor) -> tf.Tensor:
     return tf.shape(image)[:2]
 
 
-def _inner_size(size: tf.Tensor, settings: ImageConfig) -> tf.Tensor:
-    """The part of the model's input that the resized image fills, int32 `[2]`."""
-    outer = tf.constant([settings.height, settings.width])
-    if settings.fit == "stretch":
-        return outer
-    scale = tf.reduce_min(tf.cast(outer, tf.float64) / tf.cast(size, tf.float64))
-    inner = tf.cast(tf.round(tf.cast(size, tf.float64) * scale), tf.int32)
-    return tf.clip_by_value(inner, 1, outer)
-
-
-def _pad_to(image: tf.Tensor, height: Any, width: Any, padding: int) -> tf.Tensor:
+def _pad_to(image: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int, padding: int) -> tf.Tensor:
     """Pads below and to the right."""
     missing_rows, missing_columns = height - tf.shape(image)[0], width - tf.shape(image)[1]
     return tf.pad(image, [[0, missing_rows], [0, missing_columns], [0, 0]], constant_values=padding)
 
 
-def _strides(settings: ImageConfig) -> tuple[int, int]:
-    return settings.height - settings.tile_overlap, settings.width - settings.tile_overlap
-
-
-def _grid(size: tf.Tensor, settings: ImageConfig) -> tf.Tensor:
-    """Rows and columns of tiles that cover `size`, int32 `[2]`."""
-    strides = tf.constant(_strides(settings))
-    return tf.maximum(1, -(-(size - settings.tile_overlap) // strides))
-
-
 def _cut(image: tf.Tensor, settings: ImageConfig, padding: int) -> tf.Tensor:
     """`[h, w, channels]` -> `[tiles, height, width, channels]`, row by row."""
     channels = image.shape[-1]
-    covered = _grid(_size(image), settings) * tf.constant(_strides(settings)) + settings.tile_overlap
+    covered = tile_grid(_size(image), settings) * tf.constant(tile_strides(settings)) + settings.tile_overlap
     patches = tf.image.extract_patches(
         _pad_to(image, covered[0], covered[1], padding)[tf.newaxis],
         sizes=[1, settings.height, settings.width, 1],
-        strides=[1, *_strides(settings), 1],
+        strides=[1, *tile_strides(settings), 1],
         rates=[1, 1, 1, 1],
         padding="VALID",
     )
     return tf.reshape(patches, [-1, settings.height, settings.width, channels])
-
-
-def _join(tiles: tf.Tensor, size: tf.Tensor, settings: ImageConfig) -> tf.Tensor:
-    """Overlap-add of `[tiles, height, width, C]`, each pixel weighted by its distance from the tile's border."""
-    strides, grid = tf.constant(_strides(settings)), _grid(size, settings)
-    covered = grid * strides + settings.tile_overlap
-    origins = tf.stack(tf.meshgrid(tf.range(grid[0]), tf.range(grid[1]), indexing="ij"), axis=-1)
-    origins = tf.reshape(origins, [-1, 1, 1, 2]) * strides
-    offsets = tf.stack(tf.meshgrid(tf.range(settings.height), tf.range(settings.width), indexing="ij"), axis=-1)
-    indices = origins + offsets
-    weights = tf.broadcast_to(blending_window(settings.height, settings.width), tf.shape(tiles)[:-1])[..., tf.newaxis]
-    canvas = tf.concat([covered, [tf.shape(tiles)[-1] + 1]], axis=0)
-    summed = tf.scatter_nd(indices, tf.concat([tiles * weights, weights], axis=-1), canvas)
-    return (summed[..., :-1] / summed[..., -1:])[: size[0], : size[1]]

@@ -3,7 +3,7 @@
 TFT's outputs are strings, int64 or float32, so pixels travel as serialized uint8 tensors: a twelfth of int64 varints.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -13,7 +13,7 @@ from transform_module import images, masks
 from transform_module.headers import Headers
 
 
-def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]) -> dict[str, tf.Tensor]:
+def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, str]) -> dict[str, tf.Tensor]:
     """Raw features, string `[N, 1]` each -> serialized pixels and class ids, string `[N]` each.
 
     Args:

@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import BinaryIO, Final
 
 import click
 from rich.console import Console
@@ -27,7 +27,7 @@ _WIDTH = 200
 _FOLLOW_SECONDS: Final = 0.1
 
 
-def print_result(value: Any) -> None:
+def print_result(value: object) -> None:
     """Prints what the command found as one document on stdout, with `--json`; else nothing: lines have told it."""
     if wanted(JSON):
         click.echo(json.dumps(value, indent=2, allow_nan=False, default=str))
@@ -159,7 +159,7 @@ def _followed(log_file: Path, console: Console) -> Iterator[None]:
             thread.join()
 
 
-def _follow(log: Any, console: Console, ended: threading.Event) -> None:
+def _follow(log: BinaryIO, console: Console, ended: threading.Event) -> None:
     while True:
         is_last = ended.is_set()
         text = log.read().decode(errors="replace")

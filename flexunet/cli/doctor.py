@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -169,6 +169,6 @@ def _gpu() -> Iterator[Finding]:
         import tensorflow as tf
     except ImportError:
         return
-    gpus: list[Any] = tf.config.list_physical_devices("GPU")
+    gpus = tf.config.list_physical_devices("GPU")
     hint = "" if gpus else f"none is needed; for one: the NVIDIA driver, and `{_GPU_SETUP}`"
     yield Finding("GPU", f"{len(gpus)} found" if gpus else "none", True, hint)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import click
 
@@ -15,6 +15,21 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from flexunet.core.config.whole import Config
+    from flexunet.dataset.ingest import Ingested
+    from flexunet.dataset.splits import SplitPolicy
+
+
+class IngestOptions(TypedDict, total=False):
+    """How a source is read: see `flexunet.dataset.ingest.ingest`."""
+
+    splits: "SplitPolicy | None"
+    skip_bad: bool
+    check_only: bool
+    span: int | Literal["next"]
+    metadata: Path | None
+    layout_name: str | None
+    no_mask_is_background: bool
+    accept_losses: bool
 
 
 class SpanType(click.ParamType):
@@ -22,10 +37,10 @@ class SpanType(click.ParamType):
 
     name = "N|next"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Literal["next"]:
         """The number as int."""
         if value == "next":
-            return value
+            return "next"
         return click.IntRange(min=1).convert(value, param, ctx)
 
 
@@ -55,7 +70,7 @@ class SpanType(click.ParamType):
     "--accept-losses", is_flag=True, help="Goes on though half of a class's regions vanish at the model's size."
 )
 @AS_JSON
-def ingest(source: Path, out: Path, config: str, overrides: tuple[str, ...], **options: Any) -> None:
+def ingest(source: Path, out: Path, config: str, overrides: tuple[str, ...], **options: Unpack[IngestOptions]) -> None:
     """Turns folders of images and masks (SOURCE) into records (OUT).
 
     Examples:
@@ -72,7 +87,9 @@ def ingest(source: Path, out: Path, config: str, overrides: tuple[str, ...], **o
     print_result(found)
 
 
-def ingest_and_show(source: Path, out: Path, config: "Config", console: "Console", **options: Any) -> JsonObject:
+def ingest_and_show(
+    source: Path, out: Path, config: "Config", console: "Console", **options: Unpack[IngestOptions]
+) -> JsonObject:
     """What the manifest says of the span, and where its version lies, None if nothing was written; prints both."""
     from flexunet.cli.tables import bars
     from flexunet.dataset.ingest import ingest
@@ -86,7 +103,7 @@ def ingest_and_show(source: Path, out: Path, config: "Config", console: "Console
     return {**done.manifest, "path": done.version, "unchanged": done.unchanged}
 
 
-def _print_ingested(done: Any, class_names: Sequence[str], console: "Console") -> None:
+def _print_ingested(done: "Ingested", class_names: Sequence[str], console: "Console") -> None:
     """What was found in a source: layout, what was left out, images and pixels by split."""
     from flexunet.cli.tables import make_table, print_left_out, print_warning
 

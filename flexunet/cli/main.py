@@ -4,7 +4,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import click
 
@@ -64,12 +64,12 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code)
 
 
-def exit_with(command: Callable[[], Any]) -> NoReturn:
+def exit_with(command: Callable[[], object]) -> NoReturn:
     """Runs a command, prints its error in one line and exits with the code of the contract."""
     sys.exit(exit_code(command))
 
 
-def exit_code(command: Callable[[], Any], arguments: list[str] | None = None) -> int:
+def exit_code(command: Callable[[], object], arguments: list[str] | None = None) -> int:
     """Runs a command and gives the code of the contract; an error is printed in one line."""
     again = shlex.join(["flexunet", *(sys.argv[1:] if arguments is None else arguments)])
     try:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 from click.shell_completion import CompletionItem
@@ -11,8 +11,6 @@ from flexunet.dataset.layouts.known import LAYOUTS
 
 VERBOSE: Final = "flexunet.verbose"
 JSON: Final = "flexunet.json"
-
-Decorator = Callable[..., Any]
 
 FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
 PATH: Final = click.Path(path_type=Path)
@@ -58,10 +56,10 @@ def _settings(context: click.Context, parameter: click.Parameter, incomplete: st
     return [f"{name}=" for name in key_names() if name.startswith(incomplete)]
 
 
-CONFIG: Final[Decorator] = click.option(
+CONFIG: Final = click.option(
     "--config", required=True, metavar="C", help="TOML file, or the name of a preset.", shell_complete=_presets
 )
-SET: Final[Decorator] = click.option(
+SET: Final = click.option(
     "--set",
     "overrides",
     multiple=True,
@@ -69,16 +67,16 @@ SET: Final[Decorator] = click.option(
     help="Overrides a key of the config; may be given again.",
     shell_complete=_settings,
 )
-ROOT: Final[Decorator] = click.option("--root", required=True, type=PATH, help="Folder of the runs.")
-ACCEPT_REFUSED: Final[Decorator] = click.option(
+ROOT: Final = click.option("--root", required=True, type=PATH, help="Folder of the runs.")
+ACCEPT_REFUSED: Final = click.option(
     "--accept-refused", metavar="REASON", callback=not_blank, help="Pushes the model though the gate refuses it."
 )
-LAYOUT: Final[Decorator] = click.option(
+LAYOUT: Final = click.option(
     "--layout", "layout_name", type=click.Choice(LAYOUTS), help="How SOURCE is laid out.  [default: found out]"
 )
-NO_MASK: Final[Decorator] = click.option(
+NO_MASK: Final = click.option(
     "--no-mask-is-background", is_flag=True, help="Images that nothing tells a class of show no defect."
 )
-AS_JSON: Final[Decorator] = click.option(
+AS_JSON: Final = click.option(
     "--json", is_flag=True, expose_value=False, callback=noted(JSON), help="One JSON document on stdout."
 )

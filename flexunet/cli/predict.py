@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 
 import click
 
@@ -11,6 +11,25 @@ from flexunet.cli.command import Command
 from flexunet.cli.console import NO_LOG, captured_output, print_result
 from flexunet.cli.options import AS_JSON, FILE, PATH
 from flexunet.core.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from flexunet.core.config.whole import Config
+    from flexunet.serving.exported import ServedConfig
+    from flexunet.serving.predict import Failure, Job, Result
+
+
+class CallOptions(TypedDict):
+    """How a server is called: see `flexunet.serving.transport.Options`."""
+
+    deadline: float
+    model_name: str
+    version: int | None
+    certificate_authority: Path | None
+    certificate: Path | None
+    key: Path | None
+
 
 _WRITTEN: Final = {"png": "masks, overlays", "coco": "annotations.json", "labelme": "a JSON file for each"}
 
@@ -64,7 +83,7 @@ def predict(
     kind: str,
     tiled: bool,
     concurrency: int,
-    **options: Any,
+    **options: Unpack[CallOptions],
 ) -> None:
     """Writes a coloured mask, an overlay and areas for each image; asks a model folder, or a server by its URL.
 
@@ -74,39 +93,44 @@ def predict(
       flexunet predict runs/mine/serving_model wide-strip.png --out predictions --tiled
       flexunet predict runs/mine/serving_model new-photos --out to-correct --format coco
     """
-    from flexunet.cli.tables import bars, print_left_out, quantile_words, quantiles
+    from flexunet.cli.tables import print_left_out, quantile_words, quantiles
     from flexunet.serving.client import Options, connect
-    from flexunet.serving.predict import Job, Result, image_files, predict_files
+    from flexunet.serving.predict import Job, image_files
 
     (files, left_out), shown = image_files(images, out), _shown_config(model, config)
-    seconds: list[float] = []
-    results: list[Result] = []
     with captured_output(NO_LOG) as console, connect(model, Options(**options)) as connected:
-        with bars(console) as progress:
-            advance = progress("predicting", len(files))
-
-            def step(taken: float | None) -> None:
-                seconds.extend([] if taken is None else [taken])
-                advance(f"predicting, {quantile_words(seconds)}")
-
-            failed = predict_files(Job(connected, shown, tiled, concurrency), files, out, step, results.append, kind)
-        done = len(files) - len(failed)
+        results, failed = _predicted(Job(connected, shown, tiled, concurrency), files, out, kind, console)
+        seconds = [result.seconds for result in results]
         console.print(
-            f"{done} of {len(files)} images: {_WRITTEN[kind]} and areas.csv in {out}; {quantile_words(seconds)}"
+            f"{len(results)} of {len(files)} images: {_WRITTEN[kind]} and areas.csv in {out}; {quantile_words(seconds)}"
         )
         print_left_out(left_out, len(files), console)
-    found = {
-        "images": done,
-        "out": out,
-        "results": [asdict(result) for result in results],
-        "left_out": [asdict(entry) for entry in left_out],
-    }
-    print_result({**found, **quantiles(seconds), "failed": [asdict(f) for f in failed]})
+    told = {"results": results, "left_out": left_out, "failed": failed}
+    lists = {name: [asdict(entry) for entry in entries] for name, entries in told.items()}
+    print_result({"images": len(results), "out": out, **quantiles(seconds), **lists})
     if failed:
         raise UserError("\n".join(f"{f.image}: no prediction ({f.reason})" for f in failed))
 
 
-def _shown_config(target: str, config: str | None) -> Any:
+def _predicted(
+    job: "Job", files: Sequence[Path], out: Path, kind: str, console: "Console"
+) -> "tuple[list[Result], list[Failure]]":
+    """What was predicted, and what was not; a bar tells how long answers take."""
+    from flexunet.cli.tables import bars, quantile_words
+    from flexunet.serving.predict import predict_files
+
+    results: list[Result] = []
+    with bars(console) as progress:
+        advance = progress("predicting", len(files))
+
+        def step(taken: float | None) -> None:
+            advance(f"predicting, {quantile_words([result.seconds for result in results])}")
+
+        failed = predict_files(job, files, out, step, results.append, kind)
+    return results, failed
+
+
+def _shown_config(target: str, config: str | None) -> "ServedConfig | Config":
     """Classes and colours: a folder tells them, a server only its classes' names.
 
     Raises:

@@ -3,6 +3,7 @@
 Beam itself drops an argument that it does not know with a line in a log, and waits five minutes for a job server.
 """
 
+import argparse
 import atexit
 import difflib
 import json
@@ -10,10 +11,13 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from flexunet.core.config.beam import WITH_JOB_SERVER, BeamConfig, BeamRunConfig
 from flexunet.core.errors import UserError
+
+if TYPE_CHECKING:
+    from apache_beam.portability.api import beam_job_api_pb2_grpc
 
 # Unless an image is named, TFX packs an sdist of itself for the workers, with pins that cannot be installed. They need
 # none: they are processes of this machine or run in our image. Only `docker` and Dataflow look at the name.
@@ -126,12 +130,12 @@ def _known_options() -> Iterator[str]:
     """Options of every engine that Beam's Python package knows."""
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    parsers: list[Any] = []
+    parsers: list[argparse.ArgumentParser] = []
     PipelineOptions([]).get_all_options(add_extra_args_fn=parsers.append)
     return iter(parsers[0]._option_string_actions)
 
 
-def _job_service(endpoint: str) -> Any:
+def _job_service(endpoint: str) -> "beam_job_api_pb2_grpc.JobServiceStub":
     """A stub for the job server.
 
     Raises:
@@ -151,7 +155,7 @@ def _job_service(endpoint: str) -> Any:
     return beam_job_api_pb2_grpc.JobServiceStub(channel)
 
 
-def _options_of(service: Any) -> list[str]:
+def _options_of(service: "beam_job_api_pb2_grpc.JobServiceStub") -> list[str]:
     """What the engine behind a job server takes beside Beam's own; a server may not say."""
     import grpc
     from apache_beam.portability.api import beam_job_api_pb2

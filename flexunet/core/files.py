@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 from flexunet.core.disk import naming
 from flexunet.core.errors import UserError, last_line
 
+# What a JSON document is made of, to be walked with isinstance.
+Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 # A document whose keys nobody here decides, such as a configuration of whatever version.
 JsonObject: TypeAlias = dict[str, Any]
 
@@ -50,6 +52,6 @@ def replace_text(path: Path, text: str) -> None:
     replace_file(path, text.encode(errors="backslashreplace"))
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: object) -> None:
     """Writes by one rename; JSON has no NaN, and one raises ValueError."""
     replace_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -6,14 +6,16 @@ threshold alone: each class has a curve of its own, and curves add up.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flexunet.core.config.operating import Target
 from flexunet.core.features import BACKGROUND_ID, IGNORE_ID
 from flexunet.core.regions import Regions, are_false, connected_regions
+
+if TYPE_CHECKING:
+    from flexunet.core.config.operating import Target
 
 # Half a logit apart, 0.0015 to 0.9985; ascending. A probability must be above a threshold, both as float32.
 THRESHOLDS: Final = tuple(round(float(1 / (1 + np.exp(-logit))), 4) for logit in np.arange(-6.5, 7, 0.5))
@@ -111,7 +113,7 @@ def _count(
     return counted
 
 
-def choose(curves: Curves, target: Target, pixel_size: float | None) -> list[Choice]:
+def choose(curves: Curves, target: "Target", pixel_size: float | None) -> list[Choice]:
     """One for each defect class.
 
     A share of defects to find is reached in each class, with the fewest false regions. A bound on false regions is
@@ -146,7 +148,7 @@ def allowed_false(target: Target, pixels: float, pixel_size: float | None) -> fl
     return target.bound * pixels * (pixel_size / 1000) ** 2
 
 
-def above(probabilities: NDArray[np.floating[Any]], thresholds: Sequence[float]) -> NDArray[np.uint8]:
+def above(probabilities: NDArray[np.float32], thresholds: Sequence[float]) -> NDArray[np.uint8]:
     """Probabilities `[..., C]` -> class ids uint8 `[...]`; thresholds by class id, that of the background not used."""
     defects = probabilities[..., 1:]
     class_ids = defects.argmax(axis=-1) + 1

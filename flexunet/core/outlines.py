@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,47 @@ from numpy.typing import NDArray
 from flexunet.core.features import BACKGROUND_ID
 
 Point = tuple[int, int]
+
+
+class LabelmeShape(TypedDict):
+    """One shape: its label and its points (x, y)."""
+
+    label: str
+    points: list[Point]
+    group_id: int | None
+    shape_type: str
+    flags: dict[str, bool]
+
+
+class LabelmeDocument(TypedDict):
+    """A file of labelme; `imageData`: the image itself, in base64, where it holds one."""
+
+    version: str
+    flags: dict[str, bool]
+    shapes: list[LabelmeShape]
+    imagePath: str
+    imageData: str | None
+    imageHeight: int
+    imageWidth: int
+
+
+class RunLengths(TypedDict):
+    """COCO's uncompressed run lengths of a mask `[height, width]`."""
+
+    size: list[int]
+    counts: list[int]
+
+
+class CocoAnnotation(TypedDict):
+    """A region of an image; `bbox` is left, top, width, height; `iscrowd` is 1 where there are run lengths."""
+
+    id: int
+    image_id: int
+    category_id: int
+    segmentation: RunLengths | list[list[int]]
+    area: int
+    bbox: list[int]
+    iscrowd: int
 
 
 class Outline(NamedTuple):
@@ -35,7 +76,7 @@ def outlines(region: NDArray[np.bool_]) -> list[Outline]:
     return found
 
 
-def labelme_document(file_name: str, class_ids: NDArray[np.uint8], class_names: Sequence[str]) -> dict[str, Any]:
+def labelme_document(file_name: str, class_ids: NDArray[np.uint8], class_names: Sequence[str]) -> LabelmeDocument:
     """A mask, uint8 `[h, w]`, as labelme's JSON; the last shape is on top, holes are shapes of the background."""
     found = [
         (class_names[class_id if outline.area > 0 else BACKGROUND_ID], outline)
@@ -44,7 +85,7 @@ def labelme_document(file_name: str, class_ids: NDArray[np.uint8], class_names: 
     ]
     # A hole comes before what fills it.
     found.sort(key=lambda entry: (-abs(entry[1].area), entry[1].area > 0))
-    shapes = [
+    shapes: list[LabelmeShape] = [
         {"label": label, "points": outline.points, "group_id": None, "shape_type": "polygon", "flags": {}}
         for label, outline in found
     ]
@@ -60,12 +101,12 @@ def labelme_document(file_name: str, class_ids: NDArray[np.uint8], class_names: 
     }
 
 
-def coco_annotations(image_id: int, first_id: int, class_ids: NDArray[np.uint8]) -> list[dict[str, Any]]:
+def coco_annotations(image_id: int, first_id: int, class_ids: NDArray[np.uint8]) -> list[CocoAnnotation]:
     """The regions of a mask, uint8 `[h, w]`, as COCO's annotations numbered from `first_id` on.
 
     A class without holes is polygons; with holes it is run lengths, since COCO's polygons have none.
     """
-    found = []
+    found: list[CocoAnnotation] = []
     for number, (class_id, region) in enumerate(_regions(class_ids), start=first_id):
         borders = outlines(region)
         has_holes = any(border.area < 0 for border in borders)
@@ -92,7 +133,7 @@ def _regions(class_ids: NDArray[np.uint8]) -> Iterator[tuple[int, NDArray[np.boo
             yield class_id, class_ids == class_id
 
 
-def _run_lengths(region: NDArray[np.bool_]) -> dict[str, Any]:
+def _run_lengths(region: NDArray[np.bool_]) -> RunLengths:
     """Down the columns, the first of pixels outside."""
     flat = region.T.ravel()
     ends = np.flatnonzero(np.diff(flat)) + 1

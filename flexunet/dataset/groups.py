@@ -140,8 +140,8 @@ def _best_correlation(first: NDArray[np.floating], second: NDArray[np.floating])
     return best
 
 
-def _descriptors(thumbnails: NDArray[np.floating]) -> NDArray[np.float32]:
-    """float32 [P, 312] of [P, 50, 50]: equal for symmetric thumbnails, and never further apart than they are.
+def descriptors(thumbnails: NDArray[np.floating]) -> NDArray[np.float32]:
+    """float32 [P, 312] of thumbnails [P, 50, 50]: equal for symmetric ones, and never further apart than they are.
 
     In the cosine basis a flip changes the sign of odd frequencies and a transposition swaps the two axes. Absolute
     values undo the first; the sum of swapped coefficients and the absolute difference undo the second. All three
@@ -173,7 +173,7 @@ def _index(thumbnails: NDArray[np.floating], rows: NDArray[np.int64]) -> faiss.I
     # Means of four images drawn at random. Four rounds of k-means made 16,000 noises take six times as long and found
     # no more; single images as pivots 1.9 times as long, since some are near to everything and their cells swell.
     drawn = np.random.default_rng(0).choice(rows, 4 * cells)
-    sample = np.concatenate([_descriptors(thumbnails[part]) for part in _slices(drawn)])
+    sample = np.concatenate([descriptors(thumbnails[part]) for part in _slices(drawn)])
     centres = sample.reshape(cells, 4, -1).mean(axis=1)
     quantizer = faiss.IndexFlatL2(centres.shape[1])
     quantizer.add(centres)
@@ -181,7 +181,7 @@ def _index(thumbnails: NDArray[np.floating], rows: NDArray[np.int64]) -> faiss.I
     index.train(centres)
     index.nprobe = cells if len(rows) <= EXHAUSTIVE_UP_TO else CELLS_PER_QUERY
     for part in _slices(rows):
-        index.add_with_ids(_descriptors(thumbnails[part]), part)
+        index.add_with_ids(descriptors(thumbnails[part]), part)
     return index
 
 
@@ -195,7 +195,7 @@ def _candidate_pairs(thumbnails: NDArray[np.floating], threshold: float) -> Iter
     # 1e-3 is ten times what float16 can add to a squared distance of thumbnails.
     radius = 2 - 2 * threshold + 1e-3
     for part in _slices(rows):
-        limits, _, neighbours = index.range_search(_descriptors(thumbnails[part]), radius)
+        limits, _, neighbours = index.range_search(descriptors(thumbnails[part]), radius)
         queries = np.repeat(part, np.diff(limits.astype(np.int64)))
         yield np.column_stack([queries, neighbours])[queries != neighbours]
 

@@ -85,34 +85,61 @@ def ingest(
       UserError: the source cannot be used as a whole.
     """
     layout = find_layout(source, out, layout_name, no_mask_is_background)
+    facts, problems = _examined(layout, metadata, skip_bad, config, progress)
+    number = _next_span(out, facts, source) if span == "next" else span
+    found = _Found(source, out, number, layout, [replace(f, pair=_renamed(f.pair, number)) for f in facts], problems)
+    rows, summary = _summarized(found, config, splits, accept_losses)
+    return Ingested(layout, None, summary, False) if check_only else _write(found, rows, summary, config, progress)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A source on its way into a span: its images, and what of it cannot be used."""
+
+    source: Path
+    out: Path
+    span: int
+    layout: Layout
+    facts: list[Facts]
+    problems: list[Problem]
+
+
+def _examined(
+    layout: Layout, metadata: Path | None, skip_bad: bool, config: Config, progress: Progress
+) -> tuple[list[Facts], list[Problem]]:
+    """Facts of the images that can be used, with their columns of `metadata`, and the problems of the others.
+
+    Raises:
+      DataError: there are problems, and they are not to be skipped or leave no image.
+    """
     columns, mistakes = read_metadata(metadata, layout.pairs) if metadata else ({}, [])
     facts, problems = _examine_all(layout.pairs, config, progress)
     problems = [*layout.problems, *problems]
     if mistakes or (problems and not (skip_bad and facts)):
         raise DataError([*problems, *mistakes])
-    if span == "next":
-        span = _next_span(out, facts, source)
-    facts = [replace(f, metadata=columns.get(f.pair.id, {}), pair=_renamed(f.pair, span)) for f in facts]
+    return [replace(f, metadata=columns.get(f.pair.id, {})) for f in facts], problems
+
+
+def _summarized(
+    found: _Found, config: Config, policy: SplitPolicy | None, accept_losses: bool
+) -> tuple[Sequence[Row], Summary]:
+    """The images with their splits, and what is said of them."""
+    source, out, span = found.source, found.out, found.span
     others = {number: a for number, v in versions(out).items() if number != span and (a := read_assignment(v))}
-    rows, linking, crossing = _assign(
-        facts, [*others.values()], config, splits, _previous_splits(out, span, facts), source
-    )
+    previous = _previous_splits(out, span, found.facts)
+    rows, linking, crossing = _assign(found.facts, [*others.values()], config, policy, previous, source)
     _require_usable(rows, config, source)
     rows = with_all_losses(rows, config)
     moved = drift(rows, {number: a for number, a in others.items() if number < span}, config.classes)
     warnings = [*lost(rows, config, source, accept_losses), *unmeasured(rows, config), *drift_words(moved)]
-    summary: Summary = {
-        **contents(rows, layout, splits, config, _span_before(out, span), warnings),
+    return rows, {
+        **contents(rows, found.layout, policy, config, _span_before(out, span), warnings),
         "drift": moved,
         "leaking_groups": crossing,
-        "duplicates": duplicate_summary(facts, config),
-        "skipped": [str(problem) for problem in problems],
+        "duplicates": duplicate_summary(found.facts, config),
+        "skipped": [str(problem) for problem in found.problems],
         "left_out": [f"{f.pair.id}: {_LINKS}" for f in linking],
     }
-    if check_only:
-        return Ingested(layout, None, summary, False)
-    with locked(out):
-        return _write(out, span, rows, summary, config, layout, progress)
 
 
 def _span_before(out: Path, span: int) -> SpanEntry | None:
@@ -213,15 +240,13 @@ def _require_usable(rows: Sequence[Row], config: Config, source: Path) -> None:
         raise DataError(problems)
 
 
-def _write(
-    out: Path,
-    span: int,
-    rows: Sequence[Row],
-    summary: Summary,
-    config: Config,
-    layout: Layout,
-    progress: Progress,
-) -> Ingested:
+def _write(found: _Found, rows: Sequence[Row], summary: Summary, config: Config, progress: Progress) -> Ingested:
+    with locked(found.out):
+        return _write_locked(found, rows, summary, config, progress)
+
+
+def _write_locked(found: _Found, rows: Sequence[Row], summary: Summary, config: Config, progress: Progress) -> Ingested:
+    out, span, layout = found.out, found.span, found.layout
     directory = out / f"span-{span}"
     settle(out)
     fingerprint = _fingerprint(rows, config)

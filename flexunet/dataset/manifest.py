@@ -2,16 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from flexunet.core.errors import UserError
-from flexunet.core.results.dataset import Manifest, SpanEntry
+
+if TYPE_CHECKING:
+    from flexunet.core.results.dataset import Manifest, SpanEntry
 
 MANIFEST: Final = "dataset.json"
 FORMAT: Final = 1
 
 
-def read_manifest(data: Path) -> Manifest:
+def read_manifest(data: Path) -> "Manifest":
     """`dataset.json` of an ingest.
 
     Raises:
@@ -28,7 +30,7 @@ def read_manifest(data: Path) -> Manifest:
     return cast("Manifest", manifest)
 
 
-def newest_spans(data: Path, limit: int | None, newest: int | None = None) -> list[SpanEntry] | None:
+def newest_spans(data: Path, limit: int | None, newest: int | None = None) -> "list[SpanEntry] | None":
     """What is known of the records that a run will read, newest first; None for records that were made elsewhere.
 
     `limit` is how many spans that are at most, None for all; `newest` is the newest span to read, where that is not
@@ -52,7 +54,7 @@ def newest_spans(data: Path, limit: int | None, newest: int | None = None) -> li
     return entries
 
 
-def version_path(data: Path, entry: SpanEntry) -> Path:
+def version_path(data: Path, entry: "SpanEntry") -> Path:
     """The folder of records that an entry of the manifest is about."""
     return data / f"span-{entry['span']}" / f"version-{entry['version']}"
 

@@ -5,7 +5,7 @@ Colours are those of `[[classes]]`, exactly. Grey values are ids of classes or g
 where both fit and differ, `records.mask_values` must say which. A palette's colours are read, not its indices.
 """
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -187,7 +187,7 @@ def _from_grey(picture: Picture, config: Config) -> NDArray[np.uint8]:
 
 def _numbers(picture: Picture) -> NDArray[np.int64]:
     """The grey values, int64 `[h, w]`; 0 and 255 of one bit."""
-    image: Any = picture.image
+    image = picture.image
     if image.mode == "LA":
         if picture.bits > 8:
             raise Refused(Words("a grey mask of 16 bits with alpha", "8 bits", "export the mask as PNG of 8 bits"))
@@ -294,7 +294,7 @@ def rims(class_ids: NDArray[np.uint8], num_classes: int) -> NDArray[np.int64]:
     return np.bincount(class_ids[on_rim], minlength=IGNORE_ID + 1)[:num_classes].astype(np.int64)
 
 
-def _shifted(array: NDArray[Any], axis: int, shift: int) -> NDArray[Any]:
+def _shifted(array: np.ndarray, axis: int, shift: int) -> np.ndarray:
     """A view without two rows or columns."""
     part = slice(shift, array.shape[axis] - 2 + shift)
     return array[part] if axis == 0 else array[:, part]

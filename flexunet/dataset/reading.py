@@ -1,8 +1,8 @@
 """What became of the files of a span: how many were turned or converted, and what a reader of any score must know."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 import numpy as np
 
@@ -70,7 +70,7 @@ def _rims(facts: Sequence[Facts], config: Config) -> Iterator[str]:
             )
 
 
-def _moved(levels: Sequence[int], earlier: Mapping[str, Any] | None) -> Iterator[str]:
+def _moved(levels: Sequence[int], earlier: SpanEntry | None) -> Iterator[str]:
     if earlier is None or "read" not in earlier:
         return
     before = earlier["read"]["levels"]

@@ -9,9 +9,12 @@ It answers questions by id in the order of the table, which on PostgreSQL change
 and answer one by one when it takes a node's outputs from the cache: Transform's graph became its examples.
 """
 
-from typing import Any, Final
+from collections.abc import MutableMapping, MutableSequence, Sequence
+from typing import Final
 
+import ml_metadata as mlmd
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 
 _BACKSLASH: Final = "\\"
 # Of Unicode's private use area.
@@ -27,14 +30,14 @@ _BY_ID: Final = {
 }
 
 
-def protect(store: Any) -> None:
-    """Lets an `mlmd.MetadataStore` write backslashes and answer in the order of the question.
+def protect(store: mlmd.MetadataStore) -> None:
+    """Lets a store write backslashes and answer in the order of the question.
 
     Wraps the one method through which every request goes.
     """
     call = store._call
 
-    def guarded(method_name: str, request: Any, response: Any, extra_options: Any = None) -> None:
+    def guarded(method_name: str, request: Message, response: Message, extra_options: object = None) -> None:
         sent = type(request)()
         sent.CopyFrom(request)
         replace(sent, _BACKSLASH, _STAND_IN)
@@ -47,20 +50,20 @@ def protect(store: Any) -> None:
     store._call = guarded
 
 
-def _put_in_order(items: Any, ids: list[int]) -> None:
+def _put_in_order(items: MutableSequence[Message], ids: Sequence[int]) -> None:
     """Repeats and orders items as the question has them; what there is not stays left out."""
     found = {item.id: type(item).FromString(item.SerializeToString()) for item in items}
     del items[:]
     items.extend(found[identity] for identity in ids if identity in found)
 
 
-def replace(message: Any, old: str, new: str) -> None:
+def replace(message: Message, old: str, new: str) -> None:
     """Replaces text in every string of a protocol buffer, at any depth."""
     if old.encode() not in message.SerializeToString():
         return
     for field, value in message.ListFields():
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            _replace_in_map(field, value, old, new)
+            _replace_in_map(value, old, new)
         elif field.message_type is not None:
             for inner in value if field.is_repeated else [value]:
                 replace(inner, old, new)
@@ -70,10 +73,9 @@ def replace(message: Any, old: str, new: str) -> None:
             setattr(message, field.name, value.replace(old, new))
 
 
-def _replace_in_map(field: Any, value: Any, old: str, new: str) -> None:
-    kind = field.message_type.fields_by_name["value"]
-    for key in value:
-        if kind.message_type is not None:
-            replace(value[key], old, new)
-        elif kind.type == FieldDescriptor.TYPE_STRING:
-            value[key] = value[key].replace(old, new)
+def _replace_in_map(values: MutableMapping[str, object], old: str, new: str) -> None:
+    for key, value in list(values.items()):
+        if isinstance(value, Message):
+            replace(value, old, new)
+        elif isinstance(value, str):
+            values[key] = value.replace(old, new)

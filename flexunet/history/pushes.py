@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import ml_metadata as mlmd
+from ml_metadata.proto import metadata_store_pb2
 
 from flexunet.serving.versions import newest_version, restored_at, rolled_back, version_hash
 
@@ -46,7 +47,7 @@ def _restored(serving: Path) -> dict[str, int]:
     return {version_hash(newest): int(moment.timestamp() * 1000)} if newest and moment else {}
 
 
-def _mark(push: Any, withdrawn: Collection[str], restored: Mapping[str, int]) -> bool:
+def _mark(push: metadata_store_pb2.Artifact, withdrawn: Collection[str], restored: Mapping[str, int]) -> bool:
     """Whether the marks had to change."""
     properties = push.custom_properties
     digest = properties[PUSHED_SHA256].string_value if PUSHED_SHA256 in properties else ""

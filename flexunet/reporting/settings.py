@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.serving import ServingSettings
@@ -44,7 +43,7 @@ def differences(here: JsonObject, there: JsonObject) -> list[Difference]:
     ]
 
 
-def written(value: Any) -> str:
+def written(value: object) -> str:
     """A value as TOML writes it; None, which TOML has no word for, is "unset"."""
     if value is None:
         return "unset"
@@ -59,7 +58,7 @@ def written(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _flat(config: JsonObject) -> Iterator[tuple[str, Any]]:
+def _flat(config: JsonObject) -> Iterator[tuple[str, object]]:
     for section, content in config.items():
         if isinstance(content, dict):
             yield from ((f"{section}.{key}", value) for key, value in content.items())

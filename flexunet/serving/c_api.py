@@ -29,6 +29,7 @@ from flexunet.serving.dtypes import DTYPE_NUMBERS, DTYPES
 
 if TYPE_CHECKING:
     from google.protobuf import descriptor_pb2
+    from google.protobuf.message import Message
 
 _LIBRARY_NAME = "libtensorflow_cc.so.2"
 _STRING_STRUCT_BYTES = 24  # sizeof(TF_TString)
@@ -106,7 +107,7 @@ class TensorInfo(NamedTuple):
     """One input or output of a signature: the graph's name for it, and its numpy dtype (object for strings)."""
 
     tensor_name: str
-    dtype: np.dtype[Any]
+    dtype: np.dtype
 
 
 @dataclass(frozen=True)
@@ -280,7 +281,7 @@ def _delete_session(library: ctypes.CDLL, session: int) -> None:
 
 def _read_signatures(meta_graph: bytes) -> dict[str, Signature]:
     """Decode the signatures of a serialized MetaGraphDef, without the loader's own (`__saved_model_init_op`)."""
-    message: Any = _meta_graph_class()()
+    message = _meta_graph_class()()
     message.ParseFromString(meta_graph)
     return {
         name: Signature(_read_tensor_infos(name, entry.inputs), _read_tensor_infos(name, entry.outputs))
@@ -289,7 +290,7 @@ def _read_signatures(meta_graph: bytes) -> dict[str, Signature]:
     }
 
 
-def _read_tensor_infos(signature: str, infos: Mapping[str, Any]) -> dict[str, TensorInfo]:
+def _read_tensor_infos(signature: str, infos: Mapping[str, Message]) -> dict[str, TensorInfo]:
     for name, info in infos.items():
         if info.dtype not in DTYPES:
             known = ", ".join(f"{number} {_label(dtype)}" for number, dtype in DTYPES.items())
@@ -300,7 +301,7 @@ def _read_tensor_infos(signature: str, infos: Mapping[str, Any]) -> dict[str, Te
 
 
 @functools.cache
-def _meta_graph_class() -> type[Any]:
+def _meta_graph_class() -> type[Message]:
     """Message class for the part of tensorflow.MetaGraphDef that says signatures; protobuf skips all other fields.
 
     Field numbers are those of tensorflow/core/protobuf/meta_graph.proto. A pool of its own keeps it clear of
@@ -371,7 +372,7 @@ def _check_inputs(name: str, signature: Signature, inputs: Mapping[str, np.ndarr
             raise SavedModelError(f"input {key} is an object array with items other than bytes; {takes}")
 
 
-def _label(dtype: np.dtype[Any]) -> str:
+def _label(dtype: np.dtype) -> str:
     return "string: object array of bytes" if dtype.hasobject else dtype.name
 
 

@@ -1,12 +1,12 @@
 """The types of tensors that are served: their numbers in TensorFlow's messages and C API, and NumPy's types."""
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 # TF_STRING in tensorflow/c/tf_datatype.h, whose numbers are those of tensorflow.DataType.
 STRING: Final = 7
-DTYPES: Final[dict[int, np.dtype[Any]]] = {
+DTYPES: Final[dict[int, np.dtype]] = {
     1: np.dtype(np.float32),
     2: np.dtype(np.float64),
     3: np.dtype(np.int32),

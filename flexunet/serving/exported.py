@@ -1,7 +1,7 @@
 """What a model folder says about itself: classes, colours and sizes, for those who show its answers."""
 
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -10,7 +10,9 @@ from flexunet.core.config.data import ImageConfig, RecordsConfig, SchemaConfig, 
 from flexunet.core.config.section import part_of
 from flexunet.core.errors import UserError, last_line
 from flexunet.core.files import read_json
-from flexunet.core.results.operating import OperatingPoint
+
+if TYPE_CHECKING:
+    from flexunet.core.results.operating import OperatingPoint
 
 # A newer version's export has settings that this one does not know, and they do not matter here.
 LENIENT: Final = ConfigDict(frozen=True, extra="ignore")
@@ -69,7 +71,7 @@ def exported_thresholds(directory: Path) -> list[float] | None:
     return None if point is None else [point["thresholds"][c.name] for c in exported_config(directory).classes[1:]]
 
 
-def exported_operating_point(directory: Path) -> OperatingPoint | None:
+def exported_operating_point(directory: Path) -> "OperatingPoint | None":
     """What Trainer chose; None for a model without an operating point."""
     point: OperatingPoint | None = read_json(directory / features.ASSETS_EXTRA / features.EXPORTED_OPERATING_POINT)
     return point

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import grpc
 import numpy as np
@@ -30,7 +30,7 @@ class GrpcModel(Remote):
             if secure
             else grpc.insecure_channel(address, settings)
         )
-        self._predict: Any = self._channel.unary_unary(
+        self._predict = self._channel.unary_unary(
             PREDICT,
             request_serializer=pb.PredictRequest.SerializeToString,
             response_deserializer=pb.PredictResponse.FromString,
@@ -54,7 +54,7 @@ class GrpcModel(Remote):
         except grpc.RpcError as error:
             raise self._as_ours(error) from error
 
-    def _as_ours(self, error: Any) -> ServingError:
+    def _as_ours(self, error: grpc.RpcError) -> ServingError:
         code, details = error.code(), " ".join(str(error.details()).split())
         if code == grpc.StatusCode.DEADLINE_EXCEEDED:
             return ServingError(f"grpc://{self._address}: no answer within {self._options.deadline:g} s")
@@ -68,7 +68,7 @@ class GrpcModel(Remote):
         self._channel.close()
 
 
-def _channel_options(options: Options) -> list[tuple[str, Any]]:
+def _channel_options(options: Options) -> list[tuple[str, int]]:
     limit = options.max_message_bytes
     return [
         ("grpc.max_send_message_length", limit),

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +21,22 @@ from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.core.regions import connected_regions
 from flexunet.serving.client import Model, Prediction, in_order, predict_image
 from flexunet.serving.exported import ServedConfig
-from flexunet.serving.outputs import CannotWriteError, opened
+from flexunet.serving.outputs import CannotWriteError, Output, opened
 from flexunet.serving.tiling import predict_tiled
 from flexunet.serving.transport import UnreachableError
 
 
 class OtherClassesError(UserError):
     """The model tells other classes than the config: no image of it can be shown."""
+
+
+class ClassArea(TypedDict):
+    """What an image shows of a class; a box is `[left, top, width, height]`. The background has none, nor regions."""
+
+    pixels: int
+    share: float
+    regions: NotRequired[int]
+    boxes: NotRequired[list[list[int]]]
 
 
 @dataclass(frozen=True)
@@ -37,8 +46,7 @@ class Result:
     Attributes:
       mask, overlay, annotations: the written files; None of another format.
       confidence: mean over the pixels of the probability of the class chosen there.
-      classes: by name, `{pixels, share, regions, boxes}`; a box is `[left, top, width, height]`. The background has no
-        regions and boxes.
+      classes: by name.
     """
 
     image: Path
@@ -47,7 +55,7 @@ class Result:
     annotations: Path | None
     seconds: float
     confidence: float
-    classes: dict[str, dict[str, Any]]
+    classes: dict[str, ClassArea]
 
 
 @dataclass(frozen=True)
@@ -141,7 +149,6 @@ def predict_files(
     """
     out.mkdir(parents=True, exist_ok=True)
     failures: list[Failure] = []
-    answers = in_order(job.predict, images, job.concurrency)
     areas_file = out / AREAS_FILE
     with (
         naming(areas_file),
@@ -150,24 +157,33 @@ def predict_files(
     ):
         writer = csv.writer(file)
         writer.writerow(AREAS_COLUMNS)
-        for image, stem, answer in zip(images, _output_stems(images), answers, strict=True):
-            try:
-                prediction = answer.result()
-                pixels = read_picture(image.read_bytes(), job.config.image).image
-                written = output.write(image, stem, pixels, prediction.class_ids)
-            except (UnreachableError, OtherClassesError, CannotWriteError):
-                raise
-            # Whatever goes wrong with an image is named and stops none of the others.
-            except Exception as error:  # noqa: BLE001
-                failures.append(Failure(image, _first_line(error)))
+        for answer in _answers(job, images, output):
+            if isinstance(answer, Failure):
+                failures.append(answer)
                 step(None)
-            else:
-                areas = list(_areas(prediction.class_ids, job.config))
-                writer.writerows(_row(image, area) for area in areas)
-                classes = {area.pop("class"): area for area in areas}
-                tell(Result(image, *written, prediction.seconds, prediction.confidence, classes))
-                step(prediction.seconds)
+                continue
+            writer.writerows(_row(answer.image, name, area) for name, area in answer.classes.items())
+            tell(answer)
+            step(answer.seconds)
     return failures
+
+
+def _answers(job: Job, images: Sequence[Path], output: Output) -> Iterator[Result | Failure]:
+    """What became of each image, in their order."""
+    answers = in_order(job.predict, images, job.concurrency)
+    for image, stem, answer in zip(images, _output_stems(images), answers, strict=True):
+        try:
+            prediction = answer.result()
+            pixels = read_picture(image.read_bytes(), job.config.image).image
+            written = output.write(image, stem, pixels, prediction.class_ids)
+        except (UnreachableError, OtherClassesError, CannotWriteError):
+            raise
+        # Whatever goes wrong with an image is named and stops none of the others.
+        except Exception as error:  # noqa: BLE001
+            yield Failure(image, _first_line(error))
+        else:
+            areas = _areas(prediction.class_ids, job.config)
+            yield Result(image, *written, prediction.seconds, prediction.confidence, areas)
 
 
 def read_picture(encoded: bytes, settings: ImageConfig) -> Picture:
@@ -194,20 +210,22 @@ def _output_stems(images: Sequence[Path]) -> Iterator[str]:
         yield stem
 
 
-def _areas(class_ids: NDArray[np.uint8], config: ServedConfig | Config) -> Iterator[dict[str, Any]]:
-    """`{class, pixels, share, regions, boxes}` of each class; the background's regions say nothing and are left out."""
+def _areas(class_ids: NDArray[np.uint8], config: ServedConfig | Config) -> dict[str, ClassArea]:
+    """By class; the background's regions say nothing and are left out."""
     pixels = np.bincount(class_ids.ravel(), minlength=len(config.classes))
+    areas: dict[str, ClassArea] = {}
     for class_id, (segmentation_class, count) in enumerate(zip(config.classes, pixels, strict=False)):
-        area = {"class": segmentation_class.name, "pixels": int(count), "share": round(count / class_ids.size, 6)}
+        area: ClassArea = {"pixels": int(count), "share": round(count / class_ids.size, 6)}
         if class_id != features.BACKGROUND_ID:
             boxes = [[int(side) for side in box] for box in connected_regions(class_ids == class_id).boxes()]
-            area |= {"regions": len(boxes), "boxes": boxes}
-        yield area
+            area["regions"], area["boxes"] = len(boxes), boxes
+        areas[segmentation_class.name] = area
+    return areas
 
 
-def _row(image: Path, area: dict[str, Any]) -> tuple[Any, ...]:
+def _row(image: Path, name: str, area: ClassArea) -> tuple[str | int, ...]:
     boxes = "; ".join(" ".join(map(str, box)) for box in area.get("boxes", ()))
-    return str(image), area["class"], area["pixels"], f"{area['share']:.6f}", area.get("regions", ""), boxes
+    return str(image), name, area["pixels"], f"{area['share']:.6f}", area.get("regions", ""), boxes
 
 
 def _first_line(error: Exception) -> str:

@@ -2,12 +2,14 @@
 
 import base64
 import binascii
+import functools
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TypeGuard, TypeVar
 
 import numpy as np
 
+from flexunet.core.files import Json
 from flexunet.serving.c_api import Signature
 from flexunet.serving.dtypes import DTYPE_NUMBERS
 from flexunet.serving.protos import predict_pb2 as pb
@@ -16,9 +18,15 @@ from flexunet.serving.wire import as_strings
 _NAMES = {1: "DT_FLOAT", 2: "DT_DOUBLE", 3: "DT_INT32", 4: "DT_UINT8", 7: "DT_STRING", 9: "DT_INT64", 10: "DT_BOOL"}
 _SHOWN = 256
 
+_Leaf = TypeVar("_Leaf")
 
-def parse(body: bytes) -> dict[str, Any]:
-    """Raises ValueError: no JSON, or no object."""
+
+def parse(body: bytes) -> tuple[str, dict[str, Json]]:
+    """The name of the signature, "" where none is given, and the whole request.
+
+    Raises:
+      ValueError: no JSON, or no object.
+    """
     if not body:
         raise ValueError("JSON Parse error: The document is empty")
     try:
@@ -27,14 +35,15 @@ def parse(body: bytes) -> dict[str, Any]:
         raise ValueError(f"JSON Parse error: {error}") from None
     if not isinstance(found, dict):
         raise ValueError(f"JSON Value: {_shown(found)} Is not object")
-    if not isinstance(found.get("signature_name", ""), str):
+    name = found.get("signature_name", "")
+    if not isinstance(name, str):
         raise ValueError(
             f"JSON Value: {_shown(found)} not formatted correctly. 'signature_name' key must be a string value."
         )
-    return found
+    return name, found
 
 
-def read_inputs(body: Mapping[str, Any], signature: Signature) -> tuple[dict[str, np.ndarray], bool]:
+def read_inputs(body: dict[str, Json], signature: Signature) -> tuple[dict[str, np.ndarray], bool]:
     """The arrays of a request, and whether it came in rows (`instances`) and not in columns (`inputs`).
 
     Raises:
@@ -52,7 +61,7 @@ def read_inputs(body: Mapping[str, Any], signature: Signature) -> tuple[dict[str
     raise ValueError("Missing 'inputs' or 'instances' key")
 
 
-def write_outputs(outputs: Mapping[str, np.ndarray], rows: bool) -> dict[str, Any]:
+def write_outputs(outputs: Mapping[str, np.ndarray], rows: bool) -> dict[str, Json]:
     """`{"predictions": rows}` or `{"outputs": columns}`; the name of a signature's only output is left out."""
     spelled = {name: _spell(name, array) for name, array in outputs.items()}
     only = next(iter(spelled.values())) if len(spelled) == 1 else None
@@ -63,9 +72,9 @@ def write_outputs(outputs: Mapping[str, np.ndarray], rows: bool) -> dict[str, An
     return {"predictions": [dict(zip(spelled, row, strict=True)) for row in zip(*spelled.values(), strict=True)]}
 
 
-def metadata(name: str, version: int, signatures: pb.SignatureDefMap) -> dict[str, Any]:
+def metadata(name: str, version: int, signatures: pb.SignatureDefMap) -> dict[str, Json]:
     """The answer of `GET /v1/models/NAME/metadata`."""
-    found = {
+    found: dict[str, Json] = {
         key: {
             "inputs": {n: _tensor_info(info) for n, info in signature.inputs.items()},
             "outputs": {n: _tensor_info(info) for n, info in signature.outputs.items()},
@@ -74,17 +83,17 @@ def metadata(name: str, version: int, signatures: pb.SignatureDefMap) -> dict[st
         }
         for key, signature in signatures.signature_def.items()
     }
-    spec = {"name": name, "signature_name": "", "version": str(version)}
+    spec: dict[str, Json] = {"name": name, "signature_name": "", "version": str(version)}
     return {"model_spec": spec, "metadata": {"signature_def": {"signature_def": found}}}
 
 
-def _tensor_info(info: pb.TensorInfo) -> dict[str, Any]:
-    dimensions = [{"size": str(dim.size), "name": dim.name} for dim in info.tensor_shape.dim]
-    shape = {"dim": dimensions, "unknown_rank": info.tensor_shape.unknown_rank}
+def _tensor_info(info: pb.TensorInfo) -> Json:
+    dimensions: list[Json] = [{"size": str(dim.size), "name": dim.name} for dim in info.tensor_shape.dim]
+    shape: Json = {"dim": dimensions, "unknown_rank": info.tensor_shape.unknown_rank}
     return {"dtype": _NAMES.get(info.dtype, str(info.dtype)), "tensor_shape": shape, "name": info.name}
 
 
-def _from_rows(rows: Any, signature: Signature) -> dict[str, np.ndarray]:
+def _from_rows(rows: Json, signature: Signature) -> dict[str, np.ndarray]:
     if not isinstance(rows, list):
         raise ValueError("Expecting 'instances' to be an list/array")
     if not rows:
@@ -99,29 +108,29 @@ def _from_rows(rows: Any, signature: Signature) -> dict[str, np.ndarray]:
         if _is_object(row) != named:
             words = "object but got list" if named else "value/list but got object"
             raise ValueError(f"Expecting {words} at item {number} of input list")
-        if named and sorted(row) != names:
+        if _is_object(row) and sorted(row) != names:
             raise ValueError(
                 f"Failed to process element: {number} of 'instances' list. JSON object: {_shown(row)} "
                 f"keys must be equal to: {','.join(names)}"
             )
-    columns = {name: [row[name] for row in rows] for name in names} if named else {names[0]: rows}
+    objects = [row for row in rows if _is_object(row)]
+    columns = {name: [row[name] for row in objects] for name in names} if named else {names[0]: rows}
     return {name: _array(values, signature.inputs[name].dtype) for name, values in columns.items()}
 
 
-def _from_columns(columns: Any, signature: Signature) -> dict[str, np.ndarray]:
-    if not _is_object(columns):
-        if len(signature.inputs) > 1:
-            raise ValueError(
-                "inputs is a plain value/list, but expecting an object as multiple input tensors required as per "
-                "tensorinfo_map"
-            )
-        columns = dict.fromkeys(signature.inputs, columns)
-    if missing := sorted(signature.inputs.keys() - columns.keys()):
+def _from_columns(columns: Json, signature: Signature) -> dict[str, np.ndarray]:
+    if not _is_object(columns) and len(signature.inputs) > 1:
+        raise ValueError(
+            "inputs is a plain value/list, but expecting an object as multiple input tensors required as per "
+            "tensorinfo_map"
+        )
+    named = columns if _is_object(columns) else dict.fromkeys(signature.inputs, columns)
+    if missing := sorted(signature.inputs.keys() - named.keys()):
         raise ValueError(f"Missing named input: {missing[0]} in 'inputs' object.")
-    return {name: _array(columns[name], info.dtype) for name, info in signature.inputs.items()}
+    return {name: _array(named[name], info.dtype) for name, info in signature.inputs.items()}
 
 
-def _array(values: Any, dtype: np.dtype[Any]) -> np.ndarray:
+def _array(values: Json, dtype: np.dtype) -> np.ndarray:
     """A dense tensor, whose shape is that of the first items all the way down; a value that is no list is a scalar."""
     shape: list[int] = []
     first = values
@@ -130,69 +139,76 @@ def _array(values: Any, dtype: np.dtype[Any]) -> np.ndarray:
         if not first:
             break
         first = first[0]
-    flat = _leaves(values, shape, 0, dtype)
-    return (as_strings(flat) if dtype.hasobject else np.array(flat, dtype)).reshape(shape)
+    if dtype.hasobject:
+        return as_strings(_leaves(values, shape, 0, _string)).reshape(shape)
+    return np.array(_leaves(values, shape, 0, functools.partial(_number, dtype=dtype)), dtype).reshape(shape)
 
 
-def _leaves(values: Any, shape: list[int], level: int, dtype: np.dtype[Any]) -> list[Any]:
+def _leaves(values: Json, shape: list[int], level: int, read: Callable[[Json], _Leaf]) -> list[_Leaf]:
     if not isinstance(values, list):
         if level != len(shape):
             raise ValueError(
                 f"JSON Value: {_shown(values)} found at incorrect level: {level + 1} in the JSON DOM. "
                 f"Expected at level: {len(shape)}"
             )
-        return [_value(values, dtype)]
+        return [read(values)]
     if level >= len(shape):
         raise ValueError(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
     if len(values) != shape[level]:
         raise ValueError(
             f"Encountered list at unexpected size: {len(values)} at level: {level} expected size: {shape[level]}"
         )
-    return [leaf for value in values for leaf in _leaves(value, shape, level + 1, dtype)]
+    return [leaf for value in values for leaf in _leaves(value, shape, level + 1, read)]
 
 
-def _value(value: Any, dtype: np.dtype[Any]) -> Any:
-    if dtype.hasobject and isinstance(value, str):
+def _string(value: Json) -> bytes:
+    if isinstance(value, str):
         return value.encode()
-    if dtype.hasobject and isinstance(value, dict):
+    if isinstance(value, dict):
         return _from_base64(value)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    fits = {
-        "f": is_number,
-        "b": isinstance(value, bool),
-        "i": is_number and isinstance(value, int),
-        "u": is_number and isinstance(value, int),
-    }
-    if not fits.get(dtype.kind, False):
-        name = _NAMES[DTYPE_NUMBERS[dtype]].removeprefix("DT_").lower()
-        raise ValueError(f"JSON Value: {_shown(value)} Type: {_json_type(value)} is not of expected type: {name}")
-    # As a cast of C: 300 is 44 as uint8.
-    return value if dtype.kind in "fb" else value % 256 if dtype == np.uint8 else value
+    raise _mismatch(value, np.dtype(object))
 
 
-def _from_base64(value: dict[str, Any]) -> bytes:
-    if set(value) != {"b64"} or not isinstance(value["b64"], str):
+def _number(value: Json, dtype: np.dtype) -> float | bool:
+    if dtype.kind == "b" and isinstance(value, bool):
+        return value
+    if dtype.kind in "iu" and isinstance(value, int) and not isinstance(value, bool):
+        # As a cast of C: 300 is 44 as uint8.
+        return value % 256 if dtype == np.uint8 else value
+    if dtype.kind == "f" and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value
+    raise _mismatch(value, dtype)
+
+
+def _mismatch(value: Json, dtype: np.dtype) -> ValueError:
+    name = _NAMES[DTYPE_NUMBERS[dtype]].removeprefix("DT_").lower()
+    return ValueError(f"JSON Value: {_shown(value)} Type: {_json_type(value)} is not of expected type: {name}")
+
+
+def _from_base64(value: dict[str, Json]) -> bytes:
+    encoded = value.get("b64")
+    if set(value) != {"b64"} or not isinstance(encoded, str):
         raise ValueError(f"JSON Value: {_shown(value)} not formatted correctly for base64 data")
     try:
-        return base64.b64decode(value["b64"], validate=True)
+        return base64.b64decode(encoded, validate=True)
     except binascii.Error:
         raise ValueError("Unable to base64 decode") from None
 
 
-def _is_object(value: Any) -> bool:
+def _is_object(value: Json) -> TypeGuard[dict[str, Json]]:
     return isinstance(value, dict) and not (set(value) == {"b64"} and isinstance(value["b64"], str))
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Json) -> str:
     return json.dumps(value)[:_SHOWN]
 
 
-def _json_type(value: Any) -> str:
+def _json_type(value: Json) -> str:
     kinds = {bool: str(value), dict: "Object", list: "Array", str: "String", int: "Number", float: "Number"}
     return kinds.get(type(value), "Null")
 
 
-def _spell(name: str, array: np.ndarray) -> Any:
+def _spell(name: str, array: np.ndarray) -> Json:
     """Strings are base64 only where the output's name ends in `_bytes`."""
     if not array.dtype.hasobject:
         return array.tolist()
@@ -210,8 +226,8 @@ def _text(item: bytes) -> str:
         return item.decode("latin-1")
 
 
-def _each(array: np.ndarray, function: Any) -> Any:
+def _each(array: np.ndarray, function: Callable[[bytes], Json]) -> Json:
     flat = np.empty(array.shape, object)
-    for index in np.ndindex(*array.shape):
-        flat[index] = function(array[index])
+    for index, item in np.ndenumerate(array):
+        flat[index] = function(item)
     return flat.tolist()

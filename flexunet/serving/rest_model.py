@@ -4,12 +4,13 @@ import base64
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import urllib3
 
 from flexunet.core import features
+from flexunet.core.files import Json
 from flexunet.serving.transport import BusyError, Options, Remote, ServingError, UnreachableError
 from flexunet.serving.wire import OUTPUT_DTYPES, as_strings
 
@@ -83,13 +84,13 @@ def _explain(status: int, answer: bytes) -> str:
     return f"HTTP {status}: {' '.join(str(text).split())}"
 
 
-def _to_json(array: np.ndarray) -> Any:
+def _to_json(array: np.ndarray) -> list[Json]:
     if array.dtype.hasobject:
         return [{"b64": base64.b64encode(item).decode()} for item in array]
     return array.tolist()
 
 
-def _from_json(answer: dict[str, Any], signature: str) -> dict[str, np.ndarray]:
+def _from_json(answer: dict[str, Json], signature: str) -> dict[str, np.ndarray]:
     """The answer's arrays; where a signature has one output, TF Serving leaves out its name."""
     outputs = answer["outputs"]
     if not isinstance(outputs, dict):
@@ -102,10 +103,21 @@ def _from_json(answer: dict[str, Any], signature: str) -> dict[str, np.ndarray]:
     return {names.get(name, name): _array(name, values) for name, values in outputs.items()}
 
 
-def _array(name: str, values: list[Any]) -> np.ndarray:
+def _array(name: str, values: Json) -> np.ndarray:
     dtype = OUTPUT_DTYPES.get(name)
     if dtype is not object:
         return np.array(values, dtype)
+    if not isinstance(values, list):
+        raise TypeError(f"{name} is no list")
     if values and isinstance(values[0], list):
         return np.stack([_array(name, row) for row in values])
-    return as_strings([base64.b64decode(v["b64"]) if isinstance(v, dict) else v.encode() for v in values])
+    return as_strings([_string(value) for value in values])
+
+
+def _string(value: Json) -> bytes:
+    if isinstance(value, str):
+        return value.encode()
+    encoded = value["b64"] if isinstance(value, dict) else None
+    if not isinstance(encoded, str):
+        raise TypeError("neither a string nor base64")
+    return base64.b64decode(encoded)

@@ -5,7 +5,7 @@ another mask, by one or two pixels. Between runs of one batch size on one machin
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ ROUNDING: Final = 1e-3
 
 
 def at_the_boundary(
-    probabilities: NDArray[np.floating[Any]], thresholds: Sequence[float] | None = None
+    probabilities: NDArray[np.floating], thresholds: Sequence[float] | None = None
 ) -> NDArray[np.bool_]:
     """Where rounding decides, bool `[...]`: the two best of `[..., C]` are closer than `ROUNDING`; with thresholds of
     the defect classes, the best of those and its threshold, or, above it, the two best.
@@ -28,12 +28,12 @@ def at_the_boundary(
     return (np.abs(above) < ROUNDING) | (of_two & (above > 0))
 
 
-def _is_close_run(probabilities: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+def _is_close_run(probabilities: NDArray[np.floating]) -> NDArray[np.bool_]:
     best = np.partition(probabilities, -2, axis=-1)[..., -2:]
     return best[..., 1] - best[..., 0] < ROUNDING
 
 
-def moved_pixels(counts: NDArray[Any], others: NDArray[Any]) -> float:
+def moved_pixels(counts: np.ndarray, others: np.ndarray) -> float:
     """Least number of pixels whose prediction differs between two matrices `[C, C]`, rows truth.
 
     Infinite where it cannot be rounding: the matrices hold other truths, or no numbers.

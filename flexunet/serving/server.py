@@ -5,18 +5,22 @@ through the session that TF Serving uses, which also batches as it does there: t
 TF Serving refuses, with its codes, and calls beyond the manifests' threads. It does not reload or watch anything.
 """
 
+import functools
 import json
 import re
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from flexunet.core.errors import UserError
+from flexunet.core.files import Json
 from flexunet.serving import rest_json
 from flexunet.serving.c_api import SavedModel, SavedModelError
 from flexunet.serving.limits import GRPC_THREADS, REST_THREADS
@@ -42,6 +46,8 @@ _MAX_MESSAGE_BYTES: Final = 256 * 2**20
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 # `ToHTTPStatusCode` of TF Serving's http_server.cc; every other code is 500.
 _HTTP: Final = {3: 400, 5: 404, 8: 429, 9: 400, 11: 400, 12: 501, 14: 503}
+
+_Request = TypeVar("_Request", bound=Message)
 
 
 class RefusedError(Exception):
@@ -111,11 +117,11 @@ class Server:
         wanted = request.output_filter or outputs
         return pb.PredictResponse(outputs={n: to_tensor(outputs[n]) for n in wanted}, model_spec=answered)
 
-    def predict_json(self, body: bytes, spec: pb.ModelSpec) -> dict[str, Any]:
+    def predict_json(self, body: bytes, spec: pb.ModelSpec) -> dict[str, Json]:
         """The answer of `predict` to a REST request's body."""
-        parsed = rest_json.parse(body)
+        given, parsed = rest_json.parse(body)
         self._find(spec)
-        name = parsed.get("signature_name") or _DEFAULT_SIGNATURE
+        name = given or _DEFAULT_SIGNATURE
         if name not in self._model.signatures:
             raise ValueError(f'Serving signature name: "{name}" not found in signature def')
         inputs, rows = rest_json.read_inputs(parsed, self._model.signatures[name])
@@ -145,7 +151,7 @@ class Server:
         spec = pb.ModelSpec(name=MODEL_NAME, version=pb.Version(value=self._version))
         return pb.GetModelMetadataResponse(model_spec=spec, metadata={_SIGNATURE_DEF: packed})
 
-    def metadata_json(self, spec: pb.ModelSpec) -> dict[str, Any]:
+    def metadata_json(self, spec: pb.ModelSpec) -> dict[str, Json]:
         """The answer of `metadata` for REST."""
         self._find(spec)
         return rest_json.metadata(MODEL_NAME, self._version, self._signatures)
@@ -179,7 +185,7 @@ class Server:
 
     def _start_rest(self, host: str, port: int, threads: int) -> ThreadingHTTPServer:
         try:
-            server = _RestServer((host, port), _handler(self, threading.Semaphore(threads)))
+            server = _RestServer((host, port), functools.partial(_RestHandler, self, threading.Semaphore(threads)))
         except OSError as error:
             self._grpc.stop(grace=None)
             raise UserError(f"{host}:{port}: {error.strerror}; choose another with --rest-port") from None
@@ -192,7 +198,7 @@ class _RestServer(ThreadingHTTPServer):
     request_queue_size = 1024
 
 
-def _check_names(request: pb.PredictRequest, inputs: Any, outputs: Any) -> None:
+def _check_names(request: pb.PredictRequest, inputs: Collection[str], outputs: Collection[str]) -> None:
     sent, wanted = set(request.inputs), set(inputs)
     if sent != wanted:
         raise RefusedError(
@@ -220,12 +226,12 @@ class _Methods(grpc.GenericRpcHandler):
             MODEL_METADATA: _method(server.metadata, pb.GetModelMetadataRequest),
         }
 
-    def service(self, handler_call_details: Any) -> Any:
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         return self._handlers.get(handler_call_details.method)
 
 
-def _method(call: Callable[[Any], Any], request_type: Any) -> Any:
-    def answer(request: Any, context: Any) -> Any:
+def _method(call: Callable[[_Request], Message], request_type: type[_Request]) -> grpc.RpcMethodHandler:
+    def answer(request: _Request, context: grpc.ServicerContext) -> Message | None:
         try:
             return call(request)
         except (RefusedError, SavedModelError) as error:
@@ -238,61 +244,76 @@ def _method(call: Callable[[Any], Any], request_type: Any) -> Any:
     )
 
 
-def _handler(server: Server, free: threading.Semaphore) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        # Headers and body go out as two packets: with Nagle's algorithm the second waits 40 ms for an acknowledgement.
-        disable_nagle_algorithm = True
+class _RestHandler(BaseHTTPRequestHandler):
+    """One connection to the REST interface; `free` counts the requests that may be under way."""
 
-        def do_GET(self) -> None:
-            self._respond(self._get)
+    protocol_version = "HTTP/1.1"
+    # Headers and body go out as two packets: with Nagle's algorithm the second waits 40 ms for an acknowledgement.
+    disable_nagle_algorithm = True
 
-        def do_POST(self) -> None:
-            self._respond(self._post)
+    def __init__(
+        self,
+        served: Server,
+        free: threading.Semaphore,
+        request: socket.socket,
+        client_address: tuple[str, int],
+        server: _RestServer,
+    ) -> None:
+        self._served, self._free = served, free
+        # Answers all requests of the connection.
+        super().__init__(request, client_address, server)
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base class's name
-            """Says nothing."""
+    def do_GET(self) -> None:
+        self._respond(self._get)
 
-        def _get(self) -> Any:
-            found = self._match(_STATUS_PATH)
-            if found["metadata"]:
-                return server.metadata_json(_spec(found))
-            return {
-                "model_version_status": [_spell_status(s) for s in server.status(_spec(found)).model_version_status]
-            }
+    def do_POST(self) -> None:
+        self._respond(self._post)
 
-        def _post(self) -> Any:
-            length = int(self.headers.get("Content-Length", 0))
-            if length > _MAX_MESSAGE_BYTES:
-                raise ValueError(f"a body of {length} bytes, expected at most {_MAX_MESSAGE_BYTES}")
-            body = self.rfile.read(length)
-            return server.predict_json(body, _spec(self._match(_PREDICT_PATH)))
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class's name
+        """Says nothing."""
 
-        def _match(self, pattern: re.Pattern[str]) -> re.Match[str]:
-            words = f"Malformed request: {self.command} {self.path}"
-            if not self.path.lower().startswith("/v1/"):
-                raise RefusedError(grpc.StatusCode.NOT_FOUND, words)
-            found = pattern.fullmatch(self.path)
-            if found is None:
-                raise ValueError(words)
-            return found
+    def _get(self) -> Json:
+        found = self._match(_STATUS_PATH)
+        if found["metadata"]:
+            return self._served.metadata_json(_spec(found))
+        status = self._served.status(_spec(found))
+        return {"model_version_status": [_spell_status(version) for version in status.model_version_status]}
 
-        def _respond(self, call: Callable[[], Any]) -> None:
-            with free:
-                try:
-                    status, answer = 200, call()
-                except (RefusedError, SavedModelError) as error:
-                    status, answer = _HTTP.get(error.code, 500), {"error": str(error)}
-                except ValueError as error:
-                    status, answer = 400, {"error": str(error)}
-                content = json.dumps(answer).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
+    def _post(self) -> Json:
+        length = int(self.headers.get("Content-Length", 0))
+        if length > _MAX_MESSAGE_BYTES:
+            raise ValueError(f"a body of {length} bytes, expected at most {_MAX_MESSAGE_BYTES}")
+        body = self.rfile.read(length)
+        return self._served.predict_json(body, _spec(self._match(_PREDICT_PATH)))
 
-    return Handler
+    def _match(self, pattern: re.Pattern[str]) -> re.Match[str]:
+        words = f"Malformed request: {self.command} {self.path}"
+        if not self.path.lower().startswith("/v1/"):
+            raise RefusedError(grpc.StatusCode.NOT_FOUND, words)
+        found = pattern.fullmatch(self.path)
+        if found is None:
+            raise ValueError(words)
+        return found
+
+    def _respond(self, call: Callable[[], Json]) -> None:
+        with self._free:
+            status, answer = _answered(call)
+            content = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+
+def _answered(call: Callable[[], Json]) -> tuple[int, Json]:
+    """HTTP's status and the document of an answer, or of why there is none."""
+    try:
+        return 200, call()
+    except (RefusedError, SavedModelError) as error:
+        return _HTTP.get(error.code, 500), {"error": str(error)}
+    except ValueError as error:
+        return 400, {"error": str(error)}
 
 
 def _spec(found: re.Match[str]) -> pb.ModelSpec:
@@ -300,6 +321,6 @@ def _spec(found: re.Match[str]) -> pb.ModelSpec:
     return pb.ModelSpec(name=found["name"], version=version, version_label=found["label"] or "")
 
 
-def _spell_status(status: pb.ModelVersionStatus) -> dict[str, Any]:
-    words = {"error_code": "OK", "error_message": status.status.error_message}
+def _spell_status(status: pb.ModelVersionStatus) -> Json:
+    words: Json = {"error_code": "OK", "error_message": status.status.error_message}
     return {"version": str(status.version), "state": "AVAILABLE", "status": words}

@@ -77,7 +77,7 @@ def _blended_bands(
 
     `told` gets what the model says of its operating point, `[C]` each.
     """
-    tops, lefts = (_starts(size, side, overlap) for size, side in zip(rgb.shape[:2], tile, strict=True))
+    tops, lefts = (tile_starts(size, side, overlap) for size, side in zip(rgb.shape[:2], tile, strict=True))
     window = blending_window(*tile)[..., np.newaxis]
     carried: NDArray[np.float32] | None = None
     for index, top in enumerate(tops):
@@ -115,7 +115,7 @@ def _band_of(
     return band
 
 
-def _starts(size: int, side: int, overlap: int) -> list[int]:
+def tile_starts(size: int, side: int, overlap: int) -> list[int]:
     """Where tiles begin: evenly spread, the last ends with the image, neighbours share at least `overlap`."""
     count = max(1, -(-(size - overlap) // (side - overlap)))
     return [round(position) for position in np.linspace(0, size - side, count)]

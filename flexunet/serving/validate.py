@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,8 @@ _TIMED_CALLS: Final = 20
 _ROWS: Final = 3
 _OF_A_ROW: Final = (features.OUTPUT_MASK_PNG, features.OUTPUT_CONFIDENCE)
 
+_Row = TypeVar("_Row")
+
 
 def main() -> None:
     """Writes the result; whatever goes wrong with the model is a problem in it, not an exit code."""
@@ -46,7 +48,7 @@ def main() -> None:
     result.write_text(json.dumps(findings, indent=2) + "\n", encoding="utf-8")
 
 
-def check_model(directory: Path, inputs: Mapping[str, NDArray[Any]]) -> Findings:
+def check_model(directory: Path, inputs: Mapping[str, np.ndarray]) -> Findings:
     """The problems and what was measured; the measurements are those taken before something failed."""
     findings: Findings = {"problems": []}
     try:
@@ -76,9 +78,7 @@ class Decided(NamedTuple):
         return at_the_boundary(_probabilities(self.model, [_rgb(picture)])[0], self.thresholds)
 
 
-def _check(
-    model: SavedModel, directory: Path, config: ServedConfig, inputs: Mapping[str, NDArray[Any]]
-) -> Iterator[str]:
+def _check(model: SavedModel, directory: Path, config: ServedConfig, inputs: Mapping[str, np.ndarray]) -> Iterator[str]:
     yield from _check_warmup(model, directory)
     decided = Decided(model, exported_thresholds(directory))
     yield from _check_isolation(decided, config, inputs["images"][0], inputs["pictures"][0])
@@ -97,7 +97,7 @@ def _check_warmup(model: SavedModel, directory: Path) -> Iterator[str]:
         yield f"no warm-up record for {missing}, expected one for each served signature"
 
 
-def _check_outputs(what: str, outputs: Mapping[str, NDArray[Any]], rows: int) -> Iterator[str]:
+def _check_outputs(what: str, outputs: Mapping[str, np.ndarray], rows: int) -> Iterator[str]:
     for name, array in outputs.items():
         if array.shape[:1] != (rows,):
             yield f"{what}: {name} has shape {list(array.shape)}, expected {rows} rows"
@@ -142,11 +142,11 @@ def _check_pixels(model: SavedModel, pixels: NDArray[np.uint8], mate: NDArray[np
             yield f"probabilities: in row {place} of {_ROWS} {difference:g} off the image alone, at most {ROUNDING:g}"
 
 
-def _among(row: Any, mate: Any, place: int) -> list[Any]:
+def _among(row: _Row, mate: _Row, place: int) -> list[_Row]:
     return [row if index == place else mate for index in range(_ROWS)]
 
 
-def _serve(model: SavedModel, images: Sequence[bytes]) -> dict[str, NDArray[Any]]:
+def _serve(model: SavedModel, images: Sequence[bytes]) -> dict[str, np.ndarray]:
     return model.run(features.SIGNATURE_SERVING, {features.INPUT_IMAGE_BYTES: as_strings(images)})
 
 
@@ -163,7 +163,7 @@ def _changed_pixels(decided: Decided, picture: bytes, mask_png: bytes, other_png
     return int(np.count_nonzero((_ids(mask_png) != _ids(other_png)) & ~rounded))
 
 
-def _check_counts(decided: Decided, config: ServedConfig, inputs: Mapping[str, NDArray[Any]]) -> Iterator[str]:
+def _check_counts(decided: Decided, config: ServedConfig, inputs: Mapping[str, np.ndarray]) -> Iterator[str]:
     """What is served must be what was measured: counts of truth and prediction, equal image by image but for as many
     pixels as rounding may decide."""
     served = decided.model.run(features.SIGNATURE_SERVING, {features.INPUT_IMAGE_BYTES: inputs["images"]})
@@ -180,7 +180,7 @@ def _check_counts(decided: Decided, config: ServedConfig, inputs: Mapping[str, N
             )
 
 
-def _undecided_pixels(decided: Decided, picture: bytes, counts: NDArray[Any], other: NDArray[Any]) -> int:
+def _undecided_pixels(decided: Decided, picture: bytes, counts: np.ndarray, other: np.ndarray) -> int:
     if np.array_equal(counts, other):
         return 0
     return int(np.count_nonzero(decided.by_rounding(picture)))
@@ -224,7 +224,7 @@ def _latency(model: SavedModel, directory: Path) -> tuple[Latency, BatchSpeed]:
     return latency, {"rows": rows, "images_per_second": rows / min(many)}
 
 
-def _seconds(model: SavedModel, inputs: dict[str, NDArray[Any]]) -> float:
+def _seconds(model: SavedModel, inputs: dict[str, np.ndarray]) -> float:
     started = time.perf_counter()
     model.run(features.SIGNATURE_SERVING, inputs)
     return time.perf_counter() - started

@@ -3,9 +3,10 @@
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from flexunet.core import features
 from flexunet.serving.dtypes import DTYPE_NUMBERS, DTYPES
@@ -19,7 +20,7 @@ MODEL_NAME: Final = "flexunet"
 AVAILABLE: Final = 30
 
 # JSON does not tell number types.
-OUTPUT_DTYPES: Final[Mapping[str, Any]] = {
+OUTPUT_DTYPES: Final[Mapping[str, DTypeLike]] = {
     features.OUTPUT_MASK_PNG: object,
     features.OUTPUT_MASK_PNG_REST: object,
     features.OUTPUT_ERROR: object,
@@ -71,7 +72,7 @@ def from_tensor(tensor: pb.Tensor) -> np.ndarray:
     return np.full(shape, values[0]) if values.size == 1 else values.reshape(shape)
 
 
-def _field(dtype: np.dtype[Any]) -> str:
+def _field(dtype: np.dtype) -> str:
     return "int64_val" if dtype == np.int64 else "int_val" if dtype == np.int32 else _VALUE_FIELDS[dtype.kind]
 
 

@@ -2,13 +2,16 @@
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from flexunet.cli.command import Command
 from flexunet.cli.console import NO_LOG, captured_output, print_result
 from flexunet.cli.options import AS_JSON, ROOT
+
+if TYPE_CHECKING:
+    from flexunet.history.cleaning import Freed
 
 
 @click.command("clean", cls=Command)
@@ -36,7 +39,7 @@ def clean(root: Path, keep: int, dry_run: bool) -> None:
     check_root(root)
     with locked(root), captured_output(NO_LOG) as console:
         plan = plan_cleaning(root, keep)
-        by_run: dict[str, list[Any]] = defaultdict(list)
+        by_run: dict[str, list[Freed]] = defaultdict(list)
         for part in plan.freed:
             by_run[part.run or "of no run"].append(part)
         for run, parts in by_run.items():

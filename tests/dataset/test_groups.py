@@ -11,8 +11,7 @@ from PIL import Image, ImageFilter
 from scipy.ndimage import gaussian_filter
 from scipy.sparse.csgraph import connected_components
 
-from flexunet.dataset import groups as groups_module
-from flexunet.dataset.groups import near_duplicate_groups, pixel_digest, thumbnail
+from flexunet.dataset.groups import descriptors, near_duplicate_groups, pixel_digest, thumbnail
 
 NEU_SEG_DEV = Path(__file__).resolve().parents[2].parent / "shared/data/neu_seg_dev"
 
@@ -149,10 +148,10 @@ def test_approximate_search_finds_copies_at_the_threshold(smoothing: float):
 
 def test_descriptors_ignore_symmetry_and_shorten_distances():
     thumbnails = noisy_copies(40, 2, 0.9, 1.0).astype(np.float32)
-    found = groups_module._descriptors(thumbnails)
+    found = descriptors(thumbnails)
     for which in range(8):
         turned = np.stack([symmetric(square, which) for square in thumbnails])
-        assert groups_module._descriptors(turned) == pytest.approx(found, abs=1e-5)
+        assert descriptors(turned) == pytest.approx(found, abs=1e-5)
     apart = np.linalg.norm((thumbnails[:-1] - thumbnails[1:]).reshape(79, -1), axis=1)
     assert (np.linalg.norm(found[:-1] - found[1:], axis=1) <= apart + 1e-5).all()
 

@@ -10,7 +10,7 @@ from layers import config_of
 from flexunet.core import scores
 from flexunet.core.config.train import ModelConfig, TrainConfig
 from flexunet.dataset.synthetic import generate_surface
-from flexunet.serving.tiling import _starts, predict_tiled
+from flexunet.serving.tiling import predict_tiled, tile_starts
 from trainer_module.losses import make_loss
 from trainer_module.model import build_model
 
@@ -49,11 +49,11 @@ def test_every_pixel_gets_its_own_answer_at_any_size_and_overlap(size: tuple[int
 
 
 def test_tiles_begin_evenly_and_end_with_the_image() -> None:
-    assert _starts(64, 64, 16) == [0]
-    assert _starts(112, 64, 16) == [0, 48]
-    assert _starts(113, 64, 16) == [0, 24, 49]
+    assert tile_starts(64, 64, 16) == [0]
+    assert tile_starts(112, 64, 16) == [0, 48]
+    assert tile_starts(113, 64, 16) == [0, 24, 49]
     for size in range(64, 400, 7):
-        starts = _starts(size, 64, 24)
+        starts = tile_starts(size, 64, 24)
         assert starts[0] == 0 and starts[-1] == size - 64
         assert max(np.diff([*starts, size - 64])) <= 64 - 24
 
@@ -108,7 +108,7 @@ def test_tiles_do_as_well_as_the_whole_image_and_no_seam_shows(trained: keras.Mo
     of_direct, of_tiled = (scores.foreground_dice(table) for table in counts)
     assert of_direct > 0.6
     assert of_tiled >= of_direct - 0.01
-    borders = [edge for start in _starts(4 * TILE, TILE, TILE // 2) for edge in (start, start + TILE)]
+    borders = [edge for start in tile_starts(4 * TILE, TILE, TILE // 2) for edge in (start, start + TILE)]
     seam = near([edge for edge in borders if 0 < edge < 4 * TILE], 4 * TILE)
     disagreement = (direct != tiled).mean(axis=0)
     assert disagreement[seam].mean() <= 1.5 * disagreement[~seam].mean()

@@ -9,7 +9,7 @@ import tensorflow as tf
 from flexunet.core.config.data import ImageConfig
 from flexunet.core.features import IGNORE_ID
 from flexunet.core.fit import at_model_size, inner_size, keeps_every_pixel
-from transform_module import images
+from transform_module import images, unfit
 
 STRETCH = ImageConfig(height=8, width=8, fit="stretch")
 PAD = ImageConfig(height=8, width=8, fit="pad")
@@ -83,7 +83,7 @@ def test_there_and_back_keeps_a_picture_of_large_regions(settings: ImageConfig, 
     class_ids[size[0] // 2 :] = 1
     tiles = images.fit_class_ids(class_ids, settings)
     probabilities = tf.one_hot(tf.where(tiles == IGNORE_ID, tf.constant(0, tf.uint8), tiles), 2)
-    back = images.unfit_probabilities(probabilities, tf.constant(size), settings)
+    back = unfit.unfit_probabilities(probabilities, tf.constant(size), settings)
     assert back.shape == (*size, 2)
     wrong = np.mean(np.argmax(back, -1) != class_ids)
     # A border moves by at most half a pixel of the model; tiles keep the scale.
@@ -92,9 +92,10 @@ def test_there_and_back_keeps_a_picture_of_large_regions(settings: ImageConfig, 
 
 
 def test_tiles_cover_every_pixel_once_they_are_joined() -> None:
-    probabilities = np.random.default_rng(1).random((31, 47, 3)).astype(np.float32)
-    tiles = images._cut(tf.constant(probabilities), TILE, padding=0)
-    np.testing.assert_allclose(images._join(tiles, tf.constant([31, 47]), TILE), probabilities, atol=1e-6)
+    pixels = noise(31, 47)
+    probabilities = tf.cast(images.fit_image(pixels, TILE), tf.float32) / 255
+    joined = unfit.unfit_probabilities(probabilities, tf.constant([31, 47]), TILE)
+    np.testing.assert_allclose(joined, pixels / 255, atol=1e-6)
 
 
 def test_pad_keeps_the_aspect_and_marks_the_padding() -> None:

@@ -1,6 +1,6 @@
 """The settings of `[kubeflow]`: what a cluster gives to each node. No node of the pipeline reads them."""
 
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,11 +15,6 @@ Memory = Annotated[str, Field(pattern=r"^[1-9][0-9]*(Ki|Mi|Gi|Ti|K|M|G|T)?$")]
 
 # Set by the package itself: which GPUs a node sees, where ML Metadata is.
 RESERVED_VARIABLES: Final = ("CUDA_VISIBLE_DEVICES", "FLEXUNET_")
-# What differs from node to node before anybody configures it. Only training needs a GPU, runs for hours, and shares
-# memory between GPUs.
-_PER_NODE: Final[dict[str, dict[str, Any]]] = {
-    "Trainer": {"cpu": "4", "memory": "16Gi", "gpus": 1, "shared_memory": "2Gi", "retries": 4},
-}
 
 
 class Toleration(Section):
@@ -83,6 +78,11 @@ class NodeConfig(Section):
         return self
 
 
+# What differs from node to node before anybody configures it. Only training needs a GPU, runs for hours, and shares
+# memory between GPUs.
+_PER_NODE: Final = {"Trainer": NodeConfig(cpu="4", memory="16Gi", gpus=1, shared_memory="2Gi", retries=4)}
+
+
 class KubeflowConfig(Section):
     """Where a cluster keeps what the pipeline reads and writes, and what each node gets: docs/how-to/kubeflow.md."""
 
@@ -121,6 +121,6 @@ class KubeflowConfig(Section):
 
     def node(self, name: str) -> NodeConfig:
         """What a node gets: its own keys, else those of `defaults`, else ours."""
-        own = self.nodes.get(name, NodeConfig())
-        layers = [_PER_NODE.get(name, {}), *(c.model_dump(exclude_unset=True) for c in (self.defaults, own))]
-        return NodeConfig(**{key: value for layer in layers for key, value in layer.items()})
+        layers = (_PER_NODE.get(name, NodeConfig()), self.defaults, self.nodes.get(name, NodeConfig()))
+        given = [layer.model_dump(exclude_unset=True) for layer in layers]
+        return NodeConfig(**{key: value for layer in given for key, value in layer.items()})

@@ -35,7 +35,7 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     return config_from(values, str(path), overrides)
 
 
-def config_from(values: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> Config:
+def config_from(values: dict[str, object], source: str, overrides: Sequence[str] = ()) -> Config:
     """Checks plain values, to which `a.b=value` overrides are applied.
 
     Raises:
@@ -69,7 +69,7 @@ def _find(source: str | Path) -> Path:
     return path
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def _apply(values: dict[str, object], override: str) -> None:
     key, equals, text = override.partition("=")
     names = key.strip().split(".")
     if not equals or not all(names):
@@ -78,11 +78,11 @@ def _apply(values: dict[str, Any], override: str) -> None:
         section = values.setdefault(name, {})
         if not isinstance(section, dict):
             raise ConfigError(f"--set {override}: {name} is not a section; lists are changed in the TOML file")
-        values = cast("dict[str, Any]", section)
+        values = cast("dict[str, object]", section)
     values[names[-1]] = _parse_value(override, text.strip())
 
 
-def _parse_value(override: str, text: str) -> Any:
+def _parse_value(override: str, text: str) -> object:
     # A bare word is a string, so that `--set image.fit=pad` needs no quotes inside quotes.
     if re.fullmatch(r"[A-Za-z_][\w-]*", text) and text not in {"true", "false", "inf", "nan"}:
         return text
@@ -120,7 +120,7 @@ def _repair(key: str) -> str:
 
 def _suggestion(location: tuple[int | str, ...]) -> str:
     """The closest key of the same section, else of any: a right key is often in the wrong section, or in none."""
-    section: Any = Config
+    section: type[Section] = Config
     for name in location[:-1]:
         section = _section_type(section, name)
     choices, wrong = list(section.model_fields), str(location[-1])
@@ -142,9 +142,9 @@ def key_names() -> list[str]:
     ]
 
 
-def _section_type(section: Any, name: int | str) -> Any:
+def _section_type(section: type[Section], name: int | str) -> type[Section]:
     """The section at a key; of a tuple or a dict of sections that of its items, whose numbers or names follow."""
-    field = section.model_fields.get(name)
+    field = section.model_fields.get(str(name))
     kinds = [field.annotation, *get_args(field.annotation)] if field else []
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), section)
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import ijson
 from pydantic import BaseModel, Field, ValidationError
@@ -34,6 +34,7 @@ _EVENTS: Final = 200_000
 
 _Identity = int | str
 Model = TypeVar("Model", bound=BaseModel)
+_Known = TypeVar("_Known")
 
 
 class _Image(BaseModel, strict=True):
@@ -196,7 +197,7 @@ def _load(path: Path) -> _Document:
     return document
 
 
-def _add(document: _Document, known: dict[_Identity, Any], identity: _Identity, value: object, what: str) -> None:
+def _add(document: _Document, known: dict[_Identity, _Known], identity: _Identity, value: _Known, what: str) -> None:
     if identity in known:
         document.refuse(BadAnnotation(f"two {what} entries have the id {identity!r}", "different ids", "renumber them"))
     known[identity] = value
