@@ -138,7 +138,7 @@ def choose(curves: Curves, target: "Target", pixel_size: float | None) -> list[C
     return [_best(-curves.false[c]) for c in classes]
 
 
-def allowed_false(target: Target, pixels: float, pixel_size: float | None) -> float:
+def allowed_false(target: "Target", pixels: float, pixel_size: float | None) -> float:
     """False regions that a target allows on so many pixels; without limit if it is one of found defects."""
     if target.unit is None:
         return float("inf")
