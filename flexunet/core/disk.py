@@ -46,6 +46,24 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(number, os.strerror(number), str(path)) from None
 
 
+def require_writable(folder: Path) -> None:
+    """Finds out before long work whether `folder` can be made or written; changes nothing.
+
+    Raises:
+      OSError: it cannot; names `folder`.
+    """
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    number = None
+    if not there.is_dir():
+        number = errno.ENOTDIR
+    elif os.statvfs(there).f_flag & os.ST_RDONLY:
+        number = errno.EROFS
+    elif not os.access(there, os.W_OK | os.X_OK):
+        number = errno.EACCES
+    if number is not None:
+        raise OSError(number, os.strerror(number), str(folder))
+
+
 def words_of(error: OSError) -> str:
     """The line for an error of the system: which file, what, what was expected, how to repair it."""
     number = _number_of(error)

@@ -11,6 +11,7 @@ from typing import Final, Literal
 import numpy as np
 
 from flexunet.core.config.whole import Config
+from flexunet.core.disk import require_writable
 from flexunet.core.errors import UserError
 from flexunet.core.features import SPLIT_TRAIN, SPLITS
 from flexunet.core.lock import locked
@@ -83,7 +84,10 @@ def ingest(
     Raises:
       DataError: lists every problem found; nothing was written.
       UserError: the source cannot be used as a whole.
+      OSError: `out` cannot be written.
     """
+    if not check_only:
+        require_writable(out)
     layout = find_layout(source, out, layout_name, no_mask_is_background)
     facts, problems = _examined(layout, metadata, skip_bad, config, progress)
     number = _next_span(out, facts, source) if span == "next" else span

@@ -38,7 +38,11 @@ def _check_columns(path: Path, columns: Sequence[str]) -> list[Problem]:
     problems = []
     if STEM_COLUMN not in columns:
         found = ", ".join(columns) or "none"
-        problems.append(Problem(path, f"has the columns {found}", f"one named {STEM_COLUMN}", "add or rename it"))
+        others = len(columns) == 1 and any(mark in columns[0] for mark in ";\t|")
+        repair = "separate the columns by commas" if others else "add or rename it"
+        problems.append(Problem(path, f"has the columns {found}", f"one named {STEM_COLUMN}", repair))
+        if others:
+            return problems
     wrong = [c for c in columns if not _COLUMN.fullmatch(c) or columns.count(c) > 1]
     if wrong:
         expected = "different names of letters, digits and _"
