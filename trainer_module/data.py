@@ -74,7 +74,7 @@ def training_batches(
     seed, size = config.train.seed, config.train.batch_size
     dataset = _cached(tiles_dataset(files, config), cache, "train")
     buffer = max(size, min(_SHUFFLE_TILES, tiles, _SHUFFLE_BYTES // _tile_bytes(config)))
-    turns = _turns(_classes_shown(files, config), config) if config.train.defect_share else []
+    turns = _turns(_classes_shown(dataset, config), config) if config.train.defect_share else []
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         # Of this function's graph alone: a shuffle draws from it too, and with 0 takes no tensor for a seed.
@@ -94,11 +94,14 @@ def training_batches(
     return batches.batch(size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 
-def _classes_shown(files: Sequence[str], config: TrainerConfig) -> list[int]:
-    """The defect classes of which any tile shows a pixel; reads the records once."""
+def _classes_shown(dataset: tf.data.Dataset, config: TrainerConfig) -> list[int]:
+    """The defect classes of which any tile shows a pixel.
+
+    Reads all once, which fills a cache: several streams at a time could not, since one on disk has a single writer.
+    """
     count = len(config.classes)
     none = tf.zeros([count], tf.bool)
-    seen = tiles_dataset(files, config).reduce(none, lambda seen, pair: seen | _present(pair[1], count))
+    seen = dataset.reduce(none, lambda seen, pair: seen | _present(pair[1], count))
     return [class_id for class_id in range(1, count) if bool(seen[class_id])]
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from flexunet.core.config.data import ImageConfig
 from flexunet.core.config.load import config_from, load_config
+from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.whole import Config
 from flexunet.core.config.write import to_toml
 from flexunet.core.results.dataset import SpanEntry
@@ -112,7 +113,7 @@ class Planner:
                 f"{inputs} {self._kind}: about {_FEWEST_STEPS} steps an epoch",
             )
         self._choose("train", "batch_size", size, reason)
-        while size > 1 and self._cost(_FILTERS[0]).activation_bytes > _MEMORY_SHARE * machine_memory:
+        while size > 1 and size * self._cost(_FILTERS[0]).activation_bytes > _MEMORY_SHARE * machine_memory:
             size //= 2
             reason = f"activations stay below {_MEMORY_SHARE:.0%} of {machine_memory / 2**30:.0f} GiB of memory"
             self._choose("train", "batch_size", size, reason)
@@ -127,7 +128,8 @@ class Planner:
         fitting = [
             filters
             for filters, cost in costs.items()
-            if passes[filters] >= _WANTED_EPOCHS and cost.activation_bytes <= _MEMORY_SHARE * machine.memory
+            if passes[filters] >= _WANTED_EPOCHS
+            and self.values["train"]["batch_size"] * cost.activation_bytes <= _MEMORY_SHARE * machine.memory
         ]
         filters = max(fitting, default=_FILTERS[0])
         cost = costs[filters]
@@ -199,9 +201,17 @@ class Planner:
         self.reasons[f"{section}.{key}"] = reason
 
     def _cost(self, filters: int) -> ModelCost:
+        """Of one image."""
         values = {**self.values, "model": {**self.values["model"], "base_filters": filters}}
         config = config_from(values, "the plan")
-        return model_cost(config, config.train.batch_size)
+        return _cost_of_one(
+            TrainerConfig(classes=config.classes, image=config.image, model=config.model).model_dump_json()
+        )
+
+
+@functools.cache
+def _cost_of_one(config: str) -> ModelCost:
+    return model_cost(TrainerConfig.model_validate_json(config), 1)
 
 
 def plan_for(planner: Planner, data: Path) -> None:

@@ -137,13 +137,19 @@ def test_a_share_of_each_batch_shows_a_defect_the_classes_in_turn(rare: list[str
     assert turns == [{1}, {2}, {1}, {2}]
 
 
-def test_tiles_drawn_by_class_can_go_on_from_any_epoch(rare: list[str], make_config: Any) -> None:
+def test_tiles_drawn_by_class_are_the_same_from_any_epoch_and_cache(
+    rare: list[str], make_config: Any, tmp_path: Path
+) -> None:
     config = make_config(train={"batch_size": 4, "defect_share": 0.5}, augment={"noise": 20.0})
 
-    def batches(first_epoch: int, count: int) -> list[np.ndarray]:
-        return [images.numpy() for images, _ in data.training_batches(rare, 40, config, None, first_epoch).take(count)]
+    def batches(cache: str | None, first_epoch: int, count: int) -> list[np.ndarray]:
+        dataset = data.training_batches(rare, 40, config, cache, first_epoch)
+        return [images.numpy() for images, _ in dataset.take(count)]
 
-    np.testing.assert_array_equal(batches(0, 30)[20:], batches(2, 10))
+    whole = batches(None, 0, 30)
+    np.testing.assert_array_equal(whole[20:], batches(None, 2, 10))
+    for cache in ("", str(tmp_path / "tiles")):
+        np.testing.assert_array_equal(whole, batches(cache, 0, 30))
 
 
 def test_without_defects_all_tiles_come_equally_often(tmp_path: Path, make_config: Any) -> None:
