@@ -696,17 +696,16 @@ def test_weights_of_the_original_go_through_the_gate_without_a_training(
     assert story.ran == {"ModelImporter"} | AFTER_GATE
     assert metrics["foreground_dice"] == pytest.approx(trained["scores"]["foreground_dice"], abs=1e-4)
     assert metrics["pushed_version"] == int(story.versions[-1]) and metrics["train_seconds"] is None
-    story.run(make_config(), out)
-    assert story.ran == set() and metrics["pushed_version"] == int(story.versions[-1])
     capfd.readouterr()
+    # Again, by the command: all of it is cached.
+    assert exit_code(arguments(story, config_file, "--from-model", str(out))) == 0
+    assert re.search(r"ModelImporter +cached", capfd.readouterr().out)
+    assert metrics["pushed_version"] == int(story.versions[-1])
     found = printed_json(["lineage", str(serving)], capfd)
     assert found["imported"]["directory"] == str(out) and found["imported"]["weights"]["file"] == "best_model.h5"
     assert found["config"]["model"]["base_filters"] == 8 and "ModelImporter" in found["code"]
     page = (story.root / "report/index.html").read_text()
     assert "the weights were imported from best_model.h5" in page
-    # By the command, which refuses what the config cannot judge.
-    assert exit_code(arguments(story, config_file, "--from-model", str(out))) == 0
-    assert "ModelImporter" in capfd.readouterr().out
     command = arguments(story, config_file, "--from-model", str(out), "--set", "records.group=image/other")
     assert exit_code(command) == 1
     assert "its records are not those of the config" in capfd.readouterr().err

