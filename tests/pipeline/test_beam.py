@@ -2,15 +2,12 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pytest
 import tensorflow as tf
 from google.protobuf import json_format
-from ports import free_port, listens
-from processes import ENVIRONMENT
 from tensorflow_metadata.proto.v0 import statistics_pb2
 from tfx.components.statistics_gen import executor as statistics_gen
 from tfx.dsl.components.base import base_beam_executor
@@ -18,12 +15,10 @@ from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import beam_executor_operator, data_types
 from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 from tfx.types import artifact_utils, standard_artifacts
-from waiting import wait_until
 
 from flexunet.core.beam import LOCAL_BEAM_ARGS, beam_arguments, prepare_beam
 from flexunet.core.config.beam import BEAM_NODES, BeamConfig, BeamRunConfig
 from flexunet.core.config.whole import Config
-from flexunet.dataset.ingest import ingest
 from pipeline import dag
 from pipeline.launch import compile_run
 
@@ -106,38 +101,3 @@ def test_a_worker_in_a_process_of_its_own_unpickles_what_the_nodes_give_it(tmp_p
     apart = [*beam_arguments(BeamRunConfig(parallelism=2)), "--direct_num_workers=1"]
     assert "--direct_running_mode=multi_processing" in apart
     assert statistics(tmp_path / "apart", apart) == statistics(tmp_path / "inside", list(LOCAL_BEAM_ARGS))
-
-
-@pytest.fixture
-def job_server(tmp_path: Path) -> Iterator[BeamConfig]:
-    """Beam's own, in Python, and a pool that starts a process for each worker: no part of either is in this process."""
-    port, pool_port = free_port(), free_port()
-    modules = {"runners.portability.local_job_service_main": ["--port", str(port)]}
-    modules["runners.worker.worker_pool_main"] = [f"--service_port={pool_port}"]
-    # The pool starts `python`.
-    environment = {**ENVIRONMENT, "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "TMPDIR": str(tmp_path)}
-    with (tmp_path / "log").open("w") as log:
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-m", f"apache_beam.{module}", *arguments], env=environment, stdout=log, stderr=log
-            )
-            for module, arguments in modules.items()
-        ]
-    wait_until(lambda: listens(port) and listens(pool_port), lambda: any(p.poll() is not None for p in processes))
-    yield BeamConfig(runner="portable", endpoint=f"localhost:{port}", worker_pool=f"localhost:{pool_port}")
-    for process in processes:
-        process.terminate()
-        process.wait(timeout=60)
-
-
-@pytest.mark.slow
-def test_ingest_by_a_pool_of_workers_behind_a_job_server_writes_the_same_bytes(
-    job_server: BeamConfig, make_config: Callable[..., Config], write_colorful_pairs: Any, tmp_path: Path
-) -> None:
-    write_colorful_pairs(tmp_path / "photos", 20)
-    written = []
-    for name, config in {"here": make_config(), "there": make_config(beam=job_server.model_dump())}.items():
-        ingest(tmp_path / "photos", tmp_path / name, config)
-        files = sorted((tmp_path / name / "span-1/version-1").rglob("*.gz"))
-        written.append([(file.parent.name, file.name, file.read_bytes()) for file in files])
-    assert len(written[0]) == 3 and written[0] == written[1]
