@@ -66,7 +66,8 @@ def config_for(augmented: bool, steps: int) -> TrainerConfig:
     """The 1.96 M-parameter model, three epochs of `steps` steps; the first warms up."""
     overrides = [
         *(f"image.{side}={SIZE}" for side in ("height", "width")),
-        *("model.base_filters=16", "model.normalization=none", f"train.batch_size={BATCH}", "train.epochs=3"),
+        *("model.base_filters=16", "model.base_kernel=5", "model.normalization=none"),
+        *(f"train.batch_size={BATCH}", "train.epochs=3"),
         *("train.preview_images=0", "train.schedule=constant"),
     ]
     config = part_of(load_config("neu-seg", overrides), TrainerConfig)

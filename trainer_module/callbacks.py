@@ -12,7 +12,7 @@ from flexunet.core import features
 from flexunet.core.config.train import TrainConfig
 from flexunet.core.progress import Step, is_watched, tell
 from trainer_module.clock import Clock
-from trainer_module.optimization import CosineSchedule
+from trainer_module.optimization import RateSchedule
 
 logger = logging.getLogger("flexunet.train")
 
@@ -142,8 +142,8 @@ def training_callbacks(
                 monitor, factor=config.plateau_factor, patience=config.plateau_patience, mode=mode
             )
         )
-    if config.schedule == "cosine":
-        callbacks.append(CosineSchedule(config, steps_per_epoch, clock))
+    if config.schedule in ("cosine", "cooldown"):
+        callbacks.append(RateSchedule(config, steps_per_epoch, clock))
     if config.max_seconds is not None:
         callbacks.append(TimeLimit(config.max_seconds, clock))
     if is_watched():

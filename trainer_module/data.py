@@ -68,20 +68,22 @@ def training_batches(
     """Endless shuffled, augmented batches: uint8 `[N, height, width, 3]` and `[N, height, width]`, N = batch_size.
 
     Order and changes of epoch e follow from `train.seed` and e alone, so that training can go on from `first_epoch` as
-    if it had never stopped. What does not fill a batch is left out of an epoch, other tiles each time.
+    if it had never stopped. What does not fill a batch is left out of an epoch, other tiles each time. With
+    `train.defect_share` so many of a batch show a defect, the classes in turn, and of the others fewer are seen.
     """
     seed, size = config.train.seed, config.train.batch_size
     dataset = _cached(tiles_dataset(files, config), cache, "train")
     buffer = max(size, min(_SHUFFLE_TILES, tiles, _SHUFFLE_BYTES // _tile_bytes(config)))
+    turns = _turns(_classes_shown(files, config), config) if config.train.defect_share else []
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         # Of this function's graph alone: a shuffle draws from it too, and with 0 takes no tensor for a seed.
         tf.random.set_seed(1)
         # Split, not added: seed 1 would repeat all but the first epoch of seed 0.
         order, changes = tf.unstack(tf.random.split(tf.stack([tf.constant(seed, tf.int64), epoch]), 2)[:, 0])
-        shuffled = dataset.shuffle(buffer, seed=order).take(tiles // size * size)
+        shuffled = _in_turn(dataset, buffer, order, turns) if turns else dataset.shuffle(buffer, seed=order)
         seeds = tf.data.Dataset.counter().map(lambda index: tf.stack([changes, index]))
-        return tf.data.Dataset.zip(shuffled, seeds)
+        return tf.data.Dataset.zip(shuffled.take(tiles // size * size), seeds)
 
     batches = tf.data.Dataset.counter(first_epoch).flat_map(one_epoch)
     augment = make_augment(config.augment, config.image.height, config.image.width)
@@ -90,6 +92,40 @@ def training_batches(
     else:
         batches = batches.map(lambda pair, seed: augment(pair[0], pair[1], seed), num_parallel_calls=tf.data.AUTOTUNE)
     return batches.batch(size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def _classes_shown(files: Sequence[str], config: TrainerConfig) -> list[int]:
+    """The defect classes of which any tile shows a pixel; reads the records once."""
+    count = len(config.classes)
+    none = tf.zeros([count], tf.bool)
+    seen = tiles_dataset(files, config).reduce(none, lambda seen, pair: seen | _present(pair[1], count))
+    return [class_id for class_id in range(1, count) if bool(seen[class_id])]
+
+
+def _present(class_ids: tf.Tensor, count: int) -> tf.Tensor:
+    """bool `[count]`; what is ignored is out of range and shows nothing."""
+    return tf.math.bincount(tf.reshape(tf.cast(class_ids, tf.int32), [-1]), minlength=256)[:count] > 0
+
+
+def _turns(classes: Sequence[int], config: TrainerConfig) -> list[int]:
+    """For as many batches as give each class its turn: 0 where any tile may come, else the class that it shows."""
+    size = config.train.batch_size
+    each = max(1, round(config.train.defect_share * size))
+    order = [classes[turn % len(classes)] for turn in range(each * len(classes))] if classes else []
+    batches = [order[start : start + each] for start in range(0, len(order), each)]
+    return [class_id for batch in batches for class_id in [*batch, *[0] * (size - each)]]
+
+
+def _in_turn(dataset: tf.data.Dataset, buffer: int, seed: tf.Tensor, turns: Sequence[int]) -> tf.data.Dataset:
+    """Endless: a shuffled stream of all tiles and one for each class, which share the buffer."""
+    kinds = sorted({*turns})
+    streams = []
+    for kind in kinds:
+        # 0 is the background, which is no kind of tile: any may come.
+        wanted = dataset.filter(lambda _, ids, kind=kind: tf.reduce_any(ids == kind)) if kind else dataset
+        streams.append(wanted.shuffle(max(1, buffer // len(kinds)), seed=seed + kind).repeat())
+    choice = tf.data.Dataset.from_tensor_slices(tf.constant([kinds.index(turn) for turn in turns], tf.int64))
+    return tf.data.Dataset.choose_from_datasets(streams, choice.repeat())
 
 
 def evaluation_batches(files: Sequence[str], tiles: int, config: TrainerConfig, cache: Cache) -> tf.data.Dataset:

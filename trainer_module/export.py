@@ -4,6 +4,7 @@ The module tracks the TensorFlow variables inside Keras' own. Saving the Keras m
 it, gives an export that Python loads and TF Serving's session loader cannot run ("Could not find variable").
 """
 
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from trainer_module.losses import cross_entropy
 from trainer_module.metrics import calibration_bins, count_matrix
 from trainer_module.operating_point import score_levels
 from trainer_module.signatures import ServingSignatures, check_graph, id_png
+from trainer_module.symmetries import mean_over_symmetries
 from trainer_module.warmup import write_warmup
 from transform_module import images, unfit
 from transform_module.preprocessing import Row, decode_pair
@@ -105,7 +107,8 @@ class SegmentationModule(tf.Module):
 
     def predict_tiles(self, tiles: tf.Tensor) -> tf.Tensor:
         """uint8 `[N, height, width, 3]` -> class probabilities float32 `[N, height, width, C]`."""
-        return self._model(tiles, training=False)
+        predict = functools.partial(self._model, training=False)
+        return mean_over_symmetries(predict, tiles, self._config.serving.symmetries)
 
     def _own_size(self, row: tuple[tf.Tensor, ...]) -> tf.Tensor:
         return unfit.unfit_probabilities(row[0], row[1], self._config.image)

@@ -48,6 +48,9 @@ def build_model(config: TrainerConfig) -> keras.Model:
     layers, seed = config.model, config.train.seed
     inputs = keras.Input((config.image.height, config.image.width, 3), name="pixels")
     x = keras.layers.Rescaling(layers.input_scale, name="scale")(inputs)
+    if layers.standardize:
+        # As nnU-Net does with all but CT: light that differs from image to image is nothing to learn.
+        x = keras.layers.LayerNormalization((1, 2, 3), 1e-6, center=False, scale=False, name="standardize")(x)
     *upper, bridge = levels(layers)
     skips = []
     for level in upper:

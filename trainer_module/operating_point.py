@@ -26,6 +26,7 @@ from flexunet.core.operating_point import (
 )
 from flexunet.serving.limits import BATCH_ROWS
 from trainer_module.batching import in_chunks
+from trainer_module.symmetries import mean_over_symmetries
 from transform_module import unfit
 
 if TYPE_CHECKING:
@@ -80,7 +81,14 @@ def _scored_images(
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8), tf.TensorSpec([2], tf.int32)])
     def scored(tiles: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-        [predicted] = in_chunks(lambda part: (model(part, training=False),), tiles, (tf.float32,), BATCH_ROWS)
+        # As the export answers.
+        predict = functools.partial(model, training=False)
+        [predicted] = in_chunks(
+            lambda part: (mean_over_symmetries(predict, part, config.serving.symmetries),),
+            tiles,
+            (tf.float32,),
+            BATCH_ROWS,
+        )
         predicted = tf.ensure_shape(predicted, model.output_shape)
         return score_levels(unfit.unfit_probabilities(predicted, size, config.image))
 

@@ -26,17 +26,23 @@ def make_optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:
     return optimizer
 
 
-def cosine(progress: float, step: int, warmup_steps: float) -> float:
-    """Factor of the learning rate: half a cosine over `progress`, 0 to 1, after a linear warm-up.
-
-    Loshchilov & Hutter 2017, arXiv:1608.03983; warm-up: Goyal et al. 2017, arXiv:1706.02677.
-    """
-    warm = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
-    return warm * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+def cosine(progress: float) -> float:
+    """Half a cosine from 1 to 0 over `progress`, 0 to 1; Loshchilov & Hutter 2017, arXiv:1608.03983."""
+    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
-class CosineSchedule(keras.callbacks.Callback):
-    """Sets the learning rate before each step.
+def cooldown(progress: float, share: float) -> float:
+    """1, and over the last `share` of `progress` linear to 0; Zhai et al. 2022, arXiv:2106.04560."""
+    return max(0.0, min(1.0, (1 - progress) / share))
+
+
+def warmup(step: int, steps: float) -> float:
+    """Linear to 1 in so many steps; Goyal et al. 2017, arXiv:1706.02677."""
+    return min(1.0, (step + 1) / steps) if steps else 1.0
+
+
+class RateSchedule(keras.callbacks.Callback):
+    """Sets the learning rate before each step, for schedules that follow what is done of the work.
 
     Work is done when the epochs are, or the seconds: a schedule that ends with the budget, whichever it is, beats one
     that is cut off (Li et al. 2020, "Budgeted training", arXiv:1905.04753).
@@ -54,5 +60,7 @@ class CosineSchedule(keras.callbacks.Callback):
         progress = step / (config.epochs * self._steps)
         if config.max_seconds is not None:
             progress = max(progress, self._clock.seconds / config.max_seconds)
-        factor = cosine(progress, step, config.warmup_epochs * self._steps)
-        self.model.optimizer.learning_rate = config.learning_rate * factor
+        factor = cosine(progress) if config.schedule == "cosine" else cooldown(progress, config.cooldown)
+        self.model.optimizer.learning_rate = (
+            config.learning_rate * factor * warmup(step, config.warmup_epochs * self._steps)
+        )

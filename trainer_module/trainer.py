@@ -11,7 +11,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 from pydantic import BaseModel
-from tfx import v1 as tfx
 
 from flexunet.core.config.data import SegmentationClass
 from flexunet.core.config.train import ModelConfig, TrainerConfig
@@ -31,6 +30,9 @@ from trainer_module.operating_point import choose_operating_point
 from trainer_module.optimization import make_optimizer
 
 if TYPE_CHECKING:
+    # A study trains in processes that need none of TFX's ten thousand modules.
+    from tfx import v1 as tfx
+
     from flexunet.core.results.operating import OperatingPoint
     from flexunet.core.results.training import TrainingFacts
 
@@ -72,7 +74,7 @@ class Trained:
     checkpoint: Checkpoint
 
 
-def run_fn(fn_args: tfx.components.FnArgs) -> None:
+def run_fn(fn_args: "tfx.components.FnArgs") -> None:
     """Trains FlexUNet on `train`, steered by `eval`, and exports it.
 
     Raises:
@@ -134,7 +136,7 @@ def train(job: Job, config: TrainerConfig) -> Trained:
         previews.draw_augmented(splits.train_files, config, job.log_directory)
     mode = devices.computing_mode(config.train, strategy)
     key = checkpoint_key(
-        [config.model_dump_json(), job.code, job.base_model, mode], [*splits.train_files, *splits.eval_files]
+        [config.training_json(), job.code, job.base_model, mode], [*splits.train_files, *splits.eval_files]
     )
     checkpoint = Checkpoint(job.checkpoints, key, callbacks, clock)
     epochs = _fit(model, splits, job, config, [*callbacks, *job.callbacks, checkpoint], checkpoint.first_epoch)
@@ -222,7 +224,13 @@ def _begin_with(model: keras.Model, config: TrainerConfig, base_model: str) -> N
         raise ValueError(
             f"train.warm_start: {base_model} has other layers than [model] asks for; set train.warm_start = false"
         )
-    for variable, weight in zip(model.weights, exported_weights(base_model), strict=True):
+    weights = exported_weights(base_model)
+    if len(weights) != len(model.weights):
+        raise ValueError(
+            f"train.warm_start: {base_model} holds {len(weights)} arrays of weights, expected {len(model.weights)}, "
+            "those of one model: an ensemble cannot be gone on with; set train.warm_start = false"
+        )
+    for variable, weight in zip(model.weights, weights, strict=True):
         variable.assign(weight)
     logger.info("training begins with the weights of %s", base_model)
 

@@ -15,8 +15,17 @@ from flexunet.core.install import how_to_install
 
 SECTIONS: Final = {
     "Data": {"init": "flexunet.cli.init", "ingest": "flexunet.cli.ingest", "import": "flexunet.cli.imports:imports"},
-    "Train": {"demo": "pipeline.cli.demo", "run": "pipeline.cli.run", "inspect": "pipeline.cli.inspect"},
-    "Judge": {"evaluate": "pipeline.cli.evaluate", "report": "pipeline.cli.report"},
+    "Train": {
+        "demo": "pipeline.cli.demo",
+        "plan": "pipeline.cli.plan",
+        "run": "pipeline.cli.run",
+        "inspect": "pipeline.cli.inspect",
+    },
+    "Judge": {
+        "evaluate": "pipeline.cli.evaluate",
+        "report": "pipeline.cli.report",
+        "study": "pipeline.cli.study",
+    },
     "Serve": {
         "predict": "flexunet.cli.predict",
         "serve": "flexunet.cli.serve",

@@ -1,5 +1,6 @@
 """The configuration refuses every mistake in one line, evaluates nothing and falls back to nothing."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -390,6 +391,7 @@ def test_the_seed_number_for_number():
     assert (config.image.height, config.image.width, config.image.fit) == (256, 256, "stretch")
     assert config.model.model_dump() == {
         "input_scale": 1 / 255,
+        "standardize": False,
         "num_layers": 8,
         "base_filters": 16,
         "base_kernel": 9,
@@ -431,7 +433,11 @@ def test_part_of_has_only_the_sections_it_declares():
         "augment",
         "train",
         "operating_point",
+        "serving",
     ]
+    # Trainer is not run again for what only the validator reads.
+    checked = make({"serving": {"max_latency_seconds": 1.0, "symmetries": 4}})
+    assert json.loads(part_of(checked, TrainerConfig).model_dump_json())["serving"] == {"symmetries": 4}
     assert list(part_of(config, GateSettings).model_dump()) == ["classes", "gate"]
     assert part_of(config, TrainerConfig).train.epochs == 7
     assert part_of(config, GateSettings).gate.min_foreground_dice == 0.9

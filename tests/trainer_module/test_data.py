@@ -109,3 +109,45 @@ def test_flips_move_image_and_class_ids_together(files: list[str], make_config: 
         np.testing.assert_array_equal(tf.boolean_mask(class_ids, bright), 3)
         corners |= {(bool(b[0, 0]), bool(b[0, -1]), bool(b[-1, 0]), bool(b[-1, -1])) for b in bright.numpy()}
     assert len(corners) == 4
+
+
+def shown_in(batches: tf.data.Dataset, count: int) -> list[list[set[int]]]:
+    """The classes that each tile of each batch shows."""
+    return [[set(np.unique(ids)) for ids in class_ids.numpy()] for _, class_ids in batches.take(count)]
+
+
+@pytest.fixture
+def rare(tmp_path: Path) -> list[str]:
+    """Forty tiles: one of class 1, one of class 2, none of class 3, one that nobody labelled."""
+
+    def drawn(index: int) -> bytes:
+        fill = {7: 1, 23: 2, 30: 255}.get(index, 0)
+        return tile(np.full((1, 32, 32, 3), index, np.uint8), np.full((1, 32, 32), fill, np.uint8))
+
+    return [str(write_examples(tmp_path / "rare.gz", map(drawn, range(40))))]
+
+
+def test_a_share_of_each_batch_shows_a_defect_the_classes_in_turn(rare: list[str], make_config: Any) -> None:
+    config = make_config(train={"batch_size": 4, "defect_share": 0.5})
+    batches = shown_in(data.training_batches(rare, 40, config, cache=""), 25)
+    for batch in batches:
+        assert sum(1 in shown for shown in batch) >= 1 and sum(2 in shown for shown in batch) >= 1
+    odd = make_config(train={"batch_size": 4, "defect_share": 0.25})
+    turns = [shown[0] for shown in shown_in(data.training_batches(rare, 40, odd, cache=""), 4)]
+    assert turns == [{1}, {2}, {1}, {2}]
+
+
+def test_tiles_drawn_by_class_can_go_on_from_any_epoch(rare: list[str], make_config: Any) -> None:
+    config = make_config(train={"batch_size": 4, "defect_share": 0.5}, augment={"noise": 20.0})
+
+    def batches(first_epoch: int, count: int) -> list[np.ndarray]:
+        return [images.numpy() for images, _ in data.training_batches(rare, 40, config, None, first_epoch).take(count)]
+
+    np.testing.assert_array_equal(batches(0, 30)[20:], batches(2, 10))
+
+
+def test_without_defects_all_tiles_come_equally_often(tmp_path: Path, make_config: Any) -> None:
+    clean = (tile(np.full((1, 32, 32, 3), i, np.uint8), np.zeros((1, 32, 32), np.uint8)) for i in range(8))
+    files = [str(write_examples(tmp_path / "clean.gz", clean))]
+    config = make_config(train={"batch_size": 4, "defect_share": 0.5})
+    assert sorted(order(data.training_batches(files, 8, config, cache=""), 2)) == list(range(8))

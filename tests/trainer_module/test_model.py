@@ -185,3 +185,13 @@ def test_the_dropout_repeats_for_a_seed() -> None:
         return build(config, 16)(pixels, training=True).numpy()
 
     np.testing.assert_array_equal(once(), once())
+
+
+def test_a_standardized_input_makes_light_no_matter() -> None:
+    config = ModelConfig(num_layers=2, base_filters=4, base_kernel=3, standardize=True)
+    model = build(config)
+    assert model.count_params() == parameters(config, classes=4)
+    pixels = np.random.default_rng(0).uniform(50, 100, (2, 32, 32, 3)).astype(np.float32)
+    brighter = pixels * np.array([1.0, 2.0]).reshape(2, 1, 1, 1) + 30
+    np.testing.assert_allclose(model(brighter), model(pixels), atol=1e-3)
+    assert np.isfinite(model(np.full((1, 32, 32, 3), 128.0))).all()

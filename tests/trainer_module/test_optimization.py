@@ -6,13 +6,14 @@ import pytest
 
 from flexunet.core.config.train import TrainConfig
 from trainer_module.clock import Clock
-from trainer_module.optimization import CosineSchedule, cosine, make_optimizer
+from trainer_module.optimization import RateSchedule, cooldown, cosine, make_optimizer, warmup
 
 
-def test_half_a_cosine_after_a_warm_up() -> None:
-    assert [cosine(p, 100, 0) for p in (0, 0.5, 1, 2)] == pytest.approx([1, 0.5, 0, 0])
-    assert cosine(1 / 3, 100, 0) == pytest.approx(0.75)
-    assert [cosine(0, step, 4) for step in range(6)] == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
+def test_half_a_cosine_a_cooldown_and_a_warm_up() -> None:
+    assert [cosine(p) for p in (0, 1 / 3, 0.5, 1, 2)] == pytest.approx([1, 0.75, 0.5, 0, 0])
+    assert [cooldown(p, 0.4) for p in (0, 0.6, 0.8, 1, 2)] == pytest.approx([1, 1, 0.5, 0, 0])
+    assert [warmup(step, 4) for step in range(6)] == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
+    assert warmup(0, 0) == 1
 
 
 class Rates(keras.callbacks.Callback):
@@ -29,7 +30,7 @@ def rates(config: TrainConfig, clock: Clock) -> list[float]:
     model.compile(make_optimizer(config), "mse")
     seen = Rates()
     x = np.ones((4, 1), np.float32)
-    model.fit(x, x, batch_size=2, epochs=config.epochs, verbose=0, callbacks=[CosineSchedule(config, 2, clock), seen])
+    model.fit(x, x, batch_size=2, epochs=config.epochs, verbose=0, callbacks=[RateSchedule(config, 2, clock), seen])
     return seen.rates
 
 
@@ -37,6 +38,11 @@ def test_the_schedule_ends_with_the_epochs() -> None:
     config = TrainConfig(epochs=4, learning_rate=1.0, schedule="cosine", warmup_epochs=1)
     expected = [0.5 * 1, 0.5 * (1 + np.cos(np.pi / 8)), *(0.5 * (1 + np.cos(np.pi * step / 8)) for step in range(2, 8))]
     assert rates(config, Clock()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_cooldown_is_constant_and_then_linear() -> None:
+    config = TrainConfig(epochs=5, learning_rate=1.0, schedule="cooldown", cooldown=0.4)
+    assert rates(config, Clock()) == pytest.approx([1] * 7 + [0.75, 0.5, 0.25], rel=1e-5)
 
 
 def test_the_schedule_ends_with_the_seconds_if_they_end_first() -> None:

@@ -210,7 +210,7 @@ def process(config: TrainerConfig, tiles: Path, logs: Path, checkpoints: Path, c
 def key_of(config: TrainerConfig, tiles: Path) -> str:
     mode = devices.computing_mode(config.train, tf.distribute.get_strategy())
     files = [str(tiles / "train.gz"), str(tiles / "eval.gz")]
-    return checkpoint_key([config.model_dump_json(), "code", "", mode], files)
+    return checkpoint_key([config.training_json(), "code", "", mode], files)
 
 
 def result(started: Any) -> tuple[dict[str, Any], str]:

@@ -6,10 +6,13 @@ from pydantic import Field, field_validator
 
 from flexunet.core.config.data import ImageConfig, RecordsConfig
 from flexunet.core.config.section import Section
+from flexunet.core.config.symmetries import ExportedServing
 
 
-class ServingConfig(Section):
-    """How a model is checked before it is pushed, and how many versions stay. Bounds that are unset only report."""
+class ServingConfig(ExportedServing):
+    """What is served, how a model is checked before it is pushed, and how many versions stay. Bounds that are unset
+    only report.
+    """
 
     keep_versions: int = Field(
         default=5, ge=2, description="Number of pushed versions that are kept; a rollback needs an earlier one."

@@ -7,6 +7,7 @@ from pydantic import Field
 from flexunet.core.config.data import TransformConfig
 from flexunet.core.config.operating import OperatingPointConfig
 from flexunet.core.config.section import Section, Share
+from flexunet.core.config.symmetries import ExportedServing
 
 
 class ModelConfig(Section):
@@ -17,6 +18,11 @@ class ModelConfig(Section):
         gt=0,
         le=1,
         description="Factor of pixel values, 0 to 255, before the first convolution; 1 feeds them raw.",
+    )
+    standardize: bool = Field(
+        default=False,
+        description="Bring each input of the model to mean 0 and standard deviation 1 over its pixels; not for images "
+        "that are padded or cut into tiles, whose figures are those of borders and cuts.",
     )
     num_layers: int = Field(default=5, ge=2, le=10, description="Number of resolution levels, the bridge included.")
     base_filters: int = Field(
@@ -117,6 +123,13 @@ class TrainConfig(Section):
     weight_decay: float = Field(
         default=0.0, ge=0, le=1, description="Decoupled weight decay; only for optimizer = 'adamw'."
     )
+    defect_share: float = Field(
+        default=0,
+        ge=0,
+        le=1,
+        description="Share of each batch that is drawn from images (or tiles) that show a defect, the classes in turn; "
+        "0: all images equally often.",
+    )
     learning_rate: float = Field(default=1e-3, gt=0, description="Peak learning rate.")
     clipvalue: float | None = Field(
         default=None, gt=0, description="Largest absolute value of a gradient element; unset: no clipping."
@@ -128,12 +141,16 @@ class TrainConfig(Section):
     class_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict, description="Weight of a class in cross-entropy and focal loss, by name; 1 if not named."
     )
-    schedule: Literal["constant", "cosine", "plateau"] = Field(
+    schedule: Literal["constant", "cosine", "cooldown", "plateau"] = Field(
         default="plateau",
-        description="Learning rate schedule; plateau: the rate is lowered when `monitor` no longer improves.",
+        description="Learning rate schedule; cosine: half a cosine to 0; cooldown: constant, then linear to 0; "
+        "plateau: lowered when `monitor` no longer improves.",
     )
     warmup_epochs: float = Field(
-        default=0, ge=0, description="Number of epochs of linear warm-up; only for schedule = 'cosine'."
+        default=0, ge=0, description="Number of epochs of linear warm-up; only for 'cosine' and 'cooldown'."
+    )
+    cooldown: Share = Field(
+        default=0.4, description="Share of the training in which schedule = 'cooldown' goes down to 0."
     )
     plateau_factor: float = Field(
         default=0.4, gt=0, lt=1, description="Factor by which schedule = 'plateau' lowers the learning rate."
@@ -174,7 +191,7 @@ class TrainConfig(Section):
     max_seconds: float | None = Field(
         default=None,
         gt=0,
-        description="Time budget, checked after each epoch; a cosine schedule ends here if it comes before `epochs`.",
+        description="Time budget, checked after each epoch; a schedule ends here if it comes before `epochs`.",
     )
     preview_images: int = Field(
         default=6, ge=0, le=64, description="Number of `eval` images whose predicted masks are drawn after each epoch."
@@ -201,3 +218,8 @@ class TrainerConfig(TransformConfig):
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
     operating_point: OperatingPointConfig = Field(default_factory=OperatingPointConfig)
+    serving: ExportedServing = Field(default_factory=ExportedServing)
+
+    def training_json(self) -> str:
+        """What decides the weights, as JSON: not what is made of their answers."""
+        return self.model_dump_json(exclude={"operating_point", "serving"})

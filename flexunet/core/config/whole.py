@@ -22,7 +22,8 @@ class Config(TrainerConfig):
     # Frozen, so that nobody can put the shorter section in its place; basedpyright does not know.
     records: MasksConfig = Field(default_factory=MasksConfig)  # pyright: ignore[reportIncompatibleVariableOverride]
     dataset: DatasetConfig = Field(default_factory=DatasetConfig)
-    serving: ServingConfig = Field(default_factory=ServingConfig)
+    # More than Trainer reads of it.
+    serving: ServingConfig = Field(default_factory=ServingConfig)  # pyright: ignore[reportIncompatibleVariableOverride]
     gate: GateConfig = Field(default_factory=GateConfig)
     beam: BeamConfig = Field(default_factory=BeamConfig)
     kubeflow: KubeflowConfig = Field(default_factory=KubeflowConfig)
@@ -41,6 +42,7 @@ class Config(TrainerConfig):
         checks = (
             self._check_image_size,
             self._check_head,
+            self._check_symmetries,
             self._check_dropout,
             self._check_warmup,
             self._check_weights,
@@ -69,6 +71,13 @@ class Config(TrainerConfig):
         if self.model.head == "sigmoid" and len(self.classes) != 2:
             yield (
                 f"model.head is 'sigmoid' with {len(self.classes)} classes, expected exactly 2; use head = 'softmax'"
+            )
+
+    def _check_symmetries(self) -> Iterator[str]:
+        if self.serving.symmetries == 8 and self.image.height != self.image.width:
+            yield (
+                f"serving.symmetries is 8 with images of {self.image.height}x{self.image.width}, expected a square to "
+                "turn; use 4"
             )
 
     def _check_dropout(self) -> Iterator[str]:

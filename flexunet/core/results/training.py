@@ -24,3 +24,5 @@ class TrainingFacts(TypedDict, total=False):
     """fingerprint of the code of the training"""
     weights: KerasOrigin
     """of a model that was imported instead"""
+    members: int
+    """of an ensemble: how many models' mean it answers; epochs and seconds are those of all"""

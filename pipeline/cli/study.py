@@ -1,0 +1,148 @@
+"""`flexunet study`: what one run is too little for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from flexunet.cli.command import CommandGroup
+from flexunet.cli.console import captured_output, print_result
+from flexunet.cli.options import AS_JSON, CONFIG, PATH, SET
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from flexunet.core.results.study import CrossValidation, Ensemble, RecipeScores
+    from pipeline.cli.outcome import Refusal
+    from pipeline.study.crossvalidation import Validated
+    from pipeline.study.folds import Folds
+
+
+@click.group(cls=CommandGroup)
+def study() -> None:
+    """Compares recipes: docs/how-to/best-model.md.
+
+    Examples:
+      flexunet study crossvalidate --config mine.toml --data records --out runs/folds
+    """
+
+
+RESUMES = "finished trainings are kept, and one that had begun goes on after its last finished epoch"
+
+
+@study.command(interrupted=RESUMES)
+@CONFIG
+@click.option("--data", required=True, type=PATH, help="Folder of the records, OUT of `flexunet ingest`.")
+@click.option("--out", required=True, type=PATH, help="Folder of the trainings; what is finished there is kept.")
+@click.option(
+    "--folds", "count", type=click.IntRange(2, 20), default=5, show_default=True, help="How many, of whole groups."
+)
+@click.option("--against", metavar="C", help="Another config, trained on the same folds and compared.")
+@click.option("--ensemble", is_flag=True, help="Exports the folds' models as one, which the gate measures on test.")
+@click.option("--cores", type=click.IntRange(min=1), help="Cores of each training.  [default: all, one at a time]")
+@SET
+@AS_JSON
+def crossvalidate(
+    config: str,
+    data: Path,
+    out: Path,
+    count: int,
+    against: str | None,
+    ensemble: bool,
+    cores: int | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Predicts each group of train and eval once, by a model that never saw it; test stays out.
+
+    `--set` changes both configs. Exits with 2 or 4 if an ensemble is refused.
+
+    Examples:
+      flexunet study crossvalidate --config mine.toml --data records --out runs/folds
+      flexunet study crossvalidate --config mine.toml --data records --out runs/folds --against other.toml
+      flexunet study crossvalidate --config mine.toml --data records --out runs/folds --ensemble
+    """
+    from flexunet.cli.tables import busy, print_warning
+    from flexunet.core.config.load import load_config
+    from flexunet.core.lock import locked
+    from flexunet.dataset.compatible import check_data
+
+    configs = [load_config(name, overrides) for name in (config, *([against] if against else []))]
+    warning = check_data(data, configs[0])
+    with locked(out), captured_output(out / "study.log") as console:
+        if warning:
+            print_warning(warning, console)
+        with busy(console, "loading TFX"):
+            from pipeline.study import crossvalidation
+            from pipeline.study.folds import make_folds
+        with busy(console, "assigning groups to folds"):
+            folds = make_folds(data, configs[0], count, out)
+        arms = [crossvalidation.Arm(*arm) for arm in zip(_arm_names(config, against), configs, strict=True)]
+        results = crossvalidation.crossvalidate(arms, folds, out, cores)
+        document, refusal = _told(results, folds, data if ensemble else None, out, console)
+    print_result(document)
+    if refusal:
+        raise refusal
+
+
+def _told(
+    results: Sequence["Validated"], folds: "Folds", data: Path | None, out: Path, console: "Console"
+) -> tuple["CrossValidation", "Refusal | None"]:
+    """Prints and writes what was found; an ensemble is judged on the test split of `data`, none where that is None."""
+    from flexunet.core.files import write_json
+    from pipeline.study import crossvalidation
+
+    document, refusal = crossvalidation.document(results, folds), None
+    for recipe in document["recipes"]:
+        _print_recipe(recipe, document["recipes"][0]["name"], console)
+    if data is not None:
+        document["ensemble"], refusal = _judge(results[0], data, out, console)
+    write_json(out / "crossvalidation.json", document)
+    return document, refusal
+
+
+def _arm_names(config: str, against: str | None) -> list[str]:
+    """Two files of one name are told apart by their folders."""
+    if against is None:
+        return [Path(config).stem]
+    short = [Path(config).stem, Path(against).stem]
+    return short if len(set(short)) > 1 else [config, f"{against}, the second" if against == config else against]
+
+
+def _print_recipe(recipe: "RecipeScores", first: str, console: "Console") -> None:
+    from flexunet.cli.tables import four_digits, make_table
+
+    figures = ("images", "groups", "foreground Dice", *recipe["classes"], "epochs", "seconds")
+    table = make_table(console, "fold", *figures, numbers=figures)
+    for fold in recipe["folds"]:
+        dice = [four_digits(value) for value in (fold["foreground_dice"], *fold["classes"].values())]
+        numbers = [f"{fold['images']:,}", f"{fold['groups']:,}"]
+        table.add_row(str(fold["fold"]), *numbers, *dice, str(fold["epochs"]), f"{fold['train_seconds']:,.0f}")
+    console.print(f"{recipe['name']}: {recipe['parameters']:,} parameters")
+    console.print(table)
+    groups = sum(fold["groups"] for fold in recipe["folds"])
+    classes = ", ".join(f"{name} {four_digits(value)}" for name, value in recipe["classes"].items())
+    words = f"foreground Dice {four_digits(recipe['foreground_dice'])}{_interval(recipe['foreground_dice_interval'])}"
+    console.print(f"{words} over {groups:,} groups ({classes})")
+    if recipe["difference"] is not None:
+        ends = _interval(recipe["difference_interval"], "+")
+        console.print(f"{recipe['difference']:+.4f} to {first}{ends}, on the same resamples")
+
+
+def _interval(ends: list[float] | None, sign: str = "") -> str:
+    return f", 95 % interval {ends[0]:{sign}.4f} to {ends[1]:{sign}.4f}" if ends else ""
+
+
+def _judge(validated: "Validated", data: Path, out: Path, console: "Console") -> tuple["Ensemble", "Refusal | None"]:
+    from flexunet.cli.tables import busy
+    from pipeline.cli.outcome import print_checks, print_next_step, print_scores, refusal_of
+    from pipeline.study.ensemble import judge_ensemble
+
+    model = out / "ensemble"
+    with busy(console, f"measuring {model} on test"):
+        metrics, details = judge_ensemble(validated, data, model, out / "report")
+    console.print(f"{len(validated.folders)} models as one: {model}")
+    print_scores(metrics, details, console)
+    print_checks(metrics, details, console)
+    print_next_step(metrics, console)
+    return {"model": str(model), "metrics": metrics}, refusal_of(metrics)

@@ -1,0 +1,242 @@
+"""A whole configuration from what a survey found, a sentence of reason beside each choice.
+
+After nnU-Net's idea, rules over a data set's fingerprint (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z). What no
+rule decides is taken from the preset neu-seg, whose parts were measured.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from flexunet.core.config.data import ImageConfig
+from flexunet.core.config.load import config_from, load_config
+from flexunet.core.config.whole import Config
+from flexunet.core.config.write import to_toml
+from flexunet.core.results.dataset import SpanEntry
+from pipeline.study import survey
+from pipeline.study.survey import Light, Machine
+from trainer_module.cost import ModelCost, model_cost
+
+PRESET: Final = "neu-seg"
+Fit = Literal["stretch", "pad", "tile"]
+# Of the longer side: a smaller image costs less and shows less.
+_SIDES: Final = (96, 128, 160, 192, 224, 256, 320, 384, 448, 512)
+# What a model that never errs must keep on the way to its size and back.
+_LEAST_CEILING: Final = 0.95
+_STEP: Final = 16
+_SMALLEST_BRIDGE: Final = 8
+_DEEPEST: Final = 5
+# Strips this much longer than wide are cut into tiles.
+_STRIP: Final = 4
+# Ratio of the largest to the smallest aspect of images that may be stretched.
+_ALIKE: Final = 1.1
+_FILTERS: Final = (8, 12, 16, 24, 32)
+# Passes over the images, of which width is given up.
+_WANTED_EPOCHS: Final = 40
+_FEWEST_EPOCHS: Final = 10
+_MOST_EPOCHS: Final = 400
+_FEWEST_STEPS: Final = 10
+# Activations of a training step: the backward pass takes about as much again, and other programs live here too.
+_MEMORY_SHARE: Final = 0.25
+# Of a class's equal share of the defects' pixels.
+_RARE_SHARE: Final = 0.25
+_STRONGEST_WEIGHT: Final = 3.0
+# Half as large as what lies between images, so that one looks like another and not like none.
+_OF_SPREAD: Final = 0.5
+_MOST_BRIGHTER: Final = 40.0
+_MOST_CONTRAST: Final = 0.4
+# ln of the ratio of energies: a quarter more across than along.
+_DIRECTED: Final = 0.22
+
+
+class Planner:
+    """Chooses section by section; `values` and `reasons` grow, `reasons` by `section.key`."""
+
+    def __init__(self, span: SpanEntry, seconds: float) -> None:
+        self.values: dict[str, Any] = {"classes": [dict(c) for c in span["classes"]]}
+        self.reasons: dict[str, str] = {}
+        self._span, self._seconds = span, seconds
+        self._preset = load_config(PRESET)
+        if span["ignore_color"]:
+            self._choose("records", "ignore_color", span["ignore_color"], "unlabelled pixels, from the records")
+
+    def config(self) -> Config:
+        """What was chosen until now."""
+        return config_from(self.values, "the plan")
+
+    def toml(self, heading: Sequence[str]) -> str:
+        """The whole configuration as text."""
+        self.config()
+        return to_toml(self.values, self.reasons, heading)
+
+    def image(self, ceiling: Callable[[ImageConfig], np.ndarray], aspects_differ: bool) -> None:
+        """The smallest size that keeps what the masks show; `ceiling` gives the best possible Dice per class `[C]`."""
+        sizes, fit, reason = _candidates(self._span["median_size"], aspects_differ)
+
+        @functools.cache
+        def worst(size: tuple[int, int]) -> float:
+            best = ceiling(ImageConfig(height=size[0], width=size[1], fit=fit))
+            return float(np.nanmin(best[1:]))
+
+        size = next((size for size in sizes if worst(size) >= _LEAST_CEILING), sizes[-1])
+        height, width = self._span["median_size"]
+        self._choose("image", "height", size[0], f"images are {height}x{width} at the median")
+        self._choose(
+            "image",
+            "width",
+            size[1],
+            f"a model that never errs would reach Dice {worst(size):.3f} in its worst class here",
+        )
+        self._choose("image", "fit", fit, reason)
+
+    def depth(self) -> None:
+        """As deep as leaves the bridge a few pixels to look at."""
+        side = min(self.values["image"]["height"], self.values["image"]["width"])
+        layers = min(_DEEPEST, max(2, int(math.log2(side / _SMALLEST_BRIDGE)) + 1))
+        bridge = side // 2 ** (layers - 1)
+        self._choose("model", "num_layers", layers, f"the bridge sees {bridge} pixels on the shorter side")
+        for key in ("base_kernel", "normalization", "dropout"):
+            self._choose("model", key, getattr(self._preset.model, key), f"as in {PRESET}")
+
+    def batch(self, machine_memory: int) -> None:
+        """As large as the preset's, less where images are few or the memory small."""
+        size, inputs = self._preset.train.batch_size, self._inputs
+        reason = f"as in {PRESET}"
+        if inputs // size < _FEWEST_STEPS:
+            size, reason = (
+                max(2, inputs // _FEWEST_STEPS),
+                f"{inputs} {self._kind}: about {_FEWEST_STEPS} steps an epoch",
+            )
+        self._choose("train", "batch_size", size, reason)
+        while size > 1 and self._cost(_FILTERS[0]).activation_bytes > _MEMORY_SHARE * machine_memory:
+            size //= 2
+            reason = f"activations stay below {_MEMORY_SHARE:.0%} of {machine_memory / 2**30:.0f} GiB of memory"
+            self._choose("train", "batch_size", size, reason)
+
+    def width_and_epochs(self, machine: Machine) -> None:
+        """The widest model that sees each image often enough in the seconds."""
+        costs = {filters: self._cost(filters) for filters in _FILTERS}
+        passes = {
+            filters: self._seconds * machine.speed / cost.multiply_accumulates / self._inputs
+            for filters, cost in costs.items()
+        }
+        fitting = [
+            filters
+            for filters, cost in costs.items()
+            if passes[filters] >= _WANTED_EPOCHS and cost.activation_bytes <= _MEMORY_SHARE * machine.memory
+        ]
+        filters = max(fitting, default=_FILTERS[0])
+        cost = costs[filters]
+        words = f"{cost.parameters:,} parameters, {cost.multiply_accumulates / 1e9:.2f} GMAC an image"
+        self._choose("model", "base_filters", filters, words)
+        epochs = int(min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, passes[filters])))
+        rate = machine.speed / cost.multiply_accumulates
+        where = f"{machine.gpus} GPUs" if machine.gpus else f"{machine.cores} cores"
+        self._choose("train", "epochs", epochs, f"{self._inputs} {self._kind} at {rate:.0f} a second, timed on {where}")
+        self._choose("train", "max_seconds", self._seconds, "what was allowed; the cosine ends with it")
+        self._choose("train", "early_stopping_patience", epochs, "a cosine needs its end")
+
+    def recipe(self) -> None:
+        """Optimizer, rate and loss of the preset, and weights for classes that are rare."""
+        keys = ("optimizer", "weight_decay", "learning_rate", "loss", "schedule", "warmup_epochs", "ema_decay")
+        for key in keys:
+            self._choose("train", key, getattr(self._preset.train, key), f"as in {PRESET}")
+        pixels = {c["name"]: self._pixels("train", c["name"]) for c in self._span["classes"][1:]}
+        equal = sum(pixels.values()) / len(pixels)
+        rare = {name: count / equal for name, count in pixels.items() if 0 < count < _RARE_SHARE * equal}
+        if rare:
+            weights = {name: round(min(_STRONGEST_WEIGHT, share**-0.5), 1) for name, share in rare.items()}
+            words = ", ".join(f"{name} has {share:.0%}" for name, share in rare.items())
+            self._choose("train", "class_weights", weights, f"of an equal share of the defects' pixels {words}")
+
+    def augmentation(self, light: Light) -> None:
+        """Symmetries that the images have themselves, and half of the differences that lie between them."""
+        turned = abs(light.direction) < max(light.directions, _DIRECTED)
+        if turned:
+            self._choose("augment", "symmetries", True, "the images have no direction of their own in common")
+        else:
+            runs = "from left to right" if light.direction < 0 else "from top to bottom"
+            self._choose("augment", "horizontal_flip", True, f"texture runs {runs}: mirrored, not turned")
+            self._choose("augment", "vertical_flip", True, "likewise")
+        self._choose("augment", "zoom", self._preset.augment.zoom, f"as in {PRESET}")
+        brighter = round(min(_MOST_BRIGHTER, _OF_SPREAD * light.brightness), 1)
+        self._choose("augment", "brighten", brighter, f"images differ by {light.brightness:.1f} grey levels")
+        contrast = round(min(_MOST_CONTRAST, _OF_SPREAD * light.contrast), 2)
+        self._choose("augment", "contrast", contrast, f"their contrast differs by {light.contrast:.0%}")
+
+    def gate(self) -> None:
+        """What only the user knows keeps its default; what `test` cannot tell is said."""
+        bound = type(self._preset.gate)().min_foreground_dice
+        self._choose("gate", "min_foreground_dice", bound, "only you know what a model must reach")
+        unmeasured = [c["name"] for c in self._span["classes"][1:] if not self._pixels("test", c["name"])]
+        if unmeasured:
+            self._choose("gate", "allow_unmeasured", unmeasured, "not a pixel of it in test: add such images")
+
+    @property
+    def _kind(self) -> str:
+        return "tiles" if self.values["image"]["fit"] == "tile" else "images"
+
+    @property
+    def _inputs(self) -> int:
+        """How many images, or tiles of images of the median size, an epoch trains on."""
+        images = self._span["splits"]["train"]["images"]
+        image = self.config().image
+        if image.fit != "tile":
+            return images
+        sides = zip(self._span["median_size"], (image.height, image.width), strict=True)
+        each = [max(1, math.ceil((own - image.tile_overlap) / (side - image.tile_overlap))) for own, side in sides]
+        return images * math.prod(each)
+
+    def _pixels(self, split: str, name: str) -> int:
+        return self._span["splits"][split]["pixels"].get(name, 0)
+
+    def _choose(self, section: str, key: str, value: Any, reason: str) -> None:
+        self.values.setdefault(section, {})[key] = value
+        self.reasons[f"{section}.{key}"] = reason
+
+    def _cost(self, filters: int) -> ModelCost:
+        values = {**self.values, "model": {**self.values["model"], "base_filters": filters}}
+        config = config_from(values, "the plan")
+        return model_cost(config, config.train.batch_size)
+
+
+def plan_for(planner: Planner, data: Path) -> None:
+    """Looks at records and machine, and makes every choice.
+
+    Raises:
+      UserError: no records.
+    """
+    pairs = survey.read_pairs(data, planner.config())
+    aspects = [pair.class_ids.shape[0] / pair.class_ids.shape[1] for pair in pairs]
+    count = len(planner.values["classes"])
+    planner.image(lambda image: survey.ceiling(pairs, image, count), max(aspects) > _ALIKE * min(aspects))
+    planner.depth()
+    planner.recipe()
+    memory = survey.memory_bytes()
+    planner.batch(memory)
+    planner.width_and_epochs(survey.this_machine(planner.config()))
+    planner.augmentation(survey.light_of(pairs))
+    planner.gate()
+
+
+def _candidates(median: Sequence[int], aspects_differ: bool) -> tuple[list[tuple[int, int]], Fit, str]:
+    """Sizes, the smallest first; how images come to them; and why so."""
+    height, width = median
+    longest = max(height, width)
+    if longest >= _STRIP * min(height, width):
+        side = _rounded(min(height, width, _SIDES[-1]))
+        return [(side, side)], "tile", f"images are {height}x{width}: tiles keep the scale of a strip"
+    sides = [side for side in _SIDES if side < longest] + [min(_rounded(longest), _SIDES[-1])]
+    sizes = [(_rounded(height * side / longest), _rounded(width * side / longest)) for side in sides]
+    if aspects_differ:
+        return sizes, "pad", "images differ in aspect"
+    return sizes, "stretch", "images are alike in aspect"
+
+
+def _rounded(side: float) -> int:
+    """Up to what the deepest model can halve as often as it does."""
+    return int(-(-side // _STEP) * _STEP)

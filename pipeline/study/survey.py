@@ -1,0 +1,140 @@
+"""What a plan has to know: of the images, from a sample of the records that train, and of the machine."""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import tensorflow as tf
+
+from flexunet.core import features, scores
+from flexunet.core.config.data import ImageConfig, TransformConfig
+from flexunet.core.config.train import TrainerConfig
+from flexunet.core.errors import UserError
+from flexunet.dataset.manifest import versions
+from pipeline.study.folds import records_of
+from trainer_module.cost import model_cost
+from trainer_module.metrics import count_matrix
+from trainer_module.trainer import compiled_model
+from transform_module import images
+from transform_module.preprocessing import Row, decode_pair
+from transform_module.unfit import unfit_probabilities
+
+LOOKED_AT: Final = 120
+_TIMED_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One labelled image at its own size: RGB uint8 `[h, w, 3]`, class ids uint8 `[h, w]`."""
+
+    image: np.ndarray
+    class_ids: np.ndarray
+
+
+@dataclass(frozen=True)
+class Light:
+    """How images differ from each other.
+
+    Attributes:
+      brightness: standard deviation of their mean grey levels.
+      contrast: standard deviation of their own standard deviations, as a share of the mean one.
+      direction: mean over images of ln(energy across columns / energy across rows); 0: no direction.
+      directions: its standard deviation.
+    """
+
+    brightness: float
+    contrast: float
+    direction: float
+    directions: float
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What trains: cores, memory in bytes, GPUs, and how many multiply-accumulates of a model it trains in a second.
+
+    `speed` is images a second times the multiply-accumulates of one image's answer: that of the backward pass is in it.
+    """
+
+    cores: int
+    memory: int
+    gpus: int
+    speed: float
+
+
+def read_pairs(data: Path, config: TransformConfig) -> list[Pair]:
+    """At most `LOOKED_AT` pairs of the newest `train`, which ingest has shuffled.
+
+    Raises:
+      UserError: there are none.
+    """
+    found = versions(data)
+    files = sorted((found[max(found)] / features.SPLIT_TRAIN).glob("*.tfrecord.gz")) if found else []
+    pairs = [_decoded(record, config) for record in islice(records_of(files), LOOKED_AT)] if files else []
+    if not pairs:
+        raise UserError(f"{data}: no records to plan for, expected the output of `flexunet ingest`")
+    return pairs
+
+
+def _decoded(record: bytes, config: TransformConfig) -> Pair:
+    keys = (config.records.image, config.records.mask, config.records.id)
+    row = tf.io.parse_single_example(record, {key: tf.io.FixedLenFeature([], tf.string) for key in keys})
+    header = tf.nest.map_structure(lambda x: x[0], images.read_rows(row[keys[0]][tf.newaxis], config.image))
+    image, class_ids = decode_pair(Row(row[keys[0]], row[keys[1]], row[keys[2]], header), config)
+    return Pair(image.numpy(), class_ids.numpy())
+
+
+def ceiling(pairs: Sequence[Pair], image: ImageConfig, num_classes: int) -> np.ndarray:
+    """Dice per class `[C]` of a model that errs nowhere at its own size, after the way there and back."""
+    counts = np.zeros((num_classes, num_classes))
+    for pair in pairs:
+        seen = images.fit_class_ids(tf.constant(pair.class_ids), image)
+        size = tf.constant(pair.class_ids.shape)
+        answer = unfit_probabilities(tf.one_hot(tf.cast(seen, tf.int32), num_classes), size, image)
+        counts += count_matrix(tf.constant(pair.class_ids), tf.argmax(answer, axis=-1), num_classes).numpy()
+    return scores.dice(counts)
+
+
+def light_of(pairs: Sequence[Pair]) -> Light:
+    """From grey levels."""
+    grey = [pair.image.mean(axis=2) for pair in pairs]
+    spread = np.array([one.std() for one in grey])
+    energy = [[np.square(np.diff(one, axis=axis)).mean() + 1e-6 for axis in (1, 0)] for one in grey]
+    direction = np.log(np.array(energy)) @ (1, -1)
+    brightness = float(np.std([one.mean() for one in grey]))
+    return Light(brightness, float(spread.std() / max(spread.mean(), 1e-6)), *_mean_and_spread(direction))
+
+
+def _mean_and_spread(values: np.ndarray) -> tuple[float, float]:
+    return float(values.mean()), float(values.std())
+
+
+def memory_bytes() -> int:
+    """Of the machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def this_machine(config: TrainerConfig) -> Machine:
+    """Trains the model of `config` on noise for ten seconds."""
+    size = config.train.batch_size
+    model = compiled_model(config)
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (size, config.image.height, config.image.width, 3), np.uint8)
+    class_ids = generator.integers(0, len(config.classes), pixels.shape[:3], np.uint8)
+    # The first step traces the graph.
+    model.train_on_batch(pixels, class_ids)
+    started, steps = time.monotonic(), 0
+    while steps == 0 or time.monotonic() - started < _TIMED_SECONDS:
+        model.train_on_batch(pixels, class_ids)
+        steps += 1
+    rate = steps * size / (time.monotonic() - started)
+    return Machine(
+        cores=len(os.sched_getaffinity(0)),
+        memory=memory_bytes(),
+        gpus=len(tf.config.list_physical_devices("GPU")),
+        speed=rate * model_cost(config, size).multiply_accumulates,
+    )

@@ -1,0 +1,154 @@
+"""`flexunet plan`: literal figures in, literal choices out; and once through real records and the real clock."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command_line import flexunet
+from steel import COLORS, NAMES
+
+from flexunet.core.config.data import ImageConfig
+from flexunet.core.config.load import load_config
+from flexunet.dataset.ingest import ingest
+from flexunet.dataset.synthetic import generate_surface, write_surfaces
+from pipeline.study.plan import Planner
+from pipeline.study.survey import Light, Machine, Pair, ceiling, light_of
+
+EVEN = {"background": 10_000, "inclusion": 900, "patches": 1100, "scratches": 1000}
+
+
+def planner(seconds: float = 3600, size: tuple[int, int] = (200, 200), images: int = 800, **pixels: Any) -> Planner:
+    split = {"images": images, "groups": images, "images_with": {}, "pixels": pixels or EVEN}
+    span: Any = {
+        "classes": [{"name": name, "color": [*color]} for name, color in zip(NAMES, COLORS, strict=True)],
+        "ignore_color": None,
+        "median_size": list(size),
+        "splits": {"train": split, "test": {**split, "pixels": {**EVEN, "patches": 0}}},
+    }
+    return Planner(span, seconds)
+
+
+def keeps_from(side: int) -> Any:
+    """A best Dice that is good enough from so many pixels on."""
+
+    def of(image: ImageConfig) -> np.ndarray:
+        return np.array([1.0, 0.99, 0.96 if image.width >= side else 0.9, np.nan])
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("size", "aspects_differ", "keeps", "expected"),
+    [
+        ((200, 200), False, 128, (128, 128, "stretch")),
+        ((200, 200), False, 999, (208, 208, "stretch")),
+        ((600, 1200), True, 256, (128, 256, "pad")),
+        ((1000, 1000), False, 999, (512, 512, "stretch")),
+        ((256, 1600), False, 0, (256, 256, "tile")),
+    ],
+)
+def test_the_smallest_size_that_keeps_the_defects(
+    size: tuple[int, int], aspects_differ: bool, keeps: int, expected: tuple[int, int, str]
+) -> None:
+    plan = planner(size=size)
+    plan.image(keeps_from(keeps), aspects_differ)
+    assert tuple(plan.values["image"].values()) == expected
+    assert all(f"image.{key}" in plan.reasons for key in ("height", "width", "fit"))
+
+
+def planned(seconds: float, speed: float = 2e10, memory: int = 2**33, **facts: Any) -> dict[str, Any]:
+    plan = planner(seconds, **facts)
+    plan.image(keeps_from(128), aspects_differ=False)
+    plan.depth()
+    plan.recipe()
+    plan.batch(memory)
+    plan.width_and_epochs(Machine(cores=2, memory=memory, gpus=0, speed=speed))
+    plan.augmentation(Light(brightness=30.0, contrast=0.3, direction=0.0, directions=0.1))
+    plan.gate()
+    plan.config()
+    return plan.values
+
+
+def test_seconds_buy_width_after_they_have_bought_epochs() -> None:
+    poor, rich = planned(60), planned(36_000)
+    assert (poor["model"]["base_filters"], poor["train"]["epochs"]) == (8, 10)
+    assert rich["model"]["base_filters"] == 32 and rich["train"]["epochs"] >= 40
+    assert poor["train"]["max_seconds"] == 60
+    assert poor["model"]["num_layers"] == 5
+
+
+def test_memory_and_few_images_bound_the_batch() -> None:
+    assert planned(600)["train"]["batch_size"] == 8
+    assert planned(600, images=40)["train"]["batch_size"] == 4
+    # 8 filters at 128x128 keep 15 MB an image.
+    assert planned(600, memory=2**28)["train"]["batch_size"] < 8
+
+
+def test_strips_are_counted_in_tiles() -> None:
+    """Of 256 pixels, with overlaps of 32: one down, and seven along 1,600 pixels."""
+    plan = planner(600, size=(256, 1600), images=100)
+    plan.image(keeps_from(0), aspects_differ=False)
+    plan.depth()
+    plan.recipe()
+    plan.batch(2**33)
+    plan.width_and_epochs(Machine(cores=2, memory=2**33, gpus=0, speed=2e10))
+    assert plan.reasons["train.epochs"].startswith("700 tiles at ")
+
+
+def test_a_rare_class_gets_a_weight_and_one_that_test_lacks_is_named() -> None:
+    values = planned(600, background=10_000, inclusion=100, patches=2000, scratches=900)
+    assert values["train"]["class_weights"] == {"inclusion": 3.0}
+    assert values["gate"]["allow_unmeasured"] == ["patches"]
+    assert "class_weights" not in planned(600)["train"]
+
+
+def test_what_has_a_direction_is_mirrored_and_not_turned() -> None:
+    plan = planner()
+    plan.augmentation(Light(brightness=100.0, contrast=0.1, direction=-1.0, directions=0.3))
+    assert plan.values["augment"] == {
+        "horizontal_flip": True,
+        "vertical_flip": True,
+        "zoom": 0.3,
+        "brighten": 40.0,
+        "contrast": 0.05,
+    }
+    assert "from left to right" in plan.reasons["augment.horizontal_flip"]
+
+
+def test_what_a_model_that_never_errs_would_reach() -> None:
+    class_ids = np.zeros((64, 64), np.uint8)
+    class_ids[8:40, 8:40] = 1
+    class_ids[50, :] = 2
+    pairs = [Pair(np.zeros((64, 64, 3), np.uint8), class_ids)]
+    whole, half = (ceiling(pairs, ImageConfig(height=side, width=side), 3) for side in (64, 32))
+    np.testing.assert_array_equal(whole, 1)
+    # A square on even pixels survives halving, a line of one pixel does not.
+    assert half[1] > 0.95 and half[2] < 0.8
+
+
+def test_the_direction_of_a_texture_is_seen() -> None:
+    """Generated steel is rolled from left to right or from top to bottom, either with half the chance."""
+    rolled = [Pair(*generate_surface(1, index, 64)) for index in range(1, 31)]
+    assert light_of(rolled).directions > abs(light_of(rolled).direction)
+    lines = np.repeat(np.random.default_rng(0).integers(0, 255, (64, 1, 1)), 64, 1).repeat(3, 2).astype(np.uint8)
+    assert light_of([Pair(lines, lines[..., 0])]).direction < -1
+
+
+def test_a_plan_of_real_records_is_a_config_that_loads(tmp_path: Path, make_config: Any) -> None:
+    config = make_config()
+    write_surfaces(tmp_path / "source", 24, 64, COLORS, seed=1)
+    ingest(tmp_path / "source", tmp_path / "records", config)
+    done = flexunet(tmp_path, "plan", "records", "--out", "mine.toml", "--seconds", "60", "--json")
+    assert done.exit_code == 0, done.output
+    made = load_config(tmp_path / "mine.toml")
+    assert made.classes == config.classes and made.image.width <= 64 and made.train.max_seconds == 60
+    assert tomllib.loads((tmp_path / "mine.toml").read_text()).keys() <= json.loads(done.stdout)["values"].keys()
+    lines = (tmp_path / "mine.toml").read_text().splitlines()
+    assert all(
+        "  # " in line or " # " in line for line in lines if line.startswith(("height", "epochs", "base_filters"))
+    )
+    refused = flexunet(tmp_path, "plan", "records", "--out", "mine.toml")
+    assert refused.exit_code == 1 and "is there already" in refused.stderr

@@ -1,0 +1,233 @@
+"""`flexunet study`: folds by group, one pooled score, and the folds' models as one."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from command_line import flexunet
+from steel import CLASSES
+
+from components.bootstrap import group_key, group_weights
+from components.measurement import ImageResult, Sums, Totals
+from flexunet.core import scores
+from flexunet.core.config.data import TransformConfig
+from flexunet.core.config.gate import GateSettings
+from flexunet.core.config.section import part_of
+from flexunet.core.config.train import TrainerConfig
+from flexunet.core.config.whole import Config
+from flexunet.core.config.write import to_toml
+from flexunet.core.errors import UserError
+from flexunet.dataset.ingest import ingest
+from flexunet.dataset.manifest import versions
+from pipeline.study import crossvalidation
+from pipeline.study.folds import Folds, FoldSize, make_folds, records_of
+from trainer_module.ensemble import ensemble_model
+from trainer_module.model import build_model
+
+SETTINGS = {
+    "dataset": {"train": 0.6, "eval": 0.2, "test": 0.2},
+    "image": {"height": 32, "width": 32},
+    "model": {"num_layers": 2, "base_filters": 8, "base_kernel": 3, "dropout": 0.0, "normalization": "batch"},
+    "train": {"epochs": 6, "batch_size": 4, "learning_rate": 0.01, "schedule": "constant", "preview_images": 0},
+    "gate": {"min_foreground_dice": 0.3},
+}
+
+
+@pytest.fixture(scope="module")
+def config(make_config: Any) -> Config:
+    return make_config(**SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, write_colorful_pairs: Any, config: Config) -> Path:
+    """Records of 40 images; every second is the mirrored one before it, and so of its group."""
+    folder = tmp_path_factory.mktemp("study")
+    write_colorful_pairs(folder / "source", 40)
+    for kind in ("images", "masks"):
+        for index in range(0, 40, 2):
+            path = folder / "source" / kind / f"{index:03d}.png"
+            pixels = tf.io.decode_png(path.read_bytes())
+            target = folder / "source" / kind / f"{index + 1:03d}.png"
+            target.write_bytes(tf.io.encode_png(tf.reverse(pixels, [1])).numpy())
+    ingest(folder / "source", folder / "records", config)
+    return folder / "records"
+
+
+def ids_and_groups(files: list[Path]) -> list[tuple[str, str]]:
+    rows = [tf.train.Example.FromString(record).features.feature for record in records_of(files)]
+    return [tuple(row[key].bytes_list.value[0].decode() for key in ("image/id", "image/group")) for row in rows]
+
+
+def split_files(data: Path, *splits: str) -> list[Path]:
+    [version] = versions(data).values()
+    return [path for split in splits for path in sorted((version / split).glob("*.gz"))]
+
+
+def test_each_group_is_held_out_once_and_test_never(data: Path, config: Config, tmp_path: Path) -> None:
+    folds = make_folds(data, config, 3, tmp_path)
+    held_out = [ids_and_groups(folds.records(fold)) for fold in range(3)]
+    assert sorted(row for fold in held_out for row in fold) == sorted(
+        ids_and_groups(split_files(data, "train", "eval"))
+    )
+    assert set(Counter(group for fold in held_out for group in {g for _, g in fold}).values()) == {1}
+    assert [(size.images, size.groups) for size in folds.sizes] == [
+        (len(fold), len({group for _, group in fold})) for fold in held_out
+    ]
+    assert max(len(fold) for fold in held_out) <= 14
+    # The same again is found, and nothing is written.
+    before = {path: path.stat().st_mtime_ns for path in folds.directory.iterdir()}
+    assert make_folds(data, config, 3, tmp_path) == folds
+    assert before == {path: path.stat().st_mtime_ns for path in folds.directory.iterdir()}
+
+
+def test_what_steers_is_neither_learnt_nor_held_out(data: Path, config: Config, tmp_path: Path) -> None:
+    folds = make_folds(data, config, 3, tmp_path)
+    train, steering = folds.tiles(part_of(config, TransformConfig), held_out=1)
+    assert len(train) == len(steering) == 2 and not set(train) & set(steering)
+
+    def of(tiles: list[Path]) -> set[str]:
+        return {group for _, group in ids_and_groups([folds.directory / path.name for path in tiles])}
+
+    held_out = {group for _, group in ids_and_groups(folds.records(1))}
+    assert of(train) and of(steering)
+    assert not of(train) & of(steering) and not (of(train) | of(steering)) & held_out
+    # As Transform writes them: a tile of each record, in its order.
+    [example] = [tf.train.Example.FromString(next(records_of(train)))]
+    pixels = tf.io.parse_tensor(example.features.feature["image"].bytes_list.value[0], tf.uint8)
+    [record] = [tf.train.Example.FromString(next(records_of([folds.directory / train[0].name])))]
+    encoded = record.features.feature["image/encoded"].bytes_list.value[0]
+    np.testing.assert_array_equal(pixels[0], tf.io.decode_png(encoded))
+
+
+def test_too_few_groups_are_named(data: Path, config: Config, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"16 groups in train and eval, expected at least 18 for 9 folds: lower --folds"
+    ):
+        make_folds(data, config, 9, tmp_path)
+
+
+def totals_of(counts: np.ndarray, settings: GateSettings, first: int) -> Totals:
+    """Of images of one group each: counts `[N, C, C]`."""
+    totals = Totals()
+    for index, of_image in enumerate(counts, start=first):
+        none = np.zeros(len(of_image))
+        sums = Sums(
+            of_image, of_image, np.zeros(3), np.zeros((15, 3)), none, none, np.zeros(2), none, np.zeros((2, 4, 0))
+        )
+        totals.add(ImageResult(str(index), group_key(str(index).encode()), sums, {}, 0, {}), settings)
+    return totals
+
+
+def test_the_pooled_score_and_the_paired_difference_are_those_of_all_groups(config: Config, tmp_path: Path) -> None:
+    """Against NumPy: counts of all folds added up, and both recipes weighted by the same resamples."""
+    (tmp_path / "training.json").write_text('{"parameters": 7, "epochs": 3, "train_seconds": 1.5}')
+    settings = part_of(config, GateSettings)
+    generator = np.random.default_rng(1)
+    ours = generator.integers(1, 100, (20, 4, 4)) + 200.0 * np.eye(4)
+    theirs = ours + generator.integers(0, 40, (20, 4, 4))
+    folds = Folds(Path(), (FoldSize(images=8, groups=8), FoldSize(images=12, groups=12)))
+
+    def validated(name: str, counts: np.ndarray) -> crossvalidation.Validated:
+        parts = [totals_of(counts[:8], settings, 0), totals_of(counts[8:], settings, 8)]
+        return crossvalidation.Validated(crossvalidation.Arm(name, config), [tmp_path] * 2, settings, parts)
+
+    first = validated("first", theirs)
+    found = crossvalidation.recipe_scores(validated("ours", ours), folds, first)
+    assert found["foreground_dice"] == pytest.approx(scores.foreground_dice(ours.sum(0)))
+    assert found["folds"][1]["foreground_dice"] == pytest.approx(scores.foreground_dice(ours[8:].sum(0)))
+    assert (found["parameters"], found["folds"][0]["epochs"], found["folds"][0]["train_seconds"]) == (7, 3, 1.5)
+    assert found["difference"] == pytest.approx(
+        scores.foreground_dice(ours.sum(0)) - scores.foreground_dice(theirs.sum(0))
+    )
+    weights = np.stack([group_weights(137, group_key(str(i).encode()), 1000) for i in range(20)])
+    resampled = [np.einsum("gr,gij->rij", weights, counts) for counts in (ours, theirs)]
+    changes = scores.foreground_dice(resampled[0]) - scores.foreground_dice(resampled[1])
+    assert found["difference_interval"] is not None
+    low, high = found["difference_interval"]
+    # The ends are percentiles, a little wider than 95 % for so few groups.
+    assert np.quantile(changes, 0.001) <= low <= np.quantile(changes, 0.025)
+    assert np.quantile(changes, 0.975) <= high <= np.quantile(changes, 0.999)
+
+
+def written(folder: Path, **configs: dict[str, Any]) -> list[str]:
+    """A file for each config; the command over the first."""
+    for name, settings in configs.items():
+        (folder / f"{name}.toml").write_text(to_toml({"classes": CLASSES, **settings}))
+    return [
+        "study",
+        "crossvalidate",
+        "--config",
+        f"{next(iter(configs))}.toml",
+        "--out",
+        "out",
+        "--folds",
+        "2",
+        "--data",
+    ]
+
+
+def test_folds_are_trained_pooled_and_not_trained_again(data: Path, tmp_path: Path) -> None:
+    command = [*written(tmp_path, mine=SETTINGS), str(data)]
+    done = flexunet(tmp_path, *command, "--cores", "1", "--json")
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    assert document == json.loads((tmp_path / "out" / "crossvalidation.json").read_text())
+    [recipe] = document["recipes"]
+    assert recipe["name"] == "mine" and recipe["difference"] is None
+    assert (document["images"], document["groups"]) == (32, 16)
+    assert sum(fold["images"] for fold in recipe["folds"]) == 32
+    low, high = recipe["foreground_dice_interval"]
+    assert 0.3 < low < recipe["foreground_dice"] < high
+
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("fold*-*/*.*")}
+    again = flexunet(tmp_path, *command, "--cores", "1")
+    assert again.exit_code == 0
+    assert "0 of 2 trainings to do" in again.stdout and "95 % interval" in again.stdout
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}
+
+
+@pytest.mark.slow
+def test_an_ensemble_is_the_mean_of_the_folds_gated_and_served(data: Path, tmp_path: Path) -> None:
+    blind = {**SETTINGS, "train": {**SETTINGS["train"], "learning_rate": 1e-9}}
+    command = [*written(tmp_path, mine=SETTINGS, blind=blind), str(data), "--against", "blind.toml", "--ensemble"]
+    done = flexunet(tmp_path, *command, "--json")
+    assert done.exit_code == 0, done.output + (tmp_path / "out" / "study.log").read_text()[-2000:]
+    document = json.loads(done.stdout)
+    mine, other = document["recipes"]
+    assert other["name"] == "blind" and other["difference"] < -0.2 and other["difference_interval"][1] < 0
+    metrics = document["ensemble"]["metrics"]
+    assert (metrics["verdict"], metrics["split"], metrics["examples"]) == ("accepted", "test", 8)
+    assert metrics["parameters"] == 2 * mine["parameters"]
+    serving = json.loads((tmp_path / "out" / "report" / "serving.json").read_text())
+    assert serving["problems"] == [] and serving["blessed"]
+
+    again = flexunet(tmp_path, *command, "--set", "serving.symmetries=8", "--json")
+    assert again.exit_code == 0
+    turned = json.loads(again.stdout)["recipes"][0]
+    assert [fold["train_seconds"] for fold in turned["folds"]] == [fold["train_seconds"] for fold in mine["folds"]]
+    assert turned["foreground_dice"] != mine["foreground_dice"]
+
+
+def test_an_ensemble_answers_the_mean_of_its_members(config: Config) -> None:
+    trainer = part_of(config, TrainerConfig)
+    members = [build_model(trainer), build_model(trainer)]
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.float32)
+    answers = [member(pixels).numpy() for member in members]
+    ensemble = ensemble_model([member.get_weights() for member in members], trainer)
+    assert np.abs(answers[0] - answers[1]).max() > 0.01
+    np.testing.assert_allclose(ensemble(pixels), np.mean(answers, axis=0), atol=1e-6)
+
+
+def test_a_training_that_fails_ends_the_study_with_its_reason(data: Path, tmp_path: Path) -> None:
+    settings = {
+        **SETTINGS,
+        "model": {**SETTINGS["model"], "normalization": "none"},
+        "train": {**SETTINGS["train"], "learning_rate": 1e30},
+    }
+    done = flexunet(tmp_path, *written(tmp_path, mine=settings), str(data))
+    assert done.exit_code == 3
+    assert "mine, fold 1 failed: ValueError: training diverged" in done.stderr and "training.log" in done.stderr
