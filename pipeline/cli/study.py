@@ -1,5 +1,6 @@
 """`flexunet study`: what one run is too little for."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,10 @@ from flexunet.cli.options import AS_JSON, CONFIG, PATH, SET
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from flexunet.core.results.study import Ensemble, RecipeScores
+    from flexunet.core.results.study import CrossValidation, Ensemble, RecipeScores
     from pipeline.cli.outcome import Refusal
     from pipeline.study.crossvalidation import Validated
+    from pipeline.study.folds import Folds
 
 
 @click.group(cls=CommandGroup)
@@ -62,14 +64,11 @@ def crossvalidate(
     """
     from flexunet.cli.tables import busy, print_warning
     from flexunet.core.config.load import load_config
-    from flexunet.core.files import write_json
     from flexunet.core.lock import locked
     from flexunet.dataset.compatible import check_data
 
     configs = [load_config(name, overrides) for name in (config, *([against] if against else []))]
-    names = _arm_names(config, against)
     warning = check_data(data, configs[0])
-    refusal = None
     with locked(out), captured_output(out / "study.log") as console:
         if warning:
             print_warning(warning, console)
@@ -78,17 +77,28 @@ def crossvalidate(
             from pipeline.study.folds import make_folds
         with busy(console, "assigning groups to folds"):
             folds = make_folds(data, configs[0], count, out)
-        arms = [crossvalidation.Arm(*arm) for arm in zip(names, configs, strict=True)]
+        arms = [crossvalidation.Arm(*arm) for arm in zip(_arm_names(config, against), configs, strict=True)]
         results = crossvalidation.crossvalidate(arms, folds, out, cores)
-        document = crossvalidation.document(results, folds)
-        for recipe in document["recipes"]:
-            _print_recipe(recipe, names[0], console)
-        if ensemble:
-            document["ensemble"], refusal = _judge(results[0], data, out, console)
-        write_json(out / "crossvalidation.json", document)
+        document, refusal = _told(results, folds, data if ensemble else None, out, console)
     print_result(document)
     if refusal:
         raise refusal
+
+
+def _told(
+    results: Sequence["Validated"], folds: "Folds", data: Path | None, out: Path, console: "Console"
+) -> tuple["CrossValidation", "Refusal | None"]:
+    """Prints and writes what was found; an ensemble is judged on the test split of `data`, none where that is None."""
+    from flexunet.core.files import write_json
+    from pipeline.study import crossvalidation
+
+    document, refusal = crossvalidation.document(results, folds), None
+    for recipe in document["recipes"]:
+        _print_recipe(recipe, document["recipes"][0]["name"], console)
+    if data is not None:
+        document["ensemble"], refusal = _judge(results[0], data, out, console)
+    write_json(out / "crossvalidation.json", document)
+    return document, refusal
 
 
 def _arm_names(config: str, against: str | None) -> list[str]:

@@ -22,6 +22,7 @@ from trainer_module.metrics import count_matrix
 from trainer_module.trainer import compiled_model
 from transform_module import images
 from transform_module.preprocessing import Row, decode_pair
+from transform_module.unfit import unfit_probabilities
 
 LOOKED_AT: Final = 120
 _TIMED_SECONDS: Final = 10.0
@@ -93,7 +94,7 @@ def ceiling(pairs: Sequence[Pair], image: ImageConfig, num_classes: int) -> np.n
     for pair in pairs:
         seen = images.fit_class_ids(tf.constant(pair.class_ids), image)
         size = tf.constant(pair.class_ids.shape)
-        answer = images.unfit_probabilities(tf.one_hot(tf.cast(seen, tf.int32), num_classes), size, image)
+        answer = unfit_probabilities(tf.one_hot(tf.cast(seen, tf.int32), num_classes), size, image)
         counts += count_matrix(tf.constant(pair.class_ids), tf.argmax(answer, axis=-1), num_classes).numpy()
     return scores.dice(counts)
 
