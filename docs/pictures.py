@@ -196,7 +196,7 @@ def _tiles(path: Path, model: "Model", config: "ServedConfig") -> Iterator["Imag
 
     from flexunet.core.palette import class_ids_from_rgb, rgb_from_class_ids
     from flexunet.serving.client import predict_image
-    from flexunet.serving.predict import overlay
+    from flexunet.serving.outputs import overlay
 
     image = Image.open(path)
     mask = np.asarray(Image.open(path.parents[1] / "masks" / path.name))
