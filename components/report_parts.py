@@ -24,7 +24,7 @@ from components.drift import DRIFT_FILE
 from components.mask_validation import VALIDATION_FILE
 from flexunet.core import features
 from flexunet.core.config.gate import GateSettings
-from flexunet.core.config.serving import ReportSettings
+from flexunet.core.config.report import ReportSettings
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.files import write_json
 from flexunet.core.libraries import LIBRARIES

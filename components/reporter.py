@@ -15,7 +15,7 @@ from components import gate, report_parts
 from components.drift import DataDrift
 from components.mask_validation import MaskValidation
 from flexunet.core.config.gate import GateSettings
-from flexunet.core.config.serving import ReportSettings
+from flexunet.core.config.report import ReportSettings
 from flexunet.core.errors import UserError
 from flexunet.core.features import (
     ACCEPTED_REFUSED,

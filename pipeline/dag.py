@@ -31,8 +31,9 @@ from flexunet.core.beam import beam_arguments
 from flexunet.core.config.beam import BeamConfig
 from flexunet.core.config.data import SchemaConfig, TransformConfig
 from flexunet.core.config.gate import GateSettings
+from flexunet.core.config.report import ReportSettings
 from flexunet.core.config.section import Section, part_of
-from flexunet.core.config.serving import ReportSettings, ServingConfig, ServingSettings
+from flexunet.core.config.serving import ServingConfig, ServingSettings
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.whole import Config
 from flexunet.core.operating_point import DefectRule

@@ -5,7 +5,6 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from flexunet.core.config.data import ImageConfig, RecordsConfig
-from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.section import Section
 from flexunet.core.config.symmetries import ExportedServing
 
@@ -61,9 +60,3 @@ class ServingSettings(Section):
     records: RecordsConfig
     image: ImageConfig = Field(default_factory=ImageConfig)
     serving: ServingConfig
-
-
-class ReportSettings(GateSettings):
-    """The sections that the report reads: what was asked of the model."""
-
-    serving: ServingConfig = Field(default_factory=ServingConfig)
