@@ -709,6 +709,6 @@ def test_weights_of_the_original_go_through_the_gate_without_a_training(
     assert found["config"]["model"]["base_filters"] == 8 and "ModelImporter" in found["code"]
     page = (story.root / "report/index.html").read_text()
     assert "the weights were imported from best_model.h5" in page
-    command = arguments(story, config_file, "--from-model", str(out), "--set", "records.group=image/other")
+    command = arguments(story, config_file, "--from-model", str(out), "--set", "records.group='image/other'")
     assert exit_code(command) == 1
     assert "its records are not those of the config" in capfd.readouterr().err

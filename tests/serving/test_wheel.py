@@ -133,7 +133,7 @@ def test_help_names_what_is_here_and_what_is_not(client: Installed, project: Pat
     listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")]
     assert {"ingest", "predict", "serve", "doctor", "completion"} <= set(listed)
     assert not {"run", "demo", "clean", "kubeflow"} & set(listed)
-    assert "In a checkout of the project, or in its image, also: demo, run" in " ".join(done.stdout.split())
+    assert "In a checkout of the project, or in its image, also: demo, plan, run" in " ".join(done.stdout.split())
     assert "  flexunet ingest photos" in done.stdout and "  flexunet run" not in done.stdout
 
 
