@@ -4,7 +4,6 @@ All predictions are pooled into one foreground Dice with one interval over all g
 folds and measured on the same resamples, so that their difference has a paired interval.
 """
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from flexunet.core.errors import UserError
 from flexunet.core.results.study import FORMAT, CrossValidation, FoldScores, RecipeScores
 from flexunet.core.results.training import TrainingFacts
 from pipeline.fingerprint import code_fingerprint
-from pipeline.study.folds import Folds
+from pipeline.study.folds import Folds, digest
 from pipeline.study.runner import Training, run_missing
 from pipeline.study.training import Spec, read_facts, read_totals
 
@@ -137,7 +136,7 @@ class _Plan:
     def __init__(self, folds: Folds, out: Path, settings: GateSettings, cores: int | None) -> None:
         self.settings, self._folds, self._out, self._cores = settings, folds, out, cores
         self._code = code_fingerprint(_TRAINS)
-        self._measure = _digest([code_fingerprint(_MEASURES), settings.model_dump_json()])
+        self._measure = digest([code_fingerprint(_MEASURES), settings.model_dump_json()])
 
     def training(self, arm: Arm, fold: int) -> Training:
         """The model that is trained without `fold`."""
@@ -145,7 +144,7 @@ class _Plan:
         train, steering = self._folds.tiles(part_of(arm.config, TransformConfig), fold)
         # Seconds are another budget on other cores; epochs are not.
         cores = self._cores if config.train.max_seconds is not None else None
-        key = _digest([config.training_json(), self._code, self._folds.directory.name, str(cores)])
+        key = digest([config.training_json(), self._code, self._folds.directory.name, str(cores)])
         spec = Spec(
             name=f"{arm.name}, fold {fold + 1}",
             config=config,
@@ -153,7 +152,7 @@ class _Plan:
             train=train,
             steering=steering,
             measured=self._folds.records(fold),
-            totals=f"totals-{_digest([self._measure, config.serving.model_dump_json()])}.pickle",
+            totals=f"totals-{digest([self._measure, config.serving.model_dump_json()])}.pickle",
             code=self._code,
         )
         return Training(self._out / f"fold{fold + 1}-{key}", spec)
@@ -189,7 +188,3 @@ def _require_same(first: Arm, other: Arm) -> None:
                 f"{other.name}: its {section} are not those of {first.name}, expected the same: "
                 "only then are both measured on the same truth"
             )
-
-
-def _digest(parts: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]

@@ -20,7 +20,7 @@ from flexunet.core.root import ReportFolder
 from flexunet.dataset.manifest import versions
 from pipeline.measure import measure
 from pipeline.study.crossvalidation import Validated
-from pipeline.study.folds import records_of
+from pipeline.study.folds import record_files, records_of
 from pipeline.study.training import read_weights
 from trainer_module.ensemble import export_ensemble
 
@@ -58,4 +58,4 @@ def judge_ensemble(validated: Validated, data: Path, model: Path, report: Path) 
 
 def _test_records(data: Path) -> Iterator[bytes]:
     newest = max(versions(data).items())[1]
-    return records_of(sorted((newest / features.SPLIT_TEST).glob("*.tfrecord.gz")))
+    return records_of(record_files(newest, features.SPLIT_TEST))

@@ -56,7 +56,7 @@ class Folds:
 
     def tiles(self, config: TransformConfig, held_out: int) -> tuple[list[Path], list[Path]]:
         """What a model learns from and what steers it, of the other folds; made at the first call."""
-        folder = self.directory / f"tiles-{_digest([config.model_dump_json()])}"
+        folder = self.directory / f"tiles-{digest([config.model_dump_json()])}"
         if not folder.is_dir():
             _transform(self.directory, config, folder)
         others = [fold for fold in range(len(self.sizes)) if fold != held_out]
@@ -81,7 +81,7 @@ def make_folds(data: Path, config: Config, count: int, out: Path) -> Folds:
     facts = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     shares = config.dataset.model_dump_json(include={"train", "eval", "seed"})
     sections = part_of(config, TransformConfig).model_dump_json(include={"classes", "records"})
-    directory = out.resolve() / f"folds-{_digest([str(count), shares, sections, *map(str, facts)])}"
+    directory = out.resolve() / f"folds-{digest([str(count), shares, sections, *map(str, facts)])}"
     if not directory.is_dir():
         _write(files, config, count, directory)
     sizes = _Sizes.model_validate_json((directory / _SIZES).read_text(encoding="utf-8"))
@@ -94,10 +94,27 @@ def records_of(files: Sequence[Path]) -> Iterator[bytes]:
     return (bytes(record) for record in dataset.as_numpy_iterator())
 
 
+def record_files(version: Path, split: str) -> list[Path]:
+    """Of a split of a version that ingest wrote, in their order."""
+    return sorted((version / split).glob("*.tfrecord.gz"))
+
+
+def decode_record(
+    record: tf.Tensor, config: TransformConfig, also: Sequence[str] = ()
+) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+    """A serialized record -> its strings by key, `also` named ones too; RGB uint8 `[h, w, 3]`; ids uint8 `[h, w]`."""
+    keys = config.records
+    names = (keys.image, keys.mask, keys.id, *also)
+    row = tf.io.parse_single_example(record, {name: tf.io.FixedLenFeature([], tf.string) for name in names})
+    headers = read_rows(row[keys.image][tf.newaxis], config.image)
+    header = tf.nest.map_structure(lambda x: x[0], headers)
+    return row, *decode_pair(Row(row[keys.image], row[keys.mask], row[keys.id], header), config)
+
+
 def _files(data: Path, config: Config) -> list[Path]:
     found = versions(data)
     spans = sorted(found, reverse=True)[: config.dataset.span_limit]
-    files = [path for span in spans for part in PARTS for path in sorted((found[span] / part).glob("*.tfrecord.gz"))]
+    files = [path for span in spans for part in PARTS for path in record_files(found[span], part)]
     if not files:
         raise UserError(f"{data}: no records here, expected the output of `flexunet ingest`")
     return files
@@ -134,14 +151,11 @@ def _write(files: Sequence[Path], config: Config, count: int, directory: Path) -
 def _images(files: Sequence[Path], config: Config) -> list[_Image]:
     transform = part_of(config, TransformConfig)
     keys = config.records
-    names = [keys.image, keys.mask, keys.id, *([keys.group] if keys.group else [])]
+    also = [keys.group] if keys.group else []
 
     @tf.autograph.experimental.do_not_convert
     def facts(record: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        row = tf.io.parse_single_example(record, {name: tf.io.FixedLenFeature([], tf.string) for name in names})
-        headers = read_rows(row[keys.image][tf.newaxis], transform.image)
-        one = tf.nest.map_structure(lambda x: x[0], headers)
-        class_ids = decode_pair(Row(row[keys.image], row[keys.mask], row[keys.id], one), transform)[1]
+        row, _, class_ids = decode_record(record, transform, also)
         return row[keys.id], row[keys.group or keys.id], tf.unique(tf.reshape(class_ids, [-1]))[0]
 
     dataset = tf.data.TFRecordDataset([str(file) for file in files], "GZIP").map(facts, tf.data.AUTOTUNE)
@@ -215,5 +229,6 @@ def _emptied(directory: Path) -> Path:
     return aside
 
 
-def _digest(parts: Sequence[str]) -> str:
+def digest(parts: Sequence[str]) -> str:
+    """Names a folder or a file by all that decides what it holds."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]

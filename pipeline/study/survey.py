@@ -16,12 +16,11 @@ from flexunet.core.config.data import ImageConfig, TransformConfig
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.errors import UserError
 from flexunet.dataset.manifest import versions
-from pipeline.study.folds import records_of
+from pipeline.study.folds import decode_record, record_files, records_of
 from trainer_module.cost import model_cost
 from trainer_module.metrics import count_matrix
 from trainer_module.trainer import compiled_model
 from transform_module import images
-from transform_module.preprocessing import Row, decode_pair
 from transform_module.unfit import unfit_probabilities
 
 LOOKED_AT: Final = 120
@@ -73,7 +72,7 @@ def read_pairs(data: Path, config: TransformConfig) -> list[Pair]:
       UserError: there are none.
     """
     found = versions(data)
-    files = sorted((found[max(found)] / features.SPLIT_TRAIN).glob("*.tfrecord.gz")) if found else []
+    files = record_files(found[max(found)], features.SPLIT_TRAIN) if found else []
     pairs = [_decoded(record, config) for record in islice(records_of(files), LOOKED_AT)] if files else []
     if not pairs:
         raise UserError(f"{data}: no records to plan for, expected the output of `flexunet ingest`")
@@ -81,10 +80,7 @@ def read_pairs(data: Path, config: TransformConfig) -> list[Pair]:
 
 
 def _decoded(record: bytes, config: TransformConfig) -> Pair:
-    keys = (config.records.image, config.records.mask, config.records.id)
-    row = tf.io.parse_single_example(record, {key: tf.io.FixedLenFeature([], tf.string) for key in keys})
-    header = tf.nest.map_structure(lambda x: x[0], images.read_rows(row[keys[0]][tf.newaxis], config.image))
-    image, class_ids = decode_pair(Row(row[keys[0]], row[keys[1]], row[keys[2]], header), config)
+    _, image, class_ids = decode_record(tf.constant(record), config)
     return Pair(image.numpy(), class_ids.numpy())
 
 
