@@ -9,6 +9,7 @@ import click
 from flexunet.cli.command import CommandGroup
 from flexunet.cli.console import captured_output, print_result
 from flexunet.cli.options import AS_JSON, CONFIG, PATH, SET
+from pipeline.cli.suspects import suspects
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,6 +29,7 @@ def study() -> None:
     """
 
 
+study.add_command(suspects)
 RESUMES = "finished trainings are kept, and one that had begun goes on after its last finished epoch"
 
 
