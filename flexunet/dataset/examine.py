@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -18,10 +19,10 @@ from flexunet.core.fit import keeps_every_pixel
 from flexunet.core.pictures import Picture, Refused, open_image, png, served_bytes
 from flexunet.core.problems import Problem
 from flexunet.dataset.annotation import BadAnnotation
-from flexunet.dataset.groups import pixel_digest, thumbnail
 from flexunet.dataset.losses import Losses, losses_of
 from flexunet.dataset.masks import Mask, read_mask, rims
 from flexunet.dataset.pairs import Pair
+from flexunet.dataset.thumbnails import pixel_digest, thumbnail
 
 # Of a flat image's pixels no more than one in a thousand lies outside its two commonest grey levels.
 _FLAT_SHARE: Final = 0.999
@@ -48,7 +49,7 @@ class Facts:
       brightness: mean grey level, 0 to 255.
       contrast: standard deviation of the grey levels.
       sharpness: mean difference of neighbouring grey levels, by the contrast; low where a camera is out of focus.
-      thumbnail: float16 [50, 50], as `flexunet.dataset.groups.thumbnail` makes it.
+      thumbnail: float16 [50, 50], as `flexunet.dataset.thumbnails.thumbnail` makes it.
       pixel_digest: of the decoded image.
       mask_digest: of the class ids.
       digest: of both files.
@@ -128,7 +129,7 @@ def examine(pair: Pair, config: Config) -> Facts:
         brightness=brightness,
         contrast=contrast,
         sharpness=_differences(np.asarray(grey)) / max(1.0, contrast),
-        thumbnail=thumbnail(image).astype(np.float16),
+        thumbnail=thumbnail(grey).astype(np.float16),
         pixel_digest=pixel_digest(image),
         mask_digest=hashlib.sha256(class_ids.tobytes()).hexdigest(),
         digest=_digest(image_file, mask_file),
@@ -288,9 +289,15 @@ def _differences(grey: NDArray[np.uint8]) -> float:
     """Mean absolute difference of grey levels of neighbours, along and below some rows: all would cost more."""
     if min(grey.shape) == 1:
         return 0.0
-    rows = np.unique(np.linspace(0, len(grey) - 2, _ROWS).astype(np.intp))
+    rows = _some_rows(len(grey))
     here, below = grey[rows].astype(np.int16), grey[rows + 1].astype(np.int16)
     return float(np.abs(np.diff(here)).mean() + np.abs(below - here).mean()) / 2
+
+
+@cache
+def _some_rows(height: int) -> NDArray[np.intp]:
+    """Rows that have one below."""
+    return np.unique(np.linspace(0, height - 2, _ROWS).astype(np.intp))
 
 
 def _levels(histogram: NDArray[np.int64]) -> tuple[int, int]:

@@ -301,6 +301,7 @@ COCO_DAMAGE: dict[str, tuple[Damage, str]] = {
     "two points": (lambda d: first(d).update(segmentation=[[0, 0, 9, 9]]), "a polygon of 4 numbers"),
     "odd": (lambda d: first(d).update(segmentation=[[0, 0, 9, 9, 3, 4, 5]]), "a polygon of 7 numbers"),
     "words": (lambda d: first(d).update(segmentation=[["a"] * 6]), "annotations[0].segmentation"),
+    "deep": (lambda d: first(d).update(segmentation=json.loads("[" * 99 + "]" * 99)), "in more than 64 brackets"),
     "box only": (lambda d: first(d).pop("segmentation"), "annotation 1: has no segmentation"),
     "short runs": (lambda d: first(d).update(segmentation={"size": [48, 48], "counts": [5, 9]}), "run lengths of 14"),
     "long runs": (lambda d: first(d).update(segmentation={"size": [48, 48], "counts": [9999]}), "run lengths of 9999"),

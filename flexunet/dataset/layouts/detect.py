@@ -1,7 +1,7 @@
 """Which layout a source has: each reader looks for its signs, and exactly one must find them."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -97,14 +97,14 @@ def _unknown(source: Source, layout: str | None) -> Problem:
 
 
 def _describe(root: Path, pairs: Sequence[Pair]) -> str:
-    images = sorted({_folder(root, pair.image) for pair in pairs})
-    masks = sorted({_folder(root, pair.mask) for pair in pairs if pair.mask != pair.image})
+    images = _folders(root, {pair.image.parent for pair in pairs})
+    masks = _folders(root, {pair.mask.parent for pair in pairs if pair.mask != pair.image})
     return f"images in {_some(images)}; masks in {_some(masks)}" if masks else f"images in {_some(images)}"
 
 
-def _folder(root: Path, path: Path) -> str:
-    folder = path.parent.relative_to(root).as_posix()
-    return "SOURCE itself" if folder == "." else folder
+def _folders(root: Path, folders_: Iterable[Path]) -> list[str]:
+    names = (folder.relative_to(root).as_posix() for folder in folders_)
+    return sorted("SOURCE itself" if name == "." else name for name in names)
 
 
 def _some(folders_: Sequence[str]) -> str:
