@@ -35,7 +35,7 @@ def reading_summary(facts: Sequence[Facts], config: Config, earlier: SpanEntry |
         "words": [],
     }
     read["words"] += _words(read, len(facts))
-    warnings = [*_of_images(facts), *_rims(facts, config), *_moved(levels, earlier)]
+    warnings = [*_of_images(facts), *_rims(facts, config), *_inverted(facts, config), *_moved(levels, earlier)]
     return {"read": read, "warnings": warnings}
 
 
@@ -68,6 +68,18 @@ def _rims(facts: Sequence[Facts], config: Config) -> Iterator[str]:
                 f"{rim / total:.0%} of {segmentation_class.name} is a rim one pixel wide between two other classes, as "
                 "masks have it that were resized by interpolation: resize masks by nearest neighbour"
             )
+
+
+def _inverted(facts: Sequence[Facts], config: Config) -> Iterator[str]:
+    """Of two classes the background is the larger; of more, every pixel may have a name."""
+    if len(config.classes) != 2:
+        return
+    background, defect = np.sum([f.pixels for f in facts], axis=0).tolist()
+    if defect > background:
+        yield (
+            f"{config.classes[1].name} covers {defect / (background + defect):.0%} of the pixels: are the masks "
+            "inverted, black where it is?"
+        )
 
 
 def _moved(levels: Sequence[int], earlier: SpanEntry | None) -> Iterator[str]:

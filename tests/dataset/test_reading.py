@@ -150,6 +150,20 @@ def test_interpolated_masks_are_a_warning(tmp_path: Path):
     assert "nearest neighbour" in warning
 
 
+def test_two_classes_of_which_the_background_is_the_smaller_are_a_warning(tmp_path: Path):
+    folder, pairs = tmp_path / "photos", list(surfaces(24))
+    names = [f"{number:02d}.png" for number in range(len(pairs))]
+    two = config_from({"classes": [CLASSES[0], {"name": "defect", "color": [255, 255, 255]}]}, "test")
+    for inverted, words in ((False, []), (True, ["defect covers 94% of the pixels: are the masks inverted"])):
+        masks = {
+            n: np.where((ids > 0) != inverted, 255, 0).astype(np.uint8)
+            for n, (_, ids) in zip(names, pairs, strict=True)
+        }
+        write(folder, {name: grey for name, (grey, _) in zip(names, pairs, strict=True)}, masks)
+        warnings = [w for w in manifest(folder, two)["warnings"] if "inverted" in w]
+        assert [w.partition(",")[0] for w in warnings] == words
+
+
 def test_a_span_of_another_range_is_a_warning(tmp_path: Path):
     ingest(source(tmp_path / "first"), tmp_path / "records", config())
     darker = source(tmp_path / "second", lambda grey: grey // 3, seed=1)

@@ -91,6 +91,9 @@ def _read(source: Source) -> Reading:
         for identity, image in document.images.items():
             if identity not in document.bad_images:
                 _pair(source, reading, document, name, image, by_ending)
+    clean = sum(isinstance(pair.annotation, Instances) and not pair.annotation.instances for pair in reading.pairs)
+    if clean:
+        reading.notes.append(f"{clean} images without an annotation in the JSON are background as a whole")
     images = set(source.files.with_suffix(IMAGE_SUFFIXES))
     reading.reasons = dict.fromkeys(images - reading.read, "images that the JSON does not list")
     seen = Counter(pair.id for pair in reading.pairs)
