@@ -14,6 +14,8 @@ _NAMED: Final = 3
 # A class is suspect when more than this share of its pixels lies in rims one pixel wide, and there are that many.
 _RIM_SHARE: Final = 0.5
 _LEAST_RIM_PIXELS: Final = 20
+# An eighth of the range, within which 99 % of the pixels lie; the high byte of 12 bits has 16 levels.
+_DARK_LEVEL: Final = 32
 # Spans whose darkest or brightest levels differ by more than an eighth of the range.
 _MOVED_LEVELS: Final = 32
 
@@ -35,7 +37,13 @@ def reading_summary(facts: Sequence[Facts], config: Config, earlier: SpanEntry |
         "words": [],
     }
     read["words"] += _words(read, len(facts))
-    warnings = [*_of_images(facts), *_rims(facts, config), *_inverted(facts, config), *_moved(levels, earlier)]
+    warnings = [
+        *_of_images(facts),
+        *_dark(levels),
+        *_rims(facts, config),
+        *_inverted(facts, config),
+        *_moved(levels, earlier),
+    ]
     return {"read": read, "warnings": warnings}
 
 
@@ -57,6 +65,14 @@ def _of_images(facts: Sequence[Facts]) -> Iterator[str]:
         yield (
             f"{len(doubtful)} images are turned by EXIF and their masks are not ({_some(doubtful)}), and the sizes do "
             "not tell which way a mask was drawn: they are taken as drawn on the upright image"
+        )
+
+
+def _dark(levels: Sequence[int]) -> Iterator[str]:
+    if levels[1] < _DARK_LEVEL:
+        yield (
+            f"nearly all pixels have grey levels up to {levels[1]} of 255: were the images scaled from a camera's own "
+            "range? Those of 12 or more bits are read as they are, with image.value_range"
         )
 
 

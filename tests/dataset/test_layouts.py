@@ -279,6 +279,15 @@ def test_images_without_an_annotation_of_coco_are_told(surfaces: sources.Surface
     assert find_layout(tmp_path).notes == ("6 images without an annotation in the JSON are background as a whole",)
 
 
+def test_lists_of_splits_that_are_not_read_are_told(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    sources.folders("images/{}.png", "masks/{}.png")(tmp_path, surfaces)
+    for name in ("train.txt", "lists/val.csv", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("steel-00001\n")
+    (note,) = find_layout(tmp_path).notes
+    assert note.startswith("lists/val.csv, train.txt may list splits and is not read")
+
+
 # What cannot be told, and what is wrong.
 
 

@@ -139,6 +139,12 @@ def test_images_of_one_grey_level_are_a_warning(tmp_path: Path):
     assert warning.startswith("1 images have nearly one grey level (07)")
 
 
+def test_images_of_few_dark_levels_are_a_warning(tmp_path: Path):
+    """As the high byte of 12 bits gives them."""
+    (warning,) = manifest(source(tmp_path / "photos", lambda grey: grey // 16))["warnings"]
+    assert warning.startswith("nearly all pixels have grey levels up to 12 of 255")
+
+
 def test_interpolated_masks_are_a_warning(tmp_path: Path):
     folder = source(tmp_path / "src")
     for index, (_, ids) in enumerate(surfaces(24)):
