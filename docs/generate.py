@@ -66,6 +66,7 @@ EXIT_CODES: Final = (
     (2, "the gate refused the model, also when that verdict came from the cache"),
     (3, "a node of the pipeline failed; the line names the full log"),
     (4, "the serving validator refused the model"),
+    (5, "`live drift`: the served images are no longer those that the model was tried on"),
     (130, "interrupted; the line says how to go on"),
 )
 BOUNDS: Final = (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
