@@ -103,7 +103,8 @@ Records hold a PNG in the colours of `[[classes]]`; anything else is written ane
   indices are ids.
 - 255 is unlabelled where `records.ignore_color` is set.
 - Refused: lossy compression in any container, more than one picture, colours of 16 bits, fractions, more than 8 bits
-  whose zero is white, a drawing in alpha alone, pixels that are transparent over a class, or over anything where `records.ignore_color` is set.
+  whose zero is white, a drawing in alpha alone, pixels that are transparent over a class, or over anything where
+  `records.ignore_color` is set.
 """
 WARNING: Final = "<!-- Written by docs/generate.py from the code: `make docs`. -->\n"
 
