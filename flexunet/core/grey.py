@@ -1,5 +1,6 @@
 """Numbers that tell a camera and its light: of images that are ingested, and of those that are served."""
 
+from functools import cache
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -44,6 +45,12 @@ def _differences(grey: NDArray[np.uint8]) -> float:
     """Mean absolute difference of grey levels of neighbours, along and below some rows: all would cost more."""
     if min(grey.shape) == 1:
         return 0.0
-    rows = np.unique(np.linspace(0, len(grey) - 2, _ROWS).astype(np.intp))
+    rows = _some_rows(len(grey))
     here, below = grey[rows].astype(np.int16), grey[rows + 1].astype(np.int16)
     return float(np.abs(np.diff(here)).mean() + np.abs(below - here).mean()) / 2
+
+
+@cache
+def _some_rows(height: int) -> NDArray[np.intp]:
+    """Rows that have one below."""
+    return np.unique(np.linspace(0, height - 2, _ROWS).astype(np.intp))

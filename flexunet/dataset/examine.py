@@ -19,10 +19,10 @@ from flexunet.core.grey import grey_of
 from flexunet.core.pictures import Picture, Refused, open_image, png, served_bytes
 from flexunet.core.problems import Problem
 from flexunet.dataset.annotation import BadAnnotation
-from flexunet.dataset.groups import pixel_digest, thumbnail
 from flexunet.dataset.losses import Losses, losses_of
 from flexunet.dataset.masks import Mask, read_mask, rims
 from flexunet.dataset.pairs import Pair
+from flexunet.dataset.thumbnails import pixel_digest, thumbnail
 
 # Of a flat image's pixels no more than one in a thousand lies outside its two commonest grey levels.
 _FLAT_SHARE: Final = 0.999
@@ -48,7 +48,7 @@ class Facts:
       brightness: mean grey level, 0 to 255.
       contrast: standard deviation of the grey levels.
       sharpness: mean difference of neighbouring grey levels, by the contrast; low where a camera is out of focus.
-      thumbnail: float16 [50, 50], as `flexunet.dataset.groups.thumbnail` makes it.
+      thumbnail: float16 [50, 50], as `flexunet.dataset.thumbnails.thumbnail` makes it.
       pixel_digest: of the decoded image.
       mask_digest: of the class ids.
       digest: of both files.
