@@ -129,6 +129,8 @@ def test_images_and_masks_of_one_name(surfaces: sources.Surfaces, tmp_path: Path
         ("img_dir/train/{}.png", "ann_dir/train/{}.png"),
         ("Train/Images/{}.png", "Train/Annotations/{}.png"),
         ("train/{}.png", "trainannot/{}.png"),
+        ("images/train/{}.png", "masks/Train/{}.png"),
+        ("TRAIN/img/{}.png", "Train/Ground truth/{}.png"),
     ],
 )
 def test_splits_in_names_of_folders(surfaces: sources.Surfaces, tmp_path: Path, image: str, mask: str) -> None:
