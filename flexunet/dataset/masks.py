@@ -72,7 +72,7 @@ def read_mask(encoded: bytes, config: Config) -> Mask:
         return _divided(open_mask(encoded, config.image.max_pixels), config, config.records.grey_threshold)
     picture = open_lossless(encoded, config.image.max_pixels, _OF_LOSSY if len(config.classes) == 2 else "")
     if config.records.mask_values != "ids":
-        _require_distinct_colors(picture.image)
+        require_distinct_colors(picture.image)
     transparent = transparency(picture.image)
     snapped = _snapped(picture, config)
     class_ids = _class_ids(picture, config) if snapped is None else snapped.class_ids
@@ -144,8 +144,12 @@ def transparency(image: Image.Image) -> NDArray[np.uint8] | None:
     return alpha if alpha is not None and (alpha != _OPAQUE).any() else None
 
 
-def _require_distinct_colors(image: Image.Image) -> None:
-    """Indices that a palette gives one colour may be classes that it does not tell apart; Pillow pads with black."""
+def require_distinct_colors(image: Image.Image) -> None:
+    """Indices that a palette gives one colour may be classes that it does not tell apart; Pillow pads with black.
+
+    Raises:
+      Refused: names two of them.
+    """
     if image.mode not in _PALETTES:
         return
     colors: dict[tuple[int, ...], int] = {}
