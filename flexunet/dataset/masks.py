@@ -33,7 +33,7 @@ ALPHA_ALONE: Final = Words(
     "a mask that is drawn in alpha alone", "colours or grey levels", "export it without alpha, on black"
 )
 # JPEG's rounding of a grey pixel's channels.
-_GREYISH: Final = 16
+GREYISH: Final = 16
 _LISTED: Final = 5
 
 
@@ -91,7 +91,7 @@ def _divided(picture: Picture, config: Config, threshold: int) -> Mask:
     rgb = np.asarray(image.convert("RGB"), np.int64)
     if picture.bits > 8 or image.mode.startswith(("I", "F")):
         raise Refused(Words(f"a mask of {picture.bits} bits", "8 bits, as records.grey_threshold says", _EXPORT))
-    if np.ptp(rgb, axis=-1).max(initial=0) > _GREYISH:
+    if np.ptp(rgb, axis=-1).max(initial=0) > GREYISH:
         raise Refused(Words("a mask in colour", "grey levels, as records.grey_threshold says", _EXPORT))
     levels = np.asarray(image.convert("L"))
     class_ids = (levels >= threshold).astype(np.uint8)
