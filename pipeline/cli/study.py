@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
 @click.group(cls=CommandGroup)
 def study() -> None:
-    """Compares recipes: docs/how-to/best-model.md.
+    """Compares recipes and finds wrong masks: docs/how-to/best-model.md, docs/how-to/wrong-labels.md.
 
     Examples:
       flexunet study crossvalidate --config mine.toml --data records --out runs/folds
+      flexunet study suspects --config mine.toml --data records --out runs/folds
     """
 
 
