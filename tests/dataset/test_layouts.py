@@ -287,7 +287,7 @@ def test_lists_of_splits_that_are_not_read_are_told(surfaces: sources.Surfaces, 
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("steel-00001\n")
     (note,) = find_layout(tmp_path).notes
-    assert note.startswith("lists/val.csv, train.txt may list splits and is not read")
+    assert note.startswith("lists/val.csv, train.txt: not read, though the names are those of splits")
 
 
 # What cannot be told, and what is wrong.
