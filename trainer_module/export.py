@@ -125,7 +125,7 @@ class SegmentationModule(tf.Module):
         counts = self._counts(class_ids, predicted)
         numbers = (
             counts,
-            self._counts(images.fit_class_ids(class_ids, self._config.image), unfit.class_ids_of(row[0])),
+            self._model_size_counts(row, class_ids, counts),
             self._probability_sums(class_ids, probabilities, tf.reduce_sum(counts)),
             calibration_bins(class_ids, probabilities),
         )
@@ -138,6 +138,17 @@ class SegmentationModule(tf.Module):
             id_png(predicted),
             *([] if self._thresholds is None else [tf.io.encode_png(score_levels(probabilities))]),
         )
+
+    def _model_size_counts(self, row: tuple[tf.Tensor, ...], class_ids: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
+        """Of an image that has the model's size these are its `counts`, unless thresholds decided those."""
+        settings = self._config.image
+
+        def counted() -> tf.Tensor:
+            return self._counts(images.fit_class_ids(class_ids, settings), unfit.class_ids_of(row[0]))
+
+        if self._thresholds is not None or settings.fit == "tile":
+            return counted()
+        return tf.cond(tf.reduce_all(row[1] == [settings.height, settings.width]), lambda: counts, counted)
 
     def _counts(self, class_ids: tf.Tensor, predicted: tf.Tensor) -> tf.Tensor:
         return tf.cast(count_matrix(class_ids, predicted, len(self._config.classes)), tf.float64)
