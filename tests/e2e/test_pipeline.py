@@ -531,7 +531,8 @@ def test_a_person_pushes_a_refused_model_with_a_reason_that_stays_on_record(
     before = story.versions
     command = arguments(story, config_file, "--set", "gate.min_foreground_dice=1.0", "--set", "train.epochs=1")
     # No node but the Reporter reads these: see test_two_runs_are_compared.
-    command += ["--set", "dataset.seed=5", "--set", "beam.worker_command=/boot", "--set", "kubeflow.mount_path=/mill"]
+    command += ["--set", "dataset.seed=5", "--set", "beam.worker_command='/boot'"]
+    command += ["--set", "kubeflow.mount_path='/mill'"]
     assert exit_code(command) == 2
     assert story.versions == before
     new = 1 + max(int(version) for version in before)

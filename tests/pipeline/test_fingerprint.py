@@ -68,7 +68,7 @@ def fingerprints(folder: Path) -> dict[str, str]:
         ("flexunet/core/config/data.py", {PREPROCESSING, TRAINER, METRICS, REPORT}),
         ("flexunet/core/config/train.py", {TRAINER, REPORT}),
         ("flexunet/core/config/gate.py", {METRICS, REPORT}),
-        ("flexunet/core/config/kubeflow.py", set()),
+        ("flexunet/core/config/kubeflow.py", {REPORT}),
         ("flexunet/core/config/whole.py", set()),
         ("flexunet/core/scores.py", {TRAINER, METRICS, REPORT}),
         ("flexunet/core/results/metrics.py", {REPORT}),
