@@ -5,7 +5,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 from unicodedata import normalize
 
@@ -16,8 +16,14 @@ from flexunet.core.readable import IMAGE_SUFFIXES
 AREAS_FILE: Final = "areas.csv"
 AREAS_COLUMNS: Final = ("image", "class", "pixels", "share", "regions", "boxes")
 
-# Beside names with a leading dot: what a Synology disk and a Mac's archiver put beside a user's files.
-_HIDDEN_FOLDERS: Final = frozenset({"@eadir", "__macosx"})
+# Beside names with a leading dot: what network disks, Windows and a Mac's archiver put beside a user's files, and what
+# was deleted there.
+_HIDDEN_FOLDERS: Final = frozenset(
+    {
+        *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@tmp"),
+        *("$recycle.bin", "system volume information", "lost+found", "__macosx"),
+    }
+)
 _PREDICTED: Final = re.compile(r".*_(mask|overlay)\.png")
 _RECORDED: Final = re.compile(r"dataset\.(json|html)|span-\d+")
 _RUN_MARK: Final = "metadata.db"
@@ -92,8 +98,9 @@ class Files:
 def find_files(root: Path, output: Path | None = None) -> Files:
     """Every file below `root` that may be a user's.
 
-    Hidden files and folders are left out (a leading dot, `@eaDir`, `__MACOSX`), as is what `flexunet` wrote itself:
-    predictions, records, runs. Links are followed, but a folder is entered once, at its own place before a link's.
+    Hidden files and folders are left out (a leading dot, `@eaDir`, `#recycle`, `__MACOSX` and the like), as is what
+    `flexunet` wrote itself: predictions, records, runs. Links are followed, but a folder is entered once, at its own
+    place before a link's.
 
     Args:
       root: the folder.
@@ -112,9 +119,16 @@ def nfc(name: str) -> str:
     return normalize("NFC", name)
 
 
+def stem_and_suffix(name: str) -> tuple[str, str]:
+    """`a/b` and `.PNG` of `a/b.PNG`; no suffix where pathlib finds none, as in `a/.b` and `a/b.`."""
+    folders, slash, file = name.rpartition("/")
+    stem, _, ending = file.rpartition(".")
+    return (f"{folders}{slash}{stem}", f".{ending}") if stem and ending else (name, "")
+
+
 def suffix_of(name: str) -> str:
     """`.png` of `a/b.PNG`; empty where there is none."""
-    return PurePosixPath(name).suffix.lower()
+    return stem_and_suffix(name)[1].lower()
 
 
 def left_out_words(left_out: Sequence[LeftOut], read: int) -> str:
@@ -191,7 +205,9 @@ class _Walk:
         inner = []
         for entry in entries:
             name = f"{folder}/{entry.name}" if folder else entry.name
-            path, is_folder = self.root / name, (self.root / name).is_dir()
+            # A link may lead in a circle, which `Path` takes for nothing and an entry for an error.
+            status = self.root / name if entry.is_symlink() else entry
+            is_folder = status.is_dir()
             why = next((why for why, pattern in own if pattern.fullmatch(entry.name)), None)
             why = why or _hidden(entry.name, is_folder)
             if is_folder and why is not None:
@@ -200,7 +216,7 @@ class _Walk:
                 self._links.append(name)
             elif is_folder:
                 inner.append(name)
-            elif why is None and path.is_file():
+            elif why is None and status.is_file():
                 self.names.append(name)
             else:
                 self.tally.add(why or "no regular file (a broken link, a pipe)", name)
