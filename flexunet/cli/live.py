@@ -91,6 +91,7 @@ def watch(
       flexunet live watch --out runs/mine/live --camera-header X-Camera --keep-images 500 --days 14
     """
     import asyncio
+    import signal
 
     from flexunet.core.disk import require_writable
     from flexunet.core.lock import locked
@@ -107,7 +108,8 @@ def watch(
             console.print(f"http://{host}:{ports[1]} -> {server}:{server_rest_port}")
             console.print(f"numbers of the images that go by: {out}; Ctrl-C ends it")
 
-        asyncio.run(run(Settings(host, server, routes, kept, rate), ready))
+        if asyncio.run(run(Settings(host, server, routes, kept, rate), ready)) == signal.SIGINT:
+            raise KeyboardInterrupt
 
 
 @click.command(cls=Command)
