@@ -128,6 +128,10 @@ def lineage_facts(
     """Data, code and configuration that made a model, and with which libraries it was measured."""
     noted = exported / features.ASSETS_EXTRA / features.EXPORTED_TRAINING
     training: TrainingFacts = json.loads(noted.read_text(encoding="utf-8"))
+    config = export_config(exported).model_dump(mode="json")
+    asked = settings.model_dump(mode="json", include={"gate", "serving"})
+    # What is baked into the graph is the export's own, whatever is asked of it now.
+    asked["serving"] |= config["serving"]
     return {
         "run": run,
         # TFX's layout: ROOT/NODE/OUTPUT/EXECUTION.
@@ -145,10 +149,7 @@ def lineage_facts(
             "uri": examples.uri,
             "fingerprint": examples.get_string_custom_property(features.RECORDS_FINGERPRINT),
         },
-        "config": {
-            **export_config(exported).model_dump(mode="json"),
-            **settings.model_dump(mode="json", include={"gate", "serving"}),
-        },
+        "config": {**config, **asked},
         "libraries": {
             "Python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in ("tfx", *LIBRARIES)},

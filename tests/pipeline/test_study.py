@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -157,25 +158,31 @@ def written(folder: Path, **configs: dict[str, Any]) -> list[str]:
     """A file for each config; the command over the first."""
     for name, settings in configs.items():
         (folder / f"{name}.toml").write_text(to_toml({"classes": CLASSES, **settings}))
-    return [
-        "study",
-        "crossvalidate",
-        "--config",
-        f"{next(iter(configs))}.toml",
-        "--out",
-        "out",
-        "--folds",
-        "2",
-        "--data",
-    ]
+    first = f"{next(iter(configs))}.toml"
+    return ["study", "crossvalidate", "--config", first, "--out", "out", "--folds", "2", "--data"]
 
 
-def test_folds_are_trained_pooled_and_not_trained_again(data: Path, tmp_path: Path) -> None:
-    command = [*written(tmp_path, mine=SETTINGS), str(data)]
-    done = flexunet(tmp_path, *command, "--cores", "1", "--json")
-    assert done.exit_code == 0, done.output
-    document = json.loads(done.stdout)
-    assert document == json.loads((tmp_path / "out" / "crossvalidation.json").read_text())
+@dataclass(frozen=True)
+class Done:
+    """A folder in which two folds of one recipe were trained, by which command, and what it found."""
+
+    folder: Path
+    command: list[str]
+    document: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def done(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    folder = tmp_path_factory.mktemp("done")
+    command = [*written(folder, mine=SETTINGS), str(data)]
+    result = flexunet(folder, *command, "--cores", "1", "--json")
+    assert result.exit_code == 0, result.output
+    return Done(folder, command, json.loads(result.stdout))
+
+
+def test_folds_are_trained_pooled_and_not_trained_again(done: Done) -> None:
+    document = done.document
+    assert document == json.loads((done.folder / "out" / "crossvalidation.json").read_text())
     [recipe] = document["recipes"]
     assert recipe["name"] == "mine" and recipe["difference"] is None
     assert (document["images"], document["groups"]) == (32, 16)
@@ -183,29 +190,31 @@ def test_folds_are_trained_pooled_and_not_trained_again(data: Path, tmp_path: Pa
     low, high = recipe["foreground_dice_interval"]
     assert 0.3 < low < recipe["foreground_dice"] < high
 
-    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("fold*-*/*.*")}
-    again = flexunet(tmp_path, *command, "--cores", "1")
+    kept = {path: path.stat().st_mtime_ns for path in (done.folder / "out").glob("fold*-*/*.*")}
+    again = flexunet(done.folder, *done.command, "--cores", "1")
     assert again.exit_code == 0
     assert "0 of 2 trainings to do" in again.stdout and "95 % interval" in again.stdout
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
 
 
 @pytest.mark.slow
-def test_an_ensemble_is_the_mean_of_the_folds_gated_and_served(data: Path, tmp_path: Path) -> None:
-    blind = {**SETTINGS, "train": {**SETTINGS["train"], "learning_rate": 1e-9}}
-    command = [*written(tmp_path, mine=SETTINGS, blind=blind), str(data), "--against", "blind.toml", "--ensemble"]
-    done = flexunet(tmp_path, *command, "--json")
-    assert done.exit_code == 0, done.output + (tmp_path / "out" / "study.log").read_text()[-2000:]
-    document = json.loads(done.stdout)
-    mine, other = document["recipes"]
+def test_an_ensemble_is_the_mean_of_the_folds_gated_and_served(done: Done) -> None:
+    """Nothing of the recipe is trained again, for the comparison, the ensemble and other symmetries."""
+    [mine] = done.document["recipes"]
+    written(done.folder, blind={**SETTINGS, "train": {**SETTINGS["train"], "epochs": 1, "learning_rate": 1e-9}})
+    result = flexunet(done.folder, *done.command, "--against", "blind.toml", "--ensemble", "--json")
+    assert result.exit_code == 0, result.output + (done.folder / "out" / "study.log").read_text()[-2000:]
+    document = json.loads(result.stdout)
+    assert document["recipes"][0] == mine
+    other = document["recipes"][1]
     assert other["name"] == "blind" and other["difference"] < -0.2 and other["difference_interval"][1] < 0
     metrics = document["ensemble"]["metrics"]
     assert (metrics["verdict"], metrics["split"], metrics["examples"]) == ("accepted", "test", 8)
     assert metrics["parameters"] == 2 * mine["parameters"]
-    serving = json.loads((tmp_path / "out" / "report" / "serving.json").read_text())
+    serving = json.loads((done.folder / "out" / "report" / "serving.json").read_text())
     assert serving["problems"] == [] and serving["blessed"]
 
-    again = flexunet(tmp_path, *command, "--set", "serving.symmetries=8", "--json")
+    again = flexunet(done.folder, *done.command, "--set", "serving.symmetries=8", "--json")
     assert again.exit_code == 0
     turned = json.loads(again.stdout)["recipes"][0]
     assert [fold["train_seconds"] for fold in turned["folds"]] == [fold["train_seconds"] for fold in mine["folds"]]
