@@ -18,8 +18,10 @@ from flexunet.cli import main
 from flexunet.core.config.load import config_from, load_config
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
+from flexunet.core.finder import find_files
 from flexunet.dataset.examine import examine, read_class_ids, read_content
 from flexunet.dataset.layouts.detect import READERS, find_layout
+from flexunet.dataset.layouts.interface import Source
 from flexunet.dataset.layouts.known import LAYOUTS
 from flexunet.dataset.synthetic import generate_surface
 
@@ -252,6 +254,40 @@ def test_which_instance_is_on_top(tmp_path: Path, order: str, expected: list[int
     assert facts.overlaps == 200
 
 
+@pytest.mark.parametrize("place", ["classes.txt", "labels/classes.txt", "obj.names"])
+def test_yolo_names_its_classes_in_a_list_too(
+    surfaces: sources.Surfaces, expected: dict[str, tuple[Any, ...]], tmp_path: Path, place: str
+) -> None:
+    """In another order than the config's: numbers are of the list."""
+    sources.yolo(tmp_path, surfaces)
+    (tmp_path / "data.yaml").unlink()
+    (tmp_path / place).write_text("scratches\ninclusion\npatches\n")
+    for file in (tmp_path / "labels").glob("s*.txt"):
+        lines = [line.split(" ", 1) for line in file.read_text().splitlines()]
+        file.write_text("\n".join(f"{(int(number) + 1) % 3} {rest}" for number, rest in lines))
+    assert records(tmp_path) == expected
+    assert [c.name for c in READERS["yolo"].classes(Source(find_files(tmp_path)))] == [
+        *("scratches", "inclusion", "patches")
+    ]
+
+
+def test_images_without_an_annotation_of_coco_are_told(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    sources.images(tmp_path, surfaces)
+    document = sources.coco_document(surfaces)
+    document["annotations"] = [a for a in document["annotations"] if a["image_id"] == 7]
+    (tmp_path / "all.json").write_text(json.dumps(document))
+    assert find_layout(tmp_path).notes == ("6 images without an annotation in the JSON are background as a whole",)
+
+
+def test_lists_of_splits_that_are_not_read_are_told(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    sources.folders("images/{}.png", "masks/{}.png")(tmp_path, surfaces)
+    for name in ("train.txt", "lists/val.csv", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("steel-00001\n")
+    (note,) = find_layout(tmp_path).notes
+    assert note.startswith("lists/val.csv, train.txt may list splits and is not read")
+
+
 # What cannot be told, and what is wrong.
 
 
@@ -301,6 +337,7 @@ COCO_DAMAGE: dict[str, tuple[Damage, str]] = {
     "two points": (lambda d: first(d).update(segmentation=[[0, 0, 9, 9]]), "a polygon of 4 numbers"),
     "odd": (lambda d: first(d).update(segmentation=[[0, 0, 9, 9, 3, 4, 5]]), "a polygon of 7 numbers"),
     "words": (lambda d: first(d).update(segmentation=[["a"] * 6]), "annotations[0].segmentation"),
+    "deep": (lambda d: first(d).update(segmentation=json.loads("[" * 99 + "]" * 99)), "in more than 64 brackets"),
     "box only": (lambda d: first(d).pop("segmentation"), "annotation 1: has no segmentation"),
     "short runs": (lambda d: first(d).update(segmentation={"size": [48, 48], "counts": [5, 9]}), "run lengths of 14"),
     "long runs": (lambda d: first(d).update(segmentation={"size": [48, 48], "counts": [9999]}), "run lengths of 9999"),

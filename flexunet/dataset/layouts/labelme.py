@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 
 from flexunet.core.config.whole import Config
 from flexunet.dataset.annotation import Annotation, BadAnnotation, Drawn, class_id_of, paint
-from flexunet.dataset.layouts.bounded import parse_json, read_bytes
+from flexunet.dataset.layouts.bounded import parse_json, read_bytes, top_level
 from flexunet.dataset.layouts.interface import Reader, Reading, Source, SourceClass
 from flexunet.dataset.layouts.names import images_by_id, others_by_id, printable
 from flexunet.dataset.layouts.outlines import pack_polygons, unpack
@@ -145,10 +145,10 @@ def _kind(path: Path) -> str:
     """`labelme` for an object with a list `shapes`, `damaged` for no JSON, else `other`."""
     try:
         with path.open("rb") as file:
-            for prefix, event, _ in ijson.parse(file):
-                if prefix == "shapes":
+            for key, event in top_level(file):
+                if key == "shapes":
                     return "labelme" if event == "start_array" else "other"
-                if prefix in ("images", "annotations", "categories"):
+                if key in ("images", "annotations", "categories"):
                     return "other"
     except (ijson.JSONError, ValueError, OSError):
         return "damaged"
