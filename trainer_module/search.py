@@ -141,7 +141,7 @@ class Search(base_tuner.BaseTuner):
                 {
                     "trial": number + 1,
                     "values": dict(trial.hyperparameters.values),
-                    "foreground_dice": trial.score if trial.status == TrialStatus.COMPLETED else None,
+                    "foreground_dice": float(trial.score) if trial.status == TrialStatus.COMPLETED else None,
                     "epochs": spent.epochs,
                     "seconds": round(spent.seconds, 1),
                     "problem": _last_words(trial.message) if trial.message else None,
