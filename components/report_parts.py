@@ -26,7 +26,7 @@ from flexunet.core import features
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.report import ReportSettings
 from flexunet.core.config.train import TrainerConfig
-from flexunet.core.files import write_json
+from flexunet.core.files import JsonObject, write_json
 from flexunet.core.libraries import LIBRARIES
 from flexunet.core.pictures import open_image, png
 from flexunet.core.regions import without_small
@@ -128,10 +128,6 @@ def lineage_facts(
     """Data, code and configuration that made a model, and with which libraries it was measured."""
     noted = exported / features.ASSETS_EXTRA / features.EXPORTED_TRAINING
     training: TrainingFacts = json.loads(noted.read_text(encoding="utf-8"))
-    config = export_config(exported).model_dump(mode="json")
-    asked = settings.model_dump(mode="json", include={"gate", "serving"})
-    # What is baked into the graph is the export's own, whatever is asked of it now.
-    asked["serving"] |= config["serving"]
     return {
         "run": run,
         # TFX's layout: ROOT/NODE/OUTPUT/EXECUTION.
@@ -149,12 +145,20 @@ def lineage_facts(
             "uri": examples.uri,
             "fingerprint": examples.get_string_custom_property(features.RECORDS_FINGERPRINT),
         },
-        "config": {**config, **asked},
+        "config": _config(export_config(exported), settings),
         "libraries": {
             "Python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in ("tfx", *LIBRARIES)},
         },
     }
+
+
+def _config(trained: TrainerConfig, asked: ReportSettings) -> JsonObject:
+    """What the model was trained with and, in the sections that change no training, what was asked of this run."""
+    config, sections = trained.model_dump(mode="json"), asked.model_dump(mode="json", exclude={"classes"})
+    # What is baked into the graph is the export's own, whatever is asked of it now.
+    own = {name: {**sections[name], **config[name]} for name in ("records", "serving")}
+    return {**config, **sections, **own}
 
 
 def _records_of(wanted: Collection[str], examples: Artifact, key: str) -> dict[str, bytes]:

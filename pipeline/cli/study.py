@@ -12,6 +12,7 @@ from flexunet.cli.console import captured_output, print_result
 from flexunet.cli.options import AS_JSON, CONFIG, PATH, ROOT, SET
 from flexunet.core.errors import UserError
 from flexunet.core.root import Root
+from pipeline.cli.suspects import suspects
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,14 +27,18 @@ if TYPE_CHECKING:
 
 @click.group(cls=CommandGroup)
 def study() -> None:
-    """Compares recipes, and searches for better ones: docs/how-to/best-model.md.
+    """Compares recipes, searches for better ones, finds wrong masks.
+
+    docs/how-to/best-model.md, docs/how-to/wrong-labels.md
 
     Examples:
       flexunet study tune --config mine.toml --data records --root runs/mine
       flexunet study crossvalidate --config mine.toml --data records --out runs/folds
+      flexunet study suspects --config mine.toml --data records --out runs/folds
     """
 
 
+study.add_command(suspects)
 _SPACE: Final = (
     "[tune.space] train.learning_rate = {low = 3e-4, high = 1e-2, log = true}, model.base_filters = [8, 16, 24]"
 )
