@@ -10,9 +10,10 @@ from command_line import flexunet
 from pictures import encoded
 from PIL import Image
 from sklearn.metrics import pairwise_distances
-from steel import CLASSES
+from steel import CLASSES, NAMES
 
 from flexunet.core.config.write import to_toml
+from flexunet.core.outlines import labelme_document
 from pipeline.queue import core_set
 
 SIZE = 32
@@ -85,6 +86,12 @@ def test_new_images_are_picked_once_and_come_back_as_the_next_span(
     refused = flexunet(tmp_path, *command, "--out", "coco")
     assert refused.exit_code == 1 and "holds files already" in refused.stderr
 
+    # As people correct them: ingest wants every class in a span.
+    corrected = np.zeros((SIZE, SIZE), np.uint8)
+    for class_id in (1, 2, 3):
+        corrected[8 * class_id : 8 * class_id + 6, 4:20] = class_id
+    for path in pictures:
+        path.with_suffix(".json").write_text(json.dumps(labelme_document(path.name, corrected, NAMES)))
     taken = flexunet(tmp_path, "ingest", "to-label", "records", "--config", "mine.toml", "--span", "next")
     assert taken.exit_code == 0, taken.output
     spans = json.loads((tmp_path / "records" / "dataset.json").read_text())["spans"]
