@@ -298,6 +298,7 @@ COCO_DAMAGE: dict[str, tuple[Damage, str]] = {
     "no image id": (lambda d: first(d).pop("image_id"), "annotations[0].image_id: Field required"),
     "outside": (lambda d: first(d).update(segmentation=[[0, 0, 90, 0, 90, 9]]), "the point (90, 0), outside"),
     "infinite": (lambda d: first(d).update(segmentation=[[0, 0, 1e999, 0, 9, 9]]), "no valid JSON"),
+    "deep": (lambda d: d.update(info="DEEP"), "nests lists deeper than 64"),
     "two points": (lambda d: first(d).update(segmentation=[[0, 0, 9, 9]]), "a polygon of 4 numbers"),
     "odd": (lambda d: first(d).update(segmentation=[[0, 0, 9, 9, 3, 4, 5]]), "a polygon of 7 numbers"),
     "words": (lambda d: first(d).update(segmentation=[["a"] * 6]), "annotations[0].segmentation"),
@@ -343,7 +344,8 @@ def test_damaged_coco_is_named(surfaces: sources.Surfaces, tmp_path: Path, kind:
     file = tmp_path / "src/annotations/instances_default.json"
     document = json.loads(file.read_text())
     damage(document)
-    file.write_text(json.dumps(document).replace("Infinity", "1e999"))
+    deep = "[" * 100_000 + "]" * 100_000
+    file.write_text(json.dumps(document).replace("Infinity", "1e999").replace('"DEEP"', deep))
     assert ingest_code(tmp_path / "src", tmp_path) == 1
     errors = capfd.readouterr().err.splitlines()
     assert all(line.startswith("error: ") and str(file) in line and "expected" in line for line in errors)

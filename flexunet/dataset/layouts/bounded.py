@@ -1,6 +1,8 @@
 """Small files of strangers, read within bounds."""
 
 import json
+import mmap
+import re
 from pathlib import Path
 from typing import Final, NoReturn, TypeVar
 
@@ -11,6 +13,10 @@ from flexunet.dataset.annotation import BadAnnotation
 _TEXT_BYTES: Final = 64 * 2**20
 # labelme keeps the image itself inside, as base64.
 FILE_BYTES: Final = 256 * 2**20
+# COCO's need seven.
+_DEPTH: Final = 64
+# A string, or where a list or an object begins or ends; possessive, so that a long string is passed without a stack.
+_NESTING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[{]|[\]}]', re.DOTALL)
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -52,6 +58,24 @@ def as_text(content: bytes) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise BadAnnotation("is no text in UTF-8", "UTF-8", "save it anew") from None
+
+
+def check_depth(path: Path) -> None:
+    """Refuses JSON of lists in lists in lists: a streaming parser spells out the way to each, which fills the memory.
+
+    Raises:
+      BadAnnotation: it nests deeper than any format does.
+      OSError: it cannot be read.
+    """
+    depth = 0
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        for token in _NESTING.finditer(content):
+            first = content[token.start()]
+            depth += (first in b"[{") - (first in b"]}")
+            if depth > _DEPTH:
+                raise BadAnnotation(
+                    f"nests lists deeper than {_DEPTH}", "what the format prescribes", "export it again"
+                )
 
 
 def parse_json(content: bytes, model: type[Model]) -> Model:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from flexunet.core.problems import Problem
 from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.dataset.annotation import BadAnnotation
-from flexunet.dataset.layouts.bounded import refuse
+from flexunet.dataset.layouts.bounded import check_depth, refuse
 from flexunet.dataset.layouts.interface import Reader, Reading, Source, SourceClass
 from flexunet.dataset.layouts.names import place, printable, split_named, split_of
 from flexunet.dataset.layouts.outlines import (
@@ -185,6 +185,7 @@ def _load(path: Path) -> _Document:
     try:
         if path.stat().st_size > _FILE_BYTES:
             raise BadAnnotation(f"has more than {_FILE_BYTES:,} bytes", "less", "split it")
+        check_depth(path)
         for image in _items(path, "images", _Image):
             _add(document, document.images, image.id, image, "image")
         for category in _items(path, "categories", _Category):
@@ -259,6 +260,7 @@ def _classes(source: Source) -> Sequence[SourceClass]:
     """Classes by id, which need not start at 1; those that stand for nothing are left to the user."""
     names: dict[str, None] = {}
     for name in _documents(source):
+        check_depth(source.root / name)
         found = [(category.id, category.name) for category in _items(source.root / name, "categories", _Category)]
         names.update(
             dict.fromkeys(name for _, name in sorted(found, key=lambda entry: (str(type(entry[0])), entry[0])))

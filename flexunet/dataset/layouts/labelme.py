@@ -143,13 +143,18 @@ def _files(source: Source) -> dict[str, list[str]]:
 
 def _kind(path: Path) -> str:
     """`labelme` for an object with a list `shapes`, `damaged` for no JSON, else `other`."""
+    depth, key = 0, ""
     try:
         with path.open("rb") as file:
-            for prefix, event, _ in ijson.parse(file):
-                if prefix == "shapes":
+            # Not ijson.parse: it spells out where each value is, and 100,000 lists in each other fill the memory.
+            for event, value in ijson.basic_parse(file):
+                if depth == 1 and event == "map_key":
+                    key = value
+                elif depth == 1 and key == "shapes":
                     return "labelme" if event == "start_array" else "other"
-                if prefix in ("images", "annotations", "categories"):
+                elif depth == 1 and key in ("images", "annotations", "categories"):
                     return "other"
+                depth += (event in ("start_map", "start_array")) - (event in ("end_map", "end_array"))
     except (ijson.JSONError, ValueError, OSError):
         return "damaged"
     return "other"
