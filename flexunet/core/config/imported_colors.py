@@ -55,17 +55,25 @@ def palette_of(text: str) -> tuple[Palette | None, str]:
 
 def named_colors(text: str, palette: Mapping[tuple[int, int, int], int]) -> dict[int, str]:
     """Names by id, from comments such as `;Patches:blue, Inclusion:(0,255,0)` in the lines above the palette."""
-    above = re.search(r"((?:^[ \t]*[;#][^\n]*\n)+)\s*rgb_map", text, re.MULTILINE)
-    if not above:
-        return {}
     color = rf"{_TRIPLE}|#[0-9a-f]{{6}}|[a-z]+"
+    # Of a bounded length: else a long line would be tried from each of its letters to its end.
+    name = rf"([a-z][\w .()/+-]{{0,{_LONGEST_NAME - 1}}}?)\s{{0,9}}[:=]\s{{0,9}}({color})"
     found: dict[int, str] = {}
-    for match in re.finditer(rf"([a-z][\w .()/+-]*?)\s*[:=]\s*({color})", above[1], re.IGNORECASE):
+    for match in re.finditer(name, _comments_above(text.splitlines()), re.IGNORECASE):
         class_id = palette.get(_color_in(match[2]) or (-1, -1, -1))
-        if class_id is not None and len(match[1]) <= _LONGEST_NAME:
+        if class_id is not None:
             found.setdefault(class_id, match[1].strip())
     # Two of one name are no names.
     return found if len({name.casefold() for name in found.values()}) == len(found) else {}
+
+
+def _comments_above(lines: Sequence[str]) -> str:
+    """Lines of comments right above the palette, one for all."""
+    end = next((place for place, line in enumerate(lines) if re.match(r"\s*rgb_map\b", line)), 0)
+    begin = end
+    while begin and lines[begin - 1].lstrip().startswith((";", "#")):
+        begin -= 1
+    return "\n".join(lines[begin:end])
 
 
 def _entries_in(text: str) -> Palette | None:
