@@ -57,22 +57,26 @@ def test_a_field_that_kubeflow_does_not_know_is_refused_by_the_reader(package_fi
 
 
 @pytest.mark.parametrize("section", [{}, {"train": {"warm_start": True}}], ids=["plain", "warm start"])
-def test_kubeflow_and_the_local_runner_have_the_same_graph(
+def test_a_packages_graph_is_that_of_the_local_runner(
     tmp_path: Path, make_config: Callable[..., Config], section: dict[str, Any]
 ) -> None:
     config = make_config(**section)
     connection = metadata.sqlite_metadata_connection_config(str(tmp_path / "metadata.db"))
     paths = dag.Paths(str(tmp_path), str(tmp_path))
     local = compile_run(dag.create_pipeline(config, paths, connection, [], fingerprint=lambda modules: ""), "local")
+    wanted = {n.pipeline_node.node_info.id: sorted(n.pipeline_node.upstream_nodes) for n in local.nodes}
+    assert packages.node_graph(config) == wanted
+
+
+def test_the_tasks_wait_for_each_other_as_the_graphs_nodes_do(
+    package: Package, make_config: Callable[..., Config]
+) -> None:
+    graph = packages.node_graph(make_config())
     wanted = {
-        packages.task_name(n.pipeline_node.node_info.id): {
-            packages.task_name(upstream) for upstream in n.pipeline_node.upstream_nodes
-        }
-        for n in local.nodes
+        packages.task_name(node): {packages.task_name(upstream) for upstream in waited_for}
+        for node, waited_for in graph.items()
     }
-    output = tmp_path / "package.yaml"
-    packages.write_package(packages.Package(config, "image", packages.node_graph(config)), output)
-    tasks = read_package(output).tasks
+    tasks = package.tasks
     found = {name: set(task.dependent_tasks) for name, task in tasks.items() if name not in ("prepare", "verdict")}
     assert found == {name: upstream | {"prepare"} for name, upstream in wanted.items()}
     last = set(wanted) - set().union(*wanted.values())
