@@ -2,6 +2,7 @@
 
 import base64
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +19,9 @@ from flexunet.cli import main
 from flexunet.core.config.load import config_from, load_config
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
+from flexunet.dataset.annotation import BadAnnotation
 from flexunet.dataset.examine import examine, read_class_ids, read_content
+from flexunet.dataset.layouts import bounded
 from flexunet.dataset.layouts.detect import READERS, find_layout
 from flexunet.dataset.layouts.known import LAYOUTS
 from flexunet.dataset.synthetic import generate_surface
@@ -298,7 +301,7 @@ COCO_DAMAGE: dict[str, tuple[Damage, str]] = {
     "no image id": (lambda d: first(d).pop("image_id"), "annotations[0].image_id: Field required"),
     "outside": (lambda d: first(d).update(segmentation=[[0, 0, 90, 0, 90, 9]]), "the point (90, 0), outside"),
     "infinite": (lambda d: first(d).update(segmentation=[[0, 0, 1e999, 0, 9, 9]]), "no valid JSON"),
-    "deep": (lambda d: d.update(info="DEEP"), "nests lists deeper than 64"),
+    "deep": (lambda d: d.update(deep="DEEP"), "nests lists deeper than 64"),
     "two points": (lambda d: first(d).update(segmentation=[[0, 0, 9, 9]]), "a polygon of 4 numbers"),
     "odd": (lambda d: first(d).update(segmentation=[[0, 0, 9, 9, 3, 4, 5]]), "a polygon of 7 numbers"),
     "words": (lambda d: first(d).update(segmentation=[["a"] * 6]), "annotations[0].segmentation"),
@@ -511,7 +514,9 @@ import sys
 from pathlib import Path
 from benchmarks.memory import peak_mebibytes
 from flexunet.core.config.load import load_config
+from flexunet.dataset.annotation import BadAnnotation
 from flexunet.dataset.examine import examine
+from flexunet.dataset.layouts import bounded
 from flexunet.dataset.layouts.detect import find_layout
 
 layout = find_layout(Path(sys.argv[1]))
@@ -551,3 +556,37 @@ def test_memory_does_not_follow_the_number_of_instances(tmp_path: Path) -> None:
         assert int(found) == images and int(pixels) > 1000 * images
         peaks.append(float(peak))
     assert peaks[1] < 1.3 * peaks[0]
+
+
+def random_json(generator: random.Random, depth: int) -> Any:
+    if depth == 0 or generator.random() < 0.3:
+        return "".join(generator.choice('[]{}"\\ab\n') for _ in range(generator.randrange(6)))
+    if generator.random() < 0.5:
+        return [random_json(generator, depth - 1) for _ in range(generator.randrange(1, 3))]
+    return {random_json(generator, 0): random_json(generator, depth - 1) for _ in range(2)}
+
+
+def depth_of(value: Any) -> int:
+    inner = value if isinstance(value, list) else value.values() if isinstance(value, dict) else None
+    return 0 if inner is None else 1 + max(map(depth_of, inner), default=0)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 1000])
+def test_depth_is_that_of_the_standard_librarys_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    """Of strings full of brackets, quotation marks and backslashes, cut anywhere."""
+    monkeypatch.setattr(bounded, "_CHUNK", chunk)
+    generator, file, refused = random.Random(chunk), tmp_path / "x.json", 0
+    for _ in range(150):
+        value, most = random_json(generator, generator.randrange(1, 9)), generator.randrange(8)
+        monkeypatch.setattr(bounded, "_DEPTH", most)
+        file.write_text(json.dumps(value))
+        try:
+            bounded.check_depth(file)
+        except BadAnnotation:
+            refused += 1
+            assert depth_of(value) > most
+        else:
+            assert depth_of(value) <= most
+    assert 20 < refused < 130

@@ -1,11 +1,11 @@
 """Small files of strangers, read within bounds."""
 
 import json
-import mmap
 import re
 from pathlib import Path
 from typing import Final, NoReturn, TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from flexunet.dataset.annotation import BadAnnotation
@@ -15,8 +15,8 @@ _TEXT_BYTES: Final = 64 * 2**20
 FILE_BYTES: Final = 256 * 2**20
 # COCO's need seven.
 _DEPTH: Final = 64
-# A string, or where a list or an object begins or ends; possessive, so that a long string is passed without a stack.
-_NESTING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[{]|[\]}]', re.DOTALL)
+_CHUNK: Final = 2**20
+_ESCAPED: Final = re.compile(rb"\\.", re.DOTALL)
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -67,15 +67,21 @@ def check_depth(path: Path) -> None:
       BadAnnotation: it nests deeper than any format does.
       OSError: it cannot be read.
     """
-    depth = 0
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        for token in _NESTING.finditer(content):
-            first = content[token.start()]
-            depth += (first in b"[{") - (first in b"]}")
-            if depth > _DEPTH:
-                raise BadAnnotation(
-                    f"nests lists deeper than {_DEPTH}", "what the format prescribes", "export it again"
-                )
+    depth = quotes = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            # What is escaped is no quotation mark; a chunk may end in the middle of it.
+            chunk += file.read((len(chunk) - len(chunk.rstrip(b"\\"))) % 2)
+            content = np.frombuffer(_ESCAPED.sub(b"  ", chunk) if b"\\" in chunk else chunk, np.uint8)
+            counted = np.cumsum(content == ord('"'), dtype=np.uint32) + quotes
+            begins = (content == ord("[")) | (content == ord("{"))
+            ends = (content == ord("]")) | (content == ord("}"))
+            steps = np.where(counted % 2, 0, begins.astype(np.int8) - ends)
+            depths = np.cumsum(steps, dtype=np.int64) + depth
+            if depths.max() > _DEPTH:
+                words = f"nests lists deeper than {_DEPTH}"
+                raise BadAnnotation(words, "what the format prescribes", "export it again")
+            depth, quotes = int(depths[-1]), int(counted[-1]) % 2
 
 
 def parse_json(content: bytes, model: type[Model]) -> Model:
