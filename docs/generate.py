@@ -66,6 +66,7 @@ EXIT_CODES: Final = (
     (2, "the gate refused the model, also when that verdict came from the cache"),
     (3, "a node of the pipeline failed; the line names the full log"),
     (4, "the serving validator refused the model"),
+    (5, "`live drift`: the served images are no longer those that the model was tried on"),
     (130, "interrupted; the line says how to go on"),
 )
 BOUNDS: Final = (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
@@ -95,13 +96,15 @@ served model scales by it.
 
 Records hold a PNG in the colours of `[[classes]]`; anything else is written anew as that.
 
-- In colour, each pixel is exactly one of the `color`s; of a palette its colours count.
+- In colour, each pixel is exactly one of the `color`s; of a palette its colours count, and two used
+  indices of one colour are refused.
 - Grey values are ids of classes, or grey `color`s of classes (0 and 255), whichever fits all pixels. Where both fit
   and differ the mask is refused: `records.mask_values = "ids"` or `"colors"` decides, and with `"ids"` a palette's
   indices are ids.
 - 255 is unlabelled where `records.ignore_color` is set.
-- Refused: lossy compression in any container, more than one picture, colours of 16 bits, fractions, pixels that are
-  transparent over a class, or over anything where `records.ignore_color` is set.
+- Refused: lossy compression in any container, more than one picture, colours of 16 bits, fractions, more than 8 bits
+  whose zero is white, a drawing in alpha alone, pixels that are transparent over a class, or over anything where
+  `records.ignore_color` is set.
 """
 WARNING: Final = "<!-- Written by docs/generate.py from the code: `make docs`. -->\n"
 

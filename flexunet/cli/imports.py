@@ -7,8 +7,7 @@ import click
 
 from flexunet.cli.command import Command, SectionedGroup
 from flexunet.cli.console import NO_LOG, captured_output, print_result
-from flexunet.cli.options import AS_JSON, FILE
-from flexunet.core.errors import UserError
+from flexunet.cli.options import AS_JSON, FILE, NEW_CONFIG
 
 _SECTIONS: Final = {
     "Commands": {"config": "flexunet.cli.imports:import_config", "model": "pipeline.cli.import_model:import_model"}
@@ -27,7 +26,7 @@ def imports() -> None:
 
 @click.command("config", cls=Command)
 @click.argument("file", type=FILE)
-@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="TOML file to write.")
+@NEW_CONFIG
 @click.option("--names", metavar="A,B,...", help="Names of the classes, the background first.")
 @click.option("--as-written", is_flag=True, help="Takes the file's words where the original's code did something else.")
 @AS_JSON
@@ -42,10 +41,6 @@ def import_config(file: Path, out: Path, names: str | None, as_written: bool) ->
     from flexunet.core.config import imported
     from flexunet.core.files import replace_text
 
-    if out.exists():
-        raise UserError(f"{out}: exists already, expected a new file: name another, or remove it")
-    if not out.parent.is_dir():
-        raise UserError(f"{out.parent}: no such folder, expected one for {out.name}: make it, or name another")
     given = tuple(name.strip() for name in names.split(",")) if names else ()
     found = imported.import_config(file, as_written, given)
     replace_text(out, found.toml)

@@ -6,13 +6,13 @@ import click
 
 from flexunet.cli.command import Command
 from flexunet.cli.console import NO_LOG, captured_output, print_result
-from flexunet.cli.options import AS_JSON, LAYOUT, NO_MASK, PATH
+from flexunet.cli.options import AS_JSON, LAYOUT, NEW_CONFIG, NO_MASK, PATH
 from flexunet.core.errors import UserError
 
 
 @click.command(cls=Command, interrupted="nothing was written")
 @click.argument("source", type=PATH)
-@click.option("--out", required=True, type=PATH, help="TOML file to write.")
+@NEW_CONFIG
 @LAYOUT
 @NO_MASK
 @AS_JSON
@@ -30,8 +30,6 @@ def init(source: Path, out: Path, layout_name: str | None, no_mask_is_background
 
     if not source.is_dir():
         raise UserError(f"{source}: no such folder, expected a folder of images and what tells their classes")
-    if out.exists():
-        raise UserError(f"{out}: is there already, expected a new file: remove it or choose another --out")
     with captured_output(NO_LOG) as console:
         described = describe(Source(find_files(source), no_mask_is_background), layout_name)
         replace_text(out, write_toml(described, source))

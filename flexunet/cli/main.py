@@ -29,6 +29,7 @@ SECTIONS: Final = {
     "Serve": {
         "predict": "flexunet.cli.predict",
         "serve": "flexunet.cli.serve",
+        "live": "flexunet.cli.live",
         "rollback": "pipeline.cli.rollback",
     },
     "Look back": {"runs": "pipeline.cli.runs", "lineage": "pipeline.cli.lineage", "clean": "pipeline.cli.clean"},

@@ -7,6 +7,7 @@ from typing import Final
 import click
 from click.shell_completion import CompletionItem
 
+from flexunet.core.errors import UserError
 from flexunet.dataset.layouts.known import LAYOUTS
 
 VERBOSE: Final = "flexunet.verbose"
@@ -39,6 +40,20 @@ def not_blank(context: click.Context, parameter: click.Parameter, value: str | N
     return value
 
 
+def not_there(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
+    """Refuses to write over what exists, before long work."""
+    if value.exists():
+        raise UserError(f"{value}: is there already, expected something new: remove it, or name another")
+    return value
+
+
+def _new_file(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
+    not_there(context, parameter, value)
+    if not value.parent.is_dir():
+        raise UserError(f"{value.parent}: no such folder, expected one for {value.name}: make it, or name another")
+    return value
+
+
 def _presets(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from flexunet.core.config.load import preset_names
 
@@ -67,6 +82,7 @@ SET: Final = click.option(
     help="Overrides a key of the config; may be given again.",
     shell_complete=_settings,
 )
+NEW_CONFIG: Final = click.option("--out", required=True, type=PATH, callback=_new_file, help="TOML file to write.")
 ROOT: Final = click.option("--root", required=True, type=PATH, help="Folder of the runs.")
 ACCEPT_REFUSED: Final = click.option(
     "--accept-refused", metavar="REASON", callback=not_blank, help="Pushes the model though the gate refuses it."

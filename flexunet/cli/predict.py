@@ -62,6 +62,9 @@ _WRITTEN: Final = {"png": "masks, overlays", "coco": "annotations.json", "labelm
     type=click.FloatRange(min=0, min_open=True),
     help="Seconds to wait for an answer.",
 )
+@click.option(
+    "--fallback", metavar="URL", help="Asked where the URL cannot be reached: the server's, if that is a watch's."
+)
 @click.option("--model-name", default="flexunet", show_default=True, help="Name of the model on the server.")
 @click.option(
     "--version", type=click.IntRange(min=1), metavar="N", help="Version of the model on the server; else the newest."
@@ -83,6 +86,7 @@ def predict(
     kind: str,
     tiled: bool,
     concurrency: int,
+    fallback: str | None,
     **options: Unpack[CallOptions],
 ) -> None:
     """Writes a coloured mask, an overlay and areas for each image; asks a model folder, or a server by its URL.
@@ -98,7 +102,7 @@ def predict(
     from flexunet.serving.predict import Job, image_files
 
     (files, left_out), shown = image_files(images, out), _shown_config(model, config)
-    with captured_output(NO_LOG) as console, connect(model, Options(**options)) as connected:
+    with captured_output(NO_LOG) as console, connect(model, Options(**options), fallback) as connected:
         results, failed = _predicted(Job(connected, shown, tiled, concurrency), files, out, kind, console)
         seconds = [result.seconds for result in results]
         console.print(

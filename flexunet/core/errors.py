@@ -39,6 +39,12 @@ class ServingRefused(CommandError):
     WORDS: ClassVar = "the serving validator refused the model"
 
 
+class Drifted(CommandError):
+    """The images that are served are no longer those that the model was tried on."""
+
+    exit_code = 5
+
+
 class Interrupted(CommandError):
     """A person stopped a command; says what is left of it.
 

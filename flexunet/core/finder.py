@@ -5,7 +5,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 from unicodedata import normalize
 
@@ -112,9 +112,16 @@ def nfc(name: str) -> str:
     return normalize("NFC", name)
 
 
+def stem_and_suffix(name: str) -> tuple[str, str]:
+    """`a/b` and `.PNG` of `a/b.PNG`; no suffix where pathlib finds none, as in `a/.b` and `a/b.`."""
+    folders, slash, file = name.rpartition("/")
+    stem, _, ending = file.rpartition(".")
+    return (f"{folders}{slash}{stem}", f".{ending}") if stem and ending else (name, "")
+
+
 def suffix_of(name: str) -> str:
     """`.png` of `a/b.PNG`; empty where there is none."""
-    return PurePosixPath(name).suffix.lower()
+    return stem_and_suffix(name)[1].lower()
 
 
 def left_out_words(left_out: Sequence[LeftOut], read: int) -> str:
@@ -191,7 +198,9 @@ class _Walk:
         inner = []
         for entry in entries:
             name = f"{folder}/{entry.name}" if folder else entry.name
-            path, is_folder = self.root / name, (self.root / name).is_dir()
+            # A link may lead in a circle, which `Path` takes for nothing and an entry for an error.
+            status = self.root / name if entry.is_symlink() else entry
+            is_folder = status.is_dir()
             why = next((why for why, pattern in own if pattern.fullmatch(entry.name)), None)
             why = why or _hidden(entry.name, is_folder)
             if is_folder and why is not None:
@@ -200,7 +209,7 @@ class _Walk:
                 self._links.append(name)
             elif is_folder:
                 inner.append(name)
-            elif why is None and path.is_file():
+            elif why is None and status.is_file():
                 self.names.append(name)
             else:
                 self.tally.add(why or "no regular file (a broken link, a pipe)", name)

@@ -14,8 +14,10 @@ _DEFAULT_IGNORE_COLOR: Color = (127, 127, 127)
 
 def pack_rgb(rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
     """uint8 `[..., 3]` -> int32 `[...]`, 0xRRGGBB: one comparable number per colour."""
-    wide = rgb.astype(np.int32)
-    return (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]
+    packed = np.zeros((*rgb.shape[:-1], 4), np.uint8)
+    for channel in range(3):
+        packed[..., 2 - channel] = rgb[..., channel]
+    return packed.view("<i4")[..., 0]
 
 
 def color_table(classes: Sequence[SegmentationClass], ignore_color: Color | None = None) -> NDArray[np.uint8]:

@@ -54,6 +54,7 @@ _WHITE_IS_ZERO: Final = 0
 _SIGNED: Final = 2
 _LOSSLESS_TIFF: Final = frozenset({1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 50000})
 _SAVE_AS_PNG: Final = ("a TIFF of grey, colour or palette", "save it as PNG")
+_AS_PNG: Final = ("a whole file of that kind", "replace it, or save it as PNG")
 # More pages than that are not looked at: one that is not a thumbnail is enough.
 _MOST_PAGES: Final = 64
 
@@ -180,7 +181,8 @@ def _decode(encoded: bytes, header: Header) -> Image.Image:
         encoded = _bare_jpeg(encoded)
     elif kind.plugin == "WEBP":
         encoded = _bare_webp(encoded)
-    return _loaded(_opened(encoded, kind, readable.DAMAGED))
+    problem = readable.DAMAGED if kind.is_read else Words(f"a {kind.name} that is damaged or unknown", *_AS_PNG)
+    return _loaded(_opened(encoded, kind, problem), problem)
 
 
 def _opened(encoded: bytes, kind: Kind, problem: Words) -> Image.Image:
@@ -192,11 +194,11 @@ def _opened(encoded: bytes, kind: Kind, problem: Words) -> Image.Image:
         raise Refused(problem) from None
 
 
-def _loaded(image: Image.Image) -> Image.Image:
+def _loaded(image: Image.Image, problem: Words = readable.DAMAGED) -> Image.Image:
     try:
         image.load()
     except (*_READ_ERRORS, zlib.error, MemoryError):
-        raise Refused(readable.DAMAGED) from None
+        raise Refused(problem) from None
     return image
 
 
@@ -323,24 +325,29 @@ def _indexed(encoded: bytes, indices: NDArray[np.uint8]) -> Image.Image:
 
 def _open_container(encoded: bytes, kind: Kind, require: _Require) -> Picture:
     """A TIFF or GIF."""
-    opened: Any = _opened(encoded, kind, Words(f"a {kind.name} that is damaged or of a rare kind", *_SAVE_AS_PNG))
+    rare = Words(f"a {kind.name} that is damaged or of a rare kind", *_SAVE_AS_PNG)
+    opened: Any = _opened(encoded, kind, rare)
     try:
         several = _has_more_pages(opened)
         tags = opened.tag_v2 if kind is readable.TIFF else {}
         bits, orientation = _tag(tags, _BITS, 1 if tags else 8), _tag(tags, _ORIENTATION, 1)
         signed, compression = _tag(tags, _FORMAT, 1) == _SIGNED, _tag(tags, _COMPRESSION, 1)
         inverted = _tag(tags, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO
+        reduced = _tag(tags, _SUBFILE, 0) & _REDUCED
     except _READ_ERRORS:
         raise Refused(readable.DAMAGED) from None
     if several:
         raise Refused(Words(f"a {kind.name} of several pictures", "a single picture", readable.SAVE_ONE))
+    if reduced:
+        what = "a TIFF whose first picture is a thumbnail"
+        raise Refused(Words(what, "the picture itself to come first", readable.SAVE_ONE))
     if signed and bits == 8:
         raise Refused(Words("a TIFF of signed bytes", *_SAVE_AS_PNG))
     # Of a TIFF Pillow tells the upright size.
     require(opened.width, opened.height, 1)
     # Pillow turns TIFFs by itself, and by XMP too, which no other reader of ours looks at.
     opened.info.pop("xmp", None)
-    image = _loaded(opened)
+    image = _loaded(opened, rare)
     turned = orientation if 1 <= orientation <= 8 else 1
     lossy = kind is readable.TIFF and compression not in _LOSSLESS_TIFF
     return Picture(kind, image, turned, bits, lossy, inverted and image.mode.startswith(_DEEP_MODES))

@@ -96,6 +96,11 @@ class Root:
         return self.path / "serving_model"
 
     @property
+    def live(self) -> Path:
+        """What `flexunet live watch` saw of the served model, where it was told to write here."""
+        return self.path / "live"
+
+    @property
     def report(self) -> ReportFolder:
         """Report of the last run."""
         return ReportFolder(self.path / "report")

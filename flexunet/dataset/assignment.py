@@ -57,7 +57,7 @@ class Assignment:
       groups: id of the group of each.
       splits: split by image id, in the order of the other fields.
       sizes: int [N, 2], width and height.
-      digests: of the decoded pixels, as `flexunet.dataset.groups.pixel_digest` makes them.
+      digests: of the decoded pixels, as `flexunet.dataset.thumbnails.pixel_digest` makes them.
       measures: what drift is told by, float64 [N] by name; nothing where an earlier version wrote the file.
       thumbnails: float16 [N, 50, 50], mapped from the file, not read.
     """

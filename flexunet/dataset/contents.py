@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexunet.core.config.whole import Config
-from flexunet.core.features import SPLITS
+from flexunet.core.features import SPLIT_EVAL, SPLIT_TRAIN, SPLITS
 from flexunet.core.finder import LeftOut
 from flexunet.core.results.dataset import Contents, FilesLeftOut, SpanEntry, SplitEntry
 from flexunet.dataset.assignment import Row
@@ -50,7 +50,12 @@ def contents(
         "ignore_color": list(config.records.ignore_color) if config.records.ignore_color else None,
         "layout": layout.description,
         "files": {"read": layout.files_read, "left_out": [_left_out(entry) for entry in layout.left_out]},
-        "notes": [*layout.notes, *_unused_splits(layout, policy), *_overlaps(rows, config), *_snapped(rows, config)],
+        "notes": [
+            *layout.notes,
+            *_splits_words(rows, layout, policy),
+            *_overlaps(rows, config),
+            *_snapped(rows, config),
+        ],
         "splits_policy": "keep" if layout.has_splits and policy != "regroup" else "regroup",
         "median_size": [int(np.median([getattr(r.facts, side) for r in rows])) for side in ("height", "width")],
         "images": len(rows),
@@ -65,10 +70,15 @@ def _left_out(entry: LeftOut) -> FilesLeftOut:
     return {"why": entry.why, "files": entry.files, "example": entry.example}
 
 
-def _unused_splits(layout: Layout, policy: SplitPolicy | None) -> list[str]:
-    if not layout.has_splits or policy != "regroup":
-        return []
+def _splits_words(rows: Sequence[Row], layout: Layout, policy: SplitPolicy | None) -> list[str]:
+    """What became of splits that the source has."""
     seen = Counter(pair.split for pair in layout.pairs)
+    if not layout.has_splits:
+        return []
+    if policy != "regroup":
+        taken = sum(row.split == SPLIT_EVAL for row in rows)
+        words = f"the source has no eval split: {taken} of its {seen[SPLIT_TRAIN]} training images were taken for it"
+        return [] if seen[SPLIT_EVAL] else [words]
     counts = ", ".join(f"{split} {seen[split]}" for split in SPLITS if seen[split])
     return [f"the source's own splits ({counts} images) are not used: --splits regroup assigns them anew"]
 

@@ -15,17 +15,17 @@ from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
 from flexunet.core.features import IGNORE_ID
 from flexunet.core.fit import keeps_every_pixel
+from flexunet.core.grey import grey_of
 from flexunet.core.pictures import Picture, Refused, open_image, png, served_bytes
 from flexunet.core.problems import Problem
 from flexunet.dataset.annotation import BadAnnotation
-from flexunet.dataset.groups import pixel_digest, thumbnail
 from flexunet.dataset.losses import Losses, losses_of
 from flexunet.dataset.masks import Mask, read_mask, rims
 from flexunet.dataset.pairs import Pair
+from flexunet.dataset.thumbnails import pixel_digest, thumbnail
 
 # Of a flat image's pixels no more than one in a thousand lies outside its two commonest grey levels.
 _FLAT_SHARE: Final = 0.999
-_ROWS: Final = 32
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Facts:
       brightness: mean grey level, 0 to 255.
       contrast: standard deviation of the grey levels.
       sharpness: mean difference of neighbouring grey levels, by the contrast; low where a camera is out of focus.
-      thumbnail: float16 [50, 50], as `flexunet.dataset.groups.thumbnail` makes it.
+      thumbnail: float16 [50, 50], as `flexunet.dataset.thumbnails.thumbnail` makes it.
       pixel_digest: of the decoded image.
       mask_digest: of the class ids.
       digest: of both files.
@@ -117,9 +117,7 @@ def examine(pair: Pair, config: Config) -> Facts:
     mask = _mask(pair, mask_file, picture.image.size, config)
     image, class_ids = picture.image, mask.class_ids
     _require_same_size(pair, picture, class_ids)
-    grey = image if image.mode == "L" else image.convert("L")
-    turned, histogram = picture.orientation > 1, np.array(grey.histogram(), np.int64)
-    brightness, contrast = _moments(histogram)
+    turned, (brightness, contrast, sharpness, histogram) = picture.orientation > 1, grey_of(image)
     return Facts(
         pair=pair,
         height=image.height,
@@ -127,7 +125,7 @@ def examine(pair: Pair, config: Config) -> Facts:
         pixels=_count(class_ids, config),
         brightness=brightness,
         contrast=contrast,
-        sharpness=_differences(np.asarray(grey)) / max(1.0, contrast),
+        sharpness=sharpness,
         thumbnail=thumbnail(image).astype(np.float16),
         pixel_digest=pixel_digest(image),
         mask_digest=hashlib.sha256(class_ids.tobytes()).hexdigest(),
@@ -275,22 +273,6 @@ def _losses(class_ids: NDArray[np.uint8], config: Config) -> Losses | None:
     if keeps_every_pixel(height, width, config.image):
         return None
     return losses_of(class_ids, config.image, len(config.classes))
-
-
-def _moments(histogram: NDArray[np.int64]) -> tuple[float, float]:
-    """Mean and standard deviation of the grey levels."""
-    levels, count = np.arange(256), histogram.sum()
-    mean = float(histogram @ levels / count)
-    return mean, float(np.sqrt(max(0.0, histogram @ levels**2 / count - mean**2)))
-
-
-def _differences(grey: NDArray[np.uint8]) -> float:
-    """Mean absolute difference of grey levels of neighbours, along and below some rows: all would cost more."""
-    if min(grey.shape) == 1:
-        return 0.0
-    rows = np.unique(np.linspace(0, len(grey) - 2, _ROWS).astype(np.intp))
-    here, below = grey[rows].astype(np.int16), grey[rows + 1].astype(np.int16)
-    return float(np.abs(np.diff(here)).mean() + np.abs(below - here).mean()) / 2
 
 
 def _levels(histogram: NDArray[np.int64]) -> tuple[int, int]:

@@ -9,23 +9,17 @@ symmetry changes and whose distances never exceed those of the thumbnails, in an
 (https://faiss.ai), then checks the few candidates exactly. 5 KB of thumbnail (float16) and 1.3 KB of index per image.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
-from functools import cache
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.fft import dctn
-from scipy.ndimage import gaussian_filter1d
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-SIDE = 50
-BLUR_SIGMA = 6
-# In grey levels. JPEG leaves 0.07 on a blank surface with a noise of one level; the weakest NEU-Seg image has 2.0.
-FLAT_RMS = 0.05
+from flexunet.dataset.thumbnails import SIDE
+
 SIZE_TOLERANCE = 0.02
 # Frequencies of the cosine basis in the descriptor: under 38 of 50 the even ones, which tell apart noise; under 12 all,
 # which tell apart smooth textures. Without the latter 16,000 smooth textures give 11 false candidates per image, with
@@ -40,48 +34,6 @@ IMAGES_PER_CELL = 32
 CELLS_PER_QUERY = 32
 QUERIES_AT_ONCE = 512
 PAIRS_AT_ONCE = 2048
-
-
-def thumbnail(image: Image.Image) -> NDArray[np.float32]:
-    """What is compared of an image: its 50x50 grey thumbnail minus the Gaussian blur, zero-mean, of unit norm.
-
-    Computed in floats, since rounding between the two passes of a resize breaks the symmetry: on NEU-Seg the least
-    correlated pair of a group rises from 0.956 to 0.969. Beyond the border the image goes on by point reflection, so
-    that even gradients of light leave no frame: unrelated blank surfaces with a noise of two grey levels under one
-    vignette of 60 correlate by 0.75 at most, with the border repeated by 0.98.
-
-    Args:
-        image: any mode and size; 16-bit and float images keep their range.
-
-    Returns:
-        float32 [50, 50]; all zeros if the image is flat (contrast under 0.05 grey levels after the blur is removed).
-    """
-    deep = image.mode == "F" or image.mode.startswith("I")
-    grey = (image if deep else image.convert("L")).convert("F").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    detail = np.asarray(grey, np.float64)
-    detail = detail - _blur() @ detail @ _blur().T
-    detail -= detail.mean()
-    norm = float(np.linalg.norm(detail))
-    if not norm / SIDE > FLAT_RMS:
-        return np.zeros((SIDE, SIDE), np.float32)
-    return (detail / norm).astype(np.float32)
-
-
-@cache
-def _blur() -> NDArray[np.float64]:
-    """float64 [50, 50]: the Gaussian blur of one axis, point reflection at the borders included, as a matrix.
-
-    A tenth of the time of filtering: an image is small, and the kernel as wide as it.
-    """
-    margin = SIDE // 2 - 1
-    extended = np.pad(np.eye(SIDE), ((margin, margin), (0, 0)), mode="reflect", reflect_type="odd")
-    return gaussian_filter1d(extended, BLUR_SIGMA, axis=0)[margin:-margin]
-
-
-def pixel_digest(image: Image.Image) -> str:
-    """SHA-256 of the size, mode and decoded pixels: equal exactly if the images are, whatever file holds them."""
-    head = f"{image.width}x{image.height} {image.mode} ".encode()
-    return hashlib.sha256(head + image.tobytes()).hexdigest()
 
 
 def near_duplicate_groups(

@@ -26,7 +26,12 @@ _OF_255: Final = (
     "the color [255, 255, 255]"
 )
 _OPAQUE: Final = 255
+_PALETTES: Final = ("P", "PA")
 _EXPORT: Final = "export the mask as grey PNG of 8 bits"
+_OF_LOSSY: Final = "; of two classes, records.grey_threshold = 128 divides such masks by brightness"
+ALPHA_ALONE: Final = Words(
+    "a mask that is drawn in alpha alone", "colours or grey levels", "export it without alpha, on black"
+)
 # JPEG's rounding of a grey pixel's channels.
 _GREYISH: Final = 16
 _LISTED: Final = 5
@@ -65,7 +70,9 @@ def read_mask(encoded: bytes, config: Config) -> Mask:
     """
     if config.records.grey_threshold is not None:
         return _divided(open_mask(encoded, config.image.max_pixels), config, config.records.grey_threshold)
-    picture = open_lossless(encoded, config.image.max_pixels)
+    picture = open_lossless(encoded, config.image.max_pixels, _OF_LOSSY if len(config.classes) == 2 else "")
+    if config.records.mask_values != "ids":
+        _require_distinct_colors(picture.image)
     transparent = transparency(picture.image)
     snapped = _snapped(picture, config)
     class_ids = _class_ids(picture, config) if snapped is None else snapped.class_ids
@@ -107,17 +114,22 @@ def _snapped(picture: Picture, config: Config) -> Snapped | None:
     return snapped if snapped.changed.any() else None
 
 
-def open_lossless(encoded: bytes, max_pixels: int) -> Picture:
-    """A mask's file, upright.
+def open_lossless(encoded: bytes, max_pixels: int, advice: str = "") -> Picture:
+    """A mask's file, upright; `advice` ends what is said of a lossy one.
 
     Raises:
-      Refused: no single whole picture, or one whose compression changes values.
+      Refused: no single whole picture, or one whose compression changes values, or whose numbers count down.
     """
     picture = open_mask(encoded, max_pixels)
+    if picture.inverted:
+        what = f"a mask of {picture.bits} bits whose zero is white"
+        raise Refused(Words(what, "zero to be black", _EXPORT))
     if not picture.lossy:
         return picture
     name = picture.kind.name if picture.kind.plugin == "JPEG" else f"{picture.kind.name} of lossy compression"
-    raise Refused(Words(f"a mask as {name}", "a lossless format", "it blurs class borders: export the mask as PNG"))
+    raise Refused(
+        Words(f"a mask as {name}", "a lossless format", f"it blurs class borders: export the mask as PNG{advice}")
+    )
 
 
 def transparency(image: Image.Image) -> NDArray[np.uint8] | None:
@@ -132,6 +144,25 @@ def transparency(image: Image.Image) -> NDArray[np.uint8] | None:
     return alpha if alpha is not None and (alpha != _OPAQUE).any() else None
 
 
+def _require_distinct_colors(image: Image.Image) -> None:
+    """Indices that a palette gives one colour may be classes that it does not tell apart; Pillow pads with black."""
+    if image.mode not in _PALETTES:
+        return
+    colors: dict[tuple[int, ...], int] = {}
+    table = image.getpalette() or []
+    for index in np.unique(_indices(image)).tolist():
+        color = tuple(table[3 * index : 3 * index + 3]) or (0, 0, 0)
+        other = colors.setdefault(color, index)
+        if other != index:
+            what = f"a palette in which the indices {other} and {index} have one colour, RGB {color}"
+            repair = 'correct the palette, or, if its indices are ids, set records.mask_values = "ids"'
+            raise Refused(Words(what, "a colour for each", repair))
+
+
+def _indices(image: Image.Image) -> NDArray[np.uint8]:
+    return np.asarray(image if image.mode == "P" else image.getchannel(0))
+
+
 def _require_opaque(alpha: NDArray[np.uint8] | None, class_ids: NDArray[np.uint8], config: Config) -> None:
     """What was erased may be background; that is sure only where the colour below says so too."""
     if alpha is None:
@@ -139,6 +170,8 @@ def _require_opaque(alpha: NDArray[np.uint8] | None, class_ids: NDArray[np.uint8
     doubtful = alpha != _OPAQUE
     if config.records.ignore_color is None:
         doubtful &= (alpha != 0) | (class_ids != 0)
+    if (alpha == _OPAQUE).any() and (class_ids == class_ids.flat[0]).all():
+        raise Refused(ALPHA_ALONE)
     if doubtful.any():
         what = f"{int(doubtful.sum())} pixels that are transparent over a class"
         raise Refused(Words(what, "an opaque mask", "export it without alpha, background where nothing was drawn"))
@@ -148,8 +181,8 @@ def _class_ids(picture: Picture, config: Config) -> NDArray[np.uint8]:
     image, meaning = picture.image, config.records.mask_values
     if image.mode in GREY_MODES:
         return _from_grey(picture, config)
-    if image.mode in ("P", "PA") and meaning == "ids":
-        return _ids(np.asarray(image if image.mode == "P" else image.getchannel(0)), config)
+    if image.mode in _PALETTES and meaning == "ids":
+        return _ids(_indices(image), config)
     if meaning == "ids":
         raise Refused(Words("a mask in colour", 'ids, as records.mask_values = "ids" says', _DECIDE))
     if picture.bits > 8:
@@ -272,7 +305,7 @@ def _unknown_colors(
     repair = "correct the mask or the colours in [[classes]]"
     if config.records.ignore_color is None:
         repair += "; the colour of unlabelled pixels is told by records.ignore_color"
-    if image.mode in ("P", "PA"):
+    if image.mode in _PALETTES:
         repair += '; if its indices are ids and its palette only for show, set records.mask_values = "ids"'
     if snap(mask_rgb, config).refusal is None:
         repair += f'; records.mask_colors = "nearest" would take these {len(pixels)} pixels as their nearest classes'

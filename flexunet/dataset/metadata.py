@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from flexunet.core.finder import nfc
 from flexunet.core.problems import Problem
 from flexunet.dataset.pairs import Pair
 
@@ -30,7 +31,7 @@ def read_metadata(path: Path, pairs: Sequence[Pair]) -> tuple[dict[str, dict[str
     problems = _check_columns(path, columns) or _check_rows(path, rows, columns)
     if problems:
         return {}, problems
-    by_stem = {row[STEM_COLUMN]: {c: row[c] for c in columns if c != STEM_COLUMN} for row in rows}
+    by_stem = {nfc(row[STEM_COLUMN]): {c: row[c] for c in columns if c != STEM_COLUMN} for row in rows}
     return _match(path, by_stem, pairs)
 
 

@@ -21,6 +21,7 @@ _SAMPLE: Final = 64
 # A process is there after a second, in which one core checks about this many small images.
 _WORTH_A_PROCESS: Final = 1000
 _CHUNK: Final = 32
+_AHEAD: Final = 3
 
 
 def threads_for(pairs: Sequence[Pair]) -> int:
@@ -45,18 +46,36 @@ def mapped(function: Callable[[Item], Result], items: Iterable[Item], threads: i
 
 
 def mapped_by_processes(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """Results in order, from a process for each core where there are many items; `function` must be picklable."""
-    cores = os.cpu_count() or 1
-    if cores == 1 or len(items) < _WORTH_A_PROCESS:
+    """Results in order, where there are many items from this process and one more for each other core.
+
+    `function` must be picklable. This process works too, so that nobody waits while the others start.
+    """
+    others = (os.cpu_count() or 1) - 1
+    if others == 0 or len(items) < _WORTH_A_PROCESS:
         yield from map(function, items)
         return
     # Not fork, which copies the locks of other threads.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(cores, mp_context=context, initializer=_follow_parent)
+    pool = ProcessPoolExecutor(others, mp_context=context, initializer=_follow_parent)
+    pending: deque[Future[list[Result]]] = deque()
     try:
-        yield from pool.map(function, items, chunksize=_CHUNK)
+        for start in range(0, len(items), _CHUNK):
+            chunk = items[start : start + _CHUNK]
+            if sum(not future.done() for future in pending) < _AHEAD * others:
+                pending.append(pool.submit(_each, function, chunk))
+            else:
+                pending.append(Future())
+                pending[-1].set_result(_each(function, chunk))
+            while pending and pending[0].done():
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    return [function(item) for item in items]
 
 
 def _follow_parent() -> None:

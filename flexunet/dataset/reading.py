@@ -14,6 +14,8 @@ _NAMED: Final = 3
 # A class is suspect when more than this share of its pixels lies in rims one pixel wide, and there are that many.
 _RIM_SHARE: Final = 0.5
 _LEAST_RIM_PIXELS: Final = 20
+# An eighth of the range, within which 99 % of the pixels lie; the high byte of 12 bits has 16 levels.
+_DARK_LEVEL: Final = 32
 # Spans whose darkest or brightest levels differ by more than an eighth of the range.
 _MOVED_LEVELS: Final = 32
 
@@ -35,7 +37,13 @@ def reading_summary(facts: Sequence[Facts], config: Config, earlier: SpanEntry |
         "words": [],
     }
     read["words"] += _words(read, len(facts))
-    warnings = [*_of_images(facts), *_rims(facts, config), *_moved(levels, earlier)]
+    warnings = [
+        *_of_images(facts),
+        *_dark(levels),
+        *_rims(facts, config),
+        *_inverted(facts, config),
+        *_moved(levels, earlier),
+    ]
     return {"read": read, "warnings": warnings}
 
 
@@ -60,6 +68,14 @@ def _of_images(facts: Sequence[Facts]) -> Iterator[str]:
         )
 
 
+def _dark(levels: Sequence[int]) -> Iterator[str]:
+    if levels[1] < _DARK_LEVEL:
+        yield (
+            f"nearly all pixels have grey levels up to {levels[1]} of 255: were the images scaled from a camera's own "
+            "range? Those of 12 or more bits are read as they are, with image.value_range"
+        )
+
+
 def _rims(facts: Sequence[Facts], config: Config) -> Iterator[str]:
     rims, pixels = (np.sum([getattr(f, field) for f in facts], axis=0) for field in ("rims", "pixels"))
     for segmentation_class, rim, total in zip(config.classes, rims.tolist(), pixels.tolist(), strict=True):
@@ -68,6 +84,18 @@ def _rims(facts: Sequence[Facts], config: Config) -> Iterator[str]:
                 f"{rim / total:.0%} of {segmentation_class.name} is a rim one pixel wide between two other classes, as "
                 "masks have it that were resized by interpolation: resize masks by nearest neighbour"
             )
+
+
+def _inverted(facts: Sequence[Facts], config: Config) -> Iterator[str]:
+    """Of two classes the background is the larger; of more, every pixel may have a name."""
+    if len(config.classes) != 2:
+        return
+    background, defect = np.sum([f.pixels for f in facts], axis=0).tolist()
+    if defect > background:
+        yield (
+            f"{config.classes[1].name} covers {defect / (background + defect):.0%} of the pixels: are the masks "
+            "inverted, black where it is?"
+        )
 
 
 def _moved(levels: Sequence[int], earlier: SpanEntry | None) -> Iterator[str]:

@@ -8,7 +8,6 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from flexunet.core.config.whole import Config
 from flexunet.core.features import IGNORE_ID
@@ -66,6 +65,8 @@ def _refusal(
     distances: NDArray[np.float64],
     config: Config,
 ) -> Words | None:
+    from scipy import ndimage  # half a second that only masks with such colours cost
+
     records = config.records
     share = float(changed.mean())
     if share > records.nearest_share:

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
+from flexunet.core.detection import Model
 from flexunet.core.operating_point import PIXELS_OF_MEGAPIXEL
 from flexunet.core.results.metrics import CurvePoint, Detection
 from flexunet.core.results.operating import OperatingPoint
@@ -110,10 +113,10 @@ def _observed(row: Detection) -> list[tuple[float, float | None]]:
 
 
 def _fitted(row: Detection) -> list[tuple[float, float | None]]:
-    intercept, slope = row["intercept"] or 0.0, row["slope"] or 0.0
+    curve = Model(np.array(row["intercept"], np.float64), np.array(row["slope"], np.float64))
     low, high = row["sizes"][0]["size"], row["sizes"][-1]["size"]
     sizes = [low + (high - low) * index / (_CURVE_POINTS - 1) for index in range(_CURVE_POINTS)]
-    return [(size, 1 / (1 + math.exp(-intercept - slope * math.log(size)))) for size in sizes]
+    return [(size, float(curve.probability(math.log(size)))) for size in sizes]
 
 
 def _is_inside(row: Detection, size: float | None) -> bool:

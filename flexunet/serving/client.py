@@ -11,7 +11,7 @@ import io
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -22,7 +22,7 @@ from PIL import Image
 from flexunet.core import features
 from flexunet.core.errors import UserError
 from flexunet.core.regions import without_small
-from flexunet.serving.transport import Model, Options, ServingError
+from flexunet.serving.transport import Either, Model, Options, ServingError
 from flexunet.serving.wire import as_strings
 
 __all__ = ["Model", "Options", "Prediction", "ServingError", "connect", "predict_image", "predict_images"]
@@ -67,14 +67,25 @@ class Prediction:
         return not self.error
 
 
-def connect(target: str, options: Options | None = None) -> Model:
+def connect(target: str, options: Options | None = None, fallback: str | None = None) -> Model:
     """The model at a URL or in a folder.
 
+    Args:
+      target: of it.
+      options: how it is called.
+      fallback: asked where `target` cannot be reached: the server's own address, where `target` is a proxy's.
+
     Raises:
-      UserError: neither.
+      UserError: neither a URL nor a model's folder.
     """
-    scheme, separator, rest = target.partition("://")
     options = options or Options()
+    if fallback is None:
+        return _connect(target, options)
+    return Either(_connect(target, replace(options, unreachable_attempts=1)), _connect(fallback, options))
+
+
+def _connect(target: str, options: Options) -> Model:
+    scheme, separator, rest = target.partition("://")
     if not separator:
         from flexunet.serving.local_model import LocalModel
 

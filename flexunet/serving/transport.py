@@ -17,8 +17,8 @@ from flexunet.serving.wire import MODEL_NAME
 
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
-# A pod that is replaced is back within a second; a wrong address never is.
-_UNREACHABLE_ATTEMPTS: Final = 4
+# After so long the first of two addresses is tried again.
+_AGAIN_SECONDS: Final = 30.0
 
 _Answer = TypeVar("_Answer")
 
@@ -44,7 +44,9 @@ class Options:
       version: its version; by default the newest that the server has ready.
       deadline: seconds for an answer, all attempts included.
       attempts: tries of a call that was answered UNAVAILABLE or RESOURCE_EXHAUSTED, with pauses that double from 0.1 to
-        5 s: 12 are half a minute. A server that cannot be reached is tried at most four times, other failures never.
+        5 s: 12 are half a minute. Other failures are never tried again.
+      unreachable_attempts: likewise where nobody answers: a pod that is replaced is back within a second, a wrong
+        address never is.
       max_message_bytes: the largest request and answer.
       certificate_authority: PEM file that signs the server's certificate, for grpcs and https; by default the system's.
       certificate, key: PEM files by which this client proves who it is.
@@ -54,6 +56,7 @@ class Options:
     version: int | None = None
     deadline: float = CLIENT_SECONDS
     attempts: int = 12
+    unreachable_attempts: int = 4
     max_message_bytes: int = 64 * 2**20
     certificate_authority: Path | None = None
     certificate: Path | None = None
@@ -127,7 +130,7 @@ class Remote(Closing):
             except (BusyError, UnreachableError) as error:
                 most = self._options.attempts
                 if isinstance(error, UnreachableError):
-                    most = min(most, _UNREACHABLE_ATTEMPTS)
+                    most = min(most, self._options.unreachable_attempts)
                 # Clients that were refused together do not come again together.
                 wait = pause * random.uniform(0.5, 1)  # noqa: S311  no secret
                 if number >= most or time.monotonic() + wait >= ends:
@@ -135,6 +138,34 @@ class Remote(Closing):
             time.sleep(wait)
             pause = min(2 * pause, _LONGEST_PAUSE)
         raise AssertionError("counting does not end")
+
+
+class Either(Closing):
+    """Two ways to one server, such as a proxy and the server's own address: the first, while it can be reached.
+
+    Args:
+      first: asked; where it cannot be reached, `second` is asked the same at once, and for half a minute before
+        `first` is tried again.
+      second: asked in its place.
+    """
+
+    def __init__(self, first: Model, second: Model) -> None:
+        self._first, self._second, self._until = first, second, 0.0
+
+    def run(
+        self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] = ()
+    ) -> dict[str, np.ndarray]:
+        """Runs a signature: see `Model.run`."""
+        if time.monotonic() >= self._until:
+            try:
+                return self._first.run(signature, inputs, outputs)
+            except UnreachableError:
+                self._until = time.monotonic() + _AGAIN_SECONDS
+        return self._second.run(signature, inputs, outputs)
+
+    def close(self) -> None:
+        self._first.close()
+        self._second.close()
 
 
 def _in_parts(inputs: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:

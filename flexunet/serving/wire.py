@@ -98,20 +98,24 @@ def read_warmup(model_directory: Path) -> Iterator[tuple[str, dict[str, np.ndarr
       ValueError: not a file of PredictionLog records.
     """
     path = model_directory / features.ASSETS_EXTRA / features.EXPORTED_WARMUP
-    for record in _tfrecords(path.read_bytes()):
+    for record in tfrecords(path.read_bytes(), "the warm-up file"):
         request = pb.PredictionLog.FromString(record).predict_log.request
         yield request.model_spec.signature_name, {name: from_tensor(t) for name, t in request.inputs.items()}
 
 
-def _tfrecords(content: bytes) -> Iterator[bytes]:
-    """TFRecord: length, its checksum, the record, its checksum; checksums are left to the server."""
+def tfrecords(content: bytes, name: str) -> Iterator[bytes]:
+    """TFRecord: length, its checksum, the record, its checksum; checksums are left to others.
+
+    Raises:
+      ValueError: it breaks off; `name` is what the message calls it.
+    """
     position = 0
     while position < len(content):
         if position + 12 > len(content):
-            raise ValueError("the warm-up file is truncated")
+            raise ValueError(f"{name} is truncated")
         (length,) = struct.unpack_from("<Q", content, position)
         record = content[position + 12 : position + 12 + length]
         if len(record) < length:
-            raise ValueError("the warm-up file is truncated")
+            raise ValueError(f"{name} is truncated")
         yield record
         position += length + 16

@@ -28,11 +28,14 @@ def evaluate(
     """
     from flexunet.cli.tables import busy, print_warning
     from flexunet.core.config.load import load_config
+    from flexunet.core.disk import require_writable
     from flexunet.dataset.compatible import check_data
     from flexunet.serving.versions import model_directory
     from pipeline.cli.outcome import print_checks, print_next_step, print_scores, refusal_of
 
     loaded = load_config(config, overrides)
+    if out:
+        require_writable(out)
     warning = check_data(data, loaded, training=False)
     directory = model_directory(model)
     compared = model_directory(baseline) if baseline else None

@@ -6,8 +6,7 @@ import click
 
 from flexunet.cli.command import Command
 from flexunet.cli.console import NO_LOG, captured_output, print_result
-from flexunet.cli.options import AS_JSON, CONFIG, FILE, PATH, SET
-from flexunet.core.errors import UserError
+from flexunet.cli.options import AS_JSON, CONFIG, FILE, PATH, SET, not_there
 
 
 @click.command("model", cls=Command)
@@ -15,7 +14,7 @@ from flexunet.core.errors import UserError
 @CONFIG
 @SET
 @click.option("--bgr", is_flag=True, help="The file was trained on BGR pixels: image.color_order of the original.")
-@click.argument("out", type=PATH)
+@click.argument("out", type=PATH, callback=not_there)
 @AS_JSON
 def import_model(file: Path, config: str, overrides: tuple[str, ...], bgr: bool, out: Path) -> None:
     """Makes a model of this project from FILE, a Keras file (.h5, .keras) of the layers that the config asks for.
@@ -32,8 +31,6 @@ def import_model(file: Path, config: str, overrides: tuple[str, ...], bgr: bool,
     from flexunet.core.config.train import TrainerConfig
 
     loaded = load_config(config, overrides)
-    if out.exists():
-        raise UserError(f"{out}: exists already, expected a new folder: name another, or remove it")
     with captured_output(NO_LOG) as console:
         with busy(console, "loading TensorFlow"):
             from trainer_module import imported

@@ -7,13 +7,12 @@ import click
 
 from flexunet.cli.command import Command
 from flexunet.cli.console import NO_LOG, captured_output, print_result
-from flexunet.cli.options import AS_JSON, PATH
-from flexunet.core.errors import UserError
+from flexunet.cli.options import AS_JSON, NEW_CONFIG, PATH
 
 
 @click.command(cls=Command, interrupted="nothing was written")
 @click.argument("data", type=PATH)
-@click.option("--out", required=True, type=PATH, help="TOML file to write.")
+@NEW_CONFIG
 @click.option(
     "--seconds",
     type=click.FloatRange(min=1),
@@ -33,10 +32,6 @@ def plan(data: Path, out: Path, seconds: float) -> None:
     from flexunet.core.files import replace_text
     from flexunet.dataset.manifest import read_manifest
 
-    if out.exists():
-        raise UserError(f"{out}: is there already, expected a new file: remove it or choose another --out")
-    if not out.parent.is_dir():
-        raise UserError(f"{out.parent}: no such folder, expected one for {out.name}: make it, or name another")
     newest = read_manifest(data)
     with captured_output(NO_LOG) as console:
         with busy(console, "loading TensorFlow"):

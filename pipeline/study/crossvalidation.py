@@ -12,6 +12,7 @@ from typing import Final
 
 from components import derived_scores, gate
 from components.measurement import Totals
+from components.totals_file import read_totals
 from flexunet.core.config.data import TransformConfig
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.section import part_of
@@ -23,11 +24,11 @@ from flexunet.core.results.training import TrainingFacts
 from pipeline.fingerprint import code_fingerprint
 from pipeline.study.folds import Folds, digest
 from pipeline.study.runner import Training, run_missing
-from pipeline.study.training import Spec, read_facts, read_totals
+from pipeline.study.training import Spec, read_facts
 
 # What decides a training, and what decides its measurement, beside configuration and data.
 _TRAINS: Final = ("trainer_module.trainer", "transform_module.preprocessing")
-_MEASURES: Final = ("components.measurement", "trainer_module.export")
+_MEASURES: Final = ("components.totals_file", "trainer_module.export")
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ class _Plan:
             train=train,
             steering=steering,
             measured=self._folds.records(fold),
-            totals=f"totals-{digest([self._measure, config.serving.model_dump_json()])}.pickle",
+            totals=f"totals-{digest([self._measure, config.serving.model_dump_json()])}.npz",
             code=self._code,
         )
         return Training(self._out / f"fold{fold + 1}-{key}", spec)

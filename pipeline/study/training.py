@@ -10,7 +10,6 @@ was killed goes on after its last finished epoch.
 import io
 import logging
 import os
-import pickle
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -69,22 +68,18 @@ def read_facts(directory: Path) -> TrainingFacts:
     return read_json(directory / EXPORTED_TRAINING)
 
 
-def read_totals(path: Path) -> "Totals":
-    """What a training was measured to be; written by this module, never by others."""
-    with path.open("rb") as file:
-        return pickle.load(file)  # noqa: S301  our own file
-
-
 def main(path: Path) -> None:
     """Does what is missing."""
     spec = Spec.model_validate_json(path.read_text(encoding="utf-8"))
     # TensorFlow makes as many threads as there are cores that it may use.
     os.sched_setaffinity(0, spec.cores)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    from components.totals_file import write_totals
+
     directory = path.parent
     if not (directory / _WEIGHTS).is_file():
         _train(spec, directory)
-    replace_file(directory / spec.totals, pickle.dumps(_measure(spec, directory)))
+    write_totals(directory / spec.totals, _measure(spec, directory))
 
 
 def _train(spec: Spec, directory: Path) -> None:

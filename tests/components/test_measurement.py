@@ -1,7 +1,9 @@
 """Sums over images: exact, whatever the order, and bounded."""
 
+import dataclasses
 import itertools
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,10 @@ from pictures import encoded
 
 from components import derived_scores, measurement
 from components.measurement import ImageResult, Totals, measure_image
+from components.totals_file import read_totals, write_totals
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.section import part_of
+from flexunet.core.errors import UserError
 
 
 @pytest.fixture
@@ -37,6 +41,13 @@ def outputs(index: int, size: int = 16) -> dict[str, Any]:
         "image_id": np.array([f"image-{index}".encode()], object),
         "group": np.array([f"group-{index % 7}".encode()], object),
     }
+
+
+def scored(index: int) -> dict[str, Any]:
+    """As a model with an operating point answers."""
+    generator = np.random.default_rng(index)
+    levels = np.stack([generator.integers(1, 4, (16, 16)), generator.integers(0, 28, (16, 16))], -1)
+    return {**outputs(index), "scored_png": np.array([encoded(levels.astype(np.uint8), mode="LA")], object)}
 
 
 def measured(count: int, settings: GateSettings) -> list[ImageResult]:
@@ -147,11 +158,6 @@ def test_found_defects_are_counted_by_class_and_size(settings: GateSettings) -> 
 
 
 def test_curves_have_a_point_for_each_class_and_threshold_with_intervals(settings: GateSettings) -> None:
-    def scored(index: int) -> dict[str, Any]:
-        generator = np.random.default_rng(index)
-        levels = np.stack([generator.integers(1, 4, (16, 16)), generator.integers(0, 28, (16, 16))], -1)
-        return {**outputs(index), "scored_png": np.array([encoded(levels.astype(np.uint8), mode="LA")], object)}
-
     images = [measure_image(scored(i), {"line": "A"}, settings) for i in range(20)]
     points = derived_scores.details(added(images, settings), settings)["curves"]
     assert [point["name"] for point in points[::27]] == ["inclusion", "patches", "scratches"] and len(points) == 81
@@ -189,3 +195,38 @@ def test_a_false_alarm_is_among_the_worst_and_a_stray_pixel_is_not(settings: Gat
 def test_no_image_at_all_is_an_error_that_says_so(settings: GateSettings) -> None:
     with pytest.raises(ValueError, match="no image reached the evaluation"):
         derived_scores.all_scores(Totals(), settings)
+
+
+def test_totals_are_read_as_they_were_written_and_go_on_adding_up(settings: GateSettings, tmp_path: Path) -> None:
+    images = [measure_image(scored(i), {"line": "AB"[i % 2]}, settings) for i in range(20)]
+    before, rest = added(images[:15], settings), added(images[15:], settings)
+    write_totals(tmp_path / "totals.npz", before)
+    after = read_totals(tmp_path / "totals.npz")
+    assert [path.name for path in tmp_path.iterdir()] == ["totals.npz"]
+    np.testing.assert_equal(dataclasses.asdict(after), dataclasses.asdict(before))
+    assert everything(after, settings) == everything(before, settings)
+    after.merge(rest, settings)
+    assert everything(after, settings) == everything(added(images, settings), settings)
+    with np.load(tmp_path / "totals.npz", allow_pickle=False) as file:
+        assert all(array.dtype != object for array in file.values())
+
+
+def test_what_is_no_file_of_totals_is_refused(settings: GateSettings, tmp_path: Path) -> None:
+    path = tmp_path / "totals.npz"
+    write_totals(path, added(measured(3, settings), settings))
+    whole, arrays = path.read_bytes(), dict(np.load(path))
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"totals.npz: not what this project wrote .* remove it"):
+        read_totals(path)
+    for name, wrong, words in (
+        ("counts", arrays["counts"][:, :3], r"counts is float64 \(\d+, 3, 4\), expected float64 \(\d+, 4, 4\)"),
+        ("groups", arrays["groups"].astype(np.int64), r"groups is int64"),
+        ("document", np.array("{}"), r"ValidationError"),
+        ("found", np.array([{}]), r"found|pickle"),
+    ):
+        np.savez(path, allow_pickle=True, **{**arrays, name: wrong})
+        with pytest.raises(UserError, match=words):
+            read_totals(path)
+    path.write_bytes(pickle.dumps(added(measured(3, settings), settings)))
+    with pytest.raises(UserError, match="not what this project wrote"):
+        read_totals(path)

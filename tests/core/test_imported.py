@@ -223,7 +223,7 @@ def test_the_command_writes_the_file_and_names_the_next_ones(tmp_path: Path):
     done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
     assert done.exit_code == 0 and load_config(out).train.epochs == 100
     again = CliRunner().invoke(cli, arguments)
-    assert again.exception is not None and "exists already" in str(again.exception)
+    assert again.exception is not None and "is there already" in str(again.exception)
 
 
 def test_the_commands_are_of_the_files_own_folders(tmp_path: Path):

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
 from scipy.sparse.csgraph import connected_components
 
-from flexunet.dataset.groups import descriptors, near_duplicate_groups, pixel_digest, thumbnail
+from flexunet.dataset import thumbnails
+from flexunet.dataset.groups import descriptors, near_duplicate_groups
+from flexunet.dataset.thumbnails import pixel_digest, thumbnail
 
 NEU_SEG_DEV = Path(__file__).resolve().parents[2].parent / "shared/data/neu_seg_dev"
 
@@ -39,6 +41,13 @@ def symmetric(levels: NDArray[np.float64], which: int) -> NDArray[np.float64]:
 
 def thumbnails_of(images: list[Image.Image]) -> NDArray[np.float16]:
     return np.stack([thumbnail(image) for image in images]).astype(np.float16)
+
+
+def test_the_blur_is_that_of_scipy():
+    margin = 4 * thumbnails.BLUR_SIGMA
+    extended = np.pad(np.eye(thumbnails.SIDE), ((margin, margin), (0, 0)), mode="reflect", reflect_type="odd")
+    expected = gaussian_filter1d(extended, thumbnails.BLUR_SIGMA, axis=0)[margin:-margin]
+    np.testing.assert_allclose(thumbnails._blur(), expected, rtol=0, atol=1e-14)
 
 
 def noisy_copies(originals: int, copies: int, correlation: float, smoothing: float) -> NDArray[np.float16]:

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,10 +18,10 @@ from flexunet.cli import main
 from flexunet.core.config.load import config_from, load_config
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
-from flexunet.dataset.annotation import BadAnnotation
+from flexunet.core.finder import find_files
 from flexunet.dataset.examine import examine, read_class_ids, read_content
-from flexunet.dataset.layouts import bounded
 from flexunet.dataset.layouts.detect import READERS, find_layout
+from flexunet.dataset.layouts.interface import Source
 from flexunet.dataset.layouts.known import LAYOUTS
 from flexunet.dataset.synthetic import generate_surface
 
@@ -255,6 +254,40 @@ def test_which_instance_is_on_top(tmp_path: Path, order: str, expected: list[int
     assert facts.overlaps == 200
 
 
+@pytest.mark.parametrize("place", ["classes.txt", "labels/classes.txt", "obj.names"])
+def test_yolo_names_its_classes_in_a_list_too(
+    surfaces: sources.Surfaces, expected: dict[str, tuple[Any, ...]], tmp_path: Path, place: str
+) -> None:
+    """In another order than the config's: numbers are of the list."""
+    sources.yolo(tmp_path, surfaces)
+    (tmp_path / "data.yaml").unlink()
+    (tmp_path / place).write_text("scratches\ninclusion\npatches\n")
+    for file in (tmp_path / "labels").glob("s*.txt"):
+        lines = [line.split(" ", 1) for line in file.read_text().splitlines()]
+        file.write_text("\n".join(f"{(int(number) + 1) % 3} {rest}" for number, rest in lines))
+    assert records(tmp_path) == expected
+    assert [c.name for c in READERS["yolo"].classes(Source(find_files(tmp_path)))] == [
+        *("scratches", "inclusion", "patches")
+    ]
+
+
+def test_images_without_an_annotation_of_coco_are_told(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    sources.images(tmp_path, surfaces)
+    document = sources.coco_document(surfaces)
+    document["annotations"] = [a for a in document["annotations"] if a["image_id"] == 7]
+    (tmp_path / "all.json").write_text(json.dumps(document))
+    assert find_layout(tmp_path).notes == ("6 images without an annotation in the JSON are background as a whole",)
+
+
+def test_lists_of_splits_that_are_not_read_are_told(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    sources.folders("images/{}.png", "masks/{}.png")(tmp_path, surfaces)
+    for name in ("train.txt", "lists/val.csv", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("steel-00001\n")
+    (note,) = find_layout(tmp_path).notes
+    assert note.startswith("lists/val.csv, train.txt may list splits and is not read")
+
+
 # What cannot be told, and what is wrong.
 
 
@@ -301,10 +334,10 @@ COCO_DAMAGE: dict[str, tuple[Damage, str]] = {
     "no image id": (lambda d: first(d).pop("image_id"), "annotations[0].image_id: Field required"),
     "outside": (lambda d: first(d).update(segmentation=[[0, 0, 90, 0, 90, 9]]), "the point (90, 0), outside"),
     "infinite": (lambda d: first(d).update(segmentation=[[0, 0, 1e999, 0, 9, 9]]), "no valid JSON"),
-    "deep": (lambda d: d.update(deep="DEEP"), "nests lists deeper than 64"),
     "two points": (lambda d: first(d).update(segmentation=[[0, 0, 9, 9]]), "a polygon of 4 numbers"),
     "odd": (lambda d: first(d).update(segmentation=[[0, 0, 9, 9, 3, 4, 5]]), "a polygon of 7 numbers"),
     "words": (lambda d: first(d).update(segmentation=[["a"] * 6]), "annotations[0].segmentation"),
+    "deep": (lambda d: first(d).update(segmentation=json.loads("[" * 99 + "]" * 99)), "in more than 64 brackets"),
     "box only": (lambda d: first(d).pop("segmentation"), "annotation 1: has no segmentation"),
     "short runs": (lambda d: first(d).update(segmentation={"size": [48, 48], "counts": [5, 9]}), "run lengths of 14"),
     "long runs": (lambda d: first(d).update(segmentation={"size": [48, 48], "counts": [9999]}), "run lengths of 9999"),
@@ -347,8 +380,7 @@ def test_damaged_coco_is_named(surfaces: sources.Surfaces, tmp_path: Path, kind:
     file = tmp_path / "src/annotations/instances_default.json"
     document = json.loads(file.read_text())
     damage(document)
-    deep = "[" * 100_000 + "]" * 100_000
-    file.write_text(json.dumps(document).replace("Infinity", "1e999").replace('"DEEP"', deep))
+    file.write_text(json.dumps(document).replace("Infinity", "1e999"))
     assert ingest_code(tmp_path / "src", tmp_path) == 1
     errors = capfd.readouterr().err.splitlines()
     assert all(line.startswith("error: ") and str(file) in line and "expected" in line for line in errors)
@@ -514,9 +546,7 @@ import sys
 from pathlib import Path
 from benchmarks.memory import peak_mebibytes
 from flexunet.core.config.load import load_config
-from flexunet.dataset.annotation import BadAnnotation
 from flexunet.dataset.examine import examine
-from flexunet.dataset.layouts import bounded
 from flexunet.dataset.layouts.detect import find_layout
 
 layout = find_layout(Path(sys.argv[1]))
@@ -556,37 +586,3 @@ def test_memory_does_not_follow_the_number_of_instances(tmp_path: Path) -> None:
         assert int(found) == images and int(pixels) > 1000 * images
         peaks.append(float(peak))
     assert peaks[1] < 1.3 * peaks[0]
-
-
-def random_json(generator: random.Random, depth: int) -> Any:
-    if depth == 0 or generator.random() < 0.3:
-        return "".join(generator.choice('[]{}"\\ab\n') for _ in range(generator.randrange(6)))
-    if generator.random() < 0.5:
-        return [random_json(generator, depth - 1) for _ in range(generator.randrange(1, 3))]
-    return {random_json(generator, 0): random_json(generator, depth - 1) for _ in range(2)}
-
-
-def depth_of(value: Any) -> int:
-    inner = value if isinstance(value, list) else value.values() if isinstance(value, dict) else None
-    return 0 if inner is None else 1 + max(map(depth_of, inner), default=0)
-
-
-@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 1000])
-def test_depth_is_that_of_the_standard_librarys_reader(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
-) -> None:
-    """Of strings full of brackets, quotation marks and backslashes, cut anywhere."""
-    monkeypatch.setattr(bounded, "_CHUNK", chunk)
-    generator, file, refused = random.Random(chunk), tmp_path / "x.json", 0
-    for _ in range(150):
-        value, most = random_json(generator, generator.randrange(1, 9)), generator.randrange(8)
-        monkeypatch.setattr(bounded, "_DEPTH", most)
-        file.write_text(json.dumps(value))
-        try:
-            bounded.check_depth(file)
-        except BadAnnotation:
-            refused += 1
-            assert depth_of(value) > most
-        else:
-            assert depth_of(value) <= most
-    assert 20 < refused < 130

@@ -142,6 +142,15 @@ def test_an_unknown_color_of_a_palette_names_ignore_color_and_ids():
     np.testing.assert_array_equal(ids(buffer.getvalue(), by_index), np.where(IDS, IGNORE_ID, 0))
 
 
+@pytest.mark.parametrize(("colors", "indices"), [(2, IDS * 2), (256, np.where(IDS, 255, 0).astype(np.uint8))])
+def test_a_palette_that_tells_indices_not_apart_is_refused(colors: int, indices: NDArray[np.uint8]):
+    """Of a palette that is too short, and of one that a tool padded with black, an index would be background."""
+    palette = png_chunk(b"PLTE", bytes([*BLACK, *WHITE]).ljust(3 * colors, b"\0"))
+    file = png(indices, 3, 8, palette)
+    assert "have one colour, RGB (0, 0, 0)" in refusal(file, TWO)
+    assert "outside the classes" in refusal(file, config(BLACK, WHITE, mask_values="ids"))
+
+
 def test_a_mask_in_colors_is_no_mask_of_ids():
     assert "ids" in refusal(encoded(np.dstack([BINARY] * 3), "PNG"), config(BLACK, WHITE, mask_values="ids"))
 
@@ -159,6 +168,14 @@ def test_what_was_erased_over_a_class_is_refused():
 def test_transparent_background_is_background():
     np.testing.assert_array_equal(ids(rgba(BINARY), TWO), IDS)
     assert "transparent" in refusal(rgba(BINARY), IGNORING)
+
+
+@pytest.mark.parametrize("grey", [0, 255])
+def test_a_drawing_in_alpha_alone_is_refused(grey: int):
+    """Read without its alpha, every pixel of such a mask is of one class."""
+    blank = np.full_like(BINARY, grey)
+    for layers in (np.dstack([blank, BINARY]), np.dstack([blank, blank, blank, BINARY])):
+        assert "drawn in alpha alone" in refusal(encoded(layers, "PNG"), TWO)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
@@ -185,6 +202,17 @@ def test_lossless_files_of_one_picture_are_read(kind: str):
     np.testing.assert_array_equal(ids(encoded(colored, kind, **options), TWO), IDS)
     moving = encoded(colored, kind, save_all=True, append_images=[Image.fromarray(255 - colored)], **options)
     assert "picture" in refusal(moving, TWO)
+
+
+def test_numbers_that_count_down_from_white_are_refused():
+    """Pillow inverts such TIFFs of 8 bits, and not those of 16."""
+    file = encoded(IDS.astype(np.uint16), "TIFF", tiffinfo={262: 0})
+    assert refusal(file, TWO).startswith("a mask of 16 bits whose zero is white")
+
+
+def test_a_lossy_mask_of_two_classes_is_told_of_the_threshold():
+    assert "records.grey_threshold = 128" in refusal(encoded(BINARY, "JPEG"), TWO)
+    assert "grey_threshold" not in refusal(encoded(BINARY, "JPEG"), THREE)
 
 
 def test_colors_of_16_bits_are_refused():

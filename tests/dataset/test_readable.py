@@ -131,6 +131,9 @@ def pngs() -> Iterator[Cell]:
             block = exif(orientation, "<" if orientation % 2 else ">")
             yield Cell(f"PNG {name}, turned {orientation}", turned_png(file, block), readable.PNG, turn(shown))
         yield Cell(f"PNG {name}", file, readable.PNG, shown)
+    linear = png_chunk(b"gAMA", (100_000).to_bytes(4, "big"))
+    yield Cell("PNG of another gamma", png(RGB, 2, 8, linear), readable.PNG, RGB)
+    yield Cell("grey PNG of another gamma", png(GREY, 0, 8, linear), readable.PNG, GREY_RGB)
     yield Cell("PNG with a profile", encoded(RGB, "PNG", icc_profile=b"x" * 500, dpi=(72, 72)), readable.PNG, RGB)
     yield Cell("animated PNG", encoded(RGB, "PNG", save_all=True, append_images=moved()), readable.PNG_ANIMATED, None)
 
@@ -142,6 +145,8 @@ def deep_pngs() -> Iterator[Cell]:
     for orientation, turn in TURNS.items():
         file = turned_png(encoded(whole, "PNG"), exif(orientation))
         yield Cell(f"16-bit grey PNG, turned {orientation}", file, kind, turn(GREY_RGB))
+    transparent = png(whole, 0, 16, png_chunk(b"tRNS", bytes([230, 230])))
+    yield Cell("16-bit grey PNG with a transparent level", transparent, kind, GREY_RGB)
     yield Cell("12 bits in 16, range told", encoded(low, "PNG"), kind, GREY_RGB, value_range=(0, 4095))
     yield Cell("12 bits in 16", encoded(low, "PNG"), kind, None, told=readable.UNUSED_16_BITS.what)
     yield Cell("16 bits outside the range", encoded(whole, "PNG"), kind, None, 0, (0, 4095), "values outside")
@@ -170,6 +175,9 @@ def jpegs() -> Iterator[Cell]:
         yield Cell(f"JPEG {name}", file, readable.JPEG, shown, 6)
     plain = files["4:2:0"][0]
     yield Cell("JPEG extended", with_frame_marker(plain, 0xC1), readable.JPEG, RGB, 6)
+    yield Cell("JPEG of RGB", encoded(RGB, "JPEG", quality=98, keep_rgb=True), readable.JPEG, RGB, 6)
+    restarts = encoded(RGB, "JPEG", quality=98, restart_marker_blocks=1)
+    yield Cell("JPEG with restarts", restarts, readable.JPEG, RGB, 6)
     yield Cell("JPEG lossless", lossless_jpeg(GREY), readable.JPEG_LOSSLESS, GREY_RGB)
     turned = with_app1(lossless_jpeg(GREY), b"Exif\0\0" + exif(6))
     yield Cell("JPEG lossless, turned", turned, readable.JPEG_LOSSLESS, TURNS[6](GREY_RGB))
@@ -281,6 +289,8 @@ def tiffs() -> Iterator[Cell]:
     yield Cell("TIFF of no number", encoded(nothing, "TIFF"), kind, None, 0, (0, 1), "a picture of floats that are not")
     pages = encoded(RGB, "TIFF", save_all=True, append_images=moved())
     yield Cell("TIFF of two pages", pages, kind, None, told="a TIFF of several pictures")
+    reduced = encoded(RGB, "TIFF", tiffinfo={254: 1})
+    yield Cell("TIFF of a thumbnail", reduced, kind, None, told="a TIFF whose first picture is a thumbnail")
     yield Cell("GIF", of_palette(16, "GIF"), readable.GIF, PALETTE[FEW])
     moving = encoded(RGB, "GIF", save_all=True, append_images=moved())
     yield Cell("animated GIF", moving, readable.GIF, None, told="a GIF of several pictures")

@@ -139,6 +139,12 @@ def test_images_of_one_grey_level_are_a_warning(tmp_path: Path):
     assert warning.startswith("1 images have nearly one grey level (07)")
 
 
+def test_images_of_few_dark_levels_are_a_warning(tmp_path: Path):
+    """As the high byte of 12 bits gives them."""
+    (warning,) = manifest(source(tmp_path / "photos", lambda grey: grey // 16))["warnings"]
+    assert warning.startswith("nearly all pixels have grey levels up to 12 of 255")
+
+
 def test_interpolated_masks_are_a_warning(tmp_path: Path):
     folder = source(tmp_path / "src")
     for index, (_, ids) in enumerate(surfaces(24)):
@@ -148,6 +154,20 @@ def test_interpolated_masks_are_a_warning(tmp_path: Path):
     [warning] = manifest(folder)["warnings"]
     assert "of scratch is a rim one pixel wide between two other classes" in warning
     assert "nearest neighbour" in warning
+
+
+def test_two_classes_of_which_the_background_is_the_smaller_are_a_warning(tmp_path: Path):
+    folder, pairs = tmp_path / "photos", list(surfaces(24))
+    names = [f"{number:02d}.png" for number in range(len(pairs))]
+    two = config_from({"classes": [CLASSES[0], {"name": "defect", "color": [255, 255, 255]}]}, "test")
+    for inverted, words in ((False, []), (True, ["defect covers 94% of the pixels: are the masks inverted"])):
+        masks = {
+            n: np.where((ids > 0) != inverted, 255, 0).astype(np.uint8)
+            for n, (_, ids) in zip(names, pairs, strict=True)
+        }
+        write(folder, {name: grey for name, (grey, _) in zip(names, pairs, strict=True)}, masks)
+        warnings = [w for w in manifest(folder, two)["warnings"] if "inverted" in w]
+        assert [w.partition(",")[0] for w in warnings] == words
 
 
 def test_a_span_of_another_range_is_a_warning(tmp_path: Path):

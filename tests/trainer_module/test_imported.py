@@ -265,4 +265,4 @@ def test_the_command_writes_an_export_or_nothing(plain: Path, tmp_path: Path, ca
     facts = json.loads((out / "assets.extra/training.json").read_text())
     assert facts["weights"]["file"] == "best_model.h5" and len(facts["weights"]["sha256"]) == 64
     assert code() == 1
-    assert "exists already" in capfd.readouterr().err
+    assert "is there already" in capfd.readouterr().err

@@ -1,11 +1,12 @@
 """Small files of strangers, read within bounds."""
 
 import json
-import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NoReturn, TypeVar
+from typing import IO, Final, NoReturn, TypeVar
 
-import numpy as np
+import ijson
 from pydantic import BaseModel, ValidationError
 
 from flexunet.dataset.annotation import BadAnnotation
@@ -13,10 +14,8 @@ from flexunet.dataset.annotation import BadAnnotation
 _TEXT_BYTES: Final = 64 * 2**20
 # labelme keeps the image itself inside, as base64.
 FILE_BYTES: Final = 256 * 2**20
-# COCO's need seven.
-_DEPTH: Final = 64
-_CHUNK: Final = 2**20
-_ESCAPED: Final = re.compile(rb"\\.", re.DOTALL)
+# No format nests deeper than ten.
+_DEEPEST: Final = 64
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -60,30 +59,6 @@ def as_text(content: bytes) -> str:
         raise BadAnnotation("is no text in UTF-8", "UTF-8", "save it anew") from None
 
 
-def check_depth(path: Path) -> None:
-    """Refuses JSON of lists in lists in lists: a streaming parser spells out the way to each, which fills the memory.
-
-    Raises:
-      BadAnnotation: it nests deeper than any format does.
-      OSError: it cannot be read.
-    """
-    depth = quotes = 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            # What is escaped is no quotation mark; a chunk may end in the middle of it.
-            chunk += file.read((len(chunk) - len(chunk.rstrip(b"\\"))) % 2)
-            content = np.frombuffer(_ESCAPED.sub(b"  ", chunk) if b"\\" in chunk else chunk, np.uint8)
-            counted = np.cumsum(content == ord('"'), dtype=np.uint32) + quotes
-            begins = (content == ord("[")) | (content == ord("{"))
-            ends = (content == ord("]")) | (content == ord("}"))
-            steps = np.where(counted % 2, 0, begins.astype(np.int8) - ends)
-            depths = np.cumsum(steps, dtype=np.int64) + depth
-            if depths.max() > _DEPTH:
-                words = f"nests lists deeper than {_DEPTH}"
-                raise BadAnnotation(words, "what the format prescribes", "export it again")
-            depth, quotes = int(depths[-1]), int(counted[-1]) % 2
-
-
 def parse_json(content: bytes, model: type[Model]) -> Model:
     """Checks JSON against `model`; depth and types are bounded by it.
 
@@ -94,6 +69,57 @@ def parse_json(content: bytes, model: type[Model]) -> Model:
         return model.model_validate_json(content.removeprefix(b"\xef\xbb\xbf"))
     except ValidationError as error:
         refuse(error)
+
+
+def top_level(file: IO[bytes]) -> Iterator[tuple[str, str]]:
+    """Each key of a JSON object with the event that begins its value; nothing where the document is no object.
+
+    `ijson.parse` would tell the path to every event, which takes gigabytes where 100,000 brackets are nested.
+
+    Raises:
+      ijson.JSONError: no JSON, as far as it was read.
+    """
+    depth, key = 0, None
+    for event, value in ijson.basic_parse(file):
+        if depth == 1 and key is not None:
+            yield key, event
+        key = value if event == "map_key" else None
+        depth += (event in ("start_map", "start_array")) - (event in ("end_map", "end_array"))
+        if depth == 1 and event == "start_array":
+            return
+
+
+def require_shallow(path: Path) -> None:
+    """Reads JSON to its end, before `ijson.items` does, whose memory grows with the square of the depth.
+
+    Raises:
+      BadAnnotation: it is no JSON, or brackets are nested deeper than in any annotation.
+    """
+    depth = 0
+    with streaming(path) as file:
+        for event, _ in ijson.basic_parse(file):
+            depth += (event in ("start_map", "start_array")) - (event in ("end_map", "end_array"))
+            if depth > _DEEPEST:
+                raise BadAnnotation(f"has brackets in more than {_DEEPEST} brackets", "annotations", "export it again")
+
+
+@contextmanager
+def streaming(path: Path) -> Iterator[IO[bytes]]:
+    """A JSON file to be read by ijson, whose errors become one line.
+
+    Raises:
+      BadAnnotation: it is no JSON, or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            yield file
+    except ValidationError:
+        raise
+    except (ijson.JSONError, UnicodeDecodeError, ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:80]
+        raise BadAnnotation(f"no valid JSON ({reason})", "JSON", "export it again") from None
+    except OSError as error:
+        raise BadAnnotation(f"cannot be read ({error.strerror})", "a readable file", "replace it") from None
 
 
 def refuse(error: ValidationError) -> NoReturn:

@@ -16,7 +16,7 @@ from flexunet.dataset.layouts.bounded import read_bytes
 from flexunet.dataset.layouts.interface import Reader, Reading, Source, SourceClass
 from flexunet.dataset.layouts.names import find_affixes, images_by_id, masks_by_id, split_of
 from flexunet.dataset.layouts.pairing import background, clean_notes, is_clean
-from flexunet.dataset.masks import GREY_MODES, open_lossless, transparency
+from flexunet.dataset.masks import ALPHA_ALONE, GREY_MODES, open_lossless, transparency
 from flexunet.dataset.pairs import Pair
 
 _LENGTH = struct.Struct("<Q")
@@ -73,6 +73,8 @@ def binary_mask(encoded: bytes, size: tuple[int, int], config: Config) -> NDArra
     drawn = np.asarray(pixels.any(axis=-1) if pixels.ndim == 3 else pixels, np.bool_)
     if alpha is not None and ((alpha != 255) & drawn).any():
         raise BadAnnotation("is transparent where it is not black", "an opaque mask", "export it without alpha")
+    if alpha is not None and (alpha == 255).any() and not drawn.any():
+        raise BadAnnotation(*ALPHA_ALONE)
     levels = np.unique(pixels)
     if len(levels) > 2 or (len(levels) == 2 and levels[0] != 0):
         some = ", ".join(map(str, levels[:5]))

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from flexunet.core.problems import Problem
 from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.dataset.annotation import BadAnnotation
-from flexunet.dataset.layouts.bounded import check_depth, refuse
+from flexunet.dataset.layouts.bounded import refuse, require_shallow, streaming
 from flexunet.dataset.layouts.interface import Reader, Reading, Source, SourceClass
 from flexunet.dataset.layouts.names import place, printable, split_named, split_of
 from flexunet.dataset.layouts.outlines import (
@@ -91,6 +91,9 @@ def _read(source: Source) -> Reading:
         for identity, image in document.images.items():
             if identity not in document.bad_images:
                 _pair(source, reading, document, name, image, by_ending)
+    clean = sum(isinstance(pair.annotation, Instances) and not pair.annotation.instances for pair in reading.pairs)
+    if clean:
+        reading.notes.append(f"{clean} images without an annotation in the JSON are background as a whole")
     images = set(source.files.with_suffix(IMAGE_SUFFIXES))
     reading.reasons = dict.fromkeys(images - reading.read, "images that the JSON does not list")
     seen = Counter(pair.id for pair in reading.pairs)
@@ -185,7 +188,7 @@ def _load(path: Path) -> _Document:
     try:
         if path.stat().st_size > _FILE_BYTES:
             raise BadAnnotation(f"has more than {_FILE_BYTES:,} bytes", "less", "split it")
-        check_depth(path)
+        require_shallow(path)
         for image in _items(path, "images", _Image):
             _add(document, document.images, image.id, image, "image")
         for category in _items(path, "categories", _Category):
@@ -239,7 +242,7 @@ def _items(path: Path, key: str, model: type[Model]) -> Iterator[Model]:
     """The entries of one list, one at a time, so that memory does not grow with the file."""
     number = -1
     try:
-        with path.open("rb") as file:
+        with streaming(path) as file:
             for item in ijson.items(file, f"{key}.item", use_float=True):
                 number += 1
                 yield model.model_validate(item)
@@ -249,18 +252,13 @@ def _items(path: Path, key: str, model: type[Model]) -> Iterator[Model]:
         except BadAnnotation as bad:
             what, expected, repair = bad.words
             raise BadAnnotation(f"{key}[{number}].{what}", expected, repair) from None
-    except (ijson.JSONError, UnicodeDecodeError, ValueError, OverflowError) as error:
-        reason = " ".join(str(error).split())[:80]
-        raise BadAnnotation(f"no valid JSON ({reason})", "JSON", "export it again") from None
-    except OSError as error:
-        raise BadAnnotation(f"cannot be read ({error.strerror})", "a readable file", "replace it") from None
 
 
 def _classes(source: Source) -> Sequence[SourceClass]:
     """Classes by id, which need not start at 1; those that stand for nothing are left to the user."""
     names: dict[str, None] = {}
     for name in _documents(source):
-        check_depth(source.root / name)
+        require_shallow(source.root / name)
         found = [(category.id, category.name) for category in _items(source.root / name, "categories", _Category)]
         names.update(
             dict.fromkeys(name for _, name in sorted(found, key=lambda entry: (str(type(entry[0])), entry[0])))

@@ -1,17 +1,17 @@
 """Which layout a source has: each reader looks for its signs, and exactly one must find them."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 from flexunet.core.errors import UserError
-from flexunet.core.finder import find_files
+from flexunet.core.finder import find_files, stem_and_suffix
 from flexunet.core.problems import Problem
 from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.dataset.layouts import beside, class_masks, coco, folders, labelme, mvtec, npz, severstal, voc, yolo
 from flexunet.dataset.layouts.interface import Layout, Reader, Reading, Source
-from flexunet.dataset.layouts.names import SPLIT_NAMES, images_by_id, masks_by_id
+from flexunet.dataset.layouts.names import SPLIT_NAMES, images_by_id, masks_by_id, split_named
 from flexunet.dataset.pairs import Pair
 
 READERS: Final = {
@@ -19,6 +19,7 @@ READERS: Final = {
     for module in (folders, beside, voc, coco, labelme, yolo, severstal, mvtec, class_masks, npz)
 }
 _SHOWN: Final = 5
+_LISTS: Final = frozenset({".txt", ".csv", ".json", ".lst"})
 
 
 def find_layout(
@@ -75,7 +76,7 @@ def lay_out(source: Source, reader: Reader | None, layout: str | None = None) ->
         reading.problems,
         len(reading.read),
         source.files.account(reading.read, reading.reasons),
-        (*reading.notes, *_notes_on_splits(pairs)),
+        (*reading.notes, *_notes_on_splits(pairs), *_notes_on_lists(source, reading, pairs)),
     )
 
 
@@ -97,14 +98,14 @@ def _unknown(source: Source, layout: str | None) -> Problem:
 
 
 def _describe(root: Path, pairs: Sequence[Pair]) -> str:
-    images = sorted({_folder(root, pair.image) for pair in pairs})
-    masks = sorted({_folder(root, pair.mask) for pair in pairs if pair.mask != pair.image})
+    images = _folders(root, {pair.image.parent for pair in pairs})
+    masks = _folders(root, {pair.mask.parent for pair in pairs if pair.mask != pair.image})
     return f"images in {_some(images)}; masks in {_some(masks)}" if masks else f"images in {_some(images)}"
 
 
-def _folder(root: Path, path: Path) -> str:
-    folder = path.parent.relative_to(root).as_posix()
-    return "SOURCE itself" if folder == "." else folder
+def _folders(root: Path, folders_: Iterable[Path]) -> list[str]:
+    names = (folder.relative_to(root).as_posix() for folder in folders_)
+    return sorted("SOURCE itself" if name == "." else name for name in names)
 
 
 def _some(folders_: Sequence[str]) -> str:
@@ -113,6 +114,15 @@ def _some(folders_: Sequence[str]) -> str:
         if len(folders_) <= _SHOWN
         else f"{', '.join(folders_[:_SHOWN])} and {len(folders_) - _SHOWN} more"
     )
+
+
+def _notes_on_lists(source: Source, reading: Reading, pairs: Sequence[Pair]) -> tuple[str, ...]:
+    """Files named after splits, as `train.txt`, may list the images of each."""
+    names = [name for name in source.files.with_suffix(_LISTS) if name not in reading.read]
+    lists = [name for name in names if split_named(stem_and_suffix(name)[0].rpartition("/")[2])]
+    if not lists or any(pair.split for pair in pairs):
+        return ()
+    return (f"{', '.join(lists[:_SHOWN])} may list splits and is not read: images are assigned to splits anew",)
 
 
 def _notes_on_splits(pairs: Sequence[Pair]) -> tuple[str, ...]:

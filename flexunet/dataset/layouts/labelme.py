@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 
 from flexunet.core.config.whole import Config
 from flexunet.dataset.annotation import Annotation, BadAnnotation, Drawn, class_id_of, paint
-from flexunet.dataset.layouts.bounded import parse_json, read_bytes
+from flexunet.dataset.layouts.bounded import parse_json, read_bytes, top_level
 from flexunet.dataset.layouts.interface import Reader, Reading, Source, SourceClass
 from flexunet.dataset.layouts.names import images_by_id, others_by_id, printable
 from flexunet.dataset.layouts.outlines import pack_polygons, unpack
@@ -143,18 +143,13 @@ def _files(source: Source) -> dict[str, list[str]]:
 
 def _kind(path: Path) -> str:
     """`labelme` for an object with a list `shapes`, `damaged` for no JSON, else `other`."""
-    depth, key = 0, ""
     try:
         with path.open("rb") as file:
-            # Not ijson.parse: it spells out where each value is, and 100,000 lists in each other fill the memory.
-            for event, value in ijson.basic_parse(file):
-                if depth == 1 and event == "map_key":
-                    key = value
-                elif depth == 1 and key == "shapes":
+            for key, event in top_level(file):
+                if key == "shapes":
                     return "labelme" if event == "start_array" else "other"
-                elif depth == 1 and key in ("images", "annotations", "categories"):
+                if key in ("images", "annotations", "categories"):
                     return "other"
-                depth += (event in ("start_map", "start_array")) - (event in ("end_map", "end_array"))
     except (ijson.JSONError, ValueError, OSError):
         return "damaged"
     return "other"

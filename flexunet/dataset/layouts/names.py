@@ -3,11 +3,10 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Final, NamedTuple
 
 from flexunet.core.features import SPLIT_EVAL, SPLIT_TEST, SPLIT_TRAIN
-from flexunet.core.finder import nfc
+from flexunet.core.finder import nfc, stem_and_suffix
 from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.dataset.layouts.interface import Source
 
@@ -76,15 +75,15 @@ class Affix:
 
 def place(name: str) -> Place:
     """Takes a path apart; a mask's folder tells more than an image's, the innermost more than those around it."""
-    path = PurePosixPath(printable(name))
-    folders = list(path.parts[:-1])
+    path, _ = stem_and_suffix(printable(name))
+    *folders, stem = path.split("/")
     roles = [_role(folder) for folder in folders]
     for wanted in ("mask", "image"):
         for index in reversed(range(len(folders))):
             role, kept = roles[index]
             if role == wanted:
-                return Place(role, "/".join([*folders[:index], *kept, *folders[index + 1 :], path.stem]))
-    return Place("", "/".join([*folders, path.stem]))
+                return Place(role, "/".join([*folders[:index], *kept, *folders[index + 1 :], stem]))
+    return Place("", path)
 
 
 def printable(name: str) -> str:

@@ -1,7 +1,9 @@
-"""YOLO segmentation: `labels/a.txt` for `images/a.jpg`, lines of `class x1 y1 x2 y2 ...` as shares; `data.yaml`."""
+"""YOLO segmentation: `labels/a.txt` for `images/a.jpg`, lines of `class x1 y1 x2 y2 ...` as shares; `data.yaml` or
+`classes.txt`.
+"""
 
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -18,6 +20,8 @@ from flexunet.dataset.layouts.pairing import annotated, pair_up
 
 _YAML: Final = frozenset({".yaml", ".yml"})
 _LABELS: Final = "labels"
+# A name a line, as labelImg, Darknet and CVAT write it.
+_NAME_LISTS: Final = frozenset({"classes.txt", "obj.names"})
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,8 @@ class Yolo(Annotation):
 
     Attributes:
       path: the file.
-      names: of the classes by YOLO's number, which counts no background; empty where no `data.yaml` tells them, and
-        number 0 is then the config's first defect class.
+      names: of the classes by YOLO's number, which counts no background; empty where nothing tells them, and number
+        0 is then the config's first defect class.
     """
 
     path: Path
@@ -79,26 +83,31 @@ def _read(source: Source) -> Reading:
     reading.read.update(sheets)
     reading.problems += problems
     if not sheets:
-        reading.notes.append("no data.yaml names the classes: class 0 is the first of [[classes]] after the background")
+        reading.notes.append(
+            "no data.yaml or classes.txt names the classes: class 0 is the first of [[classes]] after the background"
+        )
     return reading
 
 
 def _labels(source: Source) -> dict[str, list[str]]:
     found = others_by_id(source, {".txt"})
-    return {
-        i: inside
-        for i, names in found.items()
-        if (inside := [n for n in names if any(f.casefold() == _LABELS for f in PurePosixPath(n).parts[:-1])])
-    }
+    return {i: inside for i, names in found.items() if (inside := [name for name in names if _is_label(name)])}
+
+
+def _is_label(name: str) -> bool:
+    *folders, file = name.casefold().split("/")
+    return _LABELS in folders and file not in _NAME_LISTS
 
 
 def _names(source: Source) -> tuple[list[str], tuple[str, ...], list[Problem]]:
-    """The YAML files that name classes, the names, and what is wrong with them."""
+    """The files that name classes, the names, and what is wrong with them."""
     sheets, found = [], {}
     problems = []
-    for name in source.files.with_suffix(_YAML):
+    lists = [name for name in source.files.names if name.rpartition("/")[2].casefold() in _NAME_LISTS]
+    for name in [*source.files.with_suffix(_YAML), *lists]:
         try:
-            names = _names_of(read_text(source.root / name))
+            text = read_text(source.root / name)
+            names = tuple(filter(None, map(str.strip, text.splitlines()))) if name in lists else _names_of(text)
         except BadAnnotation as bad:
             problems.append(Problem(source.root / name, *bad.words))
             continue

@@ -1,0 +1,168 @@
+"""`flexunet live`: what a served model is asked."""
+
+from pathlib import Path
+from typing import Final
+
+import click
+
+from flexunet.cli.command import CommandGroup
+from flexunet.cli.console import NO_LOG, captured_output, print_result
+from flexunet.cli.options import AS_JSON, PATH
+from flexunet.core.errors import Drifted, UserError
+
+_PORT: Final = click.IntRange(0, 65535)
+_MEGABYTE: Final = 10**6
+
+
+@click.group(cls=CommandGroup)
+def live() -> None:
+    """Watches a served model: docs/how-to/watch.md.
+
+    Examples:
+      flexunet live watch --out runs/mine/live
+      flexunet live drift runs/mine
+    """
+
+
+@live.command(interrupted="what was seen is written")
+@click.option("--out", required=True, type=PATH, help="Folder of what was seen, such as ROOT/live.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--grpc-port", default=8600, show_default=True, type=_PORT, help="Port of gRPC; 0: a free one.")
+@click.option("--rest-port", default=8601, show_default=True, type=_PORT, help="Port of REST; 0: a free one.")
+@click.option("--server", default="127.0.0.1", show_default=True, help="Where TF Serving is.")
+@click.option("--server-grpc-port", default=8500, show_default=True, type=_PORT, help="Its port of gRPC.")
+@click.option("--server-rest-port", default=8501, show_default=True, type=_PORT, help="Its port of REST.")
+@click.option(
+    "--rate",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Share of the requests whose images are looked at.",
+)
+@click.option(
+    "--camera-header",
+    default="",
+    metavar="NAME",
+    help="Header whose values tell cameras apart; no other is kept.",
+)
+@click.option(
+    "--keep-images",
+    "megabytes",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    metavar="MB",
+    help="Images are kept up to so much: half at random, half those that the model was least sure of.",
+)
+@click.option(
+    "--days",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="After so long all that was kept is removed.",
+)
+def watch(
+    out: Path,
+    host: str,
+    grpc_port: int,
+    rest_port: int,
+    server: str,
+    server_grpc_port: int,
+    server_rest_port: int,
+    rate: float,
+    camera_header: str,
+    megabytes: int,
+    days: float,
+) -> None:
+    """Stands in front of TF Serving, hands every byte on, and keeps numbers of the images that go by.
+
+    Examples:
+      flexunet live watch --out runs/mine/live
+      flexunet live watch --out runs/mine/live --camera-header X-Camera --keep-images 500 --days 14
+    """
+    import asyncio
+
+    from flexunet.core.disk import require_writable
+    from flexunet.core.lock import locked
+    from flexunet.live.proxy import Settings, grpc_route, rest_route, run
+    from flexunet.live.store import Kept
+
+    require_writable(out)
+    kept = Kept(out, days, megabytes * _MEGABYTE, camera_header)
+    routes = (grpc_route(grpc_port, server_grpc_port), rest_route(rest_port, server_rest_port))
+    with locked(out), captured_output(out / "watch.log") as console:
+
+        def ready(ports: list[int]) -> None:
+            console.print(f"grpc://{host}:{ports[0]} -> {server}:{server_grpc_port}")
+            console.print(f"http://{host}:{ports[1]} -> {server}:{server_rest_port}")
+            console.print(f"numbers of the images that go by: {out}; Ctrl-C ends it")
+
+        asyncio.run(run(Settings(host, server, routes, kept, rate), ready))
+
+
+@live.command()
+@click.argument("root", type=PATH, metavar="ROOT")
+@click.option("--watched", type=PATH, metavar="DIR", help="What `live watch` writes to.  [default: ROOT/live]")
+@click.option(
+    "--hours",
+    default=24.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="The last so many are compared.",
+)
+@click.option(
+    "--data", type=PATH, metavar="DIR", help="Records with eval and test.  [default: those of the model's run]"
+)
+@AS_JSON
+def drift(root: Path, watched: Path | None, hours: float, data: Path | None) -> None:
+    """Compares served images with those that the served version was tried on; exits with 5 if they moved.
+
+    Examples:
+      flexunet live drift runs/mine
+      flexunet live drift runs/mine --hours 72 --json
+    """
+    import time
+
+    from flexunet.cli.tables import bars
+    from flexunet.core.files import replace_text, write_json
+    from flexunet.core.root import Root
+    from flexunet.live.drift import drift_words, find_drift, metrics_text
+    from flexunet.live.reference import reference_of
+    from flexunet.reporting.drift import DRIFT_PAGE, render_drift
+    from flexunet.serving.versions import model_directory
+
+    watched = watched or Root(root).live
+    if not watched.is_dir():
+        raise UserError(f"{watched}: no such folder, expected what `flexunet live watch --out` writes to: name it")
+    version = model_directory(Root(root).serving)
+    with captured_output(NO_LOG) as console:
+        with bars(console) as progress:
+            reference = reference_of(version, watched, lambda: data or _records_of(version), progress)
+        found = find_drift(watched, int(version.name), reference, time.time(), hours)
+        write_json(watched / "drift.json", found)
+        replace_text(watched / "drift.prom", metrics_text(found))
+        replace_text(watched / DRIFT_PAGE, render_drift(found))
+        words = [*drift_words(found)]
+        for line in words:
+            console.print(line)
+        verdict = f"{len(words)} of {len(found['findings'])} numbers moved" if found["findings"] else "too few images"
+        console.print(f"{verdict}: {found['sampled']:,} images of {hours:g} hours, {watched / DRIFT_PAGE}")
+    print_result(found)
+    if words:
+        raise Drifted("\n".join(words))
+
+
+def _records_of(version: Path) -> Path:
+    """The records that made a served version.
+
+    Raises:
+      UserError: they are not known, or no longer there.
+    """
+    from flexunet.history.lineage import lineage_of
+
+    records = lineage_of(version).data.get("records")
+    if not records or not Path(records).is_dir():
+        raise UserError(
+            f"{version}: the records of its run are not there, expected a folder of them: name it by --data"
+        )
+    return Path(records)

@@ -1,0 +1,54 @@
+"""`drift.json`: what `flexunet live drift` found. None is what is not known."""
+
+from typing import Final, Literal, TypedDict
+
+FORMAT: Final = 1
+
+
+class Moved(TypedDict):
+    """A number of the images that were served, against those that the model was tried on."""
+
+    feature: str
+    """such as brightness"""
+    camera: str
+    """value of the header that tells cameras apart; empty: all together"""
+    measure: Literal["distance", "ratio"]
+    """of Kolmogorov and Smirnov, 0 to 1; or, of yes and no, the shares' ratio, 999 at most"""
+    value: float
+    interval: list[float]
+    """of the measure: 99.9 % for a distance, 99 % for a ratio"""
+    bound: float
+    """which the whole interval must be beyond for an alarm; a ratio's inverse counts as well"""
+    moved: bool
+    images: int
+    """that were served"""
+    now: list[float]
+    """10 %, 50 % and 90 % of them lie below; of yes and no the share"""
+    before: list[float]
+    """likewise, in the reference"""
+
+
+class LiveDrift(TypedDict):
+    """The whole document."""
+
+    format: int
+    version: int
+    """of the model, that is served"""
+    hours: list[str]
+    """first and last hour with images, in UTC; empty: none"""
+    requests: int
+    """in these hours"""
+    images: int
+    """likewise"""
+    sampled: int
+    """of these images, those whose numbers were kept"""
+    other_versions: int
+    """of these, those that another version answered, which are left out"""
+    notes: dict[str, int]
+    """what else was counted, such as requests that failed or were not looked at"""
+    reference_images: int
+    """held out from the model's training, which it was tried on"""
+    moved: bool
+    """whether anything did"""
+    findings: list[Moved]
+    """what moved first"""

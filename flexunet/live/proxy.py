@@ -1,0 +1,234 @@
+"""Stands in front of a server and hands every byte on; what went by is told to another process, which may be late.
+
+Bytes are written on before anything looks at them, and looking never waits: exchanges that the other process cannot
+keep up with are dropped, and counted. A connection ends when either end closes it, as it would without.
+"""
+
+import asyncio
+import contextlib
+import logging
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from flexunet.core.errors import UserError
+from flexunet.live.exchange import Exchange, Note
+from flexunet.live.store import Kept
+from flexunet.live.taps import GrpcTap, RestTap, Tap
+
+logger = logging.getLogger("flexunet.live")
+_CHUNK: Final = 2**18
+# Bytes of exchanges that wait to be looked at.
+_MOST_WAITING: Final = 128 * 2**20
+_BARE_BYTES: Final = 1000
+_RESTART_SECONDS: Final = 10.0
+
+MakeTap = Callable[[Callable[[Exchange], None], Sequence[str], float], Tap]
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where is listened, and where it goes."""
+
+    port: int
+    server_port: int
+    tap: MakeTap
+
+
+def grpc_route(port: int, server_port: int) -> Route:
+    """Of TF Serving's gRPC."""
+    return Route(port, server_port, GrpcTap)
+
+
+def rest_route(port: int, server_port: int) -> Route:
+    """Of TF Serving's REST."""
+    return Route(port, server_port, RestTap)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of a proxy.
+
+    Attributes:
+      host: to listen on.
+      server_host: of the server.
+      routes: ports; port 0 takes a free one.
+      kept: what is kept of what went by.
+      rate: share of the requests whose images are looked at.
+    """
+
+    host: str
+    server_host: str
+    routes: Sequence[Route]
+    kept: Kept
+    rate: float = 1.0
+
+
+class Witness:
+    """The process that looks, and the queue in front of it; `tell` never waits."""
+
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
+        self._waiting: queue.SimpleQueue[Exchange | Note | None] = queue.SimpleQueue()
+        self._lock, self._bytes, self._missed = threading.Lock(), 0, 0
+        self._process = self._started()
+        self._thread = threading.Thread(target=self._send, daemon=True)
+        self._thread.start()
+
+    def tell(self, exchange: Exchange) -> None:
+        """Of an exchange that has ended."""
+        self._put(exchange)
+
+    def note(self, what: str) -> None:
+        """Counts what has just happened."""
+        self._put(Note(what, time.time()))
+
+    def _put(self, told: Exchange | Note) -> None:
+        with self._lock:
+            if self._bytes + _size(told) > _MOST_WAITING:
+                self._missed += 1
+                return
+            if self._missed:
+                missed = Note("not looked at: too many at once", time.time(), self._missed)
+                self._bytes, self._missed = self._bytes + _size(missed), 0
+                self._waiting.put(missed)
+            self._bytes += _size(told)
+            self._waiting.put(told)
+
+    def close(self) -> None:
+        """Lets the process look at what waits, and write it."""
+        self._waiting.put(None)
+        self._thread.join()
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+        self._process.wait()
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        kept = self._kept
+        arguments = [kept.directory.resolve(), kept.days, kept.image_bytes, kept.camera_header]
+        command = [sys.executable, "-m", "flexunet.live.worker", *map(str, arguments)]
+        return subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603
+
+    def _send(self) -> None:
+        while (told := self._waiting.get()) is not None:
+            with self._lock:
+                self._bytes -= _size(told)
+            try:
+                assert self._process.stdin is not None
+                pickle.dump(told, self._process.stdin)
+                self._process.stdin.flush()
+            except OSError:
+                # Killed, perhaps for its memory, or the disk is full. Traffic goes on, and looking after a while.
+                code = self._process.wait()
+                logger.warning("what looks at images ended with %d; it begins again in %g s", code, _RESTART_SECONDS)
+                self.note("times that looking began again")
+                time.sleep(_RESTART_SECONDS)
+                self._process = self._started()
+
+
+def _size(told: Exchange | Note) -> int:
+    """Bytes, about; what holds no bodies takes room too."""
+    return _BARE_BYTES + (len(told.request) + len(told.answer) if isinstance(told, Exchange) else 0)
+
+
+@dataclass
+class Proxy:
+    """Listens until it is closed."""
+
+    settings: Settings
+    witness: Witness
+    ports: list[int] = field(default_factory=list)
+
+    @contextlib.asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        """Raises UserError for a port that is taken."""
+        servers = []
+        try:
+            for route in self.settings.routes:
+                servers.append(await self._listen(route))
+                self.ports.append(servers[-1].sockets[0].getsockname()[1])
+            yield
+        finally:
+            for server in servers:
+                server.close()
+
+    async def _listen(self, route: Route) -> asyncio.Server:
+        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await self._relay(route, reader, writer)
+
+        host = self.settings.host
+        try:
+            return await asyncio.start_server(connected, host, route.port, limit=_CHUNK, backlog=1024)
+        except OSError as error:
+            words = f"{host}:{route.port}: {error.strerror}, expected a free port: choose another"
+            raise UserError(words) from None
+
+    async def _relay(self, route: Route, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            upstream = await asyncio.open_connection(self.settings.server_host, route.server_port, limit=_CHUNK)
+        except OSError:
+            # The server is not there: so the client finds nobody here either.
+            writer.transport.abort()
+            return
+        tap = route.tap(self.witness.tell, [self.settings.kept.camera_header.lower()], self.settings.rate)
+        look = _Look(tap, self.witness)
+        ways = [_pump(reader, upstream[1], look, True), _pump(upstream[0], writer, look, False)]
+        tasks = [asyncio.ensure_future(way) for way in ways]
+        try:
+            await asyncio.gather(*tasks)
+        except OSError:
+            # One end broke off: so does the other.
+            for task in tasks:
+                task.cancel()
+        finally:
+            for end in (writer, upstream[1]):
+                end.close()
+
+
+class _Look:
+    """A tap that is let go at the first bytes that it does not understand."""
+
+    def __init__(self, tap: Tap, witness: Witness) -> None:
+        self._tap: Tap | None = tap
+        self._witness = witness
+
+    def feed(self, content: bytes, of_client: bool) -> None:
+        if self._tap is not None:
+            try:
+                self._tap.feed(content, of_client)
+            # Whatever a tap stumbles over must not hold up a byte.
+            except Exception:  # noqa: BLE001
+                self._tap = None
+                self._witness.note("connections not understood")
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, look: _Look, of_client: bool) -> None:
+    while content := await reader.read(_CHUNK):
+        writer.write(content)
+        look.feed(content, of_client)
+        await writer.drain()
+    if writer.can_write_eof():
+        writer.write_eof()
+
+
+async def run(settings: Settings, on_ready: Callable[[list[int]], None]) -> None:
+    """Until SIGINT or SIGTERM; `on_ready` gets the ports. Raises UserError for a port that is taken."""
+    stopped, loop = asyncio.Event(), asyncio.get_running_loop()
+    witness = Witness(settings.kept)
+    try:
+        proxy = Proxy(settings, witness)
+        async with proxy.listening():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, stopped.set)
+            on_ready(proxy.ports)
+            await stopped.wait()
+    finally:
+        await asyncio.to_thread(witness.close)

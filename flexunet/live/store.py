@@ -1,0 +1,220 @@
+"""What a watch keeps, in a folder: for each hour a table of images and a few counts, and images if they are asked for.
+
+    hours/2026-11-26T14.csv    a line for each image of a random sample of that hour, UTC; TFDV and spreadsheets read it
+    hours/2026-11-26T14.json   how many requests and images there were
+    images/random-*, images/unsure-*   as they were sent
+
+Everything is bounded: the lines of an hour, the bytes of images, the days that anything is kept.
+"""
+
+import bisect
+import csv
+import hashlib
+import io
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+from pydantic import TypeAdapter
+
+from flexunet.core.files import read_json, replace_file, replace_text, write_json
+from flexunet.live.observe import Seen
+
+HOUR_LINES: Final = 500
+HOUR_SECONDS: Final = 3600
+DAY_SECONDS: Final = 24 * HOUR_SECONDS
+_HOURS: Final = "hours"
+_IMAGES: Final = "images"
+_HOUR_NAME: Final = "%Y-%m-%dT%H"
+_SHARE: Final = "share of "
+_COLUMNS: Final = tuple(f.name for f in fields(Seen) if f.name != "shares")
+# From the text of a table.
+_SEEN: Final = TypeAdapter(Seen)
+
+Why = Literal["random", "unsure"]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept, and for how long.
+
+    Attributes:
+      directory: of it.
+      days: after which it is removed.
+      image_bytes: of all images together; 0: none is kept.
+      camera_header: whose values tell cameras apart; "": none.
+    """
+
+    directory: Path
+    days: float
+    image_bytes: int = 0
+    camera_header: str = ""
+
+
+class Store:
+    """Written by one process; what an earlier one left is gone on with."""
+
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
+        self._hours = kept.directory / _HOURS
+        self._hours.mkdir(parents=True, exist_ok=True)
+        self._hour: _Hour | None = None
+        self._reservoirs = [Reservoir(kept.directory / _IMAGES, why, kept.image_bytes // 2) for why in get_args(Why)]
+
+    def count(self, what: str, moment: float, number: int = 1) -> None:
+        """Counts what happened at `moment`, in seconds since 1970."""
+        if number:
+            self._of(moment).count(what, number)
+
+    def add(self, encoded: bytes, seen: Seen) -> None:
+        """An image that was served."""
+        self._of(seen.time).add(seen)
+        if self._kept.image_bytes and seen.confidence is not None:
+            for reservoir in self._reservoirs:
+                reservoir.add(encoded, seen)
+
+    def flush(self) -> None:
+        """Writes the hour that is under way."""
+        if self._hour is not None:
+            self._hour.write()
+
+    def forget(self, now: float) -> None:
+        """Removes what is older than it may be."""
+        oldest = now - self._kept.days * DAY_SECONDS
+        for path in [*self._hours.iterdir(), *_files(self._kept.directory / _IMAGES)]:
+            if path.stat().st_mtime < oldest:
+                path.unlink()
+        for reservoir in self._reservoirs:
+            reservoir.look()
+
+    def _of(self, moment: float) -> "_Hour":
+        name = hour_name(moment)
+        if self._hour is None or self._hour.name < name:
+            self.flush()
+            self._hour = _Hour(self._hours, name)
+        # A request that began in the hour before and ended in this one counts here.
+        return self._hour
+
+
+def hour_name(moment: float) -> str:
+    """Of seconds since 1970, in UTC; names sort as hours do."""
+    return datetime.fromtimestamp(moment, UTC).strftime(_HOUR_NAME)
+
+
+@dataclass
+class _Hour:
+    """A uniform sample of the lines of an hour (Vitter 1985, algorithm R), and exact counts."""
+
+    directory: Path
+    name: str
+    lines: list[Seen] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    changed: bool = False
+
+    def __post_init__(self) -> None:
+        self.lines = [*read_lines(self.directory / f"{self.name}.csv")]
+        self.counts.update(read_json(self.directory / f"{self.name}.json") or {})
+
+    def count(self, what: str, number: int = 1) -> None:
+        self.counts[what] += number
+        self.changed = True
+
+    def add(self, seen: Seen) -> None:
+        self.count("images")
+        self.count("refused images", int(not seen.valid))
+        if len(self.lines) < HOUR_LINES:
+            self.lines.append(seen)
+        elif (place := random.randrange(self.counts["images"])) < HOUR_LINES:  # noqa: S311  no secret
+            self.lines[place] = seen
+
+    def write(self) -> None:
+        if self.changed:
+            write_lines(self.directory / f"{self.name}.csv", self.lines)
+            write_json(self.directory / f"{self.name}.json", dict(self.counts))
+            self.changed = False
+
+
+class Reservoir:
+    """The images of the highest priority that fit into so many bytes, by the names of their files.
+
+    A random priority makes them a uniform sample of all that came, one minus the confidence the least sure ones.
+    """
+
+    def __init__(self, directory: Path, why: Why, most_bytes: int) -> None:
+        self._directory, self._why, self._most = directory, why, most_bytes
+        self.look()
+
+    def look(self) -> None:
+        """At what is there: an earlier process may have left images, and old ones are removed."""
+        found = [path for path in _files(self._directory) if path.name.startswith(f"{self._why}-")]
+        # The lowest priority first.
+        self._kept = sorted((path.name, path.stat().st_size) for path in found)
+        self._size = sum(size for _, size in self._kept)
+
+    def add(self, encoded: bytes, seen: Seen) -> None:
+        """Keeps the image if its priority is high enough."""
+        confidence = 1.0 if seen.confidence is None else seen.confidence
+        priority = random.random() if self._why == "random" else 1 - confidence  # noqa: S311  no secret
+        digest = hashlib.sha256(encoded).hexdigest()[:12]
+        name = f"{self._why}-{priority:.6f}-{digest}.{seen.kind or 'bin'}"
+        if len(encoded) > self._most:
+            return
+        while self._size + len(encoded) > self._most:
+            if not self._kept or self._kept[0][0] >= name:
+                return
+            lowest, size = self._kept.pop(0)
+            self._size -= size
+            (self._directory / lowest).unlink(missing_ok=True)
+        if (name, len(encoded)) not in self._kept:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            replace_file(self._directory / name, encoded)
+            bisect.insort(self._kept, (name, len(encoded)))
+            self._size += len(encoded)
+
+
+def write_lines(path: Path, lines: list[Seen]) -> None:
+    """A table with a column for each number, by one rename."""
+    classes = sorted({name for line in lines for name in line.shares})
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*_COLUMNS, *(_SHARE + name for name in classes)])
+    for line in lines:
+        values = (getattr(line, name) for name in _COLUMNS)
+        writer.writerow([*map(_spelled, values), *(_spelled(line.shares.get(name)) for name in classes)])
+    replace_text(path, text.getvalue())
+
+
+def read_lines(path: Path) -> Iterator[Seen]:
+    """What `write_lines` wrote; nothing where there is no file."""
+    if not path.is_file():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            shares = {k.removeprefix(_SHARE): float(v) for k, v in row.items() if k.startswith(_SHARE) and v}
+            yield _SEEN.validate_python({name: row[name] for name in _COLUMNS if row[name]} | {"shares": shares})
+
+
+def hours_since(directory: Path, begin: float) -> Iterator[tuple[str, list[Seen], dict[str, int]]]:
+    """Name, lines and counts of the hours since `begin`, in seconds since 1970, the one that it lies in included."""
+    for path in sorted((directory / _HOURS).glob("*.csv")):
+        if path.stem >= hour_name(begin):
+            counts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            yield path.stem, [*read_lines(path)], counts
+
+
+def _files(directory: Path) -> list[Path]:
+    return [*directory.iterdir()] if directory.is_dir() else []
+
+
+def _spelled(value: float | str | bool | None) -> str:
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float):
+        # Seconds since 1970 have ten digits.
+        return f"{value:.3f}" if value > 1e9 else f"{value:.6g}"
+    return "" if value is None else str(value)

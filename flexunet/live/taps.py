@@ -1,0 +1,305 @@
+"""Reads along what goes through a connection: bytes in, exchanges out. Nothing here can change or hold up a byte.
+
+gRPC is HTTP/2 (RFC 9113) with compressed headers (RFC 7541, read by `hpack`), REST is HTTP/1.1 (RFC 9112). A connection
+that cannot be understood is let go: `UnreadableError`.
+"""
+
+import random
+import struct
+import time
+import zlib
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Final
+
+from hpack import Decoder, HPACKError
+
+from flexunet.live.exchange import Exchange, Interface
+
+# A body beyond this is not kept: it would be most of the memory.
+MOST_BODY: Final = 32 * 2**20
+_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_FRAME: Final = struct.Struct(">BHBBL")
+_DATA, _HEADERS, _RESET, _CONTINUATION = 0x0, 0x1, 0x3, 0x9
+_END_STREAM, _END_HEADERS, _PADDED, _PRIORITY = 0x1, 0x4, 0x8, 0x20
+# What a peer may allow its counterpart to remember; whether it did is not looked at.
+_MOST_TABLE: Final = 2**20
+_MOST_HEAD: Final = 2**16
+_HEAD_END: Final = b"\r\n\r\n"
+
+
+class UnreadableError(Exception):
+    """These bytes are not understood: the rest of the connection is not looked at."""
+
+
+@dataclass
+class _Side:
+    """What one end has sent of an exchange."""
+
+    headers: dict[str, str] = field(default_factory=dict)
+    parts: list[bytes] = field(default_factory=list)
+    size: int = 0
+    ended: bool = False
+
+    def add(self, content: bytes, keep: bool) -> None:
+        self.size += len(content)
+        if keep and self.size <= MOST_BODY:
+            self.parts.append(content)
+
+
+@dataclass
+class _Open:
+    """An exchange under way."""
+
+    sampled: bool
+    received: float = field(default_factory=time.time)
+    started: float = field(default_factory=time.perf_counter)
+    client: _Side = field(default_factory=_Side)
+    server: _Side = field(default_factory=_Side)
+
+    def side(self, of_client: bool) -> _Side:
+        return self.client if of_client else self.server
+
+
+class Tap(ABC):
+    """One connection, of a client with a server.
+
+    Args:
+      emit: gets each exchange when it has ended.
+      wanted: names of request headers to keep, in lower case.
+      rate: share of the exchanges whose bodies are kept.
+    """
+
+    interface: Interface
+
+    def __init__(self, emit: Callable[[Exchange], None], wanted: Collection[str] = (), rate: float = 1.0) -> None:
+        self._emit, self._wanted, self._rate = emit, frozenset(wanted), rate
+
+    @abstractmethod
+    def feed(self, content: bytes, of_client: bool) -> None:
+        """Bytes that one end sent, in their order.
+
+        Raises:
+          UnreadableError: they are not understood.
+        """
+
+    def _opened(self) -> _Open:
+        return _Open(random.random() < self._rate)  # noqa: S311  no secret
+
+    def _ended(self, found: _Open, path: str, succeeded: bool) -> None:
+        whole = found.sampled and max(found.client.size, found.server.size) <= MOST_BODY
+        self._emit(
+            Exchange(
+                interface=self.interface,
+                path=path,
+                headers={name: value for name, value in found.client.headers.items() if name in self._wanted},
+                request=b"".join(found.client.parts) if whole else b"",
+                answer=b"".join(found.server.parts) if whole else b"",
+                succeeded=succeeded,
+                received=found.received,
+                seconds=time.perf_counter() - found.started,
+                sampled=whole,
+            )
+        )
+
+
+class _Http2Side:
+    """One direction of a connection: cuts it into frames, and headers out of these."""
+
+    def __init__(self, preface: bytes) -> None:
+        self._buffer, self._preface = bytearray(), preface
+        self._decoder = Decoder()
+        self._decoder.max_allowed_table_size = _MOST_TABLE
+        self._block: tuple[int, bool, bytes] | None = None
+
+    def frames(self, content: bytes) -> list[tuple[int, int, int, bytes]]:
+        """Kind, flags, stream and content of the frames that are whole by now."""
+        self._buffer += content
+        if self._preface:
+            if len(self._buffer) < len(self._preface):
+                return []
+            if not self._buffer.startswith(self._preface):
+                raise UnreadableError("no HTTP/2")
+            del self._buffer[: len(self._preface)]
+            self._preface = b""
+        found, at = [], 0
+        while at + _FRAME.size <= len(self._buffer):
+            high, low, kind, flags, stream = _FRAME.unpack_from(self._buffer, at)
+            end = at + _FRAME.size + (high << 16 | low)
+            if end > len(self._buffer):
+                break
+            found.append((kind, flags, stream & 0x7FFFFFFF, bytes(self._buffer[at + _FRAME.size : end])))
+            at = end
+        del self._buffer[:at]
+        return found
+
+    def headers(self, kind: int, flags: int, stream: int, content: bytes) -> tuple[bool, dict[str, str]] | None:
+        """Whether the stream ends with them, and headers; None while more of them are to come."""
+        if kind == _HEADERS:
+            content = _unpadded(content, flags)[5 if flags & _PRIORITY else 0 :]
+            self._block = stream, bool(flags & _END_STREAM), content
+        elif self._block is None or self._block[0] != stream:
+            raise UnreadableError("a continuation of nothing")
+        else:
+            self._block = *self._block[:2], self._block[2] + content
+        if len(self._block[2]) > _MOST_HEAD:
+            raise UnreadableError("headers without end")
+        if not flags & _END_HEADERS:
+            return None
+        (_, ends, block), self._block = self._block, None
+        try:
+            pairs = self._decoder.decode(block, raw=True)
+        except HPACKError as error:
+            raise UnreadableError(str(error)) from None
+        return ends, {name.decode("latin-1"): value.decode("latin-1") for name, value, *_ in pairs}
+
+
+def _unpadded(content: bytes, flags: int) -> bytes:
+    return content[1 : len(content) - content[0]] if flags & _PADDED and content else content
+
+
+class GrpcTap(Tap):
+    """gRPC over HTTP/2; an exchange is a stream."""
+
+    interface = "grpc"
+
+    def __init__(self, emit: Callable[[Exchange], None], wanted: Collection[str] = (), rate: float = 1.0) -> None:
+        super().__init__(emit, wanted, rate)
+        self._sides = {True: _Http2Side(_PREFACE), False: _Http2Side(b"")}
+        self._streams: dict[int, _Open] = {}
+
+    def feed(self, content: bytes, of_client: bool) -> None:
+        for kind, flags, stream, payload in self._sides[of_client].frames(content):
+            if kind in (_HEADERS, _CONTINUATION):
+                self._on_headers(kind, flags, stream, payload, of_client)
+            elif kind == _DATA and stream in self._streams:
+                found = self._streams[stream]
+                found.side(of_client).add(_unpadded(payload, flags), found.sampled)
+                self._on_end(stream, bool(flags & _END_STREAM), of_client)
+            elif kind == _RESET and stream in self._streams:
+                self._finish(stream)
+
+    def _on_headers(self, kind: int, flags: int, stream: int, payload: bytes, of_client: bool) -> None:
+        # Even of an unknown stream: the table of known headers goes on with them.
+        decoded = self._sides[of_client].headers(kind, flags, stream, payload)
+        if decoded is None:
+            return
+        ends, headers = decoded
+        if of_client and stream not in self._streams:
+            self._streams[stream] = self._opened()
+        if stream in self._streams:
+            self._streams[stream].side(of_client).headers.update(headers)
+            self._on_end(stream, ends, of_client)
+
+    def _on_end(self, stream: int, ends: bool, of_client: bool) -> None:
+        # A server that refuses does not wait for the end of the request.
+        if ends and not of_client:
+            self._finish(stream)
+
+    def _finish(self, stream: int) -> None:
+        found = self._streams.pop(stream)
+        succeeded = found.server.headers.get("grpc-status") == "0"
+        self._ended(found, found.client.headers.get(":path", ""), succeeded)
+
+
+class _Http1Side:
+    """One direction of a connection: cuts it into heads and bodies."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._left = 0
+        self._in_body = False
+
+    def messages(self, content: bytes, to: Callable[[], _Open | None], of_client: bool) -> list[tuple[str, _Open]]:
+        """First line and exchange of the messages that are whole by now; `to` gives the one that a head belongs to."""
+        self._buffer += content
+        found: list[tuple[str, _Open]] = []
+        while self._step(to, of_client, found):
+            pass
+        return found
+
+    def _step(self, to: Callable[[], _Open | None], of_client: bool, found: list[tuple[str, _Open]]) -> bool:
+        if not self._in_body:
+            end = self._buffer.find(_HEAD_END)
+            if end < 0:
+                if len(self._buffer) > _MOST_HEAD:
+                    raise UnreadableError("headers without end")
+                return False
+            self._line, headers = _head(bytes(self._buffer[:end]))
+            del self._buffer[: end + len(_HEAD_END)]
+            if not of_client and self._line.split(" ")[1:2] == ["100"]:
+                return True
+            self._exchange = to()
+            if self._exchange is None:
+                raise UnreadableError("an answer to nothing")
+            self._exchange.side(of_client).headers = headers
+            self._left, self._in_body = _length(headers, of_client), True
+        taken = bytes(self._buffer[: self._left])
+        del self._buffer[: len(taken)]
+        self._left -= len(taken)
+        assert self._exchange is not None
+        self._exchange.side(of_client).add(taken, self._exchange.sampled)
+        if self._left:
+            return False
+        self._in_body = False
+        found.append((self._line, self._exchange))
+        return True
+
+
+def _head(content: bytes) -> tuple[str, dict[str, str]]:
+    first, *lines = content.decode("latin-1").split("\r\n")
+    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return first, headers
+
+
+def _length(headers: dict[str, str], of_client: bool) -> int:
+    if "transfer-encoding" in headers or not (of_client or "content-length" in headers):
+        raise UnreadableError("a body without a length")
+    length = headers.get("content-length", "0")
+    if not length.isdecimal():
+        raise UnreadableError("no number of bytes")
+    return int(length)
+
+
+class RestTap(Tap):
+    """HTTP/1.1; answers come in the order of the requests."""
+
+    interface = "rest"
+
+    def __init__(self, emit: Callable[[Exchange], None], wanted: Collection[str] = (), rate: float = 1.0) -> None:
+        super().__init__(emit, wanted, rate)
+        self._sides = {True: _Http1Side(), False: _Http1Side()}
+        self._waiting: deque[_Open] = deque()
+        self._lines: dict[int, str] = {}
+
+    def feed(self, content: bytes, of_client: bool) -> None:
+        to = self._open_one if of_client else self._first
+        for line, found in self._sides[of_client].messages(content, to, of_client):
+            if of_client:
+                found.client.headers[":line"] = line
+            else:
+                self._waiting.popleft()
+                self._answered(line, found)
+
+    def _open_one(self) -> _Open:
+        self._waiting.append(self._opened())
+        return self._waiting[-1]
+
+    def _first(self) -> _Open | None:
+        return self._waiting[0] if self._waiting else None
+
+    def _answered(self, line: str, found: _Open) -> None:
+        _, path, *_ = f"{found.client.headers.get(':line', '')}  ".split(" ")
+        succeeded = line.split(" ")[1:2] == ["200"]
+        if found.server.headers.get("content-encoding") == "gzip":
+            found.server.parts = [_unpacked(b"".join(found.server.parts))]
+        self._ended(found, path, succeeded)
+
+
+def _unpacked(content: bytes) -> bytes:
+    try:
+        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(content, MOST_BODY)
+    except zlib.error as error:
+        raise UnreadableError(str(error)) from None

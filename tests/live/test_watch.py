@@ -1,0 +1,177 @@
+"""`flexunet live watch` between our client and the development server, over real sockets, each a process of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from pictures import encoded
+from processes import ENVIRONMENT, ROOT
+from waiting import wait_until
+
+from flexunet.core.features import INPUT_IMAGE_BYTES, SIGNATURE_SERVING
+from flexunet.live.observe import Seen
+from flexunet.live.store import hours_since
+from flexunet.serving.client import connect, predict_image, predict_images
+from flexunet.serving.protos import predict_pb2 as pb
+from flexunet.serving.server import Server
+from flexunet.serving.wire import PREDICT, as_strings, predict_request
+
+# Blue, green and red halves: what the served model takes for classes 1, 2 and 3.
+CLASSES = ("inclusion", "patches", "scratches")
+
+
+def image(channel: int, size: int = 32, rows: int = 16) -> bytes:
+    pixels = np.zeros((size, size, 3), np.uint8)
+    pixels[:rows, :, channel] = 255
+    return encoded(pixels)
+
+
+class Watch:
+    """The process, its ports, and what it has written."""
+
+    def __init__(self, process: "subprocess.Popen[str]", out: Path) -> None:
+        assert process.stdout is not None
+        self.process, self.out = process, out
+        grpc_line, rest_line = process.stdout.readline(), process.stdout.readline()
+        self.grpc, self.rest = (line.split(" ")[0] for line in (grpc_line, rest_line))
+
+    def read(self) -> tuple[list[Seen], dict[str, int]]:
+        lines: list[Seen] = []
+        counts: dict[str, int] = {}
+        for _, more, counted in hours_since(self.out, 0.0):
+            lines += more
+            counts = {name: counts.get(name, 0) + number for name, number in counted.items()} | {
+                name: number for name, number in counts.items() if name not in counted
+            }
+        return lines, counts
+
+    def end(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait() == 0
+
+
+@pytest.fixture
+def watching(server: Server, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """`watching("--rate", "0.5")`: a watch in front of the server."""
+
+    @contextmanager
+    def start(*arguments: str) -> Iterator[Watch]:
+        ports = ("--server-grpc-port", server.grpc_port, "--server-rest-port", server.rest_port)
+        out = tmp_path / "live"
+        command = [sys.executable, "-m", "flexunet", "live", "watch", "--out", out, "--grpc-port", 0, "--rest-port", 0]
+        process = subprocess.Popen(
+            [str(word) for word in (*command, *ports, *arguments)],
+            cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            yield Watch(process, out)
+        finally:
+            process.kill()
+            process.wait()
+
+    yield start
+
+
+def test_answers_are_the_servers_and_numbers_those_of_the_images(watching: Any, server: Server):
+    images = [image(channel, rows=rows) for channel in range(3) for rows in (8, 16)] + [b"no image"]
+    with watching("--camera-header", "X-Camera", "--keep-images", "1") as watch:
+        for target, direct in (
+            (watch.grpc, f"grpc://127.0.0.1:{server.grpc_port}"),
+            (watch.rest, f"http://127.0.0.1:{server.rest_port}"),
+        ):
+            with connect(target) as through, connect(direct) as model:
+                for one, other in zip(predict_images(through, images), predict_images(model, images), strict=True):
+                    assert (one.error, one.confidence, one.class_names) == (
+                        other.error,
+                        other.confidence,
+                        other.class_names,
+                    )
+                    np.testing.assert_array_equal(one.class_ids, other.class_ids)
+        with grpc.insecure_channel(watch.grpc.removeprefix("grpc://")) as channel:
+            request = predict_request(SIGNATURE_SERVING, {INPUT_IMAGE_BYTES: as_strings([image(0), image(1)])})
+            call: Any = channel.unary_unary(PREDICT, pb.PredictRequest.SerializeToString, pb.PredictResponse.FromString)
+            call(request, metadata=[("x-camera", "line 3")])
+            with pytest.raises(grpc.RpcError):
+                call(predict_request("other", {}))
+        wait_until(lambda: watch.read()[1].get("requests", 0) == 16)
+        watch.end()
+    lines, counts = watch.read()
+    assert counts == {"requests": 16, "images": 16, "refused images": 2, "failed requests": 1}
+    assert {line.version for line in lines} == {0, 3}
+    assert sum(line.camera == "line 3" for line in lines) == 2
+    answered = [line for line in lines if line.valid]
+    assert {(line.kind, line.width, line.height) for line in answered} == {("png", 32, 32)}
+    shares = sorted(tuple(round(line.shares[name], 2) for name in CLASSES) for line in answered if not line.camera)
+    assert shares == sorted([tuple(share * (i == c) for i in range(3)) for c in range(3) for share in (0.25, 0.5)] * 2)
+    assert all(0.9 < (line.confidence or 0) <= 1 and 0 < line.seconds < 60 for line in answered)
+    kept = [path.read_bytes() for path in (watch.out / "images").iterdir()]
+    assert {*kept} == {*images[:-1]}
+
+
+def test_killed_in_the_middle_our_client_goes_on_at_the_servers_own_address(watching: Any, server: Server):
+    images = [image(channel) for channel in range(3)] * 40
+    with watching() as watch:
+        answered = threading.Semaphore(0)
+        with (
+            connect(watch.grpc, fallback=f"grpc://127.0.0.1:{server.grpc_port}") as model,
+            ThreadPoolExecutor(8) as pool,
+        ):
+
+            def ask(content: bytes) -> bool:
+                prediction = predict_image(model, content)
+                answered.release()
+                return prediction.valid
+
+            answers = pool.map(ask, images)
+            for _ in range(20):
+                answered.acquire()
+            os.kill(watch.process.pid, signal.SIGKILL)
+            assert [*answers] == [True] * len(images)
+        with connect(watch.rest, fallback=f"http://127.0.0.1:{server.rest_port}") as model:
+            assert predict_image(model, images[0]).valid
+
+
+@pytest.mark.slow
+def test_none_of_two_thousand_requests_of_64_clients_is_lost(watching: Any):
+    content = image(2)
+    with watching() as watch:
+
+        def client(number: int) -> int:
+            with connect(watch.grpc if number % 2 else watch.rest) as model:
+                return sum(predict_image(model, content).valid for _ in range(2000 // 64 + (number < 2000 % 64)))
+
+        with ThreadPoolExecutor(64) as pool:
+            assert sum(pool.map(client, range(64))) == 2000
+        watch.end()
+    assert watch.read()[1]["requests"] == 2000
+
+
+@pytest.mark.slow
+def test_the_median_answer_comes_at_most_two_milliseconds_later(watching: Any, server: Server):
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8)
+    content = encoded(pixels)
+    with (
+        watching() as watch,
+        connect(watch.grpc) as through,
+        connect(f"grpc://127.0.0.1:{server.grpc_port}") as direct,
+    ):
+        seconds: dict[Any, list[float]] = {through: [], direct: []}
+        for _ in range(200):
+            for model, taken in seconds.items():
+                started = time.perf_counter()
+                predict_image(model, content)
+                taken.append(time.perf_counter() - started)
+    added = np.median(seconds[through]) - np.median(seconds[direct])
+    print(f"{1000 * added:.2f} ms")
+    assert added < 0.002
