@@ -39,7 +39,16 @@ def built_server() -> Path:
             program.parent.mkdir(parents=True, exist_ok=True)
             flags = f"-s -w -X k8s.io/component-base/version.gitVersion=v{VERSION}"
             aside = program.with_name(".incomplete")
-            go("build", "-ldflags", flags, "-o", str(aside), "k8s.io/kubernetes/cmd/kube-apiserver", cwd=module)
+            command = [
+                "build",
+                "-trimpath",
+                "-ldflags",
+                flags,
+                "-o",
+                str(aside),
+                "k8s.io/kubernetes/cmd/kube-apiserver",
+            ]
+            go(*command, cwd=module, CGO_ENABLED="0")
             aside.rename(program)
     return program
 
