@@ -97,7 +97,7 @@ served model scales by it.
 Records hold a PNG in the colours of `[[classes]]`; anything else is written anew as that.
 
 - In colour, each pixel is exactly one of the `color`s; of a palette its colours count, and two used
-  indices of one colour are refused.
+  indices of one colour are refused; a grey palette, as GIF has it, may show ids.
 - Grey values are ids of classes, or grey `color`s of classes (0 and 255), whichever fits all pixels. Where both fit
   and differ the mask is refused: `records.mask_values = "ids"` or `"colors"` decides, and with `"ids"` a palette's
   indices are ids.

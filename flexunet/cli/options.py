@@ -50,7 +50,8 @@ def not_there(context: click.Context, parameter: click.Parameter, value: Path) -
 def _new_file(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
     not_there(context, parameter, value)
     if not value.parent.is_dir():
-        raise UserError(f"{value.parent}: no such folder, expected one for {value.name}: make it, or name another")
+        what = "not a folder" if value.parent.exists() else "no such folder"
+        raise UserError(f"{value.parent}: {what}, expected one for {value.name}: make it, or name another")
     return value
 
 

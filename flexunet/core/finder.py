@@ -16,8 +16,14 @@ from flexunet.core.readable import IMAGE_SUFFIXES
 AREAS_FILE: Final = "areas.csv"
 AREAS_COLUMNS: Final = ("image", "class", "pixels", "share", "regions", "boxes")
 
-# Beside names with a leading dot: what a Synology disk and a Mac's archiver put beside a user's files.
-_HIDDEN_FOLDERS: Final = frozenset({"@eadir", "__macosx"})
+# Beside names with a leading dot: what network disks, Windows and a Mac's archiver put beside a user's files, and what
+# was deleted there.
+_HIDDEN_FOLDERS: Final = frozenset(
+    {
+        *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@tmp"),
+        *("$recycle.bin", "system volume information", "lost+found", "__macosx"),
+    }
+)
 _PREDICTED: Final = re.compile(r".*_(mask|overlay)\.png")
 _RECORDED: Final = re.compile(r"dataset\.(json|html)|span-\d+")
 _RUN_MARK: Final = "metadata.db"
@@ -92,8 +98,9 @@ class Files:
 def find_files(root: Path, output: Path | None = None) -> Files:
     """Every file below `root` that may be a user's.
 
-    Hidden files and folders are left out (a leading dot, `@eaDir`, `__MACOSX`), as is what `flexunet` wrote itself:
-    predictions, records, runs. Links are followed, but a folder is entered once, at its own place before a link's.
+    Hidden files and folders are left out (a leading dot, `@eaDir`, `#recycle`, `__MACOSX` and the like), as is what
+    `flexunet` wrote itself: predictions, records, runs. Links are followed, but a folder is entered once, at its own
+    place before a link's.
 
     Args:
       root: the folder.

@@ -93,7 +93,7 @@ JPEG_LOSSLESS: Final = _converted("lossless JPEG", "JPEG", "SOF 3 of 8 bits, as 
 JPEG_DEEP: Final = _refused("JPEG of more than 8 bits", "a JPEG of more than 8 bits a channel", "8 bits")
 JPEG_RARE: Final = _refused(
     "hierarchical JPEG and the like",
-    "a JPEG of a process that no reader here knows (hierarchical, differential or arithmetic lossless)",
+    "a JPEG of a process that no reader here knows (hierarchical, differential, arithmetic lossless, JPEG-LS)",
     "a baseline or progressive JPEG",
 )
 BMP: Final = _read("BMP", "BMP", "bmp", "24 or 32 bits, uncompressed, from the bottom or from the top")
@@ -171,7 +171,8 @@ SIGNATURES: Final = (
 # JPEG's processes, by the marker of the frame header (ITU-T T.81, table B.1).
 JPEG_READ: Final = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
 JPEG_LOSSLESS_MARKER: Final = 0xC3
-JPEG_FRAMES: Final = tuple(m for m in range(0xC0, 0xD0) if m not in (0xC4, 0xC8, 0xCC))
+# The last is JPEG-LS's (ITU-T T.87).
+JPEG_FRAMES: Final = (*(m for m in range(0xC0, 0xD0) if m not in (0xC4, 0xC8, 0xCC)), 0xF7)
 
 # Steps through the segments or chunks of a file, and entries of its EXIF directory that are looked at: tags are in
 # ascending order, and at most twenty come before the orientation.

@@ -22,6 +22,7 @@ from flexunet.core.problems import DataError
 from flexunet.dataset.annotation import BadAnnotation, plain_name
 from flexunet.dataset.layouts.detect import choose, lay_out
 from flexunet.dataset.layouts.interface import Layout, Reader, Source, SourceClass
+from flexunet.dataset.masks import GREYISH
 from flexunet.dataset.pairs import Pair
 
 Color = tuple[int, int, int]
@@ -39,6 +40,8 @@ _WHITE: Final = (255, 255, 255)
 _VOC_VOID: Final = (224, 224, 192)
 _VOID: Final = 255
 _HALF_WAY: Final = 128
+# Formats of Pillow that blur what is sharp.
+_LOSSY: Final = ("JPEG", "MPO")
 _LOOKED_AT: Final = 300
 _MOST_CLASSES: Final = 32
 # Rarer colours are rims that somebody's tool smoothed, not classes.
@@ -180,22 +183,27 @@ def _from_masks(masks: Sequence[Path]) -> _Seen:
     """What the pixels of masks say: colours, or grey levels that are ids."""
     grey: Counter[int] = Counter()
     colors: Counter[Color] = Counter()
-    looked_at = list(_some(masks))
+    looked_at, lossy = list(_some(masks)), False
     for path in looked_at:
-        values, counts = _values(path)
+        values, counts, is_lossy = _values(path)
+        lossy |= is_lossy
         if values.ndim == 1:
             grey.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
         else:
             colors.update({(r, g, b): n for (r, g, b), n in zip(values.tolist(), counts.tolist(), strict=True)})
     looked = f"how the classes are called, and whether more occur: looked at {len(looked_at)} of {len(masks)} masks"
-    seen = _from_colors(colors, looked) if colors else _from_grey(sorted(grey), looked)
+    seen = _from_colors(colors, looked) if colors else _from_grey(sorted(grey), looked, lossy)
     mixed = (
         ["masks in grey levels beside masks in colours: these classes are of the colours"] if grey and colors else []
     )
     return replace(seen, unknown=[*seen.unknown, *mixed])
 
 
-def _from_grey(levels: Sequence[int], looked: str) -> _Seen:
+def _from_grey(levels: Sequence[int], looked: str, lossy: bool) -> _Seen:
+    smoothed = f"whether the {len(levels)} grey levels are one class that a tool smoothed, as is assumed here"
+    as_smoothed = _Seen([SourceClass("defect", _WHITE)], unknown=[looked, smoothed], grey_threshold=_HALF_WAY)
+    if lossy:
+        return as_smoothed
     if set(levels) <= {0, _VOID}:
         return _Seen([SourceClass("defect", _WHITE)] if _VOID in levels else [], unknown=[looked])
     labelled = [level for level in levels if level != _VOID]
@@ -205,8 +213,7 @@ def _from_grey(levels: Sequence[int], looked: str) -> _Seen:
         void = ["whether grey 255 is unlabelled, as is assumed here, or a class"] if ignore else []
         return _Seen(classes, _BLACK, ignore, [looked, *void])
     if len(levels) > _MOST_CLASSES:
-        smoothed = f"whether the {len(levels)} grey levels are one class that a tool smoothed, as is assumed here"
-        return _Seen([SourceClass("defect", _WHITE)], unknown=[looked, smoothed], grey_threshold=_HALF_WAY)
+        return as_smoothed
     greys = [(level, level, level) for level in levels]
     return _Seen([SourceClass(f"grey{g[0]}", g) for g in greys if g != _BLACK], unknown=[looked])
 
@@ -234,11 +241,11 @@ def _color_name(color: Color) -> str:
     return "color-" + "-".join(map(str, color))
 
 
-def _values(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The grey levels, `[V]`, or colours, `[V, 3]`, of a mask, and how many pixels have each."""
+def _values(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], bool]:
+    """The grey levels, `[V]`, or colours, `[V, 3]`, of a mask, how many pixels have each, and whether it is a JPEG."""
     try:
         with Image.open(path) as image:
-            pixels = np.asarray(image.convert("L" if image.mode == "1" else image.mode if _is_grey(image) else "RGB"))
+            pixels, is_lossy = _pixels(image), image.format in _LOSSY
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise BadAnnotation(f"{path.name}: cannot be read ({reason})", "a mask", "replace it") from None
@@ -246,7 +253,16 @@ def _values(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         values, counts = np.unique(pixels, return_counts=True)
     else:
         values, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
-    return values.astype(np.int64), counts.astype(np.int64)
+    return values.astype(np.int64), counts.astype(np.int64), is_lossy
+
+
+def _pixels(image: Image.Image) -> NDArray[np.generic]:
+    """Grey `[h, w]`, also of a palette and of what JPEG keeps in three channels; else RGB."""
+    if _is_grey(image):
+        return np.asarray(image)
+    rgb = np.asarray(image.convert("RGB"))
+    spread = 0 if image.mode in ("1", "P") else GREYISH if image.format in _LOSSY else -1
+    return np.asarray(image.convert("L")) if np.ptp(rgb.astype(int), axis=-1).max() <= spread else rgb
 
 
 def _is_grey(image: Image.Image) -> bool:

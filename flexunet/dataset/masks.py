@@ -33,7 +33,7 @@ ALPHA_ALONE: Final = Words(
     "a mask that is drawn in alpha alone", "colours or grey levels", "export it without alpha, on black"
 )
 # JPEG's rounding of a grey pixel's channels.
-_GREYISH: Final = 16
+GREYISH: Final = 16
 _LISTED: Final = 5
 
 
@@ -72,7 +72,7 @@ def read_mask(encoded: bytes, config: Config) -> Mask:
         return _divided(open_mask(encoded, config.image.max_pixels), config, config.records.grey_threshold)
     picture = open_lossless(encoded, config.image.max_pixels, _OF_LOSSY if len(config.classes) == 2 else "")
     if config.records.mask_values != "ids":
-        _require_distinct_colors(picture.image)
+        require_distinct_colors(picture.image)
     transparent = transparency(picture.image)
     snapped = _snapped(picture, config)
     class_ids = _class_ids(picture, config) if snapped is None else snapped.class_ids
@@ -91,7 +91,7 @@ def _divided(picture: Picture, config: Config, threshold: int) -> Mask:
     rgb = np.asarray(image.convert("RGB"), np.int64)
     if picture.bits > 8 or image.mode.startswith(("I", "F")):
         raise Refused(Words(f"a mask of {picture.bits} bits", "8 bits, as records.grey_threshold says", _EXPORT))
-    if np.ptp(rgb, axis=-1).max(initial=0) > _GREYISH:
+    if np.ptp(rgb, axis=-1).max(initial=0) > GREYISH:
         raise Refused(Words("a mask in colour", "grey levels, as records.grey_threshold says", _EXPORT))
     levels = np.asarray(image.convert("L"))
     class_ids = (levels >= threshold).astype(np.uint8)
@@ -144,8 +144,12 @@ def transparency(image: Image.Image) -> NDArray[np.uint8] | None:
     return alpha if alpha is not None and (alpha != _OPAQUE).any() else None
 
 
-def _require_distinct_colors(image: Image.Image) -> None:
-    """Indices that a palette gives one colour may be classes that it does not tell apart; Pillow pads with black."""
+def require_distinct_colors(image: Image.Image) -> None:
+    """Indices that a palette gives one colour may be classes that it does not tell apart; Pillow pads with black.
+
+    Raises:
+      Refused: names two of them.
+    """
     if image.mode not in _PALETTES:
         return
     colors: dict[tuple[int, ...], int] = {}
@@ -182,7 +186,7 @@ def _class_ids(picture: Picture, config: Config) -> NDArray[np.uint8]:
     if image.mode in GREY_MODES:
         return _from_grey(picture, config)
     if image.mode in _PALETTES and meaning == "ids":
-        return _ids(_indices(image), config)
+        return _ids(_told_indices(image, config), config)
     if meaning == "ids":
         raise Refused(Words("a mask in colour", 'ids, as records.mask_values = "ids" says', _DECIDE))
     if picture.bits > 8:
@@ -193,9 +197,31 @@ def _class_ids(picture: Picture, config: Config) -> NDArray[np.uint8]:
 
 def _from_colors(mask_rgb: NDArray[np.uint8], image: Image.Image, config: Config) -> NDArray[np.uint8]:
     class_ids, known = palette.class_ids_from_rgb(mask_rgb, config.classes, config.records)
-    if not known.all():
-        raise Refused(_unknown_colors(mask_rgb, ~known, image, config))
-    return class_ids
+    if known.all():
+        return class_ids
+    greys = _greys_of_palette(image, mask_rgb)
+    if greys is not None and config.records.mask_values == "auto" and (by_id := _as_ids(greys, config)).known.all():
+        return by_id.class_ids
+    raise Refused(_unknown_colors(mask_rgb, ~known, image, config))
+
+
+def _greys_of_palette(image: Image.Image, mask_rgb: NDArray[np.uint8]) -> NDArray[np.int64] | None:
+    """The levels of a grey picture that was saved with a palette, as GIF must: its indices are in any order."""
+    is_grey = image.mode in _PALETTES and (np.ptp(mask_rgb, axis=-1) == 0).all()
+    return mask_rgb[..., 0].astype(np.int64) if is_grey else None
+
+
+def _told_indices(image: Image.Image, config: Config) -> NDArray[np.uint8]:
+    """Indices, unless the palette shows as many grey levels that could be the ids as well."""
+    indices = _indices(image)
+    greys = _greys_of_palette(image, np.asarray(image.convert("RGB")))
+    if greys is None or not _as_ids(greys, config).known.all():
+        return indices
+    differ = greys != indices
+    if differ.any() and len(np.unique(greys)) == len(np.unique(indices)) > 1:
+        what = f"a palette whose index {indices[differ][0]} is grey {greys[differ][0]}: either could be the id"
+        raise Refused(Words(what, "a mask that means one thing", _EXPORT))
+    return indices
 
 
 def _from_grey(picture: Picture, config: Config) -> NDArray[np.uint8]:

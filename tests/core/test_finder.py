@@ -23,10 +23,10 @@ def reasons(files: Files) -> dict[str, int]:
 
 def test_files_come_by_name_and_hidden_ones_are_counted(tmp_path: Path) -> None:
     hidden = [".DS_Store", "a/._ok.png", ".ipynb_checkpoints/a-checkpoint.png", ".ipynb_checkpoints/b/c.png"]
-    others = ["@eaDir/a.png/SYNOPHOTO.jpg", "x/__MACOSX/._a.png"]
+    others = ["@eaDir/a.png/SYNOPHOTO.jpg", "x/__MACOSX/._a.png", "x/#recycle/b.png", "x/$RECYCLE.BIN/c.png"]
     files = find_files(tree(tmp_path, "b.png", "a/2.png", "a/10.png", "B.PNG", *hidden, *others))
     assert files.names == ("B.PNG", "a/10.png", "a/2.png", "b.png")
-    assert reasons(files) == {"hidden": 2, "in hidden folders": 4}
+    assert reasons(files) == {"hidden": 2, "in hidden folders": 6}
     assert files.left_out[1].example == ".ipynb_checkpoints/a-checkpoint.png"
 
 

@@ -101,6 +101,18 @@ def test_the_void_of_voc_is_unlabelled(surfaces: sources.Surfaces, tmp_path: Pat
     assert config.records.ignore_color == (224, 224, 192) and len(config.classes) == 4
 
 
+def test_a_grey_palette_shows_ids(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    """GIF knows no other grey."""
+    sources.images(tmp_path / "src", surfaces)
+    for stem, (_, class_ids) in surfaces.items():
+        sources.save(tmp_path / f"src/masks/{stem}.gif", class_ids)
+    config = described(tmp_path / "src", tmp_path / "mine.toml")
+    assert [c.name for c in config.classes] == ["background", "class1", "class2", "class3"]
+    for pair in find_layout(tmp_path / "src").pairs:
+        counts = np.bincount(surfaces[pair.id][1].ravel(), minlength=4)
+        assert examine(pair, config).pixels.tolist() == counts.tolist()
+
+
 def test_smoothed_rims_are_no_classes(surfaces: sources.Surfaces, tmp_path: Path) -> None:
     sources.images(tmp_path / "src", surfaces)
     for number, (stem, (_, class_ids)) in enumerate(surfaces.items()):
@@ -112,11 +124,15 @@ def test_smoothed_rims_are_no_classes(surfaces: sources.Surfaces, tmp_path: Path
     assert any(sentence.startswith("what 60 rarer colours (0.43% of the pixels) are") for sentence in found.unknown)
 
 
-def test_smoothed_grey_masks_are_one_class_that_a_level_divides(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("blur", "mode", "suffix"), [(1, "L", "png"), (0, "L", "jpg"), (0, "RGB", "jpg")])
+def test_smoothed_grey_masks_are_one_class_that_a_level_divides(
+    surfaces: sources.Surfaces, tmp_path: Path, blur: int, mode: str, suffix: str
+) -> None:
+    """JPEG smooths too, and Kvasir-SEG's masks have three channels."""
     sources.images(tmp_path / "src", surfaces)
     for stem, (_, class_ids) in surfaces.items():
-        mask = Image.fromarray((class_ids > 0).astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(1))
-        sources.save(tmp_path / f"src/masks/{stem}.png", np.asarray(mask))
+        mask = Image.fromarray((class_ids > 0).astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(blur))
+        sources.save(tmp_path / f"src/masks/{stem}.{suffix}", np.asarray(mask.convert(mode)))
     config = described(tmp_path / "src", tmp_path / "mine.toml")
     assert [c.name for c in config.classes] == ["background", "defect"] and config.records.grey_threshold == 128
     assert "# levels from here on are the defect" in (tmp_path / "mine.toml").read_text()

@@ -129,6 +129,8 @@ def test_images_and_masks_of_one_name(surfaces: sources.Surfaces, tmp_path: Path
         ("img_dir/train/{}.png", "ann_dir/train/{}.png"),
         ("Train/Images/{}.png", "Train/Annotations/{}.png"),
         ("train/{}.png", "trainannot/{}.png"),
+        ("images/train/{}.png", "masks/Train/{}.png"),
+        ("TRAIN/img/{}.png", "Train/Ground truth/{}.png"),
     ],
 )
 def test_splits_in_names_of_folders(surfaces: sources.Surfaces, tmp_path: Path, image: str, mask: str) -> None:
@@ -506,6 +508,23 @@ def test_a_class_mask_with_more_than_two_levels_is_refused(
     assert ingest_code(tmp_path / "src", tmp_path) == 1
     (error,) = capfd.readouterr().err.splitlines()
     assert "a.png: has the grey levels 0, 1, 2, 3, 4; expected black and one other" in error
+
+
+@pytest.mark.parametrize("kind", ["alpha alone", "palette"])
+def test_a_class_mask_that_only_looks_empty_is_refused(
+    surfaces: sources.Surfaces, tmp_path: Path, capfd: Any, kind: str
+) -> None:
+    """Its shape is in the alpha of a black picture, or in indices that a palette shows as black."""
+    sources.class_masks("masks/{1}/{0}.png")(tmp_path / "src", {"a": surfaces["steel-00001"]})
+    drawn = np.eye(48, dtype=np.uint8)
+    mask = Image.fromarray(np.dstack([drawn * 0, drawn * 0, drawn * 0, drawn * 255]))
+    if kind == "palette":
+        mask = Image.fromarray(drawn, "P")
+        mask.putpalette(bytes(6))
+    mask.save(tmp_path / "src/masks/patches/a.png")
+    assert ingest_code(tmp_path / "src", tmp_path) == 1
+    (error,) = capfd.readouterr().err.splitlines()
+    assert {"alpha alone": "drawn in alpha alone", "palette": "0 and 1 have one colour"}[kind] in error
 
 
 def test_skip_bad_leaves_out_only_what_is_wrong(surfaces: sources.Surfaces, tmp_path: Path) -> None:

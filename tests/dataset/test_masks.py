@@ -151,6 +151,17 @@ def test_a_palette_that_tells_indices_not_apart_is_refused(colors: int, indices:
     assert "outside the classes" in refusal(file, config(BLACK, WHITE, mask_values="ids"))
 
 
+def test_grey_ids_in_a_palette_are_ids_in_whatever_order_a_tool_put_it():
+    """GIF knows no grey, and its writers leave levels out that no pixel has."""
+    classes = config(BLACK, [255, 0, 0], [0, 255, 0], [0, 0, 255])
+    file = encoded(IDS * 2, "GIF", optimize=True)
+    np.testing.assert_array_equal(ids(file, classes), IDS * 2)
+    told = config(BLACK, [255, 0, 0], [0, 255, 0], [0, 0, 255], mask_values="ids")
+    reordered = png(IDS, 3, 8, png_chunk(b"PLTE", bytes([0, 0, 0, 2, 2, 2])))
+    np.testing.assert_array_equal(ids(reordered, classes), IDS * 2)
+    assert "a palette whose index 1 is grey 2: either could be the id" in refusal(reordered, told)
+
+
 def test_a_mask_in_colors_is_no_mask_of_ids():
     assert "ids" in refusal(encoded(np.dstack([BINARY] * 3), "PNG"), config(BLACK, WHITE, mask_values="ids"))
 

@@ -197,9 +197,9 @@ def test_folders_and_splits_are_known_in_any_case(tmp_path: Path):
     names = [f"{split}/{role}/{split}.png" for split in ("Train", "VALID", "Test") for role in ("Images", "Masks")]
     layout = find_layout(source_of(tmp_path, *names))
     assert {pair.id: pair.split for pair in layout.pairs} == {
-        "Test/Test": "test",
-        "Train/Train": "train",
-        "VALID/VALID": "eval",
+        "test/Test": "test",
+        "train/Train": "train",
+        "valid/VALID": "eval",
     }
 
 

@@ -183,7 +183,7 @@ def jpegs() -> Iterator[Cell]:
     yield Cell("JPEG lossless, turned", turned, readable.JPEG_LOSSLESS, TURNS[6](GREY_RGB))
     yield Cell("JPEG of 12 bits", with_frame_marker(plain, 0xC1, 12), readable.JPEG_DEEP, None)
     yield Cell("JPEG lossless of 16 bits", with_frame_marker(plain, 0xC3, 16), readable.JPEG_DEEP, None)
-    for marker in (0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF):
+    for marker in (0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7):
         yield Cell(f"JPEG of process {marker:x}", with_frame_marker(plain, marker), readable.JPEG_RARE, None)
     several = encoded(RGB, "MPO", save_all=True, append_images=moved(), quality=98)
     yield Cell("JPEG of several pictures", several, readable.JPEG, RGB, 6)

@@ -16,7 +16,7 @@ from flexunet.dataset.layouts.bounded import read_bytes
 from flexunet.dataset.layouts.interface import Reader, Reading, Source, SourceClass
 from flexunet.dataset.layouts.names import find_affixes, images_by_id, masks_by_id, split_of
 from flexunet.dataset.layouts.pairing import background, clean_notes, is_clean
-from flexunet.dataset.masks import ALPHA_ALONE, GREY_MODES, open_lossless, transparency
+from flexunet.dataset.masks import ALPHA_ALONE, GREY_MODES, open_lossless, require_distinct_colors, transparency
 from flexunet.dataset.pairs import Pair
 
 _LENGTH = struct.Struct("<Q")
@@ -62,6 +62,7 @@ def binary_mask(encoded: bytes, size: tuple[int, int], config: Config) -> NDArra
     """
     try:
         image = open_lossless(encoded, config.image.max_pixels).image
+        require_distinct_colors(image)
     except Refused as refused:
         raise BadAnnotation(*refused.words) from None
     if image.size != size:

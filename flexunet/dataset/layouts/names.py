@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from flexunet.core.features import SPLIT_EVAL, SPLIT_TEST, SPLIT_TRAIN
@@ -74,16 +75,19 @@ class Affix:
 
 
 def place(name: str) -> Place:
-    """Takes a path apart; a mask's folder tells more than an image's, the innermost more than those around it."""
+    """Takes a path apart; a mask's folder tells more than an image's, the innermost more than those around it.
+
+    Folders of splits have small letters in the id: images may lie in `train` and their masks in `Train`.
+    """
     path, _ = stem_and_suffix(printable(name))
-    *folders, stem = path.split("/")
-    roles = [_role(folder) for folder in folders]
+    *names, stem = path.split("/")
+    folders = [_folder(name) for name in names]
+    parts = [*(folder.name for folder in folders), stem]
     for wanted in ("mask", "image"):
         for index in reversed(range(len(folders))):
-            role, kept = roles[index]
-            if role == wanted:
-                return Place(role, "/".join([*folders[:index], *kept, *folders[index + 1 :], stem]))
-    return Place("", path)
+            if folders[index].role == wanted:
+                return Place(wanted, "/".join([*parts[:index], *folders[index].kept, *parts[index + 1 :]]))
+    return Place("", "/".join(parts))
 
 
 def printable(name: str) -> str:
@@ -144,16 +148,24 @@ def regrouped(by_id: Mapping[str, Sequence[str]], affix: Affix) -> dict[str, lis
     return _by_id((affix.strip(file_id) or file_id, name) for file_id, names in by_id.items() for name in names)
 
 
-def _role(folder: str) -> tuple[str, list[str]]:
-    """The role of a folder, and what remains of its name: the split of `train_masks`."""
-    name = folder.casefold()
+class _Folder(NamedTuple):
+    """A folder's role, its name in an id, and what stands there in its place if it gives the role: `train`."""
+
+    role: str
+    name: str
+    kept: tuple[str, ...] = ()
+
+
+@lru_cache(maxsize=1024)
+def _folder(folder: str) -> _Folder:
+    name = folder.casefold().replace(" ", "_")
     if name in MASK_FOLDERS or name in IMAGE_FOLDERS:
-        return ("mask" if name in MASK_FOLDERS else "image"), []
+        return _Folder("mask" if name in MASK_FOLDERS else "image", folder)
     found = _COMPOUND.fullmatch(name)
     if not found:
-        return "", []
+        return _Folder("", name if split_named(folder) else folder)
     role = found["first"] or found["last"]
-    return ("mask" if role in MASK_FOLDERS else "image"), [found["before"] or found["after"]]
+    return _Folder("mask" if role in MASK_FOLDERS else "image", folder, (found["before"] or found["after"],))
 
 
 def _by_id(files: Iterable[tuple[str, str]]) -> dict[str, list[str]]:

@@ -93,13 +93,19 @@ def _several(source: Source, files: Mapping[str, Sequence[str]], role: str) -> l
     return [
         Problem(
             source.root / names[0],
-            f"{len(names)} {role}s for {pair_id}: {', '.join(name.rpartition('/')[2] for name in names)}",
+            f"{len(names)} {role}s for {pair_id}: {', '.join(_apart(names))}",
             "one",
             "remove or rename the others",
         )
         for pair_id, names in files.items()
         if len(names) > 1
     ]
+
+
+def _apart(names: Sequence[str]) -> Sequence[str]:
+    """Without their folders, where that tells them apart."""
+    short = [name.rpartition("/")[2] for name in names]
+    return short if len({*short}) == len(short) else names
 
 
 def _alone(
