@@ -26,7 +26,7 @@ from flexunet.core import features
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.report import ReportSettings
 from flexunet.core.config.train import TrainerConfig
-from flexunet.core.files import write_json
+from flexunet.core.files import JsonObject, write_json
 from flexunet.core.libraries import LIBRARIES
 from flexunet.core.pictures import open_image, png
 from flexunet.core.regions import without_small
@@ -145,15 +145,18 @@ def lineage_facts(
             "uri": examples.uri,
             "fingerprint": examples.get_string_custom_property(features.RECORDS_FINGERPRINT),
         },
-        "config": {
-            **export_config(exported).model_dump(mode="json"),
-            **settings.model_dump(mode="json", include={"gate", "serving"}),
-        },
+        "config": _config(export_config(exported), settings),
         "libraries": {
             "Python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in ("tfx", *LIBRARIES)},
         },
     }
+
+
+def _config(trained: TrainerConfig, asked: ReportSettings) -> JsonObject:
+    """What the model was trained with and, in the sections that change no training, what was asked of this run."""
+    config, sections = trained.model_dump(mode="json"), asked.model_dump(mode="json", exclude={"classes"})
+    return {**config, **sections, "records": {**sections["records"], **config["records"]}}
 
 
 def _records_of(wanted: Collection[str], examples: Artifact, key: str) -> dict[str, bytes]:

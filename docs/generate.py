@@ -20,6 +20,7 @@ from flexunet.core import readable
 from flexunet.core.config.data import SchemaConfig, TransformConfig
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.load import preset_names
+from flexunet.core.config.report import ReportSettings
 from flexunet.core.config.serving import ServingSettings
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.whole import Config
@@ -59,6 +60,7 @@ READERS: Final = (
     (TrainerConfig, "Trainer"),
     (GateSettings, "Evaluator"),
     (ServingSettings, "ServingValidator"),
+    (ReportSettings, "Reporter"),
 )
 EXIT_CODES: Final = (
     (0, "done"),
@@ -247,7 +249,7 @@ def _default(schema: Schema) -> str:
 
 def _readers(name: str) -> str:
     if name == "dataset":
-        return "Read by `flexunet ingest`; a change of `spans` re-runs RecordGen and what depends on it."
+        return "Read by `flexunet ingest`; `spans` re-runs RecordGen and what depends on it, the rest Reporter."
     reader = next((node for part, node in READERS if name in part.model_fields), None)
     return f"A change re-runs {reader} and what depends on it." if reader else "No node reads it."
 

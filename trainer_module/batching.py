@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import tensorflow as tf
 
+from flexunet.core.config.data import ImageConfig
 from flexunet.serving import limits
 
 Rows = TypeVar("Rows")
@@ -14,6 +15,15 @@ def map_rows(function: Callable[..., Rows], elements: object, signature: object)
     """`tf.map_fn`, one row at a time."""
     # What stands at an image's own size can take a gigabyte.
     return tf.map_fn(function, elements, fn_output_signature=signature, parallel_iterations=1)
+
+
+def map_small_rows(function: Callable[..., Rows], elements: object, signature: object, small: tf.Tensor) -> Rows:
+    """`map_rows`, two rows at a time where `small`, bool scalar, tells that there is memory for both."""
+    return tf.cond(
+        small,
+        lambda: tf.map_fn(function, elements, fn_output_signature=signature, parallel_iterations=2),
+        lambda: map_rows(function, elements, signature),
+    )
 
 
 def in_chunks(
@@ -32,6 +42,21 @@ def in_chunks(
     empty = tuple(tf.TensorArray(dtype, chunks, infer_shape=False) for dtype in dtypes)
     _, filled = tf.while_loop(lambda index, _: index < chunks, body, (tf.constant(0), empty), parallel_iterations=1)
     return tuple(array.concat() for array in filled)
+
+
+def in_batches(predict: Callable[[tf.Tensor], tf.Tensor], tiles: tf.Tensor, settings: ImageConfig) -> tf.Tensor:
+    """`predict`, uint8 `[N, height, width, 3]` -> float32 `[N, height, width, C]`, of at most BATCH_ROWS tiles at once.
+
+    Args:
+      predict: the model.
+      tiles: of at most BATCH_ROWS images; only one that is cut has more than one tile. For the others there is no loop,
+        which takes half a millisecond.
+      settings: whether images are cut.
+    """
+    if settings.fit != "tile":
+        return predict(tiles)
+    [predicted] = in_chunks(lambda part: (predict(part),), tiles, (tf.float32,), limits.BATCH_ROWS)
+    return predicted
 
 
 def join_requests(

@@ -17,10 +17,11 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from flexunet.core import features
 from flexunet.core.config.train import TrainerConfig
+from flexunet.core.features import IGNORE_ID
 from flexunet.core.files import write_json
 from flexunet.serving.limits import BATCH_ROWS
-from trainer_module.batching import in_chunks, map_rows
-from trainer_module.losses import cross_entropy
+from trainer_module.batching import in_batches, in_chunks, map_small_rows
+from trainer_module.losses import log_loss
 from trainer_module.metrics import calibration_bins, count_matrix
 from trainer_module.operating_point import score_levels
 from trainer_module.signatures import Decision, ServingSignatures, check_graph, decision_of, id_png, point_outputs
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 # Of `_measure`: counts, counts at the model's size, probability sums, calibration, and two masks.
 _MEASURED = (tf.float64, tf.float64, tf.float64, tf.float64, tf.string, tf.string)
+# Pixels of an image; measuring takes some hundred bytes for each.
+_MEASURED_TWO_AT_ONCE = 1_000_000
 
 
 def exported_weights(directory: str) -> list[np.ndarray]:
@@ -73,8 +76,10 @@ class SegmentationModule(tf.Module):
 
         def predict(columns: Row) -> tuple[tf.Tensor, ...]:
             spec = (*self._tiles_spec(), tf.RaggedTensorSpec([None, None], tf.uint8, ragged_rank=1))
-            tiles, sizes, class_ids = map_rows(self._decode_labelled, columns, spec)
-            return map_rows(self._measure, (self._probabilities(tiles), sizes, class_ids), measured)
+            small = tf.reduce_max(columns.headers.height * columns.headers.width) <= _MEASURED_TWO_AT_ONCE
+            tiles, sizes, class_ids = map_small_rows(self._decode_labelled, columns, spec, small)
+            rows = (self._probabilities(tiles), sizes, class_ids)
+            return map_small_rows(self._measure, rows, measured, small)
 
         headers = images.read_rows(rows[records.image], self._config.image)
         columns = Row(rows[records.image], rows[records.mask], rows[records.id], headers)
@@ -106,7 +111,7 @@ class SegmentationModule(tf.Module):
 
     def _probabilities(self, tiles: tf.RaggedTensor) -> tf.RaggedTensor:
         """uint8 `[N, (tiles), height, width, 3]` -> float32 `[N, (tiles), height, width, C]`."""
-        [flat] = in_chunks(lambda part: (self.predict_tiles(part),), tiles.values, (tf.float32,), BATCH_ROWS)
+        flat = in_batches(self.predict_tiles, tiles.values, self._config.image)
         return tiles.with_values(tf.ensure_shape(flat, self._answer))
 
     def predict_tiles(self, tiles: tf.Tensor) -> tf.Tensor:
@@ -122,7 +127,7 @@ class SegmentationModule(tf.Module):
         counts = self._counts(class_ids, predicted)
         numbers = (
             counts,
-            self._counts(images.fit_class_ids(class_ids, self._config.image), tf.argmax(row[0], axis=-1)),
+            self._model_size_counts(row, class_ids, counts),
             self._probability_sums(class_ids, probabilities, tf.reduce_sum(counts)),
             calibration_bins(class_ids, probabilities),
         )
@@ -136,14 +141,26 @@ class SegmentationModule(tf.Module):
             *([] if self._thresholds is None else [tf.io.encode_png(score_levels(probabilities))]),
         )
 
+    def _model_size_counts(self, row: tuple[tf.Tensor, ...], class_ids: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
+        """Of an image that has the model's size these are its `counts`, unless thresholds decided those."""
+        settings = self._config.image
+
+        def counted() -> tf.Tensor:
+            return self._counts(images.fit_class_ids(class_ids, settings), unfit.class_ids_of(row[0]))
+
+        if self._thresholds is not None or settings.fit == "tile":
+            return counted()
+        return tf.cond(tf.reduce_all(row[1] == [settings.height, settings.width]), lambda: counts, counted)
+
     def _counts(self, class_ids: tf.Tensor, predicted: tf.Tensor) -> tf.Tensor:
         return tf.cast(count_matrix(class_ids, predicted, len(self._config.classes)), tf.float64)
 
     def _probability_sums(self, class_ids: tf.Tensor, probabilities: tf.Tensor, labelled: tf.Tensor) -> tf.Tensor:
         truth = tf.one_hot(tf.cast(class_ids, tf.int32), len(self._config.classes))
-        log_loss = cross_entropy(class_ids[tf.newaxis], probabilities[tf.newaxis])[0]
-        of_truth = tf.cast(tf.reduce_sum(truth * probabilities), tf.float64)
-        return tf.stack([labelled, of_truth, tf.cast(log_loss, tf.float64) * labelled])
+        of_truth = tf.reduce_sum(truth * probabilities, axis=-1)
+        losses = tf.where(class_ids == IGNORE_ID, 0.0, log_loss(of_truth))
+        sums = [tf.cast(tf.reduce_sum(values), tf.float64) for values in (of_truth, losses)]
+        return tf.stack([labelled, *sums])
 
 
 def export_model(

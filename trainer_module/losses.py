@@ -41,14 +41,23 @@ def focal(
 ) -> tf.Tensor:
     """Cross-entropy that looks away from what is sure already, (1 - p)**gamma; Lin et al. 2017, arXiv:1708.02002."""
     truth = _one_hot(class_ids, probabilities.shape[-1])
-    probability = tf.clip_by_value(tf.reduce_sum(truth * probabilities, axis=-1), _EPSILON, 1.0)
-    each = -tf.math.log(probability)
+    probability = tf.reduce_sum(truth * probabilities, axis=-1)
+    each = log_loss(probability)
     if gamma:
         # Not of 0, where a power below 1 has no finite slope.
-        each *= tf.maximum(1 - probability, _EPSILON) ** gamma
+        each *= tf.maximum(1 - _clipped(probability), _EPSILON) ** gamma
     labelled = tf.cast(tf.not_equal(tf.cast(class_ids, tf.int32), IGNORE_ID), tf.float32)
     weight = labelled if weights is None else tf.reduce_sum(truth * tf.constant(weights, tf.float32), axis=-1)
     return tf.math.divide_no_nan(tf.reduce_sum(each * weight, axis=[1, 2]), tf.reduce_sum(weight, axis=[1, 2]))
+
+
+def log_loss(probability: tf.Tensor) -> tf.Tensor:
+    """Of the probability that a pixel's true class has."""
+    return -tf.math.log(_clipped(probability))
+
+
+def _clipped(probability: tf.Tensor) -> tf.Tensor:
+    return tf.clip_by_value(probability, _EPSILON, 1.0)
 
 
 def foreground_dice_loss(class_ids: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:

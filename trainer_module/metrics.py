@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from flexunet.core import scores
 from flexunet.core.features import IGNORE_ID
+from transform_module.unfit import most_probable
 
 # Of equal width over the top class's probability, as in Guo et al. 2017, arXiv:1706.04599.
 CALIBRATION_BINS: Final = 15
@@ -27,19 +28,21 @@ def calibration_bins(class_ids: tf.Tensor, probabilities: tf.Tensor) -> tf.Tenso
     """Integers `[...]`, float32 `[..., C]` -> float64 `[bins, 3]`: labelled pixels whose top class's probability falls
     into a bin, the sum of that probability, and how many of them were predicted rightly.
     """
-    truth = tf.reshape(tf.cast(class_ids, tf.int32), [-1])
-    confidence = tf.reshape(tf.reduce_max(probabilities, axis=-1), [-1])
-    right = truth == tf.reshape(tf.argmax(probabilities, axis=-1, output_type=tf.int32), [-1])
+    predicted, confidence = most_probable(probabilities)
     position = tf.cast(tf.math.ceil(confidence * CALIBRATION_BINS), tf.int32) - 1
+    truth = tf.cast(class_ids, tf.int32)
     bins = tf.where(truth == IGNORE_ID, CALIBRATION_BINS, tf.clip_by_value(position, 0, CALIBRATION_BINS - 1))
-    sums = [_sum_by_bin(bins, weights) for weights in (tf.ones_like(confidence), confidence, right)]
+    right = tf.where(truth == tf.cast(predicted, tf.int32), bins, CALIBRATION_BINS)
+    # float64: a float32 sum of ones stops at 2**24.
+    sums = [_sum_by_bin(bins), _sum_by_bin(bins, tf.cast(confidence, tf.float64)), _sum_by_bin(right)]
     return tf.stack(sums, axis=-1)[:CALIBRATION_BINS]
 
 
-def _sum_by_bin(bins: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    size = CALIBRATION_BINS + 1
-    # float64: a float32 sum of ones stops at 2**24. Half the time of a segment sum, and XLA never sees it.
-    return tf.math.bincount(bins, weights=tf.cast(weights, tf.float64), minlength=size, maxlength=size)
+def _sum_by_bin(bins: tf.Tensor, weights: tf.Tensor | None = None) -> tf.Tensor:
+    """float64 `[bins + 1]`, of ones where there are no weights; in a fraction of a segment sum's time."""
+    flat = tf.constant([], tf.int64) if weights is None else tf.reshape(weights, [-1])
+    found = tf.raw_ops.DenseBincount(input=tf.reshape(bins, [-1]), size=CALIBRATION_BINS + 1, weights=flat)
+    return tf.cast(found, tf.float64)
 
 
 class ForegroundDice(keras.metrics.Metric):

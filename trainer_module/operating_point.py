@@ -27,8 +27,7 @@ from flexunet.core.operating_point import (
     curves_of,
     false_regions_per_megapixel,
 )
-from flexunet.serving.limits import BATCH_ROWS
-from trainer_module.batching import in_chunks
+from trainer_module.batching import in_batches
 from trainer_module.symmetries import mean_over_symmetries
 from transform_module import unfit
 
@@ -88,14 +87,9 @@ def _scored_images(
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8), tf.TensorSpec([2], tf.int32)])
     def scored(tiles: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         # As the export answers.
-        predict = functools.partial(model, training=False)
-        [predicted] = in_chunks(
-            lambda part: (mean_over_symmetries(predict, part, config.serving.symmetries),),
-            tiles,
-            (tf.float32,),
-            BATCH_ROWS,
-        )
-        predicted = tf.ensure_shape(predicted, model.output_shape)
+        bare = functools.partial(model, training=False)
+        predict = functools.partial(mean_over_symmetries, bare, count=config.serving.symmetries)
+        predicted = tf.ensure_shape(in_batches(predict, tiles, config.image), model.output_shape)
         return score_levels(unfit.unfit_probabilities(predicted, size, config.image))
 
     for record in tf.data.TFRecordDataset(files, compression_type="GZIP"):

@@ -14,7 +14,7 @@ from flexunet.core import features
 from flexunet.core.config.data import SegmentationClass
 from flexunet.core.config.train import TrainerConfig
 from flexunet.serving.limits import BATCH_ROWS
-from trainer_module.batching import in_chunks, join_requests, map_rows
+from trainer_module.batching import in_batches, in_chunks, join_requests, map_rows, map_small_rows
 from transform_module import images, unfit
 
 if TYPE_CHECKING:
@@ -182,11 +182,7 @@ class ServingSignatures:
         problem = tf.where((problem == "") & tf.logical_not(finite), "the model gave no number", problem)
         small = tf.reduce_max(tf.reduce_prod(tf.cast(sizes, tf.int64), axis=1)) <= _PARALLEL_PIXELS
         rows = (probabilities, sizes, problem)
-        masks, fractions, confidence = tf.cond(small, lambda: self._masks(rows, 2), lambda: self._masks(rows, 1))
-        return masks, fractions, confidence, problem
-
-    def _masks(self, rows: tuple[tf.Tensor, ...], at_once: int) -> tuple[tf.Tensor, ...]:
-        return tf.map_fn(self._mask_or_nothing, rows, parallel_iterations=at_once, fn_output_signature=_ROW_TYPES[:3])
+        return *map_small_rows(self._mask_or_nothing, rows, _ROW_TYPES[:3], small), problem
 
     def _mask_or_nothing(self, row: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
         probabilities, size, problem = row
@@ -203,7 +199,7 @@ class ServingSignatures:
         """uint8 `[N, tiles, height, width, 3]` -> float32 `[N, tiles, height, width, C]`."""
         height, width = self._image.height, self._image.width
         flat = tf.reshape(tiles, [-1, height, width, 3])
-        [predicted] = in_chunks(lambda part: (predict(part),), flat, (tf.float32,), BATCH_ROWS)
+        predicted = in_batches(predict, flat, self._image)
         return tf.reshape(predicted, [tf.shape(tiles)[0], -1, height, width, self._num_classes])
 
     def _predict_joined(self, tiles: tf.Tensor) -> tf.Tensor:

@@ -5,6 +5,7 @@ never by a name; every field is read for the whole batch at once. Kinds, words a
 flexunet/core/readable.py, the rules those of flexunet/core/headers.py, which reads one file without TensorFlow.
 """
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import tensorflow as tf
@@ -60,14 +61,10 @@ def read_headers(encoded: tf.Tensor, max_pixels: int) -> Headers:
     kind = tf.where(tf.strings.length(encoded) == 0, place(readable.EMPTY), _format(head))
     nothing = tf.zeros_like(kind, tf.int64)
     told = _Told(kind, nothing, nothing, nothing, nothing)
-    for of_format, parsed in (
-        (readable.JPEG, _jpeg(encoded, kind == place(readable.JPEG))),
-        (readable.PNG, _png(encoded, head, kind == place(readable.PNG))),
-        (readable.BMP, _bmp(head)),
-        (readable.WEBP, _webp(encoded, head, kind == place(readable.WEBP))),
-    ):
-        here = kind == place(of_format)
-        told = _Told(*(tf.where(here, new, old) for new, old in zip(parsed, told, strict=True)))
+    told = _where_any(kind == place(readable.JPEG), lambda jpeg: _jpeg(encoded, jpeg), told)
+    told = _where_any(kind == place(readable.PNG), lambda png: _png(encoded, head, png), told)
+    told = _where_any(kind == place(readable.BMP), lambda _: _bmp(head), told)
+    told = _where_any(kind == place(readable.WEBP), lambda webp: _webp(encoded, head, webp), told)
     # Divided, since a header may say numbers whose product is more than int64 holds.
     too_large = told.height > max_pixels // tf.maximum(told.width, 1)
     problem = tf.where(too_large, _too_large(told, max_pixels), "")
@@ -79,6 +76,17 @@ def read_headers(encoded: tf.Tensor, max_pixels: int) -> Headers:
     lying = orientation >= 5
     height, width = tf.where(lying, told.width, told.height), tf.where(lying, told.height, told.width)
     return Headers(told.kind, height, width, orientation, problem)
+
+
+def _where_any(here: tf.Tensor, parse: Callable[[tf.Tensor], _Told], told: _Told) -> _Told:
+    """`told` with what `parse` says of the images that are `here`, bool `[N]`. Most batches are of one format, and to
+    look for the others would take half a millisecond.
+    """
+
+    def parsed() -> _Told:
+        return _Told(*(tf.where(here, new, old) for new, old in zip(parse(here), told, strict=True)))
+
+    return _Told(*tf.cond(tf.reduce_any(here), parsed, lambda: told))
 
 
 def place(kind: Kind) -> int:

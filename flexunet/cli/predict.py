@@ -156,5 +156,5 @@ def _shown_config(target: str, config: str | None) -> "ServedConfig | Config":
             )
         return own
     if given is None:
-        raise UserError(f"{target}: a server does not tell classes and colours; add --config, that of the training")
+        raise UserError(f"{target}: a server tells no colours; add --config, that of the training")
     return given

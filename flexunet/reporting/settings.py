@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from flexunet.core.config.gate import GateSettings
-from flexunet.core.config.serving import ServingSettings
+from flexunet.core.config.report import ReportSettings
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.files import JsonObject
 
@@ -71,7 +70,7 @@ def _flat(config: JsonObject) -> Iterator[tuple[str, object]]:
 
 
 def _defaults() -> JsonObject:
-    """Defaults of the sections that a model comes from: `[[classes]]` has none, no report shows the others."""
-    fields = {**TrainerConfig.model_fields, **GateSettings.model_fields, **ServingSettings.model_fields}
+    """Defaults of all sections but `[[classes]]`, which has none."""
+    fields = {**TrainerConfig.model_fields, **ReportSettings.model_fields}
     sections: JsonObject = {name: field.annotation for name, field in fields.items() if name != "classes"}
     return {name: kind().model_dump(mode="json") for name, kind in sections.items()}

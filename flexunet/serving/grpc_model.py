@@ -9,12 +9,19 @@ import numpy as np
 
 from flexunet.core.errors import UserError
 from flexunet.serving.protos import predict_pb2 as pb
-from flexunet.serving.transport import BusyError, Options, Remote, ServingError, UnreachableError
+from flexunet.serving.transport import BusyError, NotServedError, Options, Remote, ServingError, UnreachableError
 from flexunet.serving.wire import PREDICT, from_tensor, predict_request
 
 # What the channel itself says of an answer that is too large, under the code of a busy server.
 _TOO_LARGE: Final = "larger than max"
-# What it says of a server that it cannot reach, under the code of a full queue: nothing else tells them apart.
+# Codes that every other request will get as well.
+_NOT_SERVED: Final = {
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+}
+# What the channel says of a server that it cannot reach, under the code of a full queue: nothing else tells them apart.
 _NOT_REACHED: Final = ("failed to connect", "errors resolving", "DNS resolution failed")
 
 
@@ -61,6 +68,8 @@ class GrpcModel(Remote):
         words = f"grpc://{self._address}: {code.name}: {details}"
         if code == grpc.StatusCode.UNAVAILABLE and any(start in details for start in _NOT_REACHED):
             return UnreachableError(words)
+        if code in _NOT_SERVED:
+            return NotServedError(words)
         busy = code == grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE not in details
         return BusyError(words) if busy or code == grpc.StatusCode.UNAVAILABLE else ServingError(words)
 

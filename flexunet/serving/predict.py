@@ -23,7 +23,7 @@ from flexunet.serving.client import Model, Prediction, in_order, predict_image
 from flexunet.serving.exported import ServedConfig
 from flexunet.serving.outputs import CannotWriteError, Output, opened
 from flexunet.serving.tiling import predict_tiled
-from flexunet.serving.transport import UnreachableError
+from flexunet.serving.transport import NotServedError, UnreachableError
 
 
 class OtherClassesError(UserError):
@@ -176,7 +176,7 @@ def _answers(job: Job, images: Sequence[Path], output: Output) -> Iterator[Resul
             prediction = answer.result()
             pixels = read_picture(image.read_bytes(), job.config.image).image
             written = output.write(image, stem, pixels, prediction.class_ids)
-        except (UnreachableError, OtherClassesError, CannotWriteError):
+        except (UnreachableError, NotServedError, OtherClassesError, CannotWriteError):
             raise
         # Whatever goes wrong with an image is named and stops none of the others.
         except Exception as error:  # noqa: BLE001

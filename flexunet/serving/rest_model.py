@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import http.client
 import json
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -11,20 +12,24 @@ import urllib3
 
 from flexunet.core import features
 from flexunet.core.files import Json
-from flexunet.serving.transport import BusyError, Options, Remote, ServingError, UnreachableError
+from flexunet.serving.transport import BusyError, NotServedError, Options, Remote, ServingError, UnreachableError
 from flexunet.serving.wire import OUTPUT_DTYPES, as_strings
 
 # What TF Serving answers for UNAVAILABLE and RESOURCE_EXHAUSTED.
 _AGAIN: Final = frozenset({503, 429})
+# What every other request will be answered as well: no such caller, no such model, no such path.
+_NOT_SERVED: Final = frozenset({401, 403, 404, 405})
 
 
 class RestModel(Remote):
-    """A model behind `http[s]://host:port`."""
+    """A model behind `http[s]://host:port`, or `http[s]://host:port/v1/models/NAME`."""
 
     def __init__(self, url: str, options: Options) -> None:
         version = "" if options.version is None else f"/versions/{options.version}"
         super().__init__(options)
-        self._url = f"{url}/v1/models/{options.model_name}{version}:predict"
+        # The model's own address, which `flexunet serve` prints, will do as well.
+        model = url if "/v1/models/" in url else f"{url}/v1/models/{options.model_name}"
+        self._url = f"{model}{version}:predict"
         self._pool = urllib3.PoolManager(
             maxsize=32,
             retries=False,
@@ -64,17 +69,26 @@ class RestModel(Remote):
                 answer = response.read(limit + 1)
         # What gRPC calls UNAVAILABLE: no connection, or one that broke.
         except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ProtocolError) as error:
+            if isinstance(error.args[-1], http.client.BadStatusLine):
+                raise NotServedError(f"{self._url}: no answer of HTTP; a port of gRPC is asked by grpc://") from None
             raise UnreachableError(f"{self._url}: {str(error).rpartition(': ')[2]}") from error
         except urllib3.exceptions.TimeoutError:
             raise ServingError(given_up) from None
+        except urllib3.exceptions.SSLError as error:
+            raise NotServedError(f"{self._url}: {error}; a port without TLS is asked by http://") from error
         except urllib3.exceptions.HTTPError as error:
             raise ServingError(f"{self._url}: {type(error).__name__}: {error}") from error
         if len(answer) > limit:
             raise ServingError(f"{self._url}: an answer of more than {limit} bytes: raise the limit")
         if response.status != 200:
-            problem = f"{self._url}: {_explain(response.status, answer)}"
-            raise BusyError(problem) if response.status in _AGAIN else ServingError(problem)
+            raise _refusal(response.status)(f"{self._url}: {_explain(response.status, answer)}")
         return answer
+
+
+def _refusal(status: int) -> type[ServingError]:
+    if status in _AGAIN:
+        return BusyError
+    return NotServedError if status in _NOT_SERVED else ServingError
 
 
 def _explain(status: int, answer: bytes) -> str:

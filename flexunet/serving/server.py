@@ -280,11 +280,20 @@ class _RestHandler(BaseHTTPRequestHandler):
         return {"model_version_status": [_spell_status(version) for version in status.model_version_status]}
 
     def _post(self) -> Json:
-        length = int(self.headers.get("Content-Length", 0))
-        if length > _MAX_MESSAGE_BYTES:
-            raise ValueError(f"a body of {length} bytes, expected at most {_MAX_MESSAGE_BYTES}")
-        body = self.rfile.read(length)
+        body = self._body()
         return self._served.predict_json(body, _spec(self._match(_PREDICT_PATH)))
+
+    def _body(self) -> bytes:
+        """Raises ValueError for a length that is none or too large, and for chunks, which TF Serving takes."""
+        length = self.headers.get("Content-Length", "0")
+        if "Transfer-Encoding" in self.headers or not length.isdecimal() or int(length) > _MAX_MESSAGE_BYTES:
+            # What is not read would be taken for the next request.
+            self.close_connection = True
+            raise ValueError(
+                f"Content-Length is {length!r}, expected that of the body, which is not in chunks: at most "
+                f"{_MAX_MESSAGE_BYTES}"
+            )
+        return self.rfile.read(int(length))
 
     def _match(self, pattern: re.Pattern[str]) -> re.Match[str]:
         words = f"Malformed request: {self.command} {self.path}"
@@ -314,6 +323,8 @@ def _answered(call: Callable[[], Json]) -> tuple[int, Json]:
         return _HTTP.get(error.code, 500), {"error": str(error)}
     except ValueError as error:
         return 400, {"error": str(error)}
+    except RecursionError:
+        return 400, {"error": "JSON Parse error: lists or objects within each other deeper than any input is"}
 
 
 def _spec(found: re.Match[str]) -> pb.ModelSpec:

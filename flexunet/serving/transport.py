@@ -31,6 +31,10 @@ class UnreachableError(ServingError):
     """Nobody answers at that address."""
 
 
+class NotServedError(ServingError):
+    """A server that will answer no such request: it has no such model, knows no such caller, or speaks otherwise."""
+
+
 class BusyError(ServingError):
     """Refused for now: all of the server's threads are taken, its queue is full, or it has no version ready."""
 

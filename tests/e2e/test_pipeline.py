@@ -1,5 +1,6 @@
 """The whole pipeline on this machine: run, run again, refuse, improve. One story, told in order."""
 
+import io
 import json
 import re
 import shutil
@@ -21,9 +22,13 @@ from flexunet.core.config.data import RecordsConfig
 from flexunet.core.config.load import load_config
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import NodeFailed
+from flexunet.core.operating_point import above
 from flexunet.dataset.ingest import ingest
 from flexunet.history.store import read_history
+from flexunet.serving.client import connect
+from flexunet.serving.exported import exported_operating_point
 from flexunet.serving.versions import versions
+from flexunet.serving.wire import as_strings
 from pipeline import local
 from trainer_module.export import exported_weights
 
@@ -398,9 +403,30 @@ def test_a_rollback_serves_the_first_model_again_and_no_run_brings_the_second_ba
 
 def test_after_a_rollback_the_baseline_is_the_model_that_is_served(story: Story, make_config: Any) -> None:
     first = json.loads((story.root / "serving_model" / "1" / "assets.extra" / "provenance.json").read_text())
-    metrics = story.run(make_config(train={"epochs": 7}, gate={"max_regression": 1.0}))
+    target = {"operating_point": {"target": "found >= 0.9"}}
+    metrics = story.run(make_config(train={"epochs": 7}, gate={"max_regression": 1.0}, **target))
+    assert story.ran == AFTER_TRAINER | {"Transform"}
     assert metrics["baseline"]["model"] == first["model_uri"]
     assert metrics["pushed_version"] == 5
+
+
+def test_a_target_is_chosen_served_measured_and_shown(story: Story, open_page: Callable[..., Any]) -> None:
+    """The run before had one."""
+    export, point = story.root / "serving_model" / "5", story.metrics["operating_point"]
+    assert point == exported_operating_point(export) and point["target"] == "found >= 0.9"
+    details = json.loads((story.root / "report" / "details.json").read_text())
+    low, high = details["intervals"]["defects_found"]
+    assert low <= story.metrics["defects"]["found_share"] <= high and high >= 0.9
+    with connect(str(export)) as model:
+        for path in sorted((story.data.parent / "source" / "images").iterdir())[:8]:
+            answer = model.run("serving_default", {"image_bytes": as_strings([path.read_bytes()])})
+            pixels = np.asarray(Image.open(path))[np.newaxis]
+            expected = above(model.run("probabilities", {"pixels": pixels})["probabilities"], answer["thresholds"][0])
+            found = np.asarray(Image.open(io.BytesIO(answer["mask_png"][0])))
+            assert np.mean(found != expected[0]) < 0.002
+            assert answer["smallest_regions_not_applied"][0, 1:].tolist() == [*point["smallest_regions"].values()]
+    page = open_page(story.root / "report" / "index.html")
+    assert 'Chosen on eval for "found >= 0.9"' in " ".join(page.locator(".note").all_inner_texts())
 
 
 def test_what_was_rolled_back_comes_back_on_request(story: Story, config_file: Path, make_config: Any) -> None:
@@ -506,6 +532,9 @@ def test_a_person_pushes_a_refused_model_with_a_reason_that_stays_on_record(
 ) -> None:
     before = story.versions
     command = arguments(story, config_file, "--set", "gate.min_foreground_dice=1.0", "--set", "train.epochs=1")
+    # No node but the Reporter reads these: see test_two_runs_are_compared.
+    command += ["--set", "dataset.seed=5", "--set", "beam.worker_command='/boot'"]
+    command += ["--set", "kubeflow.mount_path='/mill'"]
     assert exit_code(command) == 2
     assert story.versions == before
     new = 1 + max(int(version) for version in before)
@@ -599,7 +628,9 @@ def test_two_runs_are_compared(
     page = open_page(story.root / "report" / "against.html")
     assert len(shown_cases(page)) == 0
     differing = page.locator("#settings ~ .frame").inner_text()
-    assert "train.epochs" in differing and "gate.min_foreground_dice" in differing and "model." not in differing
+    keys = ("train.epochs", "gate.min_foreground_dice", "dataset.seed", "beam.worker_command", "kubeflow.mount_path")
+    assert [key for key in keys if key not in differing] == []
+    assert "model." not in differing
     assert f"{first['foreground_dice']:.4f}" in page.locator("tr.total").text_content()
     assert not page.locator(".warnings").is_visible()
     shutil.copytree(story.root / "report", tmp_path / "report")

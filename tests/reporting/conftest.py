@@ -192,7 +192,6 @@ def _curve_point(name: str, threshold: float) -> dict[str, Any]:
 
 
 def _lineage(config: Config) -> dict[str, Any]:
-    trained = config.model_dump(mode="json", exclude={"dataset"})
     return {
         "run": "2026-11-24T22:30:01.000001",
         "project": "rolling-mill-2",
@@ -204,7 +203,7 @@ def _lineage(config: Config) -> dict[str, Any]:
             "uri": "/runs/RecordGen/examples/1",
             "fingerprint": "split:train,num_files:1,total_bytes:99",
         },
-        "config": trained,
+        "config": config.model_dump(mode="json"),
         "libraries": {"Python": "3.11.7", "tensorflow": "2.21.0"},
     }
 

@@ -117,7 +117,8 @@ def test_an_unknown_model_or_version_is_named(server: Server, scheme: str, good_
     for options in (Options(model_name="other"), Options(version=9)):
         with connect(url, options) as model, pytest.raises(ServingError, match=r"NOT_FOUND|HTTP 404"):
             predict_image(model, good_image[0])
-    with connect(url, Options(version=1)) as model:
+    own = "" if scheme == "grpc" else "/v1/models/flexunet"
+    with connect(url + own, Options(version=1)) as model:
         assert predict_image(model, good_image[0]).valid
 
 

@@ -239,7 +239,7 @@ def test_a_url_needs_the_config_and_it_must_be_the_models(
 ) -> None:
     url = f"grpc://127.0.0.1:{server.grpc_port}"
     assert exit_code("predict", url, photos, "--out", tmp_path / "out") == 1
-    assert "a server does not tell classes and colours; add --config" in capfd.readouterr().err
+    assert "a server tells no colours; add --config" in capfd.readouterr().err
     text = config.read_text()
     config.write_text(text[: text.index('[[classes]]\nname = "scratches"')] + text[text.index("[image]") :])
     assert exit_code("predict", url, photos, "--out", tmp_path / "out", "--config", config) == 1
@@ -283,6 +283,27 @@ def test_a_server_that_is_away_is_one_line(url: str, photos: Path, config: Path,
     [line] = capfd.readouterr().err.splitlines()
     assert line.startswith(f"error: {url}") and "HTTP 5" not in line
     assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("url", "more", "words"),
+    [
+        ("grpc://127.0.0.1:{grpc}", ["--model-name", "other"], "NOT_FOUND: Servable not found"),
+        ("http://127.0.0.1:{rest}", ["--model-name", "other"], "HTTP 404: Servable not found"),
+        ("http://127.0.0.1:{rest}/v2", [], "HTTP 404: Malformed request"),
+        ("http://127.0.0.1:{grpc}", [], "a port of gRPC is asked by grpc://"),
+        ("grpc://127.0.0.1:{rest}", [], "UNAVAILABLE"),
+        ("https://127.0.0.1:{rest}", [], "a port without TLS is asked by http://"),
+    ],
+    ids=["name", "name-rest", "path", "rest-of-grpc", "grpc-of-rest", "tls"],
+)
+def test_what_no_image_would_be_answered_for_is_one_line(
+    server: Server, url: str, more: list[str], words: str, photos: Path, config: Path, tmp_path: Path, capfd: Any
+) -> None:
+    url = url.format(grpc=server.grpc_port, rest=server.rest_port)
+    assert exit_code("predict", url, photos, "--out", tmp_path / "out", "--config", config, *more) == 1
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"error: {url}") and words in line and "no prediction" not in line
 
 
 def test_docker_mounts_the_folder_of_versions_read_only(color_export: Path, capfd: Any) -> None:

@@ -7,6 +7,7 @@ The answers are those of TF Serving 2.20's sources: `predict_util.cc`, `json_ten
 import base64
 import io
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -184,6 +185,28 @@ def test_rest_answers_as_tf_serving(server: Server, name: str) -> None:
         else [dict(zip(answer["outputs"], row, strict=True)) for row in zip(*answer["outputs"].values(), strict=True)]
     )
     assert rows[0]["valid"] is False and "PNG" in rows[0]["error"] and rows[0]["mask_png_bytes"] == {"b64": ""}
+
+
+RUDE = {
+    "no number": (b"Content-Length: ten\r\n\r\n", "Content-Length is 'ten'"),
+    "negative": (b"Content-Length: -1\r\n\r\n", "Content-Length is '-1'"),
+    "enormous": (b"Content-Length: 99999999999\r\n\r\n", "Content-Length is '99999999999'"),
+    "chunks": (b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", "not in chunks"),
+    "deep": (b"Content-Length: 200000\r\n\r\n" + b"[" * 200_000, "JSON Parse error"),
+}
+
+
+@pytest.mark.parametrize("name", RUDE)
+def test_a_rude_client_of_rest_is_told_so_and_let_go(server: Server, name: str) -> None:
+    sent, words = RUDE[name]
+    with socket.create_connection(("127.0.0.1", server.rest_port), timeout=10) as connection:
+        connection.sendall(f"POST {ROOT}:predict HTTP/1.1\r\nHost: x\r\n".encode() + sent)
+        answer = connection.recv(2000).decode()
+        assert answer.startswith("HTTP/1.1 400 ")
+        while words not in answer:
+            more = connection.recv(2000).decode()
+            assert more, answer
+            answer += more
 
 
 def test_status_and_metadata_are_told_over_both_interfaces(server: Server) -> None:

@@ -111,6 +111,10 @@ def test_the_export_answers_and_measures_with_the_thresholds_that_were_chosen(ex
     assert all(threshold in THRESHOLDS for threshold in thresholds)
     smallest, local = [1, *point["smallest_regions"].values()], InProcess(exported)
     loaded = tf.saved_model.load(str(exported)).signatures
+    # Every answer says what is not applied.
+    assert len(loaded) == 6
+    for signature in loaded.values():
+        assert {"thresholds", "smallest_regions_not_applied"} <= set(signature.structured_outputs)
     images = pairs(12)
     colors = np.array(COLORS, np.uint8)
     served = loaded["serving_default"](image_bytes=tf.constant([encoded(i) for i, _ in images]))

@@ -42,7 +42,7 @@ class DatasetConfig(Section):
 
 
 class MasksConfig(RecordsConfig):
-    """`[records]` with the keys that only ingest reads: nodes get it without them, so that they re-run nothing."""
+    """`[records]` with the keys that only ingest reads: nodes get it without them, but for the Reporter."""
 
     mask_values: Literal["auto", "ids", "colors"] = Field(
         default="auto",

@@ -1,4 +1,4 @@
-"""The settings of `[kubeflow]`: what a cluster gives to each node. No node of the pipeline reads them."""
+"""The settings of `[kubeflow]`: what a cluster gives to each node. Only the Reporter reads them, to show them."""
 
 from typing import Annotated, Final, Literal, Self
 

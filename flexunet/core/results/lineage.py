@@ -49,7 +49,7 @@ class ReportLineage(TypedDict):
     model: ModelOrigin
     data: DataOrigin
     config: JsonObject
-    """the sections that the nodes read, as in the TOML file"""
+    """every section, as in the TOML file: what the model was trained with, and else what was asked of the run"""
     libraries: dict[str, str]
     """versions by name"""
 
