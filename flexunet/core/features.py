@@ -112,6 +112,8 @@ TRAINING_PREVIEWS: Final = "previews"
 # In the text of each of its PNG files: how many images stand side by side.
 PREVIEWS_NUMBER: Final = "images"
 TRAINING_AUGMENTED: Final = "augmented.png"
+# The trials of a search: beside TFX's own results, and in the report.
+TRIALS: Final = "tuning.json"
 
 # The slice of images without a defect.
 NO_DEFECT: Final = "none"

@@ -56,7 +56,10 @@ def test_a_field_that_kubeflow_does_not_know_is_refused_by_the_reader(package_fi
         read_package(tmp_path / "p.yaml")
 
 
-@pytest.mark.parametrize("section", [{}, {"train": {"warm_start": True}}], ids=["plain", "warm start"])
+MORE = {"train": {"warm_start": True}, "tune": {"space": {"train": {"learning_rate": [1e-3, 1e-2]}}}}
+
+
+@pytest.mark.parametrize("section", [{}, MORE], ids=["plain", "warm start and search"])
 def test_a_packages_graph_is_that_of_the_local_runner(
     tmp_path: Path, make_config: Callable[..., Config], section: dict[str, Any]
 ) -> None:
@@ -65,7 +68,7 @@ def test_a_packages_graph_is_that_of_the_local_runner(
     paths = dag.Paths(str(tmp_path), str(tmp_path))
     local = compile_run(dag.create_pipeline(config, paths, connection, [], fingerprint=lambda modules: ""), "local")
     wanted = {n.pipeline_node.node_info.id: sorted(n.pipeline_node.upstream_nodes) for n in local.nodes}
-    assert packages.node_graph(config) == wanted
+    assert packages.node_graph(config) == wanted and ("Tuner" in wanted) == ("tune" in section)
 
 
 def test_the_tasks_wait_for_each_other_as_the_graphs_nodes_do(
