@@ -223,14 +223,18 @@ def test_a_mistake_is_one_line(make_config: Callable[..., Config], kubeflow: dic
     assert len(str(raised.value).splitlines()) == 1
 
 
-def test_settings_of_the_cluster_reach_no_node(make_config: Callable[..., Config]) -> None:
+def test_settings_of_the_cluster_reach_no_node_but_the_report_which_shows_them(
+    make_config: Callable[..., Config],
+) -> None:
     paths = dag.Paths("/data", "/root")
 
-    def nodes(config: Config) -> bytes:
+    def nodes(config: Config) -> dict[str, bytes]:
         ir = compile_run(dag.create_pipeline(config, paths, None, [], fingerprint=lambda modules: ""), "run")
-        return ir.SerializeToString(deterministic=True)
+        found = [node.pipeline_node for node in ir.nodes]
+        return {node.node_info.id: node.SerializeToString(deterministic=True) for node in found}
 
-    assert nodes(make_config()) == nodes(make_config(kubeflow={"defaults": {"memory": "64Gi"}}))
+    here, there = nodes(make_config()), nodes(make_config(kubeflow={"defaults": {"memory": "64Gi"}}))
+    assert {name for name in here if here[name] != there[name]} == {"Reporter"}
 
 
 def test_another_package_of_the_name_stays_importable_beside_ours(tmp_path: Path) -> None:
