@@ -9,6 +9,7 @@ import click
 from flexunet.cli.command import CommandGroup
 from flexunet.cli.console import captured_output, print_result
 from flexunet.cli.options import AS_JSON, CONFIG, PATH, SET
+from pipeline.cli.suspects import suspects
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,13 +22,15 @@ if TYPE_CHECKING:
 
 @click.group(cls=CommandGroup)
 def study() -> None:
-    """Compares recipes: docs/how-to/best-model.md.
+    """Compares recipes and finds wrong masks: docs/how-to/best-model.md, docs/how-to/wrong-labels.md.
 
     Examples:
       flexunet study crossvalidate --config mine.toml --data records --out runs/folds
+      flexunet study suspects --config mine.toml --data records --out runs/folds
     """
 
 
+study.add_command(suspects)
 RESUMES = "finished trainings are kept, and one that had begun goes on after its last finished epoch"
 
 
