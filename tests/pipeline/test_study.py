@@ -170,17 +170,8 @@ def written(folder: Path, **configs: dict[str, Any]) -> list[str]:
     """A file for each config; the command over the first."""
     for name, settings in configs.items():
         (folder / f"{name}.toml").write_text(to_toml({"classes": CLASSES, **settings}))
-    return [
-        "study",
-        "crossvalidate",
-        "--config",
-        f"{next(iter(configs))}.toml",
-        "--out",
-        "out",
-        "--folds",
-        "2",
-        "--data",
-    ]
+    first = f"{next(iter(configs))}.toml"
+    return ["study", "crossvalidate", "--config", first, "--out", "out", "--folds", "2", "--data"]
 
 
 @pytest.fixture(scope="module")
@@ -244,21 +235,25 @@ def test_wrong_masks_are_found_shown_and_exported_to_be_corrected(
 
 
 @pytest.mark.slow
-def test_an_ensemble_is_the_mean_of_the_folds_gated_and_served(data: Path, tmp_path: Path) -> None:
-    blind = {**SETTINGS, "train": {**SETTINGS["train"], "learning_rate": 1e-9}}
-    command = [*written(tmp_path, mine=SETTINGS, blind=blind), str(data), "--against", "blind.toml", "--ensemble"]
-    done = flexunet(tmp_path, *command, "--json")
-    assert done.exit_code == 0, done.output + (tmp_path / "out" / "study.log").read_text()[-2000:]
+def test_an_ensemble_is_the_mean_of_the_folds_gated_and_served(data: Path, studied: tuple[Path, str]) -> None:
+    """Nothing of the recipe is trained again, for the comparison, the ensemble and other symmetries."""
+    folder, printed = studied
+    [mine] = json.loads(printed)["recipes"]
+    blind = {**SETTINGS, "train": {**SETTINGS["train"], "epochs": 1, "learning_rate": 1e-9}}
+    command = [*written(folder, mine=SETTINGS, blind=blind), str(data)]
+    done = flexunet(folder, *command, "--cores", "1", "--against", "blind.toml", "--ensemble", "--json")
+    assert done.exit_code == 0, done.output + (folder / "out" / "study.log").read_text()[-2000:]
     document = json.loads(done.stdout)
-    mine, other = document["recipes"]
+    assert document["recipes"][0] == mine
+    other = document["recipes"][1]
     assert other["name"] == "blind" and other["difference"] < -0.2 and other["difference_interval"][1] < 0
     metrics = document["ensemble"]["metrics"]
     assert (metrics["verdict"], metrics["split"], metrics["examples"]) == ("accepted", "test", 8)
     assert metrics["parameters"] == 2 * mine["parameters"]
-    serving = json.loads((tmp_path / "out" / "report" / "serving.json").read_text())
+    serving = json.loads((folder / "out" / "report" / "serving.json").read_text())
     assert serving["problems"] == [] and serving["blessed"]
 
-    again = flexunet(tmp_path, *command, "--set", "serving.symmetries=8", "--json")
+    again = flexunet(folder, *command, "--cores", "1", "--set", "serving.symmetries=8", "--json")
     assert again.exit_code == 0
     turned = json.loads(again.stdout)["recipes"][0]
     assert [fold["train_seconds"] for fold in turned["folds"]] == [fold["train_seconds"] for fold in mine["folds"]]
