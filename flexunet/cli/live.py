@@ -91,6 +91,7 @@ def watch(
       flexunet live watch --out runs/mine/live --camera-header X-Camera --keep-images 500 --days 14
     """
     import asyncio
+    import signal
 
     from flexunet.core.disk import require_writable
     from flexunet.core.lock import locked
@@ -107,7 +108,8 @@ def watch(
             console.print(f"http://{host}:{ports[1]} -> {server}:{server_rest_port}")
             console.print(f"numbers of the images that go by: {out}; Ctrl-C ends it")
 
-        asyncio.run(run(Settings(host, server, routes, kept, rate), ready))
+        if asyncio.run(run(Settings(host, server, routes, kept, rate), ready)) == signal.SIGINT:
+            raise KeyboardInterrupt
 
 
 @click.command(cls=Command)
@@ -162,8 +164,6 @@ def drift(root: Path, given: tuple[Path, ...], hours: float, data: Path | None) 
         replace_text(watched / "drift.prom", metrics_text(found))
         replace_text(watched / DRIFT_PAGE, render_drift(found))
         words = [*drift_words(found)]
-        for line in words:
-            console.print(line)
         verdict = f"{len(words)} of {len(found['findings'])} numbers moved" if found["findings"] else "too few images"
         console.print(f"{verdict}: {found['sampled']:,} images of {hours:g} hours, {watched / DRIFT_PAGE}")
     print_result(found)
