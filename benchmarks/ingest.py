@@ -41,10 +41,12 @@ CLASSES: Final = [
     {"name": "patches", "color": [0, 255, 0]},
     {"name": "scratches", "color": [255, 0, 0]},
 ]
-# Of issue 3. The first two are for four times as many images.
+# Of issue 3. For four times as many images.
 TIME_RATIO_AT_MOST: Final = 4.5
 MEMORY_RATIO_AT_MOST: Final = 1.3
-THROUGHPUT_AT_LEAST: Final = 0.5
+# Of issue 15. At the larger number: of fewer images the start of Beam, of the other processes and the page's pictures,
+# some seconds for any number, are a larger part.
+THROUGHPUT_AT_LEAST: Final = 0.75
 # Of issue 16, for four times as many instances.
 INSTANCES: Final = (5000, 20_000)
 INSTANCES_OF_AN_IMAGE: Final = 20

@@ -156,7 +156,9 @@ def lineage_facts(
 def _config(trained: TrainerConfig, asked: ReportSettings) -> JsonObject:
     """What the model was trained with and, in the sections that change no training, what was asked of this run."""
     config, sections = trained.model_dump(mode="json"), asked.model_dump(mode="json", exclude={"classes"})
-    return {**config, **sections, "records": {**sections["records"], **config["records"]}}
+    # What is baked into the graph is the export's own, whatever is asked of it now.
+    own = {name: {**sections[name], **config[name]} for name in ("records", "serving")}
+    return {**config, **sections, **own}
 
 
 def _records_of(wanted: Collection[str], examples: Artifact, key: str) -> dict[str, bytes]:

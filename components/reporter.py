@@ -25,6 +25,7 @@ from flexunet.core.features import (
     TRAINING_AUGMENTED,
     TRAINING_HISTORY,
     TRAINING_PREVIEWS,
+    TRIALS,
 )
 from flexunet.core.files import read_json, write_json
 from flexunet.core.results.metrics import FORMAT, OVERALL, Check, Metrics
@@ -87,6 +88,8 @@ class Executor(base_executor.BaseExecutor):
         write_json(folder.lineage, lineage)
         data = report_parts.data_facts(examples, inputs["statistics"], inputs["validation"], inputs["drift"])
         write_json(folder.data, data)
+        if "tuner_results" in inputs:
+            shutil.copyfile(Path(inputs["tuner_results"].uri) / TRIALS, folder.tuning)
         report_parts.write_model(folder, exported)
         images = evaluation.details["images"]
         report_parts.draw_gallery(folder, images, exported, examples, settings)
@@ -179,6 +182,7 @@ class ReportSpec(component_spec.ComponentSpec):
         "validation": component_spec.ChannelParameter(type=MaskValidation),
         "drift": component_spec.ChannelParameter(type=DataDrift),
         "baseline_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
+        "tuner_results": component_spec.ChannelParameter(type=standard_artifacts.TunerResults, optional=True),
     }
     OUTPUTS = {"report": component_spec.ChannelParameter(type=Report)}
 
@@ -200,6 +204,7 @@ class Reporter(base_component.BaseComponent):
       code: fingerprint that keys the cache.
       server_blessing: of TFX's InfraValidator, where there is one.
       baseline_model: the model that this one was compared with.
+      tuner_results: of Tuner, where there was a search.
       accepted_refused: a person's reason to push the model although the gate refuses it, or "".
     """
 
@@ -221,6 +226,7 @@ class Reporter(base_component.BaseComponent):
         code: str,
         server_blessing: BaseChannel | None = None,
         baseline_model: BaseChannel | None = None,
+        tuner_results: BaseChannel | None = None,
         accepted_refused: str = "",
     ) -> None:
         spec = ReportSpec(
@@ -235,6 +241,7 @@ class Reporter(base_component.BaseComponent):
             validation=validation,
             drift=drift,
             baseline_model=baseline_model,
+            tuner_results=tuner_results,
             settings=settings,
             accepted_refused=accepted_refused,
             code=code,

@@ -66,7 +66,8 @@ def check_export(model: Path, records: list[bytes], settings: ServingSettings) -
     with tempfile.TemporaryDirectory() as folder:
         inputs, result = Path(folder) / "inputs.npz", Path(folder) / "result.json"
         save_arrays(inputs, _arrays(records, settings))
-        command = [sys.executable, "-m", "flexunet.serving.validate", str(model), str(inputs), str(result)]
+        # It works in a folder of its own, where a path that begins here would lead elsewhere.
+        command = [sys.executable, "-m", "flexunet.serving.validate", str(model.resolve()), str(inputs), str(result)]
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),

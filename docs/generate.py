@@ -23,6 +23,7 @@ from flexunet.core.config.load import preset_names
 from flexunet.core.config.report import ReportSettings
 from flexunet.core.config.serving import ServingSettings
 from flexunet.core.config.train import TrainerConfig
+from flexunet.core.config.tune import TunerConfig
 from flexunet.core.config.whole import Config
 from flexunet.core.files import Json
 
@@ -37,6 +38,7 @@ Schema = TypedDict(
         "const": Json,
         "enum": list[Json],
         "anyOf": list["Schema"],
+        "oneOf": list["Schema"],
         "properties": dict[str, "Schema"],
         "patternProperties": dict[str, "Schema"],
         "additionalProperties": "Schema | Literal[False]",
@@ -58,6 +60,7 @@ READERS: Final = (
     (SchemaConfig, "RecordSchema"),
     (TransformConfig, "MaskValidator and Transform"),
     (TrainerConfig, "Trainer"),
+    (TunerConfig, "Tuner"),
     (GateSettings, "Evaluator"),
     (ServingSettings, "ServingValidator"),
     (ReportSettings, "Reporter"),
@@ -224,8 +227,8 @@ def type_words(schema: Schema) -> str:
     """A type of JSON schema and its bounds, in words that fit into a cell."""
     if "$ref" in schema:
         return f"`{schema['$ref'].rpartition('/')[2]}`"
-    if "anyOf" in schema:
-        return " or ".join("unset" if part.get("type") == "null" else type_words(part) for part in schema["anyOf"])
+    if either := schema.get("anyOf") or schema.get("oneOf"):
+        return " or ".join("unset" if part.get("type") == "null" else type_words(part) for part in either)
     if "const" in schema:
         return f"`{json.dumps(schema['const'])}`"
     if "enum" in schema:

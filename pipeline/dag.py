@@ -24,6 +24,7 @@ from components import (
     reporter,
     segmentation_metrics,
     serving_validator,
+    tuner,
     warm_start,
 )
 from flexunet.core import features
@@ -35,6 +36,7 @@ from flexunet.core.config.report import ReportSettings
 from flexunet.core.config.section import Section, part_of
 from flexunet.core.config.serving import ServingConfig, ServingSettings
 from flexunet.core.config.train import TrainerConfig
+from flexunet.core.config.tune import TunerConfig
 from flexunet.core.config.whole import Config
 from flexunet.core.operating_point import DefectRule
 from flexunet.core.root import Root
@@ -45,6 +47,7 @@ from pipeline.fingerprint import code_fingerprint
 
 PREPROCESSING_FN = "transform_module.preprocessing.preprocessing_fn"
 RUN_FN = "trainer_module.trainer.run_fn"
+TUNER_FN = "trainer_module.tuner.tuner_fn"
 
 
 @dataclass(frozen=True)
@@ -163,15 +166,16 @@ def data_nodes(settings: Settings) -> DataNodes:
 class TrainingNodes(NamedTuple):
     """From records to an export; `nodes` in the order in which they run.
 
-    `trainer` makes `model` and `model_run`.
+    `trainer` makes `model` and `model_run`; `tuner` makes `tuner_results`, where a search is asked for.
     """
 
     trainer: base_node.BaseNode
     nodes: list[base_node.BaseNode]
+    tuner: base_node.BaseNode | None = None
 
 
 def training_nodes(settings: Settings, data: DataNodes) -> TrainingNodes:
-    """Transforms `train` and `eval`, and trains."""
+    """Transforms `train` and `eval`, searches where that is asked for, and trains."""
     config = settings.config
     transform = tfx.components.Transform(
         examples=data.examples.outputs["examples"],
@@ -192,8 +196,10 @@ def training_nodes(settings: Settings, data: DataNodes) -> TrainingNodes:
     transform.add_upstream_node(data.validator)
     transformed = transform.outputs["transformed_examples"]
     base_models = [_warm_start(config, transformed)] if config.train.warm_start else []
+    search = _tuner(settings, transformed) if config.tune.space.by_key() else None
     trainer = tfx.components.Trainer(
         examples=transformed,
+        hyperparameters=search.outputs["best_hyperparameters"] if search else None,
         base_model=base_models[0].outputs["model"] if base_models else None,
         transform_graph=transform.outputs["transform_graph"],
         schema=data.schema.outputs["schema"],
@@ -208,7 +214,22 @@ def training_nodes(settings: Settings, data: DataNodes) -> TrainingNodes:
             **({"rule": json.dumps(_rule(config))} if config.operating_point.target else {}),
         },
     )
-    return TrainingNodes(trainer, [transform, *base_models, trainer])
+    return TrainingNodes(trainer, [transform, *([search] if search else []), *base_models, trainer], search)
+
+
+def _tuner(settings: Settings, transformed: tfx.types.BaseChannel) -> tuner.Tuner:
+    return tuner.Tuner(
+        examples=transformed,
+        tuner_fn=TUNER_FN,
+        train_args=tfx.proto.TrainArgs(splits=[features.SPLIT_TRAIN]),
+        eval_args=tfx.proto.EvalArgs(splits=[features.SPLIT_EVAL]),
+        custom_config={
+            "config": settings.part(TunerConfig),
+            "code": settings.code("trainer_module.tuner", tuner.__name__),
+            # As with checkpoints: the folder of an execution is gone when it is killed.
+            "directory": str(settings.paths.runs.tuning),
+        },
+    )
 
 
 def importing_nodes(settings: Settings, data: DataNodes, model: Path) -> TrainingNodes:
@@ -303,6 +324,7 @@ def _reporter(
         validation=data.validator.outputs["validation"],
         drift=data.drift_reporter.outputs["drift"],
         baseline_model=judged.baseline.outputs["model"],
+        tuner_results=training.tuner.outputs["tuner_results"] if training.tuner else None,
         settings=settings.part(ReportSettings),
         code=settings.code(reporter.__name__),
         accepted_refused=settings.accepted_refused,

@@ -97,6 +97,9 @@ def publish_report(results: dict[str, NodeResult], root: Path, run_id: str) -> M
         shutil.copytree(made, shown)
     for path in (source.details, source.data, source.model, source.diagram, source.lineage):
         replace_file(target.path / path.name, path.read_bytes())
+    target.tuning.unlink(missing_ok=True)
+    if source.tuning.is_file():
+        replace_file(target.tuning, source.tuning.read_bytes())
     write_json(target.serving, {**read_json(source.serving), "rolled_back": withdrawn})
     write_json(target.metrics, metrics)
     write_page(target)

@@ -82,6 +82,8 @@ def run_fn(fn_args: "tfx.components.FnArgs") -> None:
     """
     custom = fn_args.custom_config
     config = TrainerConfig.model_validate_json(custom["config"])
+    if fn_args.hyperparameters:
+        config = config.tuned(fn_args.hyperparameters["values"])
     job = Job(
         fn_args.train_files,
         fn_args.eval_files,
@@ -105,7 +107,7 @@ def run_fn(fn_args: "tfx.components.FnArgs") -> None:
 def _operating_point(trained: Trained, job: Job, config: TrainerConfig) -> "OperatingPoint | None":
     if job.rule is None:
         return None
-    return choose_operating_point(trained.model, _expand(job.eval_patterns), config, job.rule)
+    return choose_operating_point(trained.model, expand(job.eval_patterns), config, job.rule)
 
 
 def train(job: Job, config: TrainerConfig) -> Trained:
@@ -155,7 +157,7 @@ class _Splits:
 
 
 def _open_splits(job: Job, config: TrainerConfig) -> _Splits:
-    train_files, eval_files = _expand(job.train_patterns), _expand(job.eval_patterns)
+    train_files, eval_files = expand(job.train_patterns), expand(job.eval_patterns)
     train_tiles, eval_tiles = data.count_tiles(train_files, config), data.count_tiles(eval_files, config)
     steps = train_tiles // config.train.batch_size
     if steps == 0 or eval_tiles == 0:
@@ -267,7 +269,8 @@ def _plain_model(trained: keras.Model, config: TrainerConfig) -> keras.Model:
     return model
 
 
-def _expand(patterns: Sequence[str]) -> list[str]:
+def expand(patterns: Sequence[str]) -> list[str]:
+    """The files that patterns match, sorted."""
     return sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
 
 

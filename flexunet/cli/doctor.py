@@ -27,6 +27,7 @@ _COMPONENTS: Final = (
     "StatisticsGen",
     "ExampleValidator",
     "Transform",
+    "Tuner",
     "Trainer",
     "Evaluator",
     "Pusher",

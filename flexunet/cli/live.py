@@ -5,7 +5,7 @@ from typing import Final
 
 import click
 
-from flexunet.cli.command import CommandGroup
+from flexunet.cli.command import Command, SectionedGroup
 from flexunet.cli.console import NO_LOG, captured_output, print_result
 from flexunet.cli.options import AS_JSON, PATH
 from flexunet.core.errors import Drifted, UserError
@@ -14,17 +14,27 @@ _PORT: Final = click.IntRange(0, 65535)
 _MEGABYTE: Final = 10**6
 
 
-@click.group(cls=CommandGroup)
+_SECTIONS: Final = {
+    "Commands": {
+        "watch": "flexunet.cli.live:watch",
+        "drift": "flexunet.cli.live:drift",
+        "queue": "pipeline.cli.queue",
+    }
+}
+
+
+@click.group(cls=SectionedGroup, sections=_SECTIONS)
 def live() -> None:
     """Watches a served model: docs/how-to/watch.md.
 
     Examples:
       flexunet live watch --out runs/mine/live
       flexunet live drift runs/mine
+      flexunet live queue runs/mine --out to-label
     """
 
 
-@live.command(interrupted="what was seen is written")
+@click.command(cls=Command, interrupted="what was seen is written")
 @click.option("--out", required=True, type=PATH, help="Folder of what was seen, such as ROOT/live.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--grpc-port", default=8600, show_default=True, type=_PORT, help="Port of gRPC; 0: a free one.")
@@ -81,6 +91,7 @@ def watch(
       flexunet live watch --out runs/mine/live --camera-header X-Camera --keep-images 500 --days 14
     """
     import asyncio
+    import signal
 
     from flexunet.core.disk import require_writable
     from flexunet.core.lock import locked
@@ -97,12 +108,20 @@ def watch(
             console.print(f"http://{host}:{ports[1]} -> {server}:{server_rest_port}")
             console.print(f"numbers of the images that go by: {out}; Ctrl-C ends it")
 
-        asyncio.run(run(Settings(host, server, routes, kept, rate), ready))
+        if asyncio.run(run(Settings(host, server, routes, kept, rate), ready)) == signal.SIGINT:
+            raise KeyboardInterrupt
 
 
-@live.command()
+@click.command(cls=Command)
 @click.argument("root", type=PATH, metavar="ROOT")
-@click.option("--watched", type=PATH, metavar="DIR", help="What `live watch` writes to.  [default: ROOT/live]")
+@click.option(
+    "--watched",
+    "given",
+    multiple=True,
+    type=PATH,
+    metavar="DIR",
+    help="What `live watch` writes to, again for each replica; the first gets the page.  [default: ROOT/live]",
+)
 @click.option(
     "--hours",
     default=24.0,
@@ -114,7 +133,7 @@ def watch(
     "--data", type=PATH, metavar="DIR", help="Records with eval and test.  [default: those of the model's run]"
 )
 @AS_JSON
-def drift(root: Path, watched: Path | None, hours: float, data: Path | None) -> None:
+def drift(root: Path, given: tuple[Path, ...], hours: float, data: Path | None) -> None:
     """Compares served images with those that the served version was tried on; exits with 5 if they moved.
 
     Examples:
@@ -131,14 +150,16 @@ def drift(root: Path, watched: Path | None, hours: float, data: Path | None) -> 
     from flexunet.reporting.drift import DRIFT_PAGE, render_drift
     from flexunet.serving.versions import model_directory
 
-    watched = watched or Root(root).live
-    if not watched.is_dir():
-        raise UserError(f"{watched}: no such folder, expected what `flexunet live watch --out` writes to: name it")
+    folders = given or (Root(root).live,)
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder, expected what `flexunet live watch --out` writes to: name it")
+    watched = folders[0]
     version = model_directory(Root(root).serving)
     with captured_output(NO_LOG) as console:
         with bars(console) as progress:
             reference = reference_of(version, watched, lambda: data or _records_of(version), progress)
-        found = find_drift(watched, int(version.name), reference, time.time(), hours)
+        found = find_drift(folders, int(version.name), reference, time.time(), hours)
         write_json(watched / "drift.json", found)
         replace_text(watched / "drift.prom", metrics_text(found))
         replace_text(watched / DRIFT_PAGE, render_drift(found))

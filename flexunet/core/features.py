@@ -108,6 +108,8 @@ IMPORTED_FROM: Final = "imported_from"
 TRAINING_HISTORY: Final = "history.csv"
 TRAINING_PREVIEWS: Final = "previews"
 TRAINING_AUGMENTED: Final = "augmented.png"
+# The trials of a search: beside TFX's own results, and in the report.
+TRIALS: Final = "tuning.json"
 
 # The slice of images without a defect.
 NO_DEFECT: Final = "none"

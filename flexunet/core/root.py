@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from flexunet.core.features import TRIALS
+
 # What the serving validator found: beside its blessing, and in the report.
 SERVING_FILE: Final = "serving.json"
 # Custom properties of the report in ML Metadata, where they outlive its folder: value, interval, test images.
@@ -69,6 +71,11 @@ class ReportFolder:
         return self.path / "training"
 
     @property
+    def tuning(self) -> Path:
+        """The trials of a search, where there was one."""
+        return self.path / TRIALS
+
+    @property
     def gallery(self) -> Path:
         """A folder: pictures of the images worth looking at, and `gallery_index`."""
         return self.path / "gallery"
@@ -109,6 +116,16 @@ class Root:
     def checkpoints(self) -> Path:
         """What an interrupted training goes on from: each run has folders of its own, this one outlives them."""
         return self.path / "checkpoints"
+
+    @property
+    def tuning(self) -> Path:
+        """What an interrupted search goes on from, and one with a larger budget."""
+        return self.path / "tuning"
+
+    @property
+    def tuned(self) -> Path:
+        """The configuration with the best values that `study tune` found."""
+        return self.path / "tuned.toml"
 
     @property
     def logs(self) -> Path:

@@ -4,6 +4,7 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,14 @@ class Drawn:
 
 
 class Annotation(ABC):
-    """What a format says of one image. Immutable, small and picklable: workers draw it."""
+    """What a format says of one image. Immutable, small and picklable: workers draw it.
+
+    Attributes:
+      tells_size: whether the format says the size of the image, or draws nothing: else the size of an image that EXIF
+        turned does not tell which way its annotation was drawn.
+    """
+
+    tells_size: ClassVar[bool] = True
 
     @abstractmethod
     def read(self) -> bytes:

@@ -18,7 +18,7 @@ from flexunet.core.fit import keeps_every_pixel
 from flexunet.core.grey import grey_of
 from flexunet.core.pictures import Picture, Refused, open_image, png, served_bytes
 from flexunet.core.problems import Problem
-from flexunet.dataset.annotation import BadAnnotation
+from flexunet.dataset.annotation import Background, BadAnnotation
 from flexunet.dataset.losses import Losses, losses_of
 from flexunet.dataset.masks import Mask, read_mask, rims
 from flexunet.dataset.pairs import Pair
@@ -135,7 +135,7 @@ def examine(pair: Pair, config: Config) -> Facts:
         keeps_image=picture.kind.is_read,
         keeps_mask=mask.is_served,
         turned=turned,
-        turned_alone=turned and mask.orientation != picture.orientation and _fits_both_ways(picture),
+        turned_alone=turned and mask.orientation != picture.orientation and _fits_both_ways(pair, picture),
         is_flat=bool(np.sort(histogram)[-2:].sum() >= _FLAT_SHARE * histogram.sum()),
         levels=_levels(histogram),
         rims=rims(class_ids, len(config.classes)),
@@ -244,9 +244,12 @@ def _require_same_size(pair: Pair, picture: Picture, class_ids: NDArray[np.uint8
     raise BadPair(Problem(pair.mask, what, "the same size", repair))
 
 
-def _fits_both_ways(picture: Picture) -> bool:
+def _fits_both_ways(pair: Pair, picture: Picture) -> bool:
     """Whether the size does not tell which way round a mask was drawn."""
-    return picture.orientation < 5 or picture.image.width == picture.image.height
+    if isinstance(pair.annotation, Background):
+        return False
+    told = pair.annotation is None or pair.annotation.tells_size
+    return not told or picture.orientation < 5 or picture.image.width == picture.image.height
 
 
 def _read(path: Path) -> bytes:

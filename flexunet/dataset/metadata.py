@@ -55,7 +55,7 @@ def _check_rows(path: Path, rows: Sequence[Mapping[str | None, object]], columns
     problems = []
     seen: set[object] = set()
     for number, row in enumerate(rows, start=2):
-        stem = row[STEM_COLUMN]
+        stem = nfc(str(row[STEM_COLUMN]))
         if None in row or any(row[column] is None for column in columns):
             what = f"line {number} has too many or too few values"
             problems.append(Problem(path, what, f"{len(columns)}, as in the header", "correct the line"))

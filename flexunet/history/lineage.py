@@ -166,10 +166,11 @@ def _data(record_gen: Execution | None) -> DataOrigin:
 def _config(makers: dict[str, Execution], version: Path) -> JsonObject:
     """Put together from the sections that the nodes were given."""
     config: JsonObject = {}
-    if "Trainer" in makers:
-        config |= json.loads(_custom_config(makers["Trainer"])["config"])
+    trainer = makers.get("Trainer")
+    if trainer and not trainer.input("hyperparameters"):
+        config |= json.loads(_custom_config(trainer)["config"])
     else:
-        # Imported: the model's own.
+        # Imported, or with values that a search found: the model's own.
         config |= exported_part(version, _Exported).model_dump(mode="json")
     for node in ("ServingValidator", "Pusher"):
         if node in makers:

@@ -12,29 +12,30 @@ from flexunet.live.store import HOUR_SECONDS, hours_since
 _COUNTED: frozenset[str] = frozenset({"requests", "images"})
 
 
-def find_drift(watched: Path, version: int, reference: Sequence[Seen], now: float, hours: float) -> LiveDrift:
+def find_drift(watched: Sequence[Path], version: int, reference: Sequence[Seen], now: float, hours: float) -> LiveDrift:
     """Compares the images of the last hours.
 
     Args:
-      watched: what `flexunet live watch` writes to.
+      watched: folders that watches write to, one of each replica.
       version: that is served; images that a server says another version answered are left out.
       reference: what that version was tried on.
       now: end of the hours, in seconds since 1970.
       hours: how many.
     """
-    names: list[str] = []
+    names: set[str] = set()
     served: list[Seen] = []
     counts: Counter[str] = Counter()
-    for name, lines, counted in hours_since(watched, now - hours * HOUR_SECONDS):
-        names.append(name)
-        served += lines
-        counts.update(counted)
+    for folder in watched:
+        for name, lines, counted in hours_since(folder, now - hours * HOUR_SECONDS):
+            names.add(name)
+            served += lines
+            counts.update(counted)
     ours = [seen for seen in served if seen.version in (0, version)]
     findings = compare(ours, reference)
     return {
         "format": FORMAT,
         "version": version,
-        "hours": [names[0], names[-1]] if names else [],
+        "hours": [min(names), max(names)] if names else [],
         "requests": counts["requests"],
         "images": counts["images"],
         "sampled": len(ours),

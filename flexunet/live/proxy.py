@@ -21,16 +21,18 @@ from typing import Final
 from flexunet.core.errors import UserError
 from flexunet.live.exchange import Exchange, Note
 from flexunet.live.store import Kept
-from flexunet.live.taps import GrpcTap, RestTap, Tap
+from flexunet.live.taps import GrpcTap, RestTap, Room, Tap
 
 logger = logging.getLogger("flexunet.live")
 _CHUNK: Final = 2**18
+# Bytes of the bodies of exchanges under way; beyond that they are counted and not looked at.
+_MOST_UNDER_WAY: Final = 256 * 2**20
 # Bytes of exchanges that wait to be looked at.
 _MOST_WAITING: Final = 128 * 2**20
 _BARE_BYTES: Final = 1000
 _RESTART_SECONDS: Final = 10.0
 
-MakeTap = Callable[[Callable[[Exchange], None], Sequence[str], float], Tap]
+MakeTap = Callable[[Callable[[Exchange], None], Sequence[str], float, Room], Tap]
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ class Proxy:
     settings: Settings
     witness: Witness
     ports: list[int] = field(default_factory=list)
+    room: Room = field(default_factory=lambda: Room(_MOST_UNDER_WAY))
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
@@ -178,8 +181,8 @@ class Proxy:
             # The server is not there: so the client finds nobody here either.
             writer.transport.abort()
             return
-        tap = route.tap(self.witness.tell, [self.settings.kept.camera_header.lower()], self.settings.rate)
-        look = _Look(tap, self.witness)
+        wanted = [self.settings.kept.camera_header.lower()]
+        look = _Look(route.tap(self.witness.tell, wanted, self.settings.rate, self.room), self.witness)
         ways = [_pump(reader, upstream[1], look, True), _pump(upstream[0], writer, look, False)]
         tasks = [asyncio.ensure_future(way) for way in ways]
         try:
@@ -189,6 +192,7 @@ class Proxy:
             for task in tasks:
                 task.cancel()
         finally:
+            look.close()
             for end in (writer, upstream[1]):
                 end.close()
 
@@ -206,8 +210,14 @@ class _Look:
                 self._tap.feed(content, of_client)
             # Whatever a tap stumbles over must not hold up a byte.
             except Exception:  # noqa: BLE001
-                self._tap = None
+                self.close()
                 self._witness.note("connections not understood")
+
+    def close(self) -> None:
+        """Nothing more is looked at."""
+        if self._tap is not None:
+            self._tap.close()
+            self._tap = None
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, look: _Look, of_client: bool) -> None:
@@ -219,16 +229,17 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, look
         writer.write_eof()
 
 
-async def run(settings: Settings, on_ready: Callable[[list[int]], None]) -> None:
-    """Until SIGINT or SIGTERM; `on_ready` gets the ports. Raises UserError for a port that is taken."""
-    stopped, loop = asyncio.Event(), asyncio.get_running_loop()
+async def run(settings: Settings, on_ready: Callable[[list[int]], None]) -> signal.Signals:
+    """Until SIGINT or SIGTERM, and says which; `on_ready` gets the ports. Raises UserError for a port that is taken."""
+    loop = asyncio.get_running_loop()
+    stopped: asyncio.Future[signal.Signals] = loop.create_future()
     witness = Witness(settings.kept)
     try:
         proxy = Proxy(settings, witness)
         async with proxy.listening():
             for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, stopped.set)
+                loop.add_signal_handler(number, lambda came=number: stopped.done() or stopped.set_result(came))
             on_ready(proxy.ports)
-            await stopped.wait()
+            return await stopped
     finally:
         await asyncio.to_thread(witness.close)

@@ -11,7 +11,6 @@ import bisect
 import csv
 import hashlib
 import io
-import json
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -203,8 +202,8 @@ def hours_since(directory: Path, begin: float) -> Iterator[tuple[str, list[Seen]
     """Name, lines and counts of the hours since `begin`, in seconds since 1970, the one that it lies in included."""
     for path in sorted((directory / _HOURS).glob("*.csv")):
         if path.stem >= hour_name(begin):
-            counts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            yield path.stem, [*read_lines(path)], counts
+            # The one is written before the other.
+            yield path.stem, [*read_lines(path)], read_json(path.with_suffix(".json")) or {}
 
 
 def _files(directory: Path) -> list[Path]:

@@ -28,10 +28,26 @@ _END_STREAM, _END_HEADERS, _PADDED, _PRIORITY = 0x1, 0x4, 0x8, 0x20
 _MOST_TABLE: Final = 2**20
 _MOST_HEAD: Final = 2**16
 _HEAD_END: Final = b"\r\n\r\n"
+# Among the headers of a request: a colon begins no name.
+_LINE: Final = ":line"
 
 
 class UnreadableError(Exception):
     """These bytes are not understood: the rest of the connection is not looked at."""
+
+
+class Room:
+    """Bytes that the bodies of all exchanges under way may take, in all connections."""
+
+    def __init__(self, most: int) -> None:
+        self.left = most
+
+    def take(self, size: int) -> bool:
+        """Whether there was room."""
+        if size > self.left:
+            return False
+        self.left -= size
+        return True
 
 
 @dataclass
@@ -41,12 +57,6 @@ class _Side:
     headers: dict[str, str] = field(default_factory=dict)
     parts: list[bytes] = field(default_factory=list)
     size: int = 0
-    ended: bool = False
-
-    def add(self, content: bytes, keep: bool) -> None:
-        self.size += len(content)
-        if keep and self.size <= MOST_BODY:
-            self.parts.append(content)
 
 
 @dataclass
@@ -54,6 +64,8 @@ class _Open:
     """An exchange under way."""
 
     sampled: bool
+    room: Room
+    kept: int = 0
     received: float = field(default_factory=time.time)
     started: float = field(default_factory=time.perf_counter)
     client: _Side = field(default_factory=_Side)
@@ -61,6 +73,23 @@ class _Open:
 
     def side(self, of_client: bool) -> _Side:
         return self.client if of_client else self.server
+
+    def add(self, content: bytes, of_client: bool) -> None:
+        """More of a body; the bodies of an exchange that are too much are not kept."""
+        side = self.side(of_client)
+        side.size += len(content)
+        if self.sampled and side.size <= MOST_BODY and self.room.take(len(content)):
+            self.kept += len(content)
+            side.parts.append(content)
+        else:
+            self.sampled = False
+            self.release()
+
+    def release(self) -> None:
+        """Gives back the room of its bodies."""
+        self.room.left += self.kept
+        self.kept = 0
+        self.client.parts, self.server.parts = [], []
 
 
 class Tap(ABC):
@@ -70,12 +99,29 @@ class Tap(ABC):
       emit: gets each exchange when it has ended.
       wanted: names of request headers to keep, in lower case.
       rate: share of the exchanges whose bodies are kept.
+      room: for those under way, of all connections.
     """
 
     interface: Interface
 
-    def __init__(self, emit: Callable[[Exchange], None], wanted: Collection[str] = (), rate: float = 1.0) -> None:
+    def __init__(
+        self,
+        emit: Callable[[Exchange], None],
+        wanted: Collection[str] = (),
+        rate: float = 1.0,
+        room: Room | None = None,
+    ) -> None:
         self._emit, self._wanted, self._rate = emit, frozenset(wanted), rate
+        self._room = room or Room(MOST_BODY)
+        self._begin()
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Of a connection."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """The connection has ended: gives back the room of what did not."""
 
     @abstractmethod
     def feed(self, content: bytes, of_client: bool) -> None:
@@ -86,23 +132,23 @@ class Tap(ABC):
         """
 
     def _opened(self) -> _Open:
-        return _Open(random.random() < self._rate)  # noqa: S311  no secret
+        return _Open(random.random() < self._rate, self._room)  # noqa: S311  no secret
 
     def _ended(self, found: _Open, path: str, succeeded: bool) -> None:
-        whole = found.sampled and max(found.client.size, found.server.size) <= MOST_BODY
         self._emit(
             Exchange(
                 interface=self.interface,
                 path=path,
                 headers={name: value for name, value in found.client.headers.items() if name in self._wanted},
-                request=b"".join(found.client.parts) if whole else b"",
-                answer=b"".join(found.server.parts) if whole else b"",
+                request=b"".join(found.client.parts),
+                answer=b"".join(found.server.parts),
                 succeeded=succeeded,
                 received=found.received,
                 seconds=time.perf_counter() - found.started,
-                sampled=whole,
+                sampled=found.sampled,
             )
         )
+        found.release()
 
 
 class _Http2Side:
@@ -165,10 +211,13 @@ class GrpcTap(Tap):
 
     interface = "grpc"
 
-    def __init__(self, emit: Callable[[Exchange], None], wanted: Collection[str] = (), rate: float = 1.0) -> None:
-        super().__init__(emit, wanted, rate)
+    def _begin(self) -> None:
         self._sides = {True: _Http2Side(_PREFACE), False: _Http2Side(b"")}
         self._streams: dict[int, _Open] = {}
+
+    def close(self) -> None:
+        for found in self._streams.values():
+            found.release()
 
     def feed(self, content: bytes, of_client: bool) -> None:
         for kind, flags, stream, payload in self._sides[of_client].frames(content):
@@ -176,7 +225,7 @@ class GrpcTap(Tap):
                 self._on_headers(kind, flags, stream, payload, of_client)
             elif kind == _DATA and stream in self._streams:
                 found = self._streams[stream]
-                found.side(of_client).add(_unpadded(payload, flags), found.sampled)
+                found.add(_unpadded(payload, flags), of_client)
                 self._on_end(stream, bool(flags & _END_STREAM), of_client)
             elif kind == _RESET and stream in self._streams:
                 self._finish(stream)
@@ -235,12 +284,13 @@ class _Http1Side:
             if self._exchange is None:
                 raise UnreadableError("an answer to nothing")
             self._exchange.side(of_client).headers = headers
-            self._left, self._in_body = _length(headers, of_client), True
+            has_body = of_client or not self._exchange.client.headers.get(_LINE, "").startswith("HEAD ")
+            self._left, self._in_body = _length(headers, of_client) if has_body else 0, True
         taken = bytes(self._buffer[: self._left])
         del self._buffer[: len(taken)]
         self._left -= len(taken)
         assert self._exchange is not None
-        self._exchange.side(of_client).add(taken, self._exchange.sampled)
+        self._exchange.add(taken, of_client)
         if self._left:
             return False
         self._in_body = False
@@ -268,17 +318,19 @@ class RestTap(Tap):
 
     interface = "rest"
 
-    def __init__(self, emit: Callable[[Exchange], None], wanted: Collection[str] = (), rate: float = 1.0) -> None:
-        super().__init__(emit, wanted, rate)
+    def _begin(self) -> None:
         self._sides = {True: _Http1Side(), False: _Http1Side()}
         self._waiting: deque[_Open] = deque()
-        self._lines: dict[int, str] = {}
+
+    def close(self) -> None:
+        for found in self._waiting:
+            found.release()
 
     def feed(self, content: bytes, of_client: bool) -> None:
         to = self._open_one if of_client else self._first
         for line, found in self._sides[of_client].messages(content, to, of_client):
             if of_client:
-                found.client.headers[":line"] = line
+                found.client.headers[_LINE] = line
             else:
                 self._waiting.popleft()
                 self._answered(line, found)
@@ -291,9 +343,9 @@ class RestTap(Tap):
         return self._waiting[0] if self._waiting else None
 
     def _answered(self, line: str, found: _Open) -> None:
-        _, path, *_ = f"{found.client.headers.get(':line', '')}  ".split(" ")
+        _, path, *_ = f"{found.client.headers.get(_LINE, '')}  ".split(" ")
         succeeded = line.split(" ")[1:2] == ["200"]
-        if found.server.headers.get("content-encoding") == "gzip":
+        if found.sampled and found.server.headers.get("content-encoding") == "gzip":
             found.server.parts = [_unpacked(b"".join(found.server.parts))]
         self._ended(found, path, succeeded)
 

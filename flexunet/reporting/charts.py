@@ -13,6 +13,8 @@ _LEFT: Final = 44.0
 _RIGHT: Final = 348.0
 _TOP: Final = 12.0
 _BOTTOM: Final = 172.0
+# Axes of whole numbers.
+_COUNTED: Final = ("epoch", "trial")
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def line_chart(
     marked_words: str = "",
     y_range: tuple[float, float] | None = None,
 ) -> LineChart:
-    """The y axis is `y_range`, or begins at 0 where that wastes less than half of it; an axis of epochs counts them."""
+    """The y axis is `y_range`, or begins at 0 where that wastes less than half of it; epochs and trials are counted."""
     drawn = [[(x, y) for x, y in line.points if y is not None and math.isfinite(y)] for line in series]
     xs = [x for line in series for x, _ in line.points]
     ys = [y for line in drawn for _, y in line] or [0.0, 1.0]
@@ -101,7 +103,7 @@ def line_chart(
         x_title,
         "; ".join(_in_words(line, points) for line, points in zip(series, drawn, strict=True) if line.name),
         paths,
-        [Tick(x_axis.place(t), f"{t:g}") for t in x_ticks if x_title != "epoch" or t == int(t)],
+        [Tick(x_axis.place(t), f"{t:g}") for t in x_ticks if x_title not in _COUNTED or t == int(t)],
         [Tick(y_axis.place(t), f"{t:g}") for t in ticks(low, high, 6)],
         None if marked is None else x_axis.place(marked),
         # Where the lines end up is where the words must not be.

@@ -44,7 +44,7 @@ class Predicted:
 def write_gallery(report: ReportFolder, images: Sequence[Predicted], settings: GateSettings) -> None:
     """Writes `gallery.json` and the pictures, none of them larger than fits into a page."""
     report.gallery.mkdir(parents=True, exist_ok=True)
-    side, pictures = _fitting_pictures(images, settings)
+    side, pictures = fitting_pictures(images, settings)
     rows: list[GalleryImage] = []
     for number, (image, files) in enumerate(zip(images, pictures, strict=True)):
         names = {part: f"{number:03d}-{part}.{'jpg' if part == 'image' else 'png'}" for part in files}
@@ -54,8 +54,19 @@ def write_gallery(report: ReportFolder, images: Sequence[Predicted], settings: G
     write_json(report.gallery_index, rows)
 
 
-def _fitting_pictures(images: Sequence[Predicted], settings: GateSettings) -> tuple[int, list[dict[str, bytes]]]:
-    """The largest pictures that fit; what a smaller side would take is guessed from what a larger one took."""
+def fitting_pictures(images: Sequence[Predicted], settings: GateSettings) -> tuple[int, list[dict[str, bytes]]]:
+    """The largest pictures of which all together fit into a page.
+
+    What a smaller side would take is guessed from what a larger one took.
+
+    Args:
+      images: at least one.
+      settings: classes and colours.
+
+    Returns:
+      The longer side, in pixels, and for each image its files by part: `image`, a JPEG, and PNGs to lay over it,
+      `truth`, `predicted`, `errors` and the outlines of each, as in `truth_lines`.
+    """
     guessed = 0.0
     for side in _SIDES[:-1]:
         if guessed * side**2 <= MOST_BYTES:

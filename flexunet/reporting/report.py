@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypedDict
 
+from flexunet.core.epochs import Epochs, best_epoch, read_history
 from flexunet.core.errors import UserError
 from flexunet.core.features import TRAINING_AUGMENTED, TRAINING_HISTORY
 from flexunet.core.files import read_json, replace_text
@@ -15,8 +16,9 @@ from flexunet.core.results.lineage import ReportLineage
 from flexunet.core.results.metrics import BaselineClass, BaselineDetails, ClassScores, Details, Metrics
 from flexunet.core.results.model import GalleryImage, Model
 from flexunet.core.results.serving import Serving
+from flexunet.core.results.tuning import Tuning
 from flexunet.core.root import ReportFolder
-from flexunet.reporting import inspection, mistakes, training
+from flexunet.reporting import inspection, mistakes, search, training
 from flexunet.reporting.charts import Histogram, reliability
 from flexunet.reporting.look import Variables, data_uri, environment, rgb
 from flexunet.reporting.overlays import pattern_css
@@ -76,7 +78,8 @@ class Report:
     data: Data | None
     model: Model | None
     gallery: list[GalleryImage]
-    history: training.History
+    history: Epochs
+    tuning: Tuning | None = None
 
     @property
     def colors(self) -> dict[str, str]:
@@ -103,7 +106,8 @@ def read_report(folder: ReportFolder) -> Report:
         data=read_json(folder.data),
         model=read_json(folder.model),
         gallery=read_json(folder.gallery_index) or [],
-        history=training.read_history(folder.training / TRAINING_HISTORY),
+        history=read_history(folder.training / TRAINING_HISTORY),
+        tuning=read_json(folder.tuning),
     )
 
 
@@ -134,6 +138,8 @@ def _contents(report: Report) -> Variables:
         "metrics": report.metrics,
         "details": report.details,
         "serving": report.serving,
+        # An earlier version's export has none.
+        "symmetries": report.lineage["config"]["serving"].get("symmetries", 1),
         "lineage": report.lineage,
         "colors": report.colors,
         "verdict": headline(report.metrics, report.serving),
@@ -157,6 +163,8 @@ def _contents(report: Report) -> Variables:
         "model": report.model,
         "diagram": _diagram(report),
         "settings": settings_of(report.lineage["config"]),
+        "search": search.view(report.tuning),
+        "in_words": search.in_words,
         **_training(report),
         **_data(report),
     }
@@ -234,7 +242,7 @@ def _shown(row: GalleryImage, report: Report) -> Variables:
 def _training(report: Report) -> Variables:
     config = report.lineage["config"]
     folder = report.folder.training
-    best = training.best_epoch(report.history, config["train"]["monitor"])
+    best = best_epoch(report.history, config["train"]["monitor"])
     aspect = config["image"]["width"] / config["image"]["height"]
     return {
         "charts": training.charts(report.history, best),

@@ -1,6 +1,5 @@
 """What the report shows of a training: curves, and how the masks of the same images changed from epoch to epoch."""
 
-import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Final
 
 from PIL import Image
 
+from flexunet.core.epochs import Epochs
 from flexunet.core.features import TRAINING_PREVIEWS
 from flexunet.reporting.charts import LineChart, Series, line_chart
 from flexunet.reporting.look import data_uri
@@ -23,8 +23,6 @@ _AUGMENTED_WIDTH: Final = 800
 # Between two images whose masks are black to the edge.
 _GAP_COLOR: Final = (148, 163, 184)
 
-History = list[dict[str, float]]
-
 
 @dataclass(frozen=True)
 class Strip:
@@ -36,24 +34,7 @@ class Strip:
     height: int
 
 
-def read_history(path: Path) -> History:
-    """Rows of `history.csv`; none where there is no file."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
-
-
-def best_epoch(history: History, monitor: str) -> int | None:
-    """The epoch whose weights were kept; the first of several that are as good, as early stopping has it."""
-    measured = [row for row in history if f"val_{monitor}" in row and row[f"val_{monitor}"] == row[f"val_{monitor}"]]
-    if not measured:
-        return None
-    sign = -1 if monitor == "loss" else 1
-    return int(max(measured, key=lambda row: sign * row[f"val_{monitor}"])["epoch"])
-
-
-def charts(history: History, best: int | None) -> list[LineChart]:
+def charts(history: Epochs, best: int | None) -> list[LineChart]:
     """Loss, foreground Dice and learning rate by epoch."""
     if not history:
         return []
@@ -104,7 +85,7 @@ def augmented(path: Path) -> Strip | None:
         return _encoded("augmented training images", image.convert("RGB"), _AUGMENTED_WIDTH, "JPEG")
 
 
-def _points(history: History, column: str) -> list[tuple[float, float | None]]:
+def _points(history: Epochs, column: str) -> list[tuple[float, float | None]]:
     return [(row["epoch"], row.get(column)) for row in history]
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import datetime
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from flexunet.core.config.whole import Config
     from flexunet.core.results.metrics import Metrics
+    from pipeline.cli.board import Board
     from pipeline.cli.outcome import Refusal
 
 RESUMES = "finished nodes stay in the cache, and a training goes on after its last finished epoch"
@@ -109,20 +110,32 @@ def run_and_show(
 
     with busy(console, "loading TFX"):
         from pipeline import local
-        from pipeline.cli.board import Board
         from pipeline.measure import check_model
     if from_model:
         check_model(from_model, config)
     prepare_beam(config.beam, beam_args, BEAM_NODES)
+    with shown_nodes(root, console, log) as board:
+        metrics = local.run(config, data, root, beam_args, board.ended, accept_refused, board.started, from_model)
+    return metrics, print_outcome(metrics, root, console)
+
+
+@contextlib.contextmanager
+def shown_nodes(root: Path, console: "Console", log: Path) -> Iterator["Board"]:
+    """A board of the nodes that run in it.
+
+    Raises:
+      NodeFailed: one of them failed; names the log, which has the traceback.
+    """
+    from pipeline.cli.board import Board
+
     try:
         with Board(console) as board:
-            metrics = local.run(config, data, root, beam_args, board.ended, accept_refused, board.started, from_model)
+            yield board
     except Exception as error:
         # A full disk may be the very reason.
         with contextlib.suppress(OSError), log.open("a", encoding="utf-8") as file:
             traceback.print_exc(file=file)
         raise NodeFailed(f"{_what_failed(error, root)}\nfull log: {log}") from error
-    return metrics, print_outcome(metrics, root, console)
 
 
 def _what_failed(error: Exception, root: Path) -> str:

@@ -1,19 +1,25 @@
 """`flexunet study`: what one run is too little for."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from flexunet.cli.command import CommandGroup
 from flexunet.cli.console import captured_output, print_result
-from flexunet.cli.options import AS_JSON, CONFIG, PATH, SET
+from flexunet.cli.options import AS_JSON, CONFIG, PATH, ROOT, SET
+from flexunet.core.errors import UserError
+from flexunet.core.root import Root
+from pipeline.cli.suspects import suspects
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from flexunet.core.config.whole import Config
     from flexunet.core.results.study import CrossValidation, Ensemble, RecipeScores
+    from flexunet.core.results.tuning import Tuning
     from pipeline.cli.outcome import Refusal
     from pipeline.study.crossvalidation import Validated
     from pipeline.study.folds import Folds
@@ -21,13 +27,21 @@ if TYPE_CHECKING:
 
 @click.group(cls=CommandGroup)
 def study() -> None:
-    """Compares recipes: docs/how-to/best-model.md.
+    """Compares recipes, searches for better ones, finds wrong masks.
+
+    docs/how-to/best-model.md, docs/how-to/wrong-labels.md
 
     Examples:
+      flexunet study tune --config mine.toml --data records --root runs/mine
       flexunet study crossvalidate --config mine.toml --data records --out runs/folds
+      flexunet study suspects --config mine.toml --data records --out runs/folds
     """
 
 
+study.add_command(suspects)
+_SPACE: Final = (
+    "[tune.space] train.learning_rate = {low = 3e-4, high = 1e-2, log = true}, model.base_filters = [8, 16, 24]"
+)
 RESUMES = "finished trainings are kept, and one that had begun goes on after its last finished epoch"
 
 
@@ -83,6 +97,83 @@ def crossvalidate(
     print_result(document)
     if refusal:
         raise refusal
+
+
+@study.command(interrupted="finished trials are kept, and one that had begun goes on after its last finished epoch")
+@CONFIG
+@click.option("--data", required=True, type=PATH, help="Folder of the records, OUT of `flexunet ingest`.")
+@ROOT
+@SET
+@AS_JSON
+def tune(config: str, data: Path, root: Path, overrides: tuple[str, ...]) -> None:
+    """Tries settings within [tune]'s space and seconds, steered by eval; writes the best to ROOT/tuned.toml.
+
+    `flexunet run` with the same config and root trains with the best: the search is in the cache then.
+
+    Examples:
+      flexunet study tune --config mine.toml --data records --root runs/mine
+      flexunet study tune --config mine.toml --data records --root runs/mine --set tune.seconds=20000
+    """
+    from flexunet.cli.tables import busy, print_warning
+    from flexunet.core.beam import prepare_beam
+    from flexunet.core.config.beam import BEAM_NODES
+    from flexunet.core.config.load import load_config
+    from flexunet.core.files import replace_text
+    from flexunet.core.lock import locked
+    from flexunet.dataset.compatible import check_data
+    from pipeline.cli.run import log_file, shown_nodes
+
+    loaded = load_config(config, overrides)
+    if not loaded.tune.space.by_key():
+        raise UserError(f"{config}: no [tune.space], expected what to try: {_SPACE}")
+    warning = check_data(data, loaded)
+    log = log_file(root)
+    with locked(root), captured_output(log) as console:
+        if warning:
+            print_warning(warning, console)
+        with busy(console, "loading TFX"):
+            from pipeline import local
+        prepare_beam(loaded.beam, (), BEAM_NODES)
+        with shown_nodes(root, console, log) as board:
+            document = local.tune(loaded, data, root, (), board.ended, board.started)
+        path = Root(root).tuned
+        replace_text(path, _tuned_toml(loaded, document))
+        _print_trials(document, console)
+        # Other settings would be another search.
+        settings = "".join(f" --set {shlex.quote(override)}" for override in overrides)
+        console.print(f"written: {path}; next: flexunet run --config {config} --data {data} --root {root}{settings}")
+    print_result(document)
+
+
+def _tuned_toml(config: "Config", document: "Tuning") -> str:
+    """The configuration with the best values, and without the search."""
+    from flexunet.core.config.write import to_toml
+
+    best = document["trials"][document["best"] - 1]
+    values = config.model_dump(mode="json", exclude_unset=True, exclude={"tune"})
+    for key, value in best["values"].items():
+        section, _, name = key.partition(".")
+        values.setdefault(section, {})[name] = value
+    words = dict.fromkeys(best["values"], f"the best of {len(document['trials'])} trials")
+    return to_toml(values, words, ["Written by `flexunet study tune`."])
+
+
+def _print_trials(document: "Tuning", console: "Console") -> None:
+    from flexunet.cli.tables import four_digits, make_table, print_warning
+    from flexunet.reporting.search import in_words, ranked
+
+    keys = list(document["trials"][0]["values"])
+    figures = ("trial", *keys, "epochs", "seconds", "eval foreground Dice")
+    table = make_table(console, *figures, "", numbers=figures)
+    for row in ranked(document["trials"]):
+        values = [in_words(value) for value in row["values"].values()]
+        numbers = [str(row["epochs"]), f"{row['seconds']:,.0f}", four_digits(row["foreground_dice"])]
+        table.add_row(str(row["trial"]), *values, *numbers, row["problem"] or "")
+    console.print(table)
+    spent = sum(row["seconds"] for row in document["trials"])
+    console.print(f"{len(document['trials'])} trials in {spent:,.0f} of {document['budget_seconds']:,.0f} s")
+    if len(document["trials"]) == 1:
+        print_warning("the budget held one trial: raise tune.seconds or lower tune.trial_seconds", console)
 
 
 def _told(

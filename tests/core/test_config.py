@@ -53,6 +53,38 @@ def toml_file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
+    ("space", "line"),
+    [
+        (
+            {"train": {"loss": ["fokal", "focal"]}},
+            "tune.space.train.loss: 'fokal': Input should be 'cross_entropy', .*",
+        ),
+        (
+            {"train": {"loss": ["focal"]}},
+            r"tune.space.train.loss.list: got \['focal'\], expected to have at least 2 .*",
+        ),
+        ({"train": {"learning_rate": {"low": 1, "high": 0}}}, ".* low is 1 and high 0, expected low below high"),
+        (
+            {"train": {"learning_rate": {"low": 0, "high": 1, "log": True}}},
+            ".* low is 0 with log = true, expected more .*",
+        ),
+        ({"train": {"rate": [1, 2]}}, "tune.space.train names 'rate', expected one of epochs, batch_size, .*"),
+        ({"trian": {"rate": [1, 2]}}, r"unknown key tune.space.trian; did you mean train\?"),
+        ({"train": {"epochs": [1, 2]}}, "tune.space names train.epochs, expected none of .*: set tune.trial_seconds"),
+        (
+            {"model": {"num_layers": [5, 10]}},
+            "tune.space.model.num_layers: 10: image.height is 256, expected a multiple.*",
+        ),
+        ({"model": {"num_layers": {"low": 2.5, "high": 4}}}, "tune.space.model.num_layers: 2.5: .* valid integer"),
+        ({"train": {"class_weights": [1, 2]}}, "tune.space.train.class_weights: 1: .*"),
+    ],
+)
+def test_a_space_holds_only_values_that_a_config_could_have(space: dict[str, Any], line: str) -> None:
+    [first, *_] = error_lines({"tune": {"space": space}})
+    assert re.fullmatch(f"mine.toml: {line}", first)
+
+
+@pytest.mark.parametrize(
     ("sections", "words"),
     [
         ({"image": {"height": 130}}, ["image.height is 130", "multiple of 16", "such as 128"]),

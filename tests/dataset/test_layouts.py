@@ -12,6 +12,7 @@ from typing import Any
 import layout_sources as sources
 import numpy as np
 import pytest
+from picture_files import exif
 from PIL import Image
 
 from flexunet.cli import main
@@ -287,7 +288,22 @@ def test_lists_of_splits_that_are_not_read_are_told(surfaces: sources.Surfaces, 
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("steel-00001\n")
     (note,) = find_layout(tmp_path).notes
-    assert note.startswith("lists/val.csv, train.txt may list splits and is not read")
+    assert note.startswith("lists/val.csv, train.txt: not read, though the names are those of splits")
+
+
+@pytest.mark.parametrize(("write", "folder"), [(sources.yolo, "images"), (sources.severstal, "train_images")])
+def test_formats_that_tell_no_size_are_doubted_where_exif_turns(
+    surfaces: sources.Surfaces, tmp_path: Path, write: Callable[[Path, sources.Surfaces], None], folder: str
+) -> None:
+    """Shares and run lengths fit the stored pixels as well as the upright ones."""
+    write(tmp_path, {"strip": surfaces["strip"]})
+    file = tmp_path / folder / "strip.png"
+    for doubted in (False, True):
+        (pair,) = find_layout(tmp_path).pairs
+        assert examine(pair, CONFIG).turned_alone is doubted
+        upright = Image.open(file)
+        upright.transpose(Image.Transpose.ROTATE_90).save(file, exif=b"Exif\0\0" + exif(6))
+        assert Image.open(file).getexif()[0x0112] == 6
 
 
 # What cannot be told, and what is wrong.

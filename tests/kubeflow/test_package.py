@@ -56,7 +56,10 @@ def test_a_field_that_kubeflow_does_not_know_is_refused_by_the_reader(package_fi
         read_package(tmp_path / "p.yaml")
 
 
-@pytest.mark.parametrize("section", [{}, {"train": {"warm_start": True}}], ids=["plain", "warm start"])
+MORE = {"train": {"warm_start": True}, "tune": {"space": {"train": {"learning_rate": [1e-3, 1e-2]}}}}
+
+
+@pytest.mark.parametrize("section", [{}, MORE], ids=["plain", "warm start and search"])
 def test_kubeflow_and_the_local_runner_have_the_same_graph(
     tmp_path: Path, make_config: Callable[..., Config], section: dict[str, Any]
 ) -> None:
@@ -73,6 +76,7 @@ def test_kubeflow_and_the_local_runner_have_the_same_graph(
     output = tmp_path / "package.yaml"
     packages.write_package(packages.Package(config, "image", packages.node_graph(config)), output)
     tasks = read_package(output).tasks
+    assert ("tuner" in tasks) == ("tune" in section)
     found = {name: set(task.dependent_tasks) for name, task in tasks.items() if name not in ("prepare", "verdict")}
     assert found == {name: upstream | {"prepare"} for name, upstream in wanted.items()}
     last = set(wanted) - set().union(*wanted.values())

@@ -13,7 +13,7 @@ from html_page import Page
 from pictures import encoded
 
 from flexunet.core.results.live import LiveDrift
-from flexunet.live.drift import metrics_text
+from flexunet.live.drift import find_drift, metrics_text
 from flexunet.live.observe import Seen
 from flexunet.live.reference import reference_of
 from flexunet.live.store import Kept, Store
@@ -121,3 +121,14 @@ def test_names_of_cameras_are_escaped_for_prometheus():
     finding = {"feature": "brightness", "camera": 'a"b\\c\nd', "moved": False}
     text = metrics_text({"moved": False, "sampled": 0, "findings": [finding]})  # type: ignore[typeddict-item]
     assert 'camera="a\\"b\\\\c\\nd"} 0\n' in text
+
+
+def test_replicas_are_taken_together(tmp_path: Path):
+    seen = Seen(time.time(), 0.01, 3, True, "", "png", 32, 32, 100.0, 20.0, 0.5, 0.9, {"scratches": 0.1})
+    folders = [
+        watched(tmp_path / name, iter([replace(seen, brightness=100.0 + by)] * 20)) for by, name in enumerate("ab")
+    ]
+    found = find_drift(folders, 3, [seen] * 40, time.time(), 24)
+    assert (found["sampled"], found["requests"], found["notes"]) == (40, 40, {"failed requests": 2})
+    [brightness] = [one for one in found["findings"] if one["feature"] == "brightness"]
+    assert brightness["now"] == pytest.approx([100.0, 100.5, 101.0]) and not brightness["moved"]

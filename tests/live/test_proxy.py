@@ -2,12 +2,15 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ports import free_port
+from processes import ENVIRONMENT, ROOT
 from relay import relayed
 from waiting import wait_until
 
@@ -79,3 +82,13 @@ def test_a_taken_port_is_one_line() -> None:
 
         with pytest.raises(UserError, match=f"127.0.0.1:{port}: .*expected a free port"):
             run(listen())
+
+
+def test_ctrl_c_writes_what_was_seen_and_says_so(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "flexunet", "live", "watch", "--out", str(tmp_path), "--grpc-port", "0"]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([*command, "--rest-port", "0"], cwd=ROOT, env=ENVIRONMENT, text=True, **streams)
+    assert process.stdout is not None and "grpc://127.0.0.1:" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, words = process.communicate()
+    assert process.returncode == 130 and "interrupted; what was seen is written" in words

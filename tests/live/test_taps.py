@@ -17,7 +17,7 @@ from relay import relayed
 from waiting import wait_until
 
 from flexunet.live.proxy import grpc_route, rest_route
-from flexunet.live.taps import GrpcTap, RestTap, UnreadableError
+from flexunet.live.taps import GrpcTap, RestTap, Room, UnreadableError
 
 CALL = "/some.Service/Call"
 
@@ -83,6 +83,11 @@ class Telling(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "100")
+        self.end_headers()
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Says nothing."""
 
@@ -104,6 +109,10 @@ def test_requests_of_rest_are_read_whole(grpc_server: int):
             response = pool.request("POST", url + path, body=body, headers=headers)
             assert response.data == body[::-1]
             expected.append((path, body, body[::-1], path != "/missing"))
+        # Headers of a body that does not come.
+        assert pool.request("HEAD", url + "/head").headers["Content-Length"] == "100"
+        assert pool.request("POST", url + "/last", body=b"xy").data == b"yx"
+        expected += [("/head", b"", b"", True), ("/last", b"xy", b"yx", True)]
         wait_until(lambda: len(recorder.exchanges) == len(expected))
     server.shutdown()
     assert [(e.path, e.request, e.answer, e.succeeded) for e in recorder.exchanges] == expected
@@ -177,3 +186,20 @@ def test_bodies_that_are_not_sampled_or_too_large_are_not_kept(monkeypatch: pyte
         (True, b"abcd", True),
         (False, b"", True),
     ]
+
+
+def test_bodies_under_way_have_so_much_room_together():
+    told: list[Any] = []
+    room = Room(10)
+    head = b"POST /a HTTP/1.1\r\nContent-Length: 6\r\n\r\n"
+    first, second, third = (RestTap(told.append, room=room) for _ in range(3))
+    first.feed(head + b"abcdef", True)
+    second.feed(head + b"abcdef", True)
+    assert room.left == 4
+    third.feed(head + b"ab", True)
+    third.close()
+    assert room.left == 4
+    for tap in (first, second):
+        tap.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", False)
+    assert [(e.sampled, e.request, e.answer) for e in told] == [(True, b"abcdef", b"x"), (False, b"", b"")]
+    assert room.left == 10

@@ -89,6 +89,26 @@ def test_a_warm_start_has_a_resolver_before_the_trainer(make_config: Any) -> Non
     assert "WarmStartResolver" in upstream["Trainer"]
 
 
+def test_a_search_is_a_node_only_where_there_is_something_to_try(make_config: Any) -> None:
+    usual, budget = compiled(make_config()), compiled(make_config(tune={"seconds": 5}))
+    assert changed(usual, budget) == set()
+    space = {"train": {"learning_rate": [1e-3, 1e-2]}}
+    searching = compiled(make_config(tune={"space": space}))
+    nodes = {node.pipeline_node.node_info.id: node.pipeline_node for node in searching.nodes}
+    assert [name for name in nodes if name != "Tuner"] == NODES
+    assert set(nodes["Tuner"].upstream_nodes) == {"Transform"}
+    assert {"Tuner", "Transform"} <= set(nodes["Trainer"].upstream_nodes) and "Tuner" in nodes[
+        "Reporter"
+    ].upstream_nodes
+    # It is steered by `eval` only, and never sees what the gate decides by.
+    assert "test" not in str(nodes["Tuner"].parameters.parameters["eval_args"])
+    more = compiled(make_config(tune={"space": space, "seconds": 5}))
+    assert changed(searching, more) == {"Tuner"}
+    assert changed(searching, compiled(make_config(tune={"space": space}, gate={"min_foreground_dice": 0.6}))) == {
+        *("Evaluator", "Pusher", "Reporter")
+    }
+
+
 def test_an_export_takes_the_place_of_a_training(make_config: Any, tmp_path: Path) -> None:
     connection = metadata.sqlite_metadata_connection_config("/nowhere/metadata.db")
     paths = dag.Paths("/data", "/root")

@@ -1,6 +1,7 @@
 """`flexunet study`: folds by group, one pooled score, and the folds' models as one."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from command_line import flexunet
-from steel import CLASSES
+from html_page import Page
+from label_errors import SPOILS
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+from steel import CLASSES, COLORS
 
 from components.bootstrap import group_key, group_weights
 from components.measurement import ImageResult, Sums, Totals
@@ -21,7 +26,9 @@ from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.whole import Config
 from flexunet.core.config.write import to_toml
 from flexunet.core.errors import UserError
+from flexunet.dataset.examine import read_class_ids
 from flexunet.dataset.ingest import ingest
+from flexunet.dataset.layouts.detect import find_layout
 from flexunet.dataset.manifest import versions
 from pipeline.study import crossvalidation
 from pipeline.study.folds import Folds, FoldSize, make_folds, records_of
@@ -35,6 +42,7 @@ SETTINGS = {
     "train": {"epochs": 6, "batch_size": 4, "learning_rate": 0.01, "schedule": "constant", "preview_images": 0},
     "gate": {"min_foreground_dice": 0.3},
 }
+WRONG = dict(zip(("004", "008", "014", "030", "002"), (*SPOILS, *SPOILS), strict=False))
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +52,7 @@ def config(make_config: Any) -> Config:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory, write_colorful_pairs: Any, config: Config) -> Path:
-    """Records of 40 images; every second is the mirrored one before it, and so of its group."""
+    """Records of 40 images; every second is the mirrored one before it, and so of its group. WRONG masks are spoilt."""
     folder = tmp_path_factory.mktemp("study")
     write_colorful_pairs(folder / "source", 40)
     for kind in ("images", "masks"):
@@ -53,6 +61,11 @@ def data(tmp_path_factory: pytest.TempPathFactory, write_colorful_pairs: Any, co
             pixels = tf.io.decode_png(path.read_bytes())
             target = folder / "source" / kind / f"{index + 1:03d}.png"
             target.write_bytes(tf.io.encode_png(tf.reverse(pixels, [1])).numpy())
+    generator, palette = np.random.default_rng(0), np.array(COLORS, np.uint8)
+    for name, spoil in WRONG.items():
+        path = folder / "source" / "masks" / f"{name}.png"
+        class_ids = (np.asarray(Image.open(path))[:, :, np.newaxis] == palette).all(axis=-1).argmax(axis=-1)
+        Image.fromarray(palette[spoil(class_ids.astype(np.uint8), generator)]).save(path)
     ingest(folder / "source", folder / "records", config)
     return folder / "records"
 
@@ -157,24 +170,23 @@ def written(folder: Path, **configs: dict[str, Any]) -> list[str]:
     """A file for each config; the command over the first."""
     for name, settings in configs.items():
         (folder / f"{name}.toml").write_text(to_toml({"classes": CLASSES, **settings}))
-    return [
-        "study",
-        "crossvalidate",
-        "--config",
-        f"{next(iter(configs))}.toml",
-        "--out",
-        "out",
-        "--folds",
-        "2",
-        "--data",
-    ]
+    first = f"{next(iter(configs))}.toml"
+    return ["study", "crossvalidate", "--config", first, "--out", "out", "--folds", "2", "--data"]
 
 
-def test_folds_are_trained_pooled_and_not_trained_again(data: Path, tmp_path: Path) -> None:
-    command = [*written(tmp_path, mine=SETTINGS), str(data)]
-    done = flexunet(tmp_path, *command, "--cores", "1", "--json")
+@pytest.fixture(scope="module")
+def studied(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with `mine.toml` and the trainings of its two folds in `out`, and what the command printed."""
+    folder = tmp_path_factory.mktemp("studied")
+    done = flexunet(folder, *written(folder, mine=SETTINGS), str(data), "--cores", "1", "--json")
     assert done.exit_code == 0, done.output
-    document = json.loads(done.stdout)
+    return folder, done.stdout
+
+
+def test_folds_are_trained_pooled_and_not_trained_again(data: Path, studied: tuple[Path, str]) -> None:
+    tmp_path, printed = studied
+    command = [*written(tmp_path, mine=SETTINGS), str(data)]
+    document = json.loads(printed)
     assert document == json.loads((tmp_path / "out" / "crossvalidation.json").read_text())
     [recipe] = document["recipes"]
     assert recipe["name"] == "mine" and recipe["difference"] is None
@@ -190,22 +202,58 @@ def test_folds_are_trained_pooled_and_not_trained_again(data: Path, tmp_path: Pa
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
 
 
+def masks_of(folder: Path, config: Config) -> dict[str, list[list[int]]]:
+    """Class ids by image, as ingest reads them."""
+    pairs = find_layout(folder).pairs
+    return {pair.id: read_class_ids(pair, (32, 32), config).tolist() for pair in pairs}
+
+
+def test_wrong_masks_are_found_shown_and_exported_to_be_corrected(
+    data: Path, studied: tuple[Path, str], tmp_path: Path, config: Config
+) -> None:
+    folder, _ = studied
+    command = ["study", "suspects", *written(folder, mine=SETTINGS)[2:], str(data), "--cores", "1", "--count", "5"]
+    done = flexunet(folder, *command, "--export", str(tmp_path / "to-correct"), "--json")
+    assert done.exit_code == 0, done.output
+    assert "0 of 2 trainings to do" in done.stderr
+    found = json.loads(done.stdout)
+    assert found == json.loads((folder / "out" / "suspects.json").read_text())
+    suspects = found["suspects"]
+    assert (found["images"], found["unlabelled"], len(suspects)) == (32, 0, 32)
+    # The others are in test, which stays out.
+    assert len(WRONG.keys() & {row["id"] for row in suspects}) >= 3
+    assert roc_auc_score([row["id"] in WRONG for row in suspects], [-row["quality"] for row in suspects]) >= 0.9
+    first = [row["id"] for row in suspects[:5]]
+    text = (folder / "out" / "suspects.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert "Masks to look at again: 5 of 32" in page.text and "<script" not in text
+    assert [*re.findall(r"\d\. (\d{3})\n?", page.text)][:5] == first
+    assert len(page.all("img")) == 20
+    # What a labelling tool loads is the mask that the records have, to the pixel.
+    exported, source = (masks_of(path, config) for path in (tmp_path / "to-correct", data.parent / "source"))
+    assert exported == {name: source[name] for name in first}
+
+
 @pytest.mark.slow
-def test_an_ensemble_is_the_mean_of_the_folds_gated_and_served(data: Path, tmp_path: Path) -> None:
-    blind = {**SETTINGS, "train": {**SETTINGS["train"], "learning_rate": 1e-9}}
-    command = [*written(tmp_path, mine=SETTINGS, blind=blind), str(data), "--against", "blind.toml", "--ensemble"]
-    done = flexunet(tmp_path, *command, "--json")
-    assert done.exit_code == 0, done.output + (tmp_path / "out" / "study.log").read_text()[-2000:]
+def test_an_ensemble_is_the_mean_of_the_folds_gated_and_served(data: Path, studied: tuple[Path, str]) -> None:
+    """Nothing of the recipe is trained again, for the comparison, the ensemble and other symmetries."""
+    folder, printed = studied
+    [mine] = json.loads(printed)["recipes"]
+    blind = {**SETTINGS, "train": {**SETTINGS["train"], "epochs": 1, "learning_rate": 1e-9}}
+    command = [*written(folder, mine=SETTINGS, blind=blind), str(data)]
+    done = flexunet(folder, *command, "--cores", "1", "--against", "blind.toml", "--ensemble", "--json")
+    assert done.exit_code == 0, done.output + (folder / "out" / "study.log").read_text()[-2000:]
     document = json.loads(done.stdout)
-    mine, other = document["recipes"]
+    assert document["recipes"][0] == mine
+    other = document["recipes"][1]
     assert other["name"] == "blind" and other["difference"] < -0.2 and other["difference_interval"][1] < 0
     metrics = document["ensemble"]["metrics"]
     assert (metrics["verdict"], metrics["split"], metrics["examples"]) == ("accepted", "test", 8)
     assert metrics["parameters"] == 2 * mine["parameters"]
-    serving = json.loads((tmp_path / "out" / "report" / "serving.json").read_text())
+    serving = json.loads((folder / "out" / "report" / "serving.json").read_text())
     assert serving["problems"] == [] and serving["blessed"]
 
-    again = flexunet(tmp_path, *command, "--set", "serving.symmetries=8", "--json")
+    again = flexunet(folder, *command, "--cores", "1", "--set", "serving.symmetries=8", "--json")
     assert again.exit_code == 0
     turned = json.loads(again.stdout)["recipes"][0]
     assert [fold["train_seconds"] for fold in turned["folds"]] == [fold["train_seconds"] for fold in mine["folds"]]

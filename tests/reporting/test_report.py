@@ -66,6 +66,35 @@ def test_every_part_is_there_for_an_accepted_model(tmp_path: Path, write_report_
         assert words in page.text, words
 
 
+def test_a_search_and_symmetries_are_shown_where_there_are_some(
+    tmp_path: Path, write_report_folder: Write, make_config: Any
+) -> None:
+    page = page_of(write_report_folder(tmp_path))
+    assert "Search for settings" not in page.text and "symmetries:" not in page.text
+    folder = write_report_folder(tmp_path, config=make_config(serving={"symmetries": 8}))
+    trials = [
+        {"trial": 1, "values": {"train.loss": "focal", "augment.zoom": 0.25}, "foreground_dice": 0.5},
+        {"trial": 2, "values": {"train.loss": "<b>", "augment.zoom": 0.0}, "foreground_dice": None},
+        {"trial": 3, "values": {"train.loss": "focal_dice", "augment.zoom": 0.5}, "foreground_dice": 0.75},
+    ]
+    rows = [{**trial, "epochs": 4, "seconds": 30.0, "problem": None} for trial in trials]
+    rows[1]["problem"] = "training diverged"
+    write_json(folder.tuning, {"format": 1, "budget_seconds": 120.0, "trials": rows, "best": 3})
+    page = page_of(folder)
+    for words in (
+        "3 trials in",
+        "with the values of trial 3",
+        "augment.zoom",
+        "focal_dice",
+        "<b>",
+        "training diverged",
+    ):
+        assert words in page.text, words
+    assert "the mean over 8 symmetries" in page.text and "about 2 ms" in page.text
+    table = page.text.partition("with the values of trial 3")[2]
+    assert table.index("0.7500") < table.index("0.5000") < table.index("training diverged")
+
+
 def test_a_refused_model_has_the_same_page_and_the_reasons_come_first(
     tmp_path: Path, write_report_folder: Write
 ) -> None:

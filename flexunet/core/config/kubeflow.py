@@ -80,7 +80,8 @@ class NodeConfig(Section):
 
 # What differs from node to node before anybody configures it. Only training needs a GPU, runs for hours, and shares
 # memory between GPUs.
-_PER_NODE: Final = {"Trainer": NodeConfig(cpu="4", memory="16Gi", gpus=1, shared_memory="2Gi", retries=4)}
+_TRAINING: Final = NodeConfig(cpu="4", memory="16Gi", gpus=1, shared_memory="2Gi", retries=4)
+_PER_NODE: Final = {"Trainer": _TRAINING, "Tuner": _TRAINING}
 
 
 class KubeflowConfig(Section):

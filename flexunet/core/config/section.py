@@ -1,6 +1,6 @@
 """What every group of settings is made of."""
 
-from typing import Annotated, TypeVar
+from typing import Annotated, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,6 +10,9 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+
+# A setting that is one value.
+Scalar: TypeAlias = bool | int | float | str
 
 Share = Annotated[float, Field(gt=0, le=1)]
 

@@ -1,12 +1,13 @@
 """Settings of the model and of its training: `[model]`, `[augment]` and `[train]`."""
 
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
 from flexunet.core.config.data import TransformConfig
 from flexunet.core.config.operating import OperatingPointConfig
-from flexunet.core.config.section import Section, Share
+from flexunet.core.config.section import Scalar, Section, Share
 from flexunet.core.config.symmetries import ExportedServing
 
 
@@ -223,3 +224,76 @@ class TrainerConfig(TransformConfig):
     def training_json(self) -> str:
         """What decides the weights, as JSON: not what is made of their answers."""
         return self.model_dump_json(exclude={"operating_point", "serving"})
+
+    def tuned(self, values: Mapping[str, Scalar]) -> Self:
+        """With other values by `section.key`.
+
+        Raises:
+          ValueError: a key or a value that there is not.
+        """
+        sections = self.model_dump()
+        for key, value in values.items():
+            section, _, name = key.partition(".")
+            sections[section][name] = value
+        return type(self).model_validate(sections)
+
+    def contradictions(self) -> Iterator[str]:
+        """A line for each pair of settings that exclude each other."""
+        checks = (
+            self._check_image_size,
+            self._check_head,
+            self._check_symmetries,
+            self._check_dropout,
+            self._check_warmup,
+            self._check_weights,
+        )
+        for check in checks:
+            yield from check()
+
+    def _check_image_size(self) -> Iterator[str]:
+        divisor = 2 ** (self.model.num_layers - 1)
+        for key in ("height", "width"):
+            size = getattr(self.image, key)
+            if size % divisor:
+                yield (
+                    f"image.{key} is {size}, expected a multiple of {divisor} (2**(model.num_layers - 1)), such as "
+                    f"{max(1, round(size / divisor)) * divisor}"
+                )
+
+    def _check_head(self) -> Iterator[str]:
+        if self.model.head == "sigmoid" and len(self.classes) != 2:
+            yield (
+                f"model.head is 'sigmoid' with {len(self.classes)} classes, expected exactly 2; use head = 'softmax'"
+            )
+
+    def _check_symmetries(self) -> Iterator[str]:
+        if self.serving.symmetries == 8 and self.image.height != self.image.width:
+            yield (
+                f"serving.symmetries is 8 with images of {self.image.height}x{self.image.width}, expected a square to "
+                "turn; use 4"
+            )
+
+    def _check_dropout(self) -> Iterator[str]:
+        deepest = self.model.dropout * (self.model.num_layers - 1)
+        if deepest >= 1:
+            limit = 1 / (self.model.num_layers - 1)
+            yield (
+                f"model.dropout is {self.model.dropout:g}, which makes {deepest:g} at the deepest of "
+                f"{self.model.num_layers} levels, expected less than {limit:.3g}"
+            )
+
+    def _check_warmup(self) -> Iterator[str]:
+        warmup, epochs = self.train.warmup_epochs, self.train.epochs
+        if warmup >= epochs:
+            yield f"train.warmup_epochs is {warmup:g}, expected less than train.epochs, {epochs}"
+
+    def _check_weights(self) -> Iterator[str]:
+        names = [c.name for c in self.classes]
+        for name in self.train.class_weights:
+            if name not in names:
+                yield f"train.class_weights names {name!r}, expected a class: {', '.join(names)}"
+        if self.train.weight_decay and self.train.optimizer != "adamw":
+            yield (
+                f"train.weight_decay is {self.train.weight_decay:g} with optimizer = {self.train.optimizer!r}, "
+                "expected 0; use optimizer = 'adamw'"
+            )

@@ -1,9 +1,10 @@
 """The whole configuration: every section, and what sections must agree on."""
 
+import json
 from collections.abc import Iterator
 from typing import Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from flexunet.core.config.beam import BeamConfig
 from flexunet.core.config.data import SegmentationClass
@@ -11,12 +12,14 @@ from flexunet.core.config.dataset import DatasetConfig, MasksConfig
 from flexunet.core.config.gate import GateConfig
 from flexunet.core.config.kubeflow import KubeflowConfig
 from flexunet.core.config.operating import parse_target
+from flexunet.core.config.section import Scalar, Section
 from flexunet.core.config.serving import ServingConfig
-from flexunet.core.config.train import TrainerConfig
+from flexunet.core.config.train import AugmentConfig, ModelConfig, TrainConfig
+from flexunet.core.config.tune import BUDGETS, Range, TunerConfig
 from flexunet.core.features import NO_DEFECT, defects_of, defects_value
 
 
-class Config(TrainerConfig):
+class Config(TunerConfig):
     """Everything. `[[classes]]` is required; every other section has defaults."""
 
     # Frozen, so that nobody can put the shorter section in its place; basedpyright does not know.
@@ -40,70 +43,18 @@ class Config(TrainerConfig):
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         checks = (
-            self._check_image_size,
-            self._check_head,
-            self._check_symmetries,
-            self._check_dropout,
-            self._check_warmup,
-            self._check_weights,
             self._check_ignore_color,
             self._check_grey_threshold,
             self._check_gate_classes,
             self._check_names,
             self._check_target,
         )
-        problems = [problem for check in checks for problem in check()]
+        problems = [*self.contradictions(), *(problem for check in checks for problem in check())]
+        # Each value is tried in a whole configuration, which must be right by itself.
+        problems = problems or list(self._check_space())
         if problems:
             raise ValueError("\n".join(problems))
         return self
-
-    def _check_image_size(self) -> Iterator[str]:
-        divisor = 2 ** (self.model.num_layers - 1)
-        for key in ("height", "width"):
-            size = getattr(self.image, key)
-            if size % divisor:
-                yield (
-                    f"image.{key} is {size}, expected a multiple of {divisor} (2**(model.num_layers - 1)), such as "
-                    f"{max(1, round(size / divisor)) * divisor}"
-                )
-
-    def _check_head(self) -> Iterator[str]:
-        if self.model.head == "sigmoid" and len(self.classes) != 2:
-            yield (
-                f"model.head is 'sigmoid' with {len(self.classes)} classes, expected exactly 2; use head = 'softmax'"
-            )
-
-    def _check_symmetries(self) -> Iterator[str]:
-        if self.serving.symmetries == 8 and self.image.height != self.image.width:
-            yield (
-                f"serving.symmetries is 8 with images of {self.image.height}x{self.image.width}, expected a square to "
-                "turn; use 4"
-            )
-
-    def _check_dropout(self) -> Iterator[str]:
-        deepest = self.model.dropout * (self.model.num_layers - 1)
-        if deepest >= 1:
-            limit = 1 / (self.model.num_layers - 1)
-            yield (
-                f"model.dropout is {self.model.dropout:g}, which makes {deepest:g} at the deepest of "
-                f"{self.model.num_layers} levels, expected less than {limit:.3g}"
-            )
-
-    def _check_warmup(self) -> Iterator[str]:
-        warmup, epochs = self.train.warmup_epochs, self.train.epochs
-        if warmup >= epochs:
-            yield f"train.warmup_epochs is {warmup:g}, expected less than train.epochs, {epochs}"
-
-    def _check_weights(self) -> Iterator[str]:
-        names = [c.name for c in self.classes]
-        for name in self.train.class_weights:
-            if name not in names:
-                yield f"train.class_weights names {name!r}, expected a class: {', '.join(names)}"
-        if self.train.weight_decay and self.train.optimizer != "adamw":
-            yield (
-                f"train.weight_decay is {self.train.weight_decay:g} with optimizer = {self.train.optimizer!r}, "
-                "expected 0; use optimizer = 'adamw'"
-            )
 
     def _check_ignore_color(self) -> Iterator[str]:
         for segmentation_class in self.classes:
@@ -146,3 +97,28 @@ class Config(TrainerConfig):
     def _check_names(self) -> Iterator[str]:
         if NO_DEFECT in [c.name for c in self.classes[1:]]:
             yield f"a defect is called {NO_DEFECT!r}, as the slice of images without one is, expected another name"
+
+    def _check_space(self) -> Iterator[str]:
+        """Every value that a search may try, alone among the others as they are."""
+        sections: dict[str, type[Section]] = {"model": ModelConfig, "augment": AugmentConfig, "train": TrainConfig}
+        for key, candidates in self.tune.space.by_key().items():
+            section, _, name = key.partition(".")
+            known = sections[section].model_fields
+            if name not in known:
+                yield f"tune.space.{section} names {name!r}, expected one of {', '.join(known)}"
+            elif key in BUDGETS:
+                yield f"tune.space names {key}, expected none of {', '.join(BUDGETS)}: set tune.trial_seconds"
+            else:
+                ends = (candidates.low, candidates.high) if isinstance(candidates, Range) else candidates
+                yield from (f"tune.space.{key}: {words}" for value in ends for words in self._refused(key, value))
+
+    def _refused(self, key: str, value: Scalar) -> Iterator[str]:
+        """Why a value cannot stand at a key."""
+        section, _, name = key.partition(".")
+        values = self.model_dump(mode="json", exclude={"tune"})
+        values[section][name] = value
+        try:
+            type(self).model_validate_json(json.dumps(values), strict=True)
+        except ValidationError as error:
+            [first, *_] = error.errors()[0]["msg"].splitlines()
+            yield f"{value!r}: {first.removeprefix('Value error, ')}"

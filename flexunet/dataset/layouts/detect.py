@@ -122,7 +122,8 @@ def _notes_on_lists(source: Source, reading: Reading, pairs: Sequence[Pair]) -> 
     lists = [name for name in names if split_named(stem_and_suffix(name)[0].rpartition("/")[2])]
     if not lists or any(pair.split for pair in pairs):
         return ()
-    return (f"{', '.join(lists[:_SHOWN])} may list splits and is not read: images are assigned to splits anew",)
+    some = ", ".join(lists[:_SHOWN]) + (", ..." if len(lists) > _SHOWN else "")
+    return (f"{some}: not read, though the names are those of splits; images are assigned to splits anew",)
 
 
 def _notes_on_splits(pairs: Sequence[Pair]) -> tuple[str, ...]:

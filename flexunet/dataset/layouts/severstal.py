@@ -30,6 +30,8 @@ class Runs(Annotation):
       lines: of each region the class id, the line of the CSV, and starts and lengths as int64 `[R, 2]` in bytes.
     """
 
+    tells_size = False
+
     lines: tuple[tuple[int, int, bytes], ...]
 
     def read(self) -> bytes:

@@ -34,6 +34,8 @@ class Yolo(Annotation):
         0 is then the config's first defect class.
     """
 
+    tells_size = False
+
     path: Path
     names: tuple[str, ...]
 

@@ -1,0 +1,138 @@
+"""`flexunet study suspects`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+import click
+
+from flexunet.cli.command import Command
+from flexunet.cli.console import captured_output, print_result
+from flexunet.cli.options import AS_JSON, CONFIG, PATH, SET
+from flexunet.core.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from flexunet.core.results.suspects import Suspects
+    from pipeline.study.crossvalidation import Validated
+    from pipeline.study.folds import Folds
+    from pipeline.study.suspects import SuspectImage
+
+# In the terminal; the page has all that were asked for.
+_PRINTED: Final = 10
+
+
+@click.command(
+    cls=Command,
+    interrupted="finished trainings are kept, and one that had begun goes on after its last finished epoch",
+)
+@CONFIG
+@click.option("--data", required=True, type=PATH, help="Folder of the records, OUT of `flexunet ingest`.")
+@click.option("--out", required=True, type=PATH, help="Folder of the trainings; those of `crossvalidate` are kept.")
+@click.option(
+    "--folds", "fold_count", type=click.IntRange(2, 20), default=5, show_default=True, help="How many, of whole groups."
+)
+@click.option(
+    "--count", type=click.IntRange(1, 1000), default=50, show_default=True, help="Masks on the page and in the export."
+)
+@click.option("--export", type=PATH, metavar="DIR", help="New folder for images and annotations, to be corrected.")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["labelme", "coco"]),
+    default="labelme",
+    show_default=True,
+    help="Annotations of the export.",
+)
+@click.option("--cores", type=click.IntRange(min=1), help="Cores of each training.  [default: all, one at a time]")
+@SET
+@AS_JSON
+def suspects(
+    config: str,
+    data: Path,
+    out: Path,
+    fold_count: int,
+    count: int,
+    export: Path | None,
+    kind: Literal["labelme", "coco"],
+    cores: int | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Ranks the masks of train and eval by how little a model believes them that never saw them.
+
+    Examples:
+      flexunet study suspects --config mine.toml --data records --out runs/folds
+      flexunet study suspects --config mine.toml --data records --out runs/folds --count 100 --export to-correct
+    """
+    from flexunet.cli.tables import busy, print_warning
+    from flexunet.core.config.load import load_config
+    from flexunet.core.lock import locked
+    from flexunet.dataset.compatible import check_data
+
+    if export is not None and export.exists() and any(export.iterdir()):
+        raise UserError(f"{export}: holds files already, expected a new folder: name another")
+    settings = load_config(config, overrides)
+    warning = check_data(data, settings)
+    with locked(out), captured_output(out / "study.log") as console:
+        if warning:
+            print_warning(warning, console)
+        with busy(console, "loading TFX"):
+            from pipeline.study import crossvalidation
+            from pipeline.study.folds import make_folds
+        with busy(console, "assigning groups to folds"):
+            folds = make_folds(data, settings, fold_count, out)
+        arm = crossvalidation.Arm(Path(config).stem, settings)
+        [validated] = crossvalidation.crossvalidate([arm], folds, out, cores)
+        found, shown = _found(validated, folds, count, console)
+        _written(found, shown, validated, out, console)
+        if export is not None:
+            _exported(shown, export, kind, validated, console)
+    print_result(found)
+
+
+def _found(
+    validated: "Validated", folds: "Folds", count: int, console: "Console"
+) -> tuple["Suspects", list["SuspectImage"]]:
+    from flexunet.cli.tables import bars
+    from pipeline.study.suspects import find_suspects
+
+    with bars(console) as progress:
+        step = progress("judging masks", sum(size.images for size in folds.sizes))
+        return find_suspects(validated, folds, count, step)
+
+
+def _written(
+    found: "Suspects", shown: Sequence["SuspectImage"], validated: "Validated", out: Path, console: "Console"
+) -> None:
+    from flexunet.cli.tables import four_digits, make_table
+    from flexunet.core.config.section import part_of
+    from flexunet.core.config.train import TrainerConfig
+    from flexunet.core.files import replace_text, write_json
+    from flexunet.reporting.suspects import SUSPECTS_PAGE, render_suspects
+
+    config = part_of(validated.arm.config, TrainerConfig)
+    write_json(out / "suspects.json", found)
+    page = render_suspects(found, [image.shown(config) for image in shown], validated.settings)
+    replace_text(out / SUSPECTS_PAGE, page)
+    table = make_table(console, "image", "quality", "marked", "predicted", "pixels", numbers=("quality", "pixels"))
+    for row in found["suspects"][: min(_PRINTED, len(shown))]:
+        names = row["labelled"] or "-", row["predicted"] or "-"
+        table.add_row(row["id"], four_digits(row["quality"]), *names, f"{row['pixels']:,}")
+    console.print(table)
+    unlabelled = f"; {found['unlabelled']:,} without a labelled pixel have no quality" if found["unlabelled"] else ""
+    console.print(f"{len(shown)} of {found['images']:,} masks to look at again{unlabelled}: {out / SUSPECTS_PAGE}")
+
+
+def _exported(
+    shown: Sequence["SuspectImage"],
+    export: Path,
+    kind: Literal["labelme", "coco"],
+    validated: "Validated",
+    console: "Console",
+) -> None:
+    from pipeline.study.suspects import export_suspects
+
+    left_out = export_suspects(shown, export, kind, validated.arm.config)
+    words = f"; {left_out} with unlabelled pixels, which annotations cannot tell, left out" if left_out else ""
+    console.print(f"{len(shown) - left_out} images with {kind}'s annotations of their masks{words}: {export}")

@@ -1,0 +1,70 @@
+"""The watch beside the server in the manifests: valid, locked down, and asked in its place."""
+
+import shutil
+import subprocess
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from processes import ROOT
+
+from flexunet.cli.live import watch
+
+DEPLOY = ROOT / "flexunet" / "serving" / "deploy"
+
+
+@pytest.fixture(scope="module", params=["cpu", "gpu"])
+def documents(request: Any, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """As an overlay of a user's names it."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl renders the overlays")
+    folder = tmp_path_factory.mktemp("manifests")
+    shutil.copytree(DEPLOY, folder / "deploy")
+    mine = folder / "deploy" / "overlays" / "mine"
+    mine.mkdir()
+    named = {"resources": [f"../{request.param}"], "components": ["../../components/watch"]}
+    (mine / "kustomization.yaml").write_text(yaml.safe_dump(named))
+    done = subprocess.run(["kubectl", "kustomize", str(mine)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def of_kind(documents: list[dict[str, Any]], kind: str, name: str = "flexunet-serving") -> dict[str, Any]:
+    [found] = [one for one in documents if one["kind"] == kind and one["metadata"]["name"] == name]
+    return found
+
+
+def test_every_document_is_valid(documents: list[dict[str, Any]]) -> None:
+    for document in documents:
+        kubernetes_validate.validate(document, "1.32", strict=True)
+        assert document["kind"] == "Namespace" or document["metadata"]["namespace"] == "flexunet"
+
+
+def test_the_service_asks_the_watch_and_names_the_servers_own_ports(documents: list[dict[str, Any]]) -> None:
+    pod = of_kind(documents, "Deployment")["spec"]["template"]["spec"]
+    ports = {port["name"]: port["containerPort"] for one in pod["containers"] for port in one["ports"]}
+    service = of_kind(documents, "Service")["spec"]["ports"]
+    leads_to = {port["port"]: ports[port["targetPort"]] for port in service}
+    assert leads_to == {8500: 8600, 8501: 8601, 8510: 8500, 8511: 8501}
+    allowed = [
+        {port["port"] for port in rule["ports"]} for rule in of_kind(documents, "NetworkPolicy")["spec"]["ingress"]
+    ]
+    assert allowed == [{"grpc", "watch-grpc"}, {"rest", "watch-rest"}]
+
+
+def test_the_container_is_the_command_and_has_no_rights_that_it_does_not_need(documents: list[dict[str, Any]]) -> None:
+    pod = of_kind(documents, "Deployment")["spec"]["template"]["spec"]
+    server, watching = pod["containers"]
+    assert watching["command"] == ["flexunet", "live", "watch"]
+    values, _, _ = watch.make_parser(watch.make_context("watch", [*watching["args"]])).parse_args([*watching["args"]])
+    assert (values["host"], values["out"]) == ("0.0.0.0", "/watched/$(POD_NAME)")
+    assert watching["securityContext"] == server["securityContext"]
+    writable = {mount["name"]: mount["mountPath"] for mount in watching["volumeMounts"]}
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsUser"]
+    assert writable == {"watched": "/watched", "tmp": "/tmp"} and {"watched", "tmp"} <= {
+        v["name"] for v in pod["volumes"]
+    }
+    assert of_kind(documents, "PersistentVolumeClaim", "flexunet-watched")["spec"]["accessModes"] == ["ReadWriteMany"]
+    # Not before the server has answered those that were under way.
+    assert watching["lifecycle"] == server["lifecycle"]

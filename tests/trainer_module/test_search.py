@@ -1,0 +1,113 @@
+"""A search: trials that are our own trainings, a budget in seconds, on after a stop."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from keras_tuner import errors
+
+from flexunet.core.config.section import part_of
+from flexunet.core.config.tune import TunerConfig
+from trainer_module import search
+from trainer_module.search import Search, open_search
+from trainer_module.trainer import Job
+
+SPACE = {"train": {"learning_rate": {"low": 1e-9, "high": 0.01, "log": True}}, "model": {"base_filters": [4, 8]}}
+Opened = Callable[..., Search]
+
+
+@pytest.fixture(scope="module")
+def tiles(tmp_path_factory: pytest.TempPathFactory, write_tiles: Any) -> Path:
+    folder = tmp_path_factory.mktemp("tiles")
+    write_tiles(folder / "train.gz", 16)
+    write_tiles(folder / "eval.gz", 4, seed=1)
+    return folder
+
+
+@pytest.fixture
+def opened(tiles: Path, tmp_path: Path, make_config: Any) -> Opened:
+    def opened(space: dict[str, Any] = SPACE, **tune: Any) -> Search:
+        model, train = {"normalization": "batch"}, {"epochs": 3}
+        config = make_config(model=model, train=train, tune={"space": space, **tune})
+        job = Job([str(tiles / "train.gz")], [str(tiles / "eval.gz")], tmp_path, tmp_path, "code")
+        return open_search(job, part_of(config, TunerConfig), tmp_path / "tuning")
+
+    return opened
+
+
+def test_trials_train_by_themselves_and_a_larger_budget_goes_on(opened: Opened, tmp_path: Path) -> None:
+    # Whatever the first takes, a second would not fit.
+    first = opened(seconds=1e-3)
+    first.search()
+    [trial] = first.document()["trials"]
+    # The settings as they are come first.
+    assert trial["values"] == {"train.learning_rate": 0.01, "model.base_filters": 8}
+    assert (trial["epochs"], trial["problem"]) == (3, None) and 0 < trial["foreground_dice"] < 1
+
+    second = opened(seconds=2.5 * trial["seconds"])
+    second.search()
+    [again, *more] = second.document()["trials"]
+    assert again == trial and more
+    assert len({json.dumps(row["values"]) for row in (again, *more)}) == 1 + len(more)
+    dice = {row["trial"]: row["foreground_dice"] for row in (again, *more)}
+    assert second.document()["best"] == max(dice, key=lambda number: dice[number] or 0.0)
+    best = second.get_best_hyperparameters()[0].values
+    assert best == second.document()["trials"][second.document()["best"] - 1]["values"]
+
+    # Another space is another search; what nobody could go on with is gone, and half a file is no end.
+    [folder] = (tmp_path / "tuning").iterdir()
+    assert not list(folder.glob("logs/*")) and not list(folder.glob("checkpoints/*"))
+    shutil.copytree(folder, tmp_path / "tuning" / "other")
+    (folder / "oracle.json").write_text("{")
+    assert opened().oracle.trials == {}
+    assert [path.name for path in (tmp_path / "tuning").iterdir()] == [folder.name]
+
+
+def test_a_trial_that_fails_is_told_and_not_taken(opened: Opened) -> None:
+    """Each value is good alone; together they drop more than everything."""
+    space = {"model": {"dropout": [0.0, 0.6], "num_layers": [2, 3]}}
+    tried = opened(space, seconds=1e-3)
+    trial = tried.oracle.create_trial("tuner0")
+    trial.hyperparameters.values = {"model.dropout": 0.6, "model.num_layers": 3}
+    with pytest.raises(errors.FailedTrialError, match=r"model.dropout is 0.6, which makes 1.2"):
+        tried.run_trial(trial)
+
+
+def test_a_search_of_which_nothing_came_to_its_end_says_why(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    def diverge(*_: object) -> None:
+        raise ValueError("training diverged: 3 weights are not finite")
+
+    monkeypatch.setattr(search, "train", diverge)
+    with pytest.raises(ValueError, match="no trial of the search came to its end: ValueError: training diverged"):
+        opened(seconds=1e-9).search()
+    # With time left, three in a row are KerasTuner's own end.
+    with pytest.raises(RuntimeError, match=r"(?s)consecutive failures.*training diverged"):
+        opened(seconds=3600).search()
+
+
+def test_values_are_of_the_keys_own_kind(make_config: Any) -> None:
+    space = {
+        "model": {"base_filters": {"low": 4, "high": 64, "log": True}, "dropout": {"low": 0, "high": 0.4}},
+        "augment": {"zoom": [0, 0.2], "symmetries": [True, False]},
+        "train": {"loss": ["focal", "cross_entropy"], "ema_decay": {"low": 0.5, "high": 0.9}},
+    }
+    config = part_of(make_config(tune={"space": space}), TunerConfig)
+    made = search.make_space(config)
+    kinds = {hp.name: type(hp).__name__ for hp in made.space}
+    assert kinds == {
+        "model.base_filters": "Int",
+        "model.dropout": "Float",
+        "augment.zoom": "Choice",
+        "augment.symmetries": "Choice",
+        "train.loss": "Choice",
+        "train.ema_decay": "Float",
+    }
+    for seed in range(20):
+        values = {hp.name: hp.random_sample(seed) for hp in made.space}
+        tuned = config.tuned(values)
+        assert tuned.model.base_filters == values["model.base_filters"] and 4 <= tuned.model.base_filters <= 64
+    # `ema_decay` is unset: that is no value among those that are tried.
+    assert search.own_values(config) is None
