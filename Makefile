@@ -10,7 +10,7 @@ export PYTHONHASHSEED := 0
 
 IMAGES ?= $(error name a folder of images and masks: make $(MAKECMDGOALS) IMAGES=DIR)
 
-.PHONY: demo test test-all lint docs bench recipes ablation setup requirements protos clean
+.PHONY: demo test test-all lint docs bench recipes ablation setup requirements sbom protos clean
 .DEFAULT_GOAL := demo
 
 # Two processes, each of which runs whole files, the longest first: see tests/conftest.py.
@@ -67,10 +67,14 @@ $(UV):
 # Without the banner of mkdocs-material about its successor, which is no warning about our pages.
 SITE := NO_MKDOCS_2_WARNING=1 $(RUN)mkdocs build --quiet --strict
 
-EXPORT := --quiet --frozen --no-header --no-emit-project --no-default-groups --extra pipeline --extra kubeflow
+LOCKED := --quiet --frozen --no-emit-project --no-default-groups --extra pipeline --extra kubeflow
+EXPORT := $(LOCKED) --no-header
 requirements: $(UV) ## For those without uv: pip install --no-deps -r requirements.txt
 	$(UV) lock
 	$(UV) export $(EXPORT) > requirements.txt
+
+sbom: $(UV) ## What the image installs, with hashes, as CycloneDX 1.5: sbom.json
+	$(UV) export $(LOCKED) --format cyclonedx1.5 --output-file sbom.json > /dev/null
 
 protos: $(UV) ## Generates flexunet/serving/protos/predict_pb2.py, for protobuf 6.31 and newer
 	$(UV) run --no-project --isolated --python $(PYTHON) --with grpcio-tools==1.76.0 \

@@ -164,8 +164,6 @@ def drift(root: Path, given: tuple[Path, ...], hours: float, data: Path | None) 
         replace_text(watched / "drift.prom", metrics_text(found))
         replace_text(watched / DRIFT_PAGE, render_drift(found))
         words = [*drift_words(found)]
-        for line in words:
-            console.print(line)
         verdict = f"{len(words)} of {len(found['findings'])} numbers moved" if found["findings"] else "too few images"
         console.print(f"{verdict}: {found['sampled']:,} images of {hours:g} hours, {watched / DRIFT_PAGE}")
     print_result(found)
