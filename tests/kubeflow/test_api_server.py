@@ -23,25 +23,23 @@ OVERLAYS = {
     **{name: CLUSTER / "overlays" / name for name in ("try-out", "multi-user", "serving")},
     **{f"deploy/{name}": DEPLOY / "overlays" / name for name in ("cpu", "gpu")},
 }
-# Of the Kubeflow platform; its schema is not ours to check.
-PROFILE = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": "profiles.kubeflow.org"},
-    "spec": {
-        "group": "kubeflow.org",
-        "scope": "Cluster",
-        "names": {"kind": "Profile", "plural": "profiles"},
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
-            }
-        ],
-    },
+# Kinds of others that our files and roles name; their schemas are not ours to check.
+CUSTOM = {
+    "profiles.kubeflow.org": ("Profile", "Cluster"),
+    "workflows.argoproj.io": ("Workflow", "Namespaced"),
+    "workflowtaskresults.argoproj.io": ("WorkflowTaskResult", "Namespaced"),
+    "workflowtasksets.argoproj.io": ("WorkflowTaskSet", "Namespaced"),
 }
+
+
+def custom_resource(name: str) -> dict[str, Any]:
+    kind, scope = CUSTOM[name]
+    plural, _, group = name.partition(".")
+    anything = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    versions = [{"name": "v1", "served": True, "storage": True, "schema": anything}]
+    spec = {"group": group, "scope": scope, "names": {"kind": kind, "plural": plural}, "versions": versions}
+    version = "apiextensions.k8s.io/v1"
+    return {"apiVersion": version, "kind": "CustomResourceDefinition", "metadata": {"name": name}, "spec": spec}
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +49,9 @@ def server() -> Iterator[Kubernetes]:
         for name in ("kubeflow", "flexunet"):
             found.create_namespace(name)
         found.create_namespace("locked", **{"pod-security.kubernetes.io/enforce": "restricted"})
-        found.apply("--filename=-", given=json.dumps(PROFILE))
-        found.kubectl("wait", "--for=condition=Established", "crd/profiles.kubeflow.org", "--timeout=60s")
+        for name in CUSTOM:
+            found.apply("--filename=-", given=json.dumps(custom_resource(name)))
+            found.kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=60s")
         yield found
 
 
@@ -100,6 +99,10 @@ def pods_of_manifests(server: Kubernetes) -> dict[str, dict[str, Any]]:
         for document in yaml.safe_load_all(server.kubectl("kustomize", folder).stdout):
             spec = document.get("spec", {})
             template = spec if document["kind"] == "Pod" else spec.get("template", {}).get("spec")
+            # What a controller would put in place of a template of claims.
+            for claim in spec.get("volumeClaimTemplates", []):
+                name = claim["metadata"]["name"]
+                template["volumes"].append({"name": name, "persistentVolumeClaim": {"claimName": name}})
             if template:
                 found[f"{document['metadata']['name']}-{len(found)}"] = template
     return found
@@ -151,12 +154,12 @@ DENIED = [
     ("list", "configmaps"),
     ("create", "pods"),
     ("delete", "pods"),
-    ("create", "pods/exec"),
-    ("get", "pods/log"),
+    ("create", "pods", "--subresource=exec"),
+    ("get", "pods", "--subresource=log"),
     ("patch", "workflowtasksets.argoproj.io"),
     ("create", "workflows.argoproj.io"),
     ("create", "rolebindings.rbac.authorization.k8s.io"),
-    ("create", "serviceaccounts/token"),
+    ("create", "serviceaccounts", "--subresource=token"),
 ]
 
 

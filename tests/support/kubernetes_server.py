@@ -70,7 +70,8 @@ class Kubernetes:
 
     def kubectl(self, *arguments: str | Path, given: str | None = None) -> subprocess.CompletedProcess[str]:
         """What `kubectl ARGUMENTS` does, `given` on its stdin."""
-        command = ["kubectl", f"--kubeconfig={self.config}", *map(str, arguments)]
+        options = [f"--kubeconfig={self.config}", f"--cache-dir={self.config.with_name('cache')}"]
+        command = ["kubectl", *options, *map(str, arguments)]
         return subprocess.run(command, input=given, capture_output=True, text=True, check=False)
 
     def apply(self, *arguments: str | Path, given: str | None = None) -> str:
