@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 SIZE: Final = 128
 BATCH: Final = 8
-# What the ratios have to reach.
-TO_BARE: Final = 0.95
+# What the ratios have to reach: to the bare loop, without augmentation and with it; to the seed's way without.
+TO_BARE: Final = {"ours": 0.99, "ours, augmented": 0.97}
 TO_SEED: Final = 1.6
 
 
@@ -198,9 +198,10 @@ def _table(rounds: list[dict[str, float]]) -> Table:
     for name in _SUBJECTS:
         speed = statistics.median(r[name] for r in rounds)
         verdict = ""
-        if name == "ours":
-            good = ratio(name, "bare") >= TO_BARE and ratio(name, "seed") >= TO_SEED
-            verdict = f"at least {TO_BARE} and {TO_SEED}: {'ok' if good else 'missed'}"
+        if name in TO_BARE:
+            good = ratio(name, "bare") >= TO_BARE[name] and (name != "ours" or ratio(name, "seed") >= TO_SEED)
+            bounds = f"{TO_BARE[name]} and {TO_SEED}" if name == "ours" else str(TO_BARE[name])
+            verdict = f"at least {bounds}: {'ok' if good else 'missed'}"
         table.add_row(name, f"{speed:.1f}", f"{ratio(name, 'bare'):.2f}", f"{ratio(name, 'seed'):.2f}", verdict)
     return table
 

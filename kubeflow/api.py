@@ -9,7 +9,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import kfp
 import kfp_server_api
@@ -19,6 +19,9 @@ from kfp.client import KF_PIPELINES_SA_TOKEN_ENV, ServiceAccountTokenVolumeCrede
 from flexunet.core.errors import UserError
 
 T = TypeVar("T")
+
+# Whether asking again may give more: never, a few times, or until a server that is away has come back.
+Again = Literal["", "later", "back"]
 
 # A token is a credential: from the environment only. Without one, kfp takes what the cluster or its own settings give.
 TOKEN_VARIABLE: Final = "FLEXUNET_KUBEFLOW_TOKEN"  # noqa: S105
@@ -30,6 +33,8 @@ _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 30.0
 _TOO_MANY_REQUESTS: Final = 429
 _SERVER_ERRORS: Final = range(500, 600)
+# Of what stands before a server that is not there.
+_AWAY: Final = (_TOO_MANY_REQUESTS, 502, 503, 504)
 
 logger = logging.getLogger("flexunet.kubeflow")
 
@@ -59,7 +64,7 @@ class Api:
         Raises:
           UserError: one line: the server refuses, or stays away.
         """
-        until, pause = time.monotonic() + PATIENCE, self._pause
+        until, pause = patience_ends(), self._pause
         while True:
             try:
                 with redirect_stdout(io.StringIO()):
@@ -89,7 +94,7 @@ class Api:
 
         return self.ask(question)
 
-    def text(self, path: str, query: Mapping[str, str]) -> tuple[str, bool]:
+    def text(self, path: str, query: Mapping[str, str]) -> tuple[str, Again]:
         """A plain text of the host, and whether asking again may give more.
 
         The text is "" for an error and for the pages that a web server answers unknown paths with.
@@ -100,9 +105,9 @@ class Api:
             )
             text = answer.data.decode(errors="replace")
         except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError, ConnectionError) as error:
-            return "", _may_pass(error)
+            return "", "back" if _is_away(error) else "later" if _may_pass(error) else ""
         is_page = "html" in (answer.headers.get("Content-Type") or "")
-        return ("", False) if is_page or _is_error(text) else (text, False)
+        return "" if is_page or _is_error(text) else text, ""
 
     def version(self) -> str:
         """What the server calls itself; "unknown" where it does not say."""
@@ -128,6 +133,15 @@ def _limit(calls: kfp_server_api.ApiClient) -> None:
         return call(*given, **{**named, "_request_timeout": named.get("_request_timeout") or _TIMEOUT})
 
     calls.call_api = limited
+
+
+def patience_ends() -> float:
+    """By `time.monotonic()`, of who asks from now on."""
+    return time.monotonic() + PATIENCE
+
+
+def _is_away(error: Exception) -> bool:
+    return not isinstance(error, kfp_server_api.ApiException) or not error.status or error.status in _AWAY
 
 
 def _may_pass(error: Exception) -> bool:

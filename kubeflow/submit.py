@@ -14,14 +14,14 @@ import yaml
 from flexunet.core.config.kubeflow import KubeflowConfig
 from flexunet.core.errors import UserError
 from kubeflow.answers import KubeflowRun, Schedule, Task
-from kubeflow.api import Api
+from kubeflow.api import Again, Api, patience_ends
 from kubeflow.files import Run
 from kubeflow.outcome import Tell, Words, pod_name, tasks, telling_step, words_of
 from kubeflow.package import PIPELINE_NAME, PREPARE, VERDICT, task_name
 
 # kfp's own wait knows no CANCELED and waits for ever.
 _ENDS: Final = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
-# A pod's log may be asked for while the server is away.
+# Of a server that is there and cannot give a pod's log; for one that is away there is the patience of every question.
 _LOG_ATTEMPTS: Final = 5
 _LONGEST_LOG_PAUSE: Final = 10.0
 
@@ -183,14 +183,16 @@ class Kubeflow:
         verdict = Run(root, run.run_id).read_verdict() if step == task_name(VERDICT) else None
         if verdict is not None:
             return Words(step, verdict)
-        for attempt in range(_LOG_ATTEMPTS):
-            words, may_come = self._words_in_logs(step, run.run_id, tasks(run, names)[step])
-            if words.found or not may_come:
+        refused, until, pause = 0, patience_ends(), self._seconds_between
+        while True:
+            words, again = self._words_in_logs(step, run.run_id, tasks(run, names)[step])
+            refused += again != "back"
+            if words.found or not again or refused == _LOG_ATTEMPTS or time.monotonic() + pause > until:
                 return words
-            time.sleep(min(self._seconds_between * 2**attempt, _LONGEST_LOG_PAUSE))
-        return Words(step)
+            time.sleep(pause)
+            pause = min(pause * 2, _LONGEST_LOG_PAUSE)
 
-    def _words_in_logs(self, step: str, run_id: str, task: Task) -> tuple[Words, bool]:
+    def _words_in_logs(self, step: str, run_id: str, task: Task) -> tuple[Words, Again]:
         """What a task's pod printed, from wherever it can be had, and whether asking again may give more.
 
         Kubeflow's page has logs on a path of its own and passes on no v1alpha1, where the API server has them. That one
@@ -203,13 +205,14 @@ class Kubeflow:
             *(("/k8s/pod/logs", {"podname": pod, **query}) for pod in pods),
             *((f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log", {}) for pod in pods),
         ]
-        may_come = False
+        answers = set[Again]()
         for path, asked in sources:
-            text, may_pass = self._api.text(path, asked)
-            words, may_come = words_of(step, text), may_come or may_pass
+            text, again = self._api.text(path, asked)
+            words = words_of(step, text)
             if words.found:
-                return words, False
-        return Words(step), may_come
+                return words, ""
+            answers.add(again)
+        return Words(step), "back" if "back" in answers else "later" if "later" in answers else ""
 
     def link(self, kind: str, identity: str) -> str:
         return f"{self._target.host.rstrip('/')}/#/{kind}/details/{identity}"

@@ -29,16 +29,33 @@ Cache = str | None
 
 def tiles_dataset(files: Sequence[str], config: TrainerConfig) -> tf.data.Dataset:
     """Pairs of uint8 `[height, width, 3]` and class ids uint8 `[height, width]`, one for each tile."""
-    height, width = config.image.height, config.image.width
+    records = tf.data.TFRecordDataset(files, compression_type="GZIP")
+    return records.map(lambda record: _parse(record, config), num_parallel_calls=tf.data.AUTOTUNE).unbatch()
 
-    def parse(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        row = tf.io.parse_single_example(record, _FEATURES)
-        tiles = tf.io.parse_tensor(row[features.TRANSFORMED_IMAGE], tf.uint8)
-        tile_ids = tf.io.parse_tensor(row[features.TRANSFORMED_CLASS_IDS], tf.uint8)
-        return tf.ensure_shape(tiles, [None, height, width, 3]), tf.ensure_shape(tile_ids, [None, height, width])
+
+def images_dataset(files: Sequence[str], config: TrainerConfig) -> tf.data.Dataset:
+    """For each image its tiles, uint8 `[tiles, height, width, 3]`, their class ids, uint8 `[tiles, height, width]`, and
+    the size that they cover, int32 `[2]`: the image's own where it is cut, else the model's.
+    """
+
+    def size_of(record: tf.Tensor) -> tf.Tensor:
+        if config.image.fit != "tile":
+            return tf.constant([config.image.height, config.image.width])
+        key = features.TRANSFORMED_SIZE
+        row = tf.io.parse_single_example(record, {key: tf.io.FixedLenFeature([], tf.string)})
+        return tf.ensure_shape(tf.io.parse_tensor(row[key], tf.int32), [2])
 
     records = tf.data.TFRecordDataset(files, compression_type="GZIP")
-    return records.map(parse, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
+    return records.map(lambda record: (*_parse(record, config), size_of(record)))
+
+
+def _parse(record: tf.Tensor, config: TrainerConfig) -> tuple[tf.Tensor, tf.Tensor]:
+    """An image's tiles uint8 `[tiles, height, width, 3]` and class ids uint8 `[tiles, height, width]`."""
+    height, width = config.image.height, config.image.width
+    row = tf.io.parse_single_example(record, _FEATURES)
+    tiles = tf.io.parse_tensor(row[features.TRANSFORMED_IMAGE], tf.uint8)
+    tile_ids = tf.io.parse_tensor(row[features.TRANSFORMED_CLASS_IDS], tf.uint8)
+    return tf.ensure_shape(tiles, [None, height, width, 3]), tf.ensure_shape(tile_ids, [None, height, width])
 
 
 def count_tiles(files: Sequence[str], config: TrainerConfig) -> int:

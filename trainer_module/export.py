@@ -1,7 +1,8 @@
 """The SavedModel: signatures from encoded bytes to masks and to counts, through the same decoding as training.
 
 The module tracks the TensorFlow variables inside Keras' own. Saving the Keras model itself, or a module that only holds
-it, gives an export that Python loads and TF Serving's session loader cannot run ("Could not find variable").
+it, gives an export that Python loads and TF Serving's session loader cannot run ("Could not find variable"); a module
+that tracks both writes every weight twice.
 """
 
 import functools
@@ -49,7 +50,9 @@ class SegmentationModule(tf.Module):
 
     def __init__(self, model: keras.Model, config: TrainerConfig, decision: Decision | None = None) -> None:
         super().__init__(name="flexunet")
-        self._model, self._config, self._decision = model, config, decision
+        self._config, self._decision = config, decision
+        # Nothing that is tracked: see above.
+        self._call, self._answer = functools.partial(model, training=False), tf.TensorShape(model.output_shape)
         self._thresholds = decision.thresholds if decision else None
         self.exported_variables = [variable.value for variable in model.weights]
         # An image may be cut into a thousand tiles.
@@ -109,12 +112,11 @@ class SegmentationModule(tf.Module):
     def _probabilities(self, tiles: tf.RaggedTensor) -> tf.RaggedTensor:
         """uint8 `[N, (tiles), height, width, 3]` -> float32 `[N, (tiles), height, width, C]`."""
         flat = in_batches(self.predict_tiles, tiles.values, self._config.image)
-        return tiles.with_values(tf.ensure_shape(flat, self._model.output_shape))
+        return tiles.with_values(tf.ensure_shape(flat, self._answer))
 
     def predict_tiles(self, tiles: tf.Tensor) -> tf.Tensor:
         """uint8 `[N, height, width, 3]` -> class probabilities float32 `[N, height, width, C]`."""
-        predict = functools.partial(self._model, training=False)
-        return mean_over_symmetries(predict, tiles, self._config.serving.symmetries)
+        return mean_over_symmetries(self._call, tiles, self._config.serving.symmetries)
 
     def _own_size(self, row: tuple[tf.Tensor, ...]) -> tf.Tensor:
         return unfit.unfit_probabilities(row[0], row[1], self._config.image)

@@ -16,6 +16,8 @@ from transform_module.headers import Headers
 def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, str]) -> dict[str, tf.Tensor]:
     """Raw features, string `[N, 1]` each -> serialized pixels and class ids, string `[N]` each.
 
+    With `image.fit = "tile"` the images' own sizes come too, serialized.
+
     Args:
       inputs: the records' features.
       custom_config: `{"config": TransformConfig as JSON, ...}`; with the key OWN_SIZE class ids at the images' own size
@@ -24,14 +26,16 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, str]
     config = TransformConfig.model_validate_json(custom_config["config"])
     keys = (config.records.image, config.records.mask, config.records.id)
     image, mask, image_id = (tf.reshape(inputs[key], [-1]) for key in keys)
-    names = (features.TRANSFORMED_IMAGE, features.TRANSFORMED_CLASS_IDS, features.TRANSFORMED_TRUTH)
-    names = names if features.OWN_SIZE in custom_config else names[:2]
-    columns = tf.map_fn(
-        lambda row: _serialize_pair(row, config)[: len(names)],
-        Row(image, mask, image_id, images.read_rows(image, config.image)),
-        fn_output_signature=(tf.string,) * len(names),
-    )
-    return dict(zip(names, columns, strict=True))
+    names = [features.TRANSFORMED_IMAGE, features.TRANSFORMED_CLASS_IDS]
+    names += [features.TRANSFORMED_SIZE] if config.image.fit == "tile" else []
+    names += [features.TRANSFORMED_TRUTH] if features.OWN_SIZE in custom_config else []
+
+    def serialize(row: Row) -> dict[str, tf.Tensor]:
+        columns = _serialize_pair(row, config)
+        return {name: columns[name] for name in names}
+
+    rows = Row(image, mask, image_id, images.read_rows(image, config.image))
+    return tf.map_fn(serialize, rows, fn_output_signature=dict.fromkeys(names, tf.string))
 
 
 class Row(NamedTuple):
@@ -43,12 +47,14 @@ class Row(NamedTuple):
     headers: Headers
 
 
-def _serialize_pair(row: Row, config: TransformConfig) -> tuple[tf.Tensor, ...]:
+def _serialize_pair(row: Row, config: TransformConfig) -> dict[str, tf.Tensor]:
     image, class_ids = decode_pair(row, config)
-    tiles = images.fit_image(image, config.image)
-    tile_ids = images.fit_class_ids(class_ids, config.image)
-    truth = tf.io.encode_png(class_ids[..., tf.newaxis])
-    return tf.io.serialize_tensor(tiles), tf.io.serialize_tensor(tile_ids), truth
+    return {
+        features.TRANSFORMED_IMAGE: tf.io.serialize_tensor(images.fit_image(image, config.image)),
+        features.TRANSFORMED_CLASS_IDS: tf.io.serialize_tensor(images.fit_class_ids(class_ids, config.image)),
+        features.TRANSFORMED_SIZE: tf.io.serialize_tensor(tf.shape(class_ids)),
+        features.TRANSFORMED_TRUTH: tf.io.encode_png(class_ids[..., tf.newaxis]),
+    }
 
 
 def decode_pair(row: Row, config: TransformConfig) -> tuple[tf.Tensor, tf.Tensor]:

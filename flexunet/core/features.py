@@ -33,6 +33,8 @@ SPLITS: Final = (SPLIT_TRAIN, SPLIT_EVAL, SPLIT_TEST)
 # Transform's outputs: `tf.io.serialize_tensor` of uint8 [tiles, height, width, 3] and uint8 [tiles, height, width].
 TRANSFORMED_IMAGE: Final = "image"
 TRANSFORMED_CLASS_IDS: Final = "class_ids"
+# With `image.fit = "tile"` also the image's own height and width, int32 [2], by which its tiles are put together again.
+TRANSFORMED_SIZE: Final = "size"
 # Of Transform's custom_config: Trainer will choose an operating point, at the images' own size.
 OWN_SIZE: Final = "own_size"
 # What Transform then adds: a PNG of the class ids at the image's own size.
@@ -107,6 +109,8 @@ IMPORTED_FROM: Final = "imported_from"
 # What a training leaves beside its model, for TensorBoard and the report.
 TRAINING_HISTORY: Final = "history.csv"
 TRAINING_PREVIEWS: Final = "previews"
+# In the text of each of its PNG files: how many images stand side by side.
+PREVIEWS_NUMBER: Final = "images"
 TRAINING_AUGMENTED: Final = "augmented.png"
 # The trials of a search: beside TFX's own results, and in the report.
 TRIALS: Final = "tuning.json"

@@ -28,7 +28,6 @@ _OF_255: Final = (
 _OPAQUE: Final = 255
 _PALETTES: Final = ("P", "PA")
 _EXPORT: Final = "export the mask as grey PNG of 8 bits"
-_OF_LOSSY: Final = "; of two classes, records.grey_threshold = 128 divides such masks by brightness"
 ALPHA_ALONE: Final = Words(
     "a mask that is drawn in alpha alone", "colours or grey levels", "export it without alpha, on black"
 )
@@ -70,7 +69,7 @@ def read_mask(encoded: bytes, config: Config) -> Mask:
     """
     if config.records.grey_threshold is not None:
         return _divided(open_mask(encoded, config.image.max_pixels), config, config.records.grey_threshold)
-    picture = open_lossless(encoded, config.image.max_pixels, _OF_LOSSY if len(config.classes) == 2 else "")
+    picture = open_lossless(encoded, config.image.max_pixels, _threshold_advice(config))
     if config.records.mask_values != "ids":
         require_distinct_colors(picture.image)
     transparent = transparency(picture.image)
@@ -307,9 +306,13 @@ def _outside(wrong: NDArray[np.int64], config: Config) -> Words:
     repair = _CORRECT
     if IGNORE_ID in found and config.records.ignore_color is None:
         repair += f"; {_OF_255}"
-    if len(config.classes) == 2:
-        repair += f"; records.grey_threshold = 128 takes levels from 128 on as {config.classes[1].name}"
-    return Words(what, f"greyscale class ids {choices}", repair)
+    return Words(what, f"greyscale class ids {choices}", repair + _threshold_advice(config))
+
+
+def _threshold_advice(config: Config) -> str:
+    if len(config.classes) != 2:
+        return ""
+    return f"; records.grey_threshold = 128 takes levels from 128 on as {config.classes[1].name}"
 
 
 def _choices(config: Config) -> str:
@@ -335,6 +338,8 @@ def _unknown_colors(
         repair += '; if its indices are ids and its palette only for show, set records.mask_values = "ids"'
     if snap(mask_rgb, config).refusal is None:
         repair += f'; records.mask_colors = "nearest" would take these {len(pixels)} pixels as their nearest classes'
+    if np.ptp(mask_rgb, axis=-1).max() <= GREYISH:
+        repair += _threshold_advice(config)
     return Words(what, f"only {_choices(config)}", repair)
 
 

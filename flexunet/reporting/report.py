@@ -243,12 +243,11 @@ def _training(report: Report) -> Variables:
     config = report.lineage["config"]
     folder = report.folder.training
     best = best_epoch(report.history, config["train"]["monitor"])
-    aspect = config["image"]["width"] / config["image"]["height"]
     return {
         "charts": training.charts(report.history, best),
         "best_epoch": best,
         "epochs": len(report.history),
-        "strips": training.strips(folder, best, aspect),
+        "strips": training.strips(folder, best),
         "augmented": training.augmented(folder / TRAINING_AUGMENTED),
     }
 

@@ -9,7 +9,7 @@ from typing import Final
 from PIL import Image
 
 from flexunet.core.epochs import Epochs
-from flexunet.core.features import TRAINING_PREVIEWS
+from flexunet.core.features import PREVIEWS_NUMBER, TRAINING_PREVIEWS
 from flexunet.reporting.charts import LineChart, Series, line_chart
 from flexunet.reporting.look import data_uri
 
@@ -17,8 +17,10 @@ from flexunet.reporting.look import data_uri
 _IMAGES: Final = "images"
 _TRUTH: Final = "truth"
 _EPOCHS_SHOWN: Final = 12
-_TILES_SHOWN: Final = 8
+_IMAGES_SHOWN: Final = 8
 _STRIP_WIDTH: Final = 960
+# Images that are wider than high stand in several rows, so that none is lower than this, about.
+_LOWEST: Final = 120
 _AUGMENTED_WIDTH: Final = 800
 # Between two images whose masks are black to the edge.
 _GAP_COLOR: Final = (148, 163, 184)
@@ -56,13 +58,12 @@ def charts(history: Epochs, best: int | None) -> list[LineChart]:
     return [*drawn, line_chart("Learning rate", "epoch", [rate])]
 
 
-def strips(folder: Path, best: int | None, aspect: float) -> list[Strip]:
+def strips(folder: Path, best: int | None) -> list[Strip]:
     """Images, truth, then a dozen epochs: the early ones, when most changes, the kept one and the last.
 
     Args:
       folder: of a training, with `previews/`.
       best: the epoch that was kept.
-      aspect: width of a tile over its height.
     """
     previews = folder / TRAINING_PREVIEWS
     epochs = sorted(int(path.stem.removeprefix("epoch-")) for path in previews.glob("epoch-*.png"))
@@ -74,7 +75,7 @@ def strips(folder: Path, best: int | None, aspect: float) -> list[Strip]:
         for epoch in _shown_epochs(epochs, best)
     ]
     paths = [(words, previews / f"{name}.png") for words, name in named]
-    return [_strip(words, path, aspect) for words, path in paths if path.is_file()]
+    return [_strip(words, path) for words, path in paths if path.is_file()]
 
 
 def augmented(path: Path) -> Strip | None:
@@ -101,16 +102,17 @@ def _shown_epochs(epochs: Sequence[int], best: int | None) -> list[int]:
     return sorted(wanted)
 
 
-def _strip(words: str, path: Path, aspect: float) -> Strip:
+def _strip(words: str, path: Path) -> Strip:
     with Image.open(path) as image:
-        row = image.convert("RGB")
-    width = max(1, round(row.height * aspect))
-    number = min(_TILES_SHOWN, round(row.width / width))
-    gap = max(1, row.height // 64)
-    shown = Image.new("RGB", (number * (width + gap) - gap, row.height), _GAP_COLOR)
+        number, row = int(image.info.get(PREVIEWS_NUMBER, 1)), image.convert("RGB")
+    width, height = row.width // number, row.height
+    number = min(_IMAGES_SHOWN, number)
+    columns = min(number, max(1, round(_STRIP_WIDTH * height / (_LOWEST * width))))
+    gap = max(1, height // 64)
+    shown = Image.new("RGB", (columns * (width + gap) - gap, -(-number // columns) * (height + gap) - gap), _GAP_COLOR)
     for index in range(number):
-        tile = row.crop((index * width, 0, (index + 1) * width, row.height))
-        shown.paste(tile, (index * (width + gap), 0))
+        one = row.crop((index * width, 0, (index + 1) * width, height))
+        shown.paste(one, (index % columns * (width + gap), index // columns * (height + gap)))
     return _encoded(words, shown, _STRIP_WIDTH, "JPEG" if path.stem == _IMAGES else "PNG")
 
 

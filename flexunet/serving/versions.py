@@ -250,9 +250,10 @@ def _earlier(directory: Path, existing: list[int], withdrawn: str) -> int:
     others = [number for number in existing[:-1] if _is_whole(directory / str(number))]
     choices = [number for number in others if version_hash(directory / str(number)) not in gone]
     if not choices:
+        earlier = ", ".join(map(str, existing[:-1]))
         raise UserError(
-            f"{directory}: no version before {existing[-1]} holds another model that was not rolled back; "
-            f"name one with --to: {', '.join(map(str, existing[:-1])) or 'there is none'}"
+            f"{directory}: no version before {existing[-1]} holds another model that was not rolled back"
+            + (f"; name one with --to: {earlier}" if earlier else ": it is the only one")
         )
     return choices[-1]
 

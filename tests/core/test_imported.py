@@ -185,9 +185,21 @@ def test_other_networks_code_and_unequal_kernels_are_refused_together(tmp_path: 
     ("text", "words"),
     [
         ("no section", "not a FlexUNet configuration"),
-        ("[model]\nimage_width = 64\nimage_width = 65\n", "not a FlexUNet configuration"),
+        ("[model]\nimage_width = 64\nimage_width = 65\n", "line 3: image_width in [model] is there a second time"),
+        (SMALL + "[train]\nepochs = 1\n[train]\n", "[train] is there a second time"),
+        (
+            SMALL.replace("model", "Model"),
+            "no section [model], expected one, all names in small letters; found [Model]",
+        ),
+        ("[model]\nnum_layers = 3\n", "model.image_width is missing"),
+        ("\0\1", "no text, expected INI"),
+        (SMALL + "learning_rate = 1e999\n", "model.learning_rate is 'inf', expected a number"),
+        (SMALL + f"dropout_rate = 1{'0' * 400}\n", "expected a number"),
+        (SMALL + "generator = True\n[augmentor]\nangles = [[90]]\n", "expected a list of numbers"),
+        (SMALL + "generator = True\n[augmentor]\ndeformation = True\n[deformation]\nsigmoids = [0]\n", "above 0"),
+        (SMALL + "base_kernels = None\n", "model.base_kernels is 'None', expected two equal whole numbers"),
         (SMALL + "image_channels = 1\n", "images are RGB here"),
-        (SMALL + "num_layers = " + "(" * 5000 + "\n", "not a FlexUNet configuration"),
+        (SMALL + "num_layers = " + "(" * 5000 + "\n", "num_layers in [model] is there a second time"),
         (SMALL + "dropout_rate = " + "(" * 5000 + "\n", "expected a number"),
         (SMALL + "normalization = 1\n", "expected True or False"),
         (SMALL + "base_filters = True\n", "expected a whole number"),
@@ -221,3 +233,79 @@ def test_the_commands_are_of_the_files_own_folders(tmp_path: Path):
     ingest, predict = import_config(file).commands
     assert ingest == f"flexunet ingest {tmp_path}/data records --config CONFIG --check"
     assert predict == f"flexunet predict runs/imported/serving_model {tmp_path}/project/photos --out predictions"
+
+
+TAIL = "[mask]\nrgb_map = {(0,0,0):0, (255,0,0):1, (0,255,0):2, (0,0,255):3}\n"
+
+
+@pytest.mark.parametrize(
+    "palette",
+    [
+        '"{(0,0,0):0, (255,0,0):1, (0,255,0):2, (0,0,255):3}"',
+        '{"black":0, "red":1, "green":2, "blue":3}',
+        '{"#000000":0, "#FF0000":1, "#00ff00":2, "#0000ff":3}',
+        "[[(0,0,0),0], [[255,0,0],1], ((0,255,0),2), ((0,0,255),3)]",
+        "{(0,0,0):0, (255,0,0):1,\n  (0,255,0):2, ; green\n  (0,0,255):3} # last",
+    ],
+)
+def test_a_palette_is_what_its_author_meant(tmp_path: Path, palette: str):
+    """In quotes, of words, of `#rrggbb`, as pairs, over several lines."""
+    config, notes = read(tmp_path, f"{SMALL}[mask]\nrgb_map = {palette}\n")
+    assert [c.color for c in config.classes] == [(0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    assert any("rgb_map" in note for note in notes) == (not palette.startswith("{("))
+
+
+@pytest.mark.parametrize(
+    ("comments", "names"),
+    [
+        ("; background:black, No 1 (rust): red\n; crack:(0,255,0), dent = #0000ff", ["No 1 (rust)", "crack", "dent"]),
+        ("# rgb color map dict for 1+3 classes\n;rust:red, crack:green", ["rust", "crack", "class3"]),
+        ("; rust:red, rust:green", ["class1", "class2", "class3"]),
+    ],
+)  # fmt: skip
+def test_names_come_from_the_comments_above_the_palette(tmp_path: Path, comments: str, names: list[str]):
+    config, _ = read(tmp_path, SMALL + TAIL.replace("rgb_map", f"{comments}\nrgb_map"))
+    assert [c.name for c in config.classes][1:] == names
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_files_of_editors_on_windows_are_read(tmp_path: Path, encoding: str):
+    file = tmp_path / "x.config"
+    file.write_bytes(("; Größe\r\n" + (SMALL + TAIL).replace("\n", "\r\n").replace(" = ", "\t=\t")).encode(encoding))
+    assert "height = 64" in import_config(file).toml
+
+
+def test_paths_of_windows_and_older_keys_make_the_same_command(tmp_path: Path):
+    r"""`..\test` is no literal: it would hold a tab."""
+    (tmp_path / "project").mkdir()
+    file = tmp_path / "project" / "x.config"
+    older = r'image_datapath = "..\\data\\train\\images\\"' + "\n" + r"mask_datapath = '..\data\train\masks'"
+    infer = r"[infer]" + "\n" + r'images_dir = "..\test images"'
+    file.write_text(f'{SMALL}[train]\n{older}\n[eval]\nimage_datapath = "../data/valid/images"\n{infer}\n')
+    ingest, predict = import_config(file).commands
+    assert ingest == f"flexunet ingest {tmp_path}/data records --config CONFIG --check"
+    assert predict == f"flexunet predict runs/imported/serving_model '{tmp_path}/test images' --out predictions"
+    file.write_text(SMALL + r"[train]" + "\n" + r'images_dir = "C:\data\train\a"' + "\n" + r'masks_dir = r"C:\data\b"')
+    assert import_config(file).commands == ("flexunet ingest C:/data records --config CONFIG --check",)
+
+
+def test_strengths_beyond_ours_are_the_largest_and_said(tmp_path: Path):
+    text = "[augmentor]\nshears = [2.0]\nsharpening = True\nbrightening = True\n"
+    text += "[sharpening]\nk = 9\n[brightening]\nbeta = -300\n"
+    config, notes = read(tmp_path, SMALL + "generator = True\n[train]\nnum_infer_images = 1000\n" + text)
+    assert (config.augment.shear, config.augment.sharpen, config.augment.brighten) == (44.99, 4, 255)
+    assert config.train.preview_images == 64
+    assert sum("beyond what is possible" in note for note in notes) == 4
+
+
+def test_tiled_previews_are_approximate_and_said(tmp_path: Path):
+    text = "[train]\nepoch_change_infer = False\nepoch_change_tiled_infer = True\nnum_infer_images = 3\n"
+    config, notes = read(tmp_path, SMALL + text)
+    assert config.train.preview_images == 3 and any('image.fit = "tile"' in note for note in notes)
+
+
+def test_what_is_nothing_is_no_difference_and_none_clips_nothing(tmp_path: Path):
+    text = SMALL + "clipvalue = None\n[image]\ncolor_converter = None\ngamma = 0\n[segmentation2]\nblack =\n"
+    config, notes = read(tmp_path, text + "[generator]\naugmentation = True\n[mask]\nblur = False\nblur_size = (3,3)\n")
+    assert config.train.clipvalue is None
+    assert not [note for note in notes if "no counterpart" in note or "clipvalue" in note]

@@ -130,6 +130,7 @@ def test_what_is_loaded_already_and_what_is_reloaded_stays_ordinary(make: Callab
     assert type(sys.modules["json"]) is ModuleType
 
 
+@pytest.mark.slow
 def test_what_our_nodes_do_not_use_works_for_those_of_a_user() -> None:
     done = subprocess.run([sys.executable, "-c", USE], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

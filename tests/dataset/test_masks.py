@@ -224,6 +224,8 @@ def test_numbers_that_count_down_from_white_are_refused():
 def test_a_lossy_mask_of_two_classes_is_told_of_the_threshold():
     assert "records.grey_threshold = 128" in refusal(encoded(BINARY, "JPEG"), TWO)
     assert "grey_threshold" not in refusal(encoded(BINARY, "JPEG"), THREE)
+    in_three_channels = encoded(np.dstack([BINARY] * 3), "PNG")
+    assert "records.grey_threshold = 128" in refusal(in_three_channels, config(BLACK, [255, 0, 0]))
 
 
 def test_colors_of_16_bits_are_refused():

@@ -446,9 +446,11 @@ def test_a_failing_node_exits_with_3_and_names_the_log(
     assert "Traceback" not in printed.out + printed.err
 
 
+@pytest.mark.slow
 def test_records_made_elsewhere_run_with_a_warning(
     story: Story, config_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """Whole runs on such records; what is special about them, MaskValidator's own test shows."""
     shutil.copytree(story.data / "span-1", tmp_path / "data" / "span-1")
     command = ["run", "--config", str(config_file), "--data", str(tmp_path / "data"), "--root", str(tmp_path / "root")]
     assert exit_code([*command, "--set", "train.epochs=1", "--set", "records.group=''"]) in (0, 2)

@@ -60,23 +60,26 @@ MORE = {"train": {"warm_start": True}, "tune": {"space": {"train": {"learning_ra
 
 
 @pytest.mark.parametrize("section", [{}, MORE], ids=["plain", "warm start and search"])
-def test_kubeflow_and_the_local_runner_have_the_same_graph(
+def test_a_packages_graph_is_that_of_the_local_runner(
     tmp_path: Path, make_config: Callable[..., Config], section: dict[str, Any]
 ) -> None:
     config = make_config(**section)
     connection = metadata.sqlite_metadata_connection_config(str(tmp_path / "metadata.db"))
     paths = dag.Paths(str(tmp_path), str(tmp_path))
     local = compile_run(dag.create_pipeline(config, paths, connection, [], fingerprint=lambda modules: ""), "local")
+    wanted = {n.pipeline_node.node_info.id: sorted(n.pipeline_node.upstream_nodes) for n in local.nodes}
+    assert packages.node_graph(config) == wanted and ("Tuner" in wanted) == ("tune" in section)
+
+
+def test_the_tasks_wait_for_each_other_as_the_graphs_nodes_do(
+    package: Package, make_config: Callable[..., Config]
+) -> None:
+    graph = packages.node_graph(make_config())
     wanted = {
-        packages.task_name(n.pipeline_node.node_info.id): {
-            packages.task_name(upstream) for upstream in n.pipeline_node.upstream_nodes
-        }
-        for n in local.nodes
+        packages.task_name(node): {packages.task_name(upstream) for upstream in waited_for}
+        for node, waited_for in graph.items()
     }
-    output = tmp_path / "package.yaml"
-    packages.write_package(packages.Package(config, "image", packages.node_graph(config)), output)
-    tasks = read_package(output).tasks
-    assert ("tuner" in tasks) == ("tune" in section)
+    tasks = package.tasks
     found = {name: set(task.dependent_tasks) for name, task in tasks.items() if name not in ("prepare", "verdict")}
     assert found == {name: upstream | {"prepare"} for name, upstream in wanted.items()}
     last = set(wanted) - set().union(*wanted.values())
@@ -220,14 +223,18 @@ def test_a_mistake_is_one_line(make_config: Callable[..., Config], kubeflow: dic
     assert len(str(raised.value).splitlines()) == 1
 
 
-def test_settings_of_the_cluster_reach_no_node(make_config: Callable[..., Config]) -> None:
+def test_settings_of_the_cluster_reach_no_node_but_the_report_which_shows_them(
+    make_config: Callable[..., Config],
+) -> None:
     paths = dag.Paths("/data", "/root")
 
-    def nodes(config: Config) -> bytes:
+    def nodes(config: Config) -> dict[str, bytes]:
         ir = compile_run(dag.create_pipeline(config, paths, None, [], fingerprint=lambda modules: ""), "run")
-        return ir.SerializeToString(deterministic=True)
+        found = [node.pipeline_node for node in ir.nodes]
+        return {node.node_info.id: node.SerializeToString(deterministic=True) for node in found}
 
-    assert nodes(make_config()) == nodes(make_config(kubeflow={"defaults": {"memory": "64Gi"}}))
+    here, there = nodes(make_config()), nodes(make_config(kubeflow={"defaults": {"memory": "64Gi"}}))
+    assert {name for name in here if here[name] != there[name]} == {"Reporter"}
 
 
 def test_another_package_of_the_name_stays_importable_beside_ours(tmp_path: Path) -> None:

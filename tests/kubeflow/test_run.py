@@ -1,6 +1,6 @@
 """A package's whole life on a cluster, in order: a first run whose Trainer is killed twice, and three more.
 
-In the first run the first step, the Trainer and the verdict are processes of their own, as on a cluster; all other
+In the first run the Trainer that is killed and the verdict are processes of their own, as on a cluster; all other
 containers are forks of one interpreter, since importing TFX costs each process ten seconds.
 """
 
@@ -25,7 +25,7 @@ from flexunet.serving.versions import versions
 # Beside other work the fixture takes more than a test's default.
 pytestmark = pytest.mark.timeout(3000)
 # What a fork would not show: the command of the package, SIGTERM and SIGKILL, the exit code.
-PROCESSES = {"prepare", "trainer", "verdict"}
+PROCESSES = {"trainer-0", "trainer-1", "verdict-0"}
 
 NODES = {
     *("record-gen", "record-schema", "statistics-gen", "example-validator", "previous-span-resolver", "drift-reporter"),
@@ -70,14 +70,15 @@ def story(cluster: Cluster, fork_server: ForkServer, mount: Path) -> Story:
         return run
 
     def start(command: list[str], environment: dict[str, str], directory: Path, log: Path) -> Process:
-        by_itself = directory.parent.name.rpartition("-")[0] in PROCESSES
+        by_itself = directory.parent.name in PROCESSES
         return (start_process if by_itself else fork_server.start)(command, environment, directory, log)
 
     first = noted("first", cluster.run(start=start, watch=kill_twice))
     second = noted("second", cluster.run(start=fork_server.start))
     longer = {"overrides": [f"train.epochs={EPOCHS + 4}"]}
     better = noted("better", cluster.run(longer, start=fork_server.start))
-    stricter = {"overrides": ["train.epochs=1", "gate.min_foreground_dice=1.0"]}
+    # The better model again, from the cache, under a gate that none passes.
+    stricter = {"overrides": [*longer["overrides"], "gate.min_foreground_dice=1.0"]}
     refused = noted("refused", cluster.run(stricter, start=fork_server.start), ("verdict",))
     return Story(root, first, second, better, refused, metrics, pushed, killed)
 
@@ -161,6 +162,7 @@ def test_changed_settings_are_measured_against_the_pushed_model(story: Story) ->
 
 
 def test_a_refused_model_is_not_pushed_and_fails_the_run_with_the_gates_words(story: Story) -> None:
+    assert " cached " in story.refused.log("trainer") and " done " in story.refused.log("evaluator")
     assert story.refused.failed == ["verdict"]
     [attempt] = story.refused.attempts["verdict"]
     assert (attempt.child_exit_code, attempt.exit_code) == (2, 1)

@@ -353,6 +353,24 @@ def answers_that_get_lost(seed: int, host: str, package: Path, api: Api) -> None
     assert len(api.pipelines[None]) == 1, "a lost answer uploaded a second version"
 
 
+def test_a_server_that_is_away_when_the_words_are_asked_for_is_waited_for(
+    api: Api, host: str, package: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Longer than for a log that is gone: else a refusal would be told as a node's failure."""
+    api.states = [("FAILED", {"prepare": "SUCCEEDED", "verdict": "FAILED"})]
+    api.logs = {"verdict": REFUSED}
+    asked: list[str] = []
+
+    def fail(method: str, path: str) -> Failure:
+        asked.extend([path] if path == "/k8s/pod/logs" else [])
+        return 503 if "log" in path and len(asked) < 16 else None
+
+    api.fail = fail
+    monkeypatch.setattr(submission, "_LONGEST_LOG_PAUSE", 0.1)
+    assert submit(package, host) == 2
+    assert GATE in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("rounds", [range(20), pytest.param(range(20, 320), marks=pytest.mark.slow)], ids=len)
 def test_no_run_is_lost_or_doubled_and_no_verdict_is_wrong_when_answers_get_lost(
     rounds: range, api: Api, host: str, package: Path

@@ -6,9 +6,6 @@ programs, which takes two minutes once.
 """
 
 import json
-import os
-import re
-import shutil
 import subprocess
 import sys
 import time
@@ -20,6 +17,7 @@ from typing import Any
 
 import pytest
 import tensorflow as tf
+from go_programs import CACHE, go
 from google.protobuf import json_format
 from ports import free_port, listens
 from tensorflow_metadata.proto.v0 import statistics_pb2
@@ -39,23 +37,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 BEAM = "v2.77.0"
 PROGRAMS = {"prism": "go/cmd/prism", "container": "python/container"}
-BINARIES = Path.home() / ".cache" / "flexunet-tests" / f"beam-{BEAM}"
-OLDEST_GO = (1, 24)
+BINARIES = CACHE / f"beam-{BEAM}"
 STEPS = ("RecordGen", "StatisticsGen", "MaskValidator", "Transform")
 
 
 @pytest.fixture(scope="module")
 def programs() -> Path:
     """The folder of `prism` and of `container`, as Beam's repository calls its boot."""
-    go = shutil.which("go")
-    version = subprocess.run([go, "version"], capture_output=True, text=True, check=True).stdout if go else ""
-    found = re.search(r"go(\d+)\.(\d+)", version)
-    if found is None or tuple(map(int, found.groups())) < OLDEST_GO:
-        pytest.skip(f"needs Go {OLDEST_GO[0]}.{OLDEST_GO[1]} or newer on the PATH to build Prism and Beam's boot")
     for name, package in PROGRAMS.items():
         if not (BINARIES / name).is_file():
-            command = [str(go), "install", f"github.com/apache/beam/sdks/v2/{package}@{BEAM}"]
-            subprocess.run(command, env={**os.environ, "GOBIN": str(BINARIES)}, check=True)
+            go("install", f"github.com/apache/beam/sdks/v2/{package}@{BEAM}", GOBIN=str(BINARIES))
     return BINARIES
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from pictures import encoded
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.section import part_of
@@ -246,5 +246,7 @@ def _write_training(folder: Path, config: Config, epochs: int = 30) -> None:
             dice = 0.8 * epoch / epochs
             writer.writerow([epoch, 0.01, dice, 1 - dice, dice - 0.05 if epoch != 20 else 0.9, 1.1 - dice])
     strip = rgb_from_class_ids(np.concatenate([drawn([(k % 4, 4, 4, 9, 9)]) for k in range(6)], axis=1), config.classes)
+    number = PngImagePlugin.PngInfo()
+    number.add_text("images", "6")
     for name in ("images", "truth", *(f"epoch-{epoch:04d}" for epoch in range(1, epochs + 1))):
-        Image.fromarray(strip).save(previews / f"{name}.png")
+        Image.fromarray(strip).save(previews / f"{name}.png", pnginfo=number)

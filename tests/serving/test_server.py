@@ -312,7 +312,7 @@ with SavedModel(Path(sys.argv[1])) as model, ThreadPoolExecutor(160) as pool:
 
 def test_a_full_queue_is_unavailable(color_export: Path, tmp_path: Path) -> None:
     """64 batches of 16 rows wait, two are under way, the others are refused at once."""
-    pixels = np.random.default_rng(0).integers(0, 256, (600, 600, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (320, 320, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
     command = [sys.executable, "-c", FULL_QUEUE, str(color_export), str(tmp_path / "image.png")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)

@@ -22,9 +22,12 @@ def record(image: NDArray[np.uint8], mask: NDArray[np.uint8], name: str = "id", 
     return serialized({**images, "image/id": name, "image/group": group})
 
 
-def tile(image: NDArray[np.uint8], class_ids: NDArray[np.uint8]) -> bytes:
-    """What Transform writes of one image's tiles: `[tiles, height, width, 3]` pixels, `[tiles, height, width]` ids."""
+def tile(image: NDArray[np.uint8], class_ids: NDArray[np.uint8], size: tuple[int, int] | None = None) -> bytes:
+    """What Transform writes of one image's tiles: `[tiles, height, width, 3]` pixels, `[tiles, height, width]` ids, and
+    for `image.fit = "tile"` the image's own size.
+    """
     arrays = {"image": image, "class_ids": class_ids}
+    arrays |= {"size": np.array(size, np.int32)} if size else {}
     return serialized({name: tf.io.serialize_tensor(array).numpy() for name, array in arrays.items()})
 
 

@@ -78,6 +78,7 @@ print(json.dumps([fit([]), fit(["CPU:0", "CPU:1"])]))
 """
 
 
+@pytest.mark.slow
 def test_two_devices_train_what_one_does_at_the_same_global_batch(
     tmp_path: Path, make_config: Any, write_tiles: Any, run_forked: Callable[..., str]
 ) -> None:

@@ -3,6 +3,7 @@
 import functools
 import io
 import json
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +25,7 @@ from flexunet.core.config.whole import Config
 from flexunet.serving.c_api import SavedModel, SavedModelError, load_arrays, save_arrays
 from flexunet.serving.rounding import ROUNDING, at_the_boundary, moved_pixels
 from flexunet.serving.wire import as_strings, read_warmup
-from trainer_module.export import export_model
+from trainer_module.export import export_model, exported_weights
 from trainer_module.model import build_model
 from trainer_module.signatures import check_graph
 
@@ -99,6 +100,13 @@ def sessions(exported: tuple[Path, Config], tmp_path_factory: pytest.TempPathFac
         save_arrays(folder / f"{signature}.inputs", arrays)
     python("-c", SESSION, directory, folder)
     return {file.stem: load_arrays(file) for file in folder.glob("*.outputs")}
+
+
+def test_each_weight_is_written_once(exported: tuple[Path, Config]) -> None:
+    directory, config = exported
+    written = tf.train.list_variables(str(directory / "variables" / "variables"))
+    numbers = [math.prod(shape) for name, shape in written if not name.startswith("_CHECKPOINTABLE")]
+    assert sum(numbers) == sum(w.size for w in exported_weights(str(directory))) == build_model(config).count_params()
 
 
 def test_masks_have_the_images_own_sizes(exported: tuple[Path, Config]) -> None:

@@ -55,3 +55,12 @@ def test_a_color_outside_the_palette_names_the_image(custom_config: dict[str, st
     wrong[3, 3] = (1, 2, 3)
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"row-0.*1 2 3"):
         tf.function(lambda: preprocessing_fn(rows([IMAGE], [wrong]), custom_config))()
+
+
+def test_of_tiles_the_images_own_sizes_come_too(make_config: Any) -> None:
+    settings = {"fit": "tile", "tile_overlap": 8}
+    config = {"config": part_of(make_config(image=settings), TransformConfig).model_dump_json()}
+    wide = np.full((40, 90, 3), 7, np.uint8)
+    outputs = preprocessing_fn(rows([IMAGE, wide], [MASK, np.zeros((40, 90, 3), np.uint8)]), config)
+    assert [tf.io.parse_tensor(row, tf.int32).numpy().tolist() for row in outputs["size"]] == [[32, 32], [40, 90]]
+    assert [len(tf.io.parse_tensor(row, tf.uint8)) for row in outputs["image"]] == [1, 8]

@@ -11,13 +11,22 @@ import configparser
 import math
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, get_args
 
+from flexunet.core.config.imported_colors import (
+    BINARY_PALETTE,
+    DEFAULT_PALETTE,
+    NO_LITERAL,
+    Palette,
+    named_colors,
+    palette_of,
+)
 from flexunet.core.config.load import ConfigError, config_from
-from flexunet.core.config.train import ModelConfig
+from flexunet.core.config.train import AugmentConfig, ModelConfig, TrainConfig
 from flexunet.core.config.write import to_toml
 from flexunet.core.errors import last_line
 
@@ -26,25 +35,13 @@ NETWORK: Final = "TensorFlowFlexUNet"
 PATIENCE_IN_EFFECT: Final = 10
 # Half way from black to white, where the file has no threshold.
 _HALF_WAY: Final = 128
+_PREVIEW_IMAGES: Final = TrainConfig.model_fields["preview_images"]
 _LARGEST_FILE: Final = 1_000_000
 _LONGEST_SHOWN: Final = 80
-# What `ast.literal_eval` raises.
-_NO_LITERAL: Final = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError)
+_LARGEST: Final = 1e30
 _ACTIVATIONS: Final = get_args(ModelConfig.model_fields["activation"].annotation)
 # Keras' default, which the file does not say.
 _ADAMW_DECAY: Final = 0.004
-_DEFAULT_PALETTE: Final = {(0, 0, 0): 0, (0, 255, 0): 1, (255, 0, 0): 2, (0, 0, 255): 3}
-_BINARY_PALETTE: Final = {(0, 0, 0): 0, (255, 255, 255): 1}
-_COLORS: Final = {
-    "black": (0, 0, 0),
-    "blue": (0, 0, 255),
-    "green": (0, 255, 0),
-    "red": (255, 0, 0),
-    "yellow": (255, 255, 0),
-    "cyan": (0, 255, 255),
-    "magenta": (255, 0, 255),
-    "white": (255, 255, 255),
-}
 # Sections and keys that are read by no code of the original, or that only name its own folders and prints.
 _WITHOUT_EFFECT: Final = frozenset(
     [
@@ -70,6 +67,7 @@ _WITHOUT_EFFECT: Final = frozenset(
         "test.batch_size",
         "valid.batch_size",
         "mask.mask_datatype",
+        "mask.blur_size",
         "infer.output_dir",
         "tiledinfer.output_dir",
         "generator.debug",
@@ -140,23 +138,54 @@ class _Found:
 
     def set(self, key: str, value: Any, comment: str = "") -> None:
         section, _, name = key.partition(".")
+        value, beyond = _within_bounds(section, name, value)
+        comment = f"{comment}; {beyond}" if comment and beyond else comment or beyond
         self.values[section][name] = value
         if comment:
             self.comments[key] = comment
-            self.notes.append(f"{key}: {comment}")
+            note = f"{key}: {comment}"
+            self.notes += [note] if note not in self.notes else []
+
+
+def _within_bounds(section: str, name: str, value: Any) -> tuple[Any, str]:
+    """A number that is beyond what the key may have becomes the nearest, and words that say so.
+
+    Only of augmentation, whose strengths are approximate anyway, and of pictures.
+    """
+    fields = AugmentConfig.model_fields if section == "augment" else {"preview_images": _PREVIEW_IMAGES}
+    if name not in fields or not isinstance(value, int | float) or isinstance(value, bool):
+        return value, ""
+    nearest = value
+    for bound in fields[name].metadata:
+        nearest = max(nearest, getattr(bound, "ge", nearest))
+        nearest = min(nearest, getattr(bound, "le", nearest), getattr(bound, "lt", math.inf) - 0.01)
+    return nearest, "" if nearest == value else f"the file's value comes to {value:g}, beyond what is possible here"
 
 
 class _Ini:
     """A file's values; those that are no literals are problems, and nothing of them is run."""
 
     def __init__(self, path: Path, text: str) -> None:
-        self.path, self.text, self.problems = path, text, []
+        self.path, self.text = path, text
+        # In order, each once: a value may be asked for twice.
+        self._problems: dict[str, None] = {}
         self._parser = configparser.RawConfigParser(inline_comment_prefixes=(";",), empty_lines_in_values=False)
         try:
             self._parser.read_string(text)
+        except (configparser.DuplicateOptionError, configparser.DuplicateSectionError) as error:
+            what = f"{error.option} in " if isinstance(error, configparser.DuplicateOptionError) else ""
+            words = f"line {error.lineno}: {what}[{error.section}] is there a second time"
+            raise ConfigError(f"{path}: {words}, expected once: the original does not read such a file") from None
         except configparser.Error as error:
             raise ConfigError(f"{path}: not a FlexUNet configuration ({last_line(error)}), expected INI") from None
+        if "model" not in self._parser:
+            there = ", ".join(f"[{section}]" for section in self._parser.sections()) or "none"
+            raise ConfigError(f"{path}: no section [model], expected one, all names in small letters; found {there}")
         self.read: set[str] = set()
+
+    @property
+    def problems(self) -> list[str]:
+        return [*self._problems]
 
     def sections(self) -> list[str]:
         return self._parser.sections()
@@ -177,26 +206,50 @@ class _Ini:
             return default
         try:
             value = ast.literal_eval(text.strip())
-        except _NO_LITERAL:
+        except NO_LITERAL:
             # The original evaluates bare words as names: of activations and networks.
-            value = text.strip() if kind is str and text.strip().isidentifier() else None
-        is_right = isinstance(value, kind) and not (isinstance(value, bool) and kind in (int, (int, float)))
-        if value is None or not is_right:
+            if kind is str and text.strip().isidentifier():
+                return text.strip()
             self.problem(name, f"is {_short(text)}", f"{expected}: nothing in the file is run, write the value itself")
+            return default
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind in (int, (int, float))):
+            self.problem(name, f"is {_short(text)}", expected)
             return default
         return value
 
+    def is_off(self, name: str) -> bool:
+        """Whether a key's value is nothing: None, False, 0 or empty."""
+        text = self.raw(name)
+        try:
+            return text is None or not ast.literal_eval(text.strip() or "None")
+        except NO_LITERAL:
+            return False
+
     def problem(self, name: str, what: str, expected: str) -> None:
-        self.problems.append(f"{self.path}: {name} {what}, expected {expected}")
+        self._problems[f"{self.path}: {name} {what}, expected {expected}"] = None
 
     def flag(self, name: str, default: bool) -> bool:
         return self.get(name, default, bool, "True or False")
 
-    def whole(self, name: str, default: int | None) -> int:
+    def whole(self, name: str, default: int) -> int:
         return self.get(name, default, int, "a whole number")
 
-    def number(self, name: str, default: float | None) -> float:
-        return self.get(name, default, (int, float), "a number")
+    def number(self, name: str, default: float) -> float:
+        return self._finite(name, self.get(name, default, (int, float), "a number"), default)
+
+    def numbers(self, name: str, default: list[float]) -> list[float]:
+        values = self.get(name, default, (list, tuple), "a list of numbers")
+        if not all(type(value) in (int, float) for value in values):
+            self.problem(name, f"is {_short(str(values))}", "a list of numbers")
+            return default
+        return [self._finite(name, value, 1.0) for value in values]
+
+    def _finite(self, name: str, value: float, default: float) -> float:
+        # Of whole numbers of any length, too, which are no floats.
+        if -_LARGEST < value < _LARGEST:
+            return float(value)
+        self.problem(name, f"is {_short(str(value))}", "a number")
+        return default
 
     def word(self, name: str, default: str) -> str:
         return self.get(name, default, str, "a word in quotes")
@@ -218,10 +271,17 @@ def _read(path: Path) -> str:
         raise ConfigError(
             f"{path}: {path.stat().st_size:,} bytes, expected a configuration of at most {_LARGEST_FILE:,}"
         )
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: no text in UTF-8, expected INI: save it anew") from None
+    text, raw = "", path.read_bytes()
+    for encoding in ("utf-16",) if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "latin-1"):
+        try:
+            text = raw.decode(encoding)
+            break
+        except UnicodeDecodeError:
+            # Of an editor on Windows: values are ASCII in any code page, comments may be garbled.
+            continue
+    if not text.strip() or "\0" in text:
+        raise ConfigError(f"{path}: no text, expected INI: save it anew in UTF-8")
+    return text
 
 
 def _model(ini: _Ini, found: _Found) -> None:
@@ -229,6 +289,8 @@ def _model(ini: _Ini, found: _Found) -> None:
     if network != NETWORK:
         ini.problem("model.model", f"is {network}", f"{NETWORK}: other networks are not supported")
     for side in ("height", "width"):
+        if ini.raw(f"model.image_{side}") is None:
+            ini.problem(f"model.image_{side}", "is missing", "a whole number: the original has no default")
         found.set(f"image.{side}", ini.whole(f"model.image_{side}", 256))
     found.set("image.fit", "stretch")
     channels = ini.whole("model.image_channels", 3)
@@ -238,7 +300,7 @@ def _model(ini: _Ini, found: _Found) -> None:
     found.set("model.base_filters", ini.whole("model.base_filters", 16))
     found.set("model.base_kernel", ini.pair("model.base_kernels", (3, 3)))
     found.set("model.dilation", ini.pair("model.dilation", (1, 1)))
-    found.set("model.dropout", float(ini.number("model.dropout_rate", 0.0)))
+    found.set("model.dropout", ini.number("model.dropout_rate", 0.0))
     if ini.flag("model.dropout_seed_fixing", False):
         found.set(
             "model.dropout_seed", 137, "each layer draws from a seed of its own; in the original all layers drop alike"
@@ -264,13 +326,8 @@ def _training(ini: _Ini, found: _Found, as_written: bool) -> None:
     found.set("train.optimizer", optimizer)
     if optimizer == "adamw":
         found.set("train.weight_decay", _ADAMW_DECAY, "Keras' default of AdamW, which the file does not say")
-    found.set("train.learning_rate", float(ini.number("model.learning_rate", 1e-4)))
-    absent = ini.raw("model.clipvalue") is None
-    found.set(
-        "train.clipvalue",
-        float(ini.number("model.clipvalue", 0.2)),
-        "the file has no clipvalue: the original's code then clips at this" if absent else "",
-    )
+    found.set("train.learning_rate", ini.number("model.learning_rate", 1e-4))
+    _clipping(ini, found)
     _loss(ini, found)
     _schedule(ini, found, as_written)
     patience = ini.whole("train.patience", 10)
@@ -279,10 +336,22 @@ def _training(ini: _Ini, found: _Found, as_written: bool) -> None:
     else:
         found.set("train.early_stopping_patience", epochs, "no early stopping")
     found.set("train.monitor", "loss")
-    shown = ini.whole("train.num_infer_images", 6) if ini.flag("train.epoch_change_infer", True) else 0
+    tiled = ini.flag("train.epoch_change_tiled_infer", False)
+    shown = ini.whole("train.num_infer_images", 6) if ini.flag("train.epoch_change_infer", True) or tiled else 0
     found.set("train.preview_images", shown)
-    if ini.flag("train.epoch_change_tiled_infer", False):
-        found.notes.append("train.epoch_change_tiled_infer: previews are drawn at the model's size, without tiles")
+    if tiled:
+        found.notes.append(
+            'train.epoch_change_tiled_infer: previews are of images as training sees them; with image.fit = "tile", '
+            "which trains on tiles too, they are whole images predicted in tiles"
+        )
+
+
+def _clipping(ini: _Ini, found: _Found) -> None:
+    """Keras takes None for no clipping; where the key is absent, the original's code clips."""
+    text = ini.raw("model.clipvalue")
+    if text is None or text.strip() != "None":
+        words = "" if text else "the file has no clipvalue: the original's code then clips at this"
+        found.set("train.clipvalue", ini.number("model.clipvalue", 0.2), words)
 
 
 def _loss(ini: _Ini, found: _Found) -> None:
@@ -305,7 +374,7 @@ def _schedule(ini: _Ini, found: _Found, as_written: bool) -> None:
         return
     patience = ini.whole("train.reducer_patience", 4)
     found.set("train.schedule", "plateau")
-    found.set("train.plateau_factor", float(ini.number("train.reducer_factor", 0.4)))
+    found.set("train.plateau_factor", ini.number("train.reducer_factor", 0.4))
     if as_written or patience == PATIENCE_IN_EFFECT:
         found.set("train.plateau_patience", patience)
     else:
@@ -315,7 +384,7 @@ def _schedule(ini: _Ini, found: _Found, as_written: bool) -> None:
 
 def _masks(ini: _Ini, found: _Found) -> None:
     order = ini.word("image.color_order", "RGB")
-    if order != "RGB":
+    if order.upper() != "RGB":
         found.notes.append(f"image.color_order: {order} only matters for old weights: flexunet import model --bgr")
     file_format = ini.word("mask.mask_file_format", ".npz")
     if file_format == ".npz" and ini.raw("mask.mask_file_format") is not None:
@@ -341,12 +410,14 @@ def _threshold(ini: _Ini, found: _Found) -> None:
 def _classes(ini: _Ini, found: _Found, names: tuple[str, ...]) -> list[dict[str, Any]]:
     """Classes by id; the palette is read leniently, since the best known file of all does not parse."""
     palette = _palette(ini, found)
-    expected = max(2, ini.whole("model.num_classes", len(palette)))
-    if ini.whole("model.num_classes", len(palette)) == 1:
+    number = ini.whole("model.num_classes", len(palette or ()))
+    if number == 1:
         found.set("model.head", "sigmoid")
-    if len(palette) != expected:
-        ini.problem("model.num_classes", f"is {expected} with {len(palette)} colours in mask.rgb_map", "one for each")
-    given = dict(enumerate(names)) if names else _named_colors(ini.text, palette)
+    if palette is None:
+        return []
+    if len(palette) != max(2, number):
+        ini.problem("model.num_classes", f"is {number} with {len(palette)} colours in mask.rgb_map", "one for each")
+    given = dict(enumerate(names)) if names else named_colors(ini.text, palette)
     if names and len(names) != len(palette):
         ini.problem("mask.rgb_map", f"has {len(palette)} colours with {len(names)} --names", "a name for each, 0 first")
     rows = [
@@ -359,26 +430,20 @@ def _classes(ini: _Ini, found: _Found, names: tuple[str, ...]) -> list[dict[str,
     return rows
 
 
-def _palette(ini: _Ini, found: _Found) -> dict[tuple[int, int, int], int]:
+def _palette(ini: _Ini, found: _Found) -> Palette | None:
+    """None where the file's is a problem, which is told."""
     text = ini.raw("mask.rgb_map")
     if text is None:
         found.notes.append("classes: the file has no rgb_map: these are the original's default colours")
-        return dict(_BINARY_PALETTE if ini.whole("model.num_classes", 0) == 1 else _DEFAULT_PALETTE)
-    try:
-        palette = ast.literal_eval(text)
-    except _NO_LITERAL:
-        entries = re.findall(r"\(\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*\)\s*:\s*(\d+)", text)
-        palette = {(int(red), int(green), int(blue)): int(number) for red, green, blue, number in entries}
-        found.notes.append(
-            "classes: mask.rgb_map does not parse, so that the original ran with its default "
-            "(1 green, 2 red, 3 blue); these are the colours that the file means, and weights that it trained "
-            "tell the default's ids: for them, order the classes so"
-        )
-    if not isinstance(palette, dict) or not all(_is_entry(color, number) for color, number in palette.items()):
+        return dict(BINARY_PALETTE if ini.whole("model.num_classes", 0) == 1 else DEFAULT_PALETTE)
+    palette, note = palette_of(text)
+    found.notes += [f"classes: {note}"] if note else []
+    if palette is None:
         ini.problem("mask.rgb_map", f"is {_short(text)}", "colours and ids, such as {(0,0,0):0, (255,0,0):1}")
-        return dict(_DEFAULT_PALETTE)
+        return None
     if sorted(palette.values()) != list(range(len(palette))):
         ini.problem("mask.rgb_map", f"has the ids {sorted(palette.values())}", "0, 1, 2, ... each once")
+        return None
     return palette
 
 
@@ -388,31 +453,12 @@ def _short(text: str) -> str:
     return repr(shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}...")
 
 
-def _is_entry(color: Any, number: Any) -> bool:
-    return (
-        isinstance(color, tuple)
-        and len(color) == 3
-        and all(type(channel) is int and 0 <= channel <= 255 for channel in color)
-        and type(number) is int
-    )
-
-
-def _named_colors(text: str, palette: dict[tuple[int, int, int], int]) -> dict[int, str]:
-    """Names from a comment such as `;Patches:blue, Inclusion:green` right above the palette."""
-    above = re.search(r"^[;#]([^\n]*)\n\s*rgb_map", text, re.MULTILINE)
-    if not above:
-        return {}
-    named = re.findall(r"([A-Za-z][\w -]*?)\s*:\s*([A-Za-z]+)", above[1])
-    colors = [(name.strip(), _COLORS.get(word.casefold())) for name, word in named]
-    return {palette[color]: name for name, color in colors if color in palette}
-
-
 def _augmentation(ini: _Ini, found: _Found) -> None:
     """Only with a generator. Each drawn image has one change or none there; here changes are composed."""
     given = [key for key in ini.names() if key.partition(".")[0] in _AUGMENTING]
-    if not (ini.flag("model.generator", False) and ini.flag("generator.augmentation", True)):
-        for key in given:
-            ini.read.add(key)
+    generator, augmentation = ini.flag("model.generator", False), ini.flag("generator.augmentation", True)
+    if not (generator and augmentation):
+        ini.read.update(given)
         return
     _flips(ini, found)
     variants = _rotations(ini, found) + _strengths(ini, found)
@@ -443,7 +489,7 @@ def _flips(ini: _Ini, found: _Found) -> None:
 
 def _rotations(ini: _Ini, found: _Found) -> int:
     """The number of variants that the original makes."""
-    angles = ini.get("augmentor.angles", [90, 180, 270], (list, tuple), "a list of degrees")
+    angles = ini.numbers("augmentor.angles", [90, 180, 270])
     if not ini.flag("augmentor.rotation", True) or not angles:
         return 0
     found.set("augment.rotations", [float((angle + 180) % 360 - 180) for angle in angles])
@@ -453,11 +499,11 @@ def _rotations(ini: _Ini, found: _Found) -> int:
 def _strengths(ini: _Ini, found: _Found) -> int:
     """The number of variants that the original makes of its other changes."""
     variants = 0
-    shrinks = ini.get("augmentor.shrinks", [0.8], (list, tuple), "a list of factors")
+    shrinks = ini.numbers("augmentor.shrinks", [0.8])
     if shrinks:
         found.set("augment.shrink", round(1 - min(shrinks), 3), f"from the factors {shrinks}, drawn from a range here")
         variants += len(shrinks)
-    shears = ini.get("augmentor.shears", [], (list, tuple), "a list of factors")
+    shears = ini.numbers("augmentor.shears", [])
     if shears:
         degrees = math.degrees(math.atan(max(abs(shear) for shear in shears)))
         found.set("augment.shear", round(degrees, 1), f"degrees, from the factors {shears}")
@@ -470,32 +516,39 @@ def _strengths(ini: _Ini, found: _Found) -> int:
 
 
 def _elastic(ini: _Ini, found: _Found) -> None:
-    alpha, sigma = ini.number("deformation.alpah", 1300), ini.number("deformation.sigmoid", 8)
+    alpha = ini.number("deformation.alpah", 1300)
+    sigmas = ini.numbers("deformation.sigmoids", [ini.number("deformation.sigmoid", 8)])
+    if not sigmas or min(sigmas) <= 0:
+        ini.problem("deformation.sigmoids", f"is {sigmas}", "standard deviations above 0, in pixels")
+        return
+    sigma = min(sigmas)
     # Uniform noise of -1 to 1 (standard deviation 0.577) blurred by a Gaussian of `sigma` pixels.
     pixels = alpha * 0.577 / (2 * sigma * math.sqrt(math.pi))
-    share = min(0.2, pixels / max(1, found.values["image"].get("width", 256)))
+    share = pixels / max(1, found.values["image"].get("width", 256))
     words = "about the original's displacement; there image and mask got different random fields"
     found.set("augment.elastic", round(share, 3), words)
 
 
 def _distortion(ini: _Ini, found: _Found) -> None:
-    shares = ini.get("distortion.distortions", [0.02], (list, tuple), "a list of shares")
+    shares = ini.numbers("distortion.distortions", [0.02]) or [0.02]
     words = "of rows and columns; in the original image and mask got different random fields"
-    found.set("augment.distortion", float(max(shares)), words)
+    found.set("augment.distortion", max(shares), words)
 
 
 def _barrel(ini: _Ini, found: _Found) -> None:
-    amounts = [abs(ini.number(f"{section}.amount", 0.5)) for section in ("barrdistortion", "pincdistortion")]
-    found.set("augment.barrel", min(0.5, max(amounts)), "over the whole image; radius and centers have no counterpart")
+    sections = [name for name in ("barrdistortion", "pincdistortion") if ini.flag(f"augmentor.{name}", False)]
+    amounts = [abs(ini.number(f"{section}.amount", 0.5)) for section in sections]
+    ini.read.update(f"{section}.{key}" for section in sections for key in ("radius", "centers"))
+    found.set("augment.barrel", max(amounts), "over the whole image; radius and centers have no counterpart")
 
 
 def _sharpen(ini: _Ini, found: _Found) -> None:
-    found.set("augment.sharpen", float(ini.number("sharpening.k", 1.0)), "the original sharpened masks, too")
+    found.set("augment.sharpen", ini.number("sharpening.k", 1.0), "the original sharpened masks, too")
 
 
 def _brighten(ini: _Ini, found: _Found) -> None:
     found.set("augment.contrast", round(abs(ini.number("brightening.alpha", 1.2) - 1), 3), "up and down, not only up")
-    found.set("augment.brighten", float(abs(ini.number("brightening.beta", 10))), "up and down, not only up")
+    found.set("augment.brighten", abs(ini.number("brightening.beta", 10)), "up and down, not only up")
 
 
 _CHANGES: Final[dict[str, Callable[[_Ini, _Found], None]]] = {
@@ -520,21 +573,38 @@ def _rest(ini: _Ini, found: _Found) -> None:
     for key in ini.names():
         section, _, name = key.partition(".")
         known = key in ini.read or key in _WITHOUT_EFFECT or section in (*outside, "infer", "tiledinfer")
-        if not known and not name.endswith(("_dir", "_datapath")):
+        if not (known or name.endswith(("_dir", "_datapath")) or ini.is_off(key)):
             found.notes.append(f"{key}: no counterpart, left out")
 
 
 def _commands(ini: _Ini) -> Iterator[str]:
     """Commands with the file's own folders, relative to it."""
-    folders = [ini.raw(f"{split}.{kind}_dir") for split in ("train", "valid", "test") for kind in ("images", "masks")]
-    named = [Path(folder.strip().strip("\"'")) for folder in folders if folder]
-    if named:
-        base = ini.path.parent
-        parents = [list(reversed([path, *path.parents])) for path in named]
-        common = [level[0] for level in zip(*parents, strict=False) if len(set(level)) == 1]
-        source = os.path.normpath(base / (common[-1] if common else Path()))
-        yield f"flexunet ingest {source} records --config CONFIG --check"
+    keys = [f"{kind}_{what}" for kind in ("images", "masks", "image", "mask") for what in ("dir", "datapath")]
+    named = [ini.raw(f"{split}.{key}") for split in ("train", "valid", "eval", "test") for key in keys]
+    source = _common([_folder(ini, text) for text in named if text])
+    if source:
+        source = source if ini.path.is_absolute() or _on_a_drive(source) else os.path.relpath(source)
+        yield f"flexunet ingest {shlex.quote(source)} records --config CONFIG --check"
     images = ini.raw("infer.images_dir")
     if images:
-        folder = os.path.normpath(ini.path.parent / images.strip().strip("\"'"))
-        yield f"flexunet predict runs/imported/serving_model {folder} --out predictions"
+        folder = _folder(ini, images)
+        folder = folder if ini.path.is_absolute() or _on_a_drive(folder) else os.path.relpath(folder)
+        yield f"flexunet predict runs/imported/serving_model {shlex.quote(folder)} --out predictions"
+
+
+def _folder(ini: _Ini, text: str) -> str:
+    """An absolute path, of Windows too; not as a literal, in which `\\t` of `..\\test` would be a tab."""
+    inside = re.sub(r"""^[rRuU]?(["'])(.*)\1$""", r"\2", text.strip()).replace("\\", "/")
+    return inside if _on_a_drive(inside) else str((ini.path.parent / inside).resolve())
+
+
+def _on_a_drive(path: str) -> bool:
+    return re.match(r"[A-Za-z]:/", path) is not None
+
+
+def _common(folders: list[str]) -> str:
+    """The folder that holds all; "" where there is none."""
+    try:
+        return os.path.commonpath([re.sub("/+", "/", folder) for folder in folders])
+    except ValueError:
+        return ""
