@@ -69,7 +69,9 @@ class TuneConfig(Section):
         description="Time budget of each trial, in place of train.max_seconds; unset: that of [train].",
     )
     seed: int = Field(default=137, ge=1, lt=2**31, description="Random seed of what is tried.")
-    space: SpaceConfig = Field(default_factory=SpaceConfig)
+    space: SpaceConfig = Field(
+        default_factory=SpaceConfig, description="What is tried; empty: nothing, and the pipeline has no Tuner."
+    )
 
 
 class TunerConfig(TrainerConfig):
