@@ -130,7 +130,8 @@ def _profile(log_a: float, detections: Detections) -> float:
         if limit > 1e4:
             break
     low, high = score(-limit), score(limit)
-    slope = _root(score, -limit, limit) if low > 0 > high else (limit if high > 0 else -limit)
+    # Far from the sizes both ends are flat: a score of exactly 0 is where the curve has become a step.
+    slope = _root(score, -limit, limit) if low > 0 > high else (limit if low > 0 else -limit)
     return _log_likelihood(special.expit(at + slope * x), detections)
 
 

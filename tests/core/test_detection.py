@@ -83,6 +83,13 @@ def test_without_a_miss_twenty_nine_prove_it() -> None:
     assert a90_95(counts((8, 5, 0), (16, 20, 20), (24, 9, 9))) == pytest.approx(2**1.5)
 
 
+def test_a_step_between_missed_and_found_is_no_error() -> None:
+    """The likelihood is flat there, and a fit of some hundred in slope passes for one that converged."""
+    for sizes, present in (((11, 28, 34), (1, 7, 5)), ((27, 43), (1, 7))):
+        found = np.array([0, *present[1:]], float)
+        assert not a90_95(Detections(np.log(sizes), np.array(present, float), found)) < sizes[0]
+
+
 def test_what_is_not_found_more_often_when_larger_has_no_a90() -> None:
     assert np.isnan(a90_95(counts((16, 20, 15), (24, 20, 10), (32, 20, 5))))
     assert np.isnan(float(fit(counts((16, 10, 10))).slope))
