@@ -58,7 +58,7 @@ class ForegroundDice(keras.metrics.Metric):
 
     def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: None = None) -> None:
         """Class ids `[N, H, W]`, probabilities `[N, H, W, C]`."""
-        counts = count_matrix(y_true, tf.argmax(y_pred, axis=-1), self.num_classes)
+        counts = count_matrix(y_true, most_probable(y_pred)[0], self.num_classes)
         self.counts.assign_add(tf.cast(counts, tf.float64))
 
     def result(self) -> tf.Tensor:
