@@ -103,7 +103,7 @@ def test_a_checkout_is_brought_to_what_the_lock_says() -> None:
     words = install.how_to_install("faiss")
     assert f"`make setup` in {ROOT}" in words and "`pip install --no-deps -r requirements.txt`" in words
     makefile = (ROOT / "Makefile").read_text()
-    [brought], [exported] = (re.findall(f"{command}.*", makefile) for command in (r"\$\(UV\) sync", "EXPORT :="))
+    [brought], [exported] = (re.findall(f"{command}.*", makefile) for command in (r"\$\(UV\) sync", "LOCKED :="))
     assert re.findall(r"--extra \w+", brought) == re.findall(r"--extra \w+", exported)
 
 

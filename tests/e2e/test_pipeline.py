@@ -589,7 +589,7 @@ def test_lineage_tells_what_made_a_version_and_what_a_rollback_restored(
     found = printed_json(["lineage", str(serving / "6")], capfd)
     assert "ML Metadata in" in found["source"] and found["intact"]
     assert found["data"]["directory"] == str(story.data) and found["data"]["span"] == 1
-    expected = make_config(train={"epochs": 8}).model_dump(mode="json", exclude={"dataset", "beam", "kubeflow"})
+    expected = make_config(train={"epochs": 8}).model_dump(mode="json", exclude={"dataset", "tune", "beam", "kubeflow"})
     # No node reads how ingest understands masks.
     expected["records"] = {key: expected["records"][key] for key in RecordsConfig.model_fields}
     assert found["config"] == expected

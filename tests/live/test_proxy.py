@@ -70,18 +70,12 @@ def test_looking_begins_again_where_its_process_is_killed(
 
 
 def test_a_taken_port_is_one_line() -> None:
-    with relayed(grpc_route(0, free_port())) as ([port], _):
-        from asyncio import run
-
-        from flexunet.live.proxy import Proxy, Settings
-
-        async def listen() -> None:
-            taken = Proxy(Settings("127.0.0.1", "127.0.0.1", [grpc_route(port, 1)], Kept(Path(), 1)), None)  # type: ignore[arg-type]
-            async with taken.listening():
-                pass
-
-        with pytest.raises(UserError, match=f"127.0.0.1:{port}: .*expected a free port"):
-            run(listen())
+    with (
+        relayed(grpc_route(0, free_port())) as ([port], _),
+        pytest.raises(UserError, match=f"127.0.0.1:{port}: .*expected a free port"),
+        relayed(grpc_route(port, 1)),
+    ):
+        pytest.fail("two listen on one port")
 
 
 def test_ctrl_c_writes_what_was_seen_and_says_so(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """A watch's proxy in this process, whose witness only remembers."""
 
 import asyncio
-import threading
 from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,22 +31,23 @@ def relayed(*routes: Route, camera_header: str = "") -> Iterator[tuple[list[int]
     """The ports that lead to the routes' servers, and what goes by."""
     recorder: Any = Recorder()
     proxy = Proxy(Settings("127.0.0.1", "127.0.0.1", routes, Kept(Path(), 1, 0, camera_header)), recorder)
-    ready = threading.Event()
-    ends: list[Any] = []
+    ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def run() -> None:
         ended = asyncio.Event()
         async with proxy.listening():
-            ends.append((asyncio.get_running_loop(), ended))
-            ready.set()
+            ready.set_result((asyncio.get_running_loop(), ended))
             await ended.wait()
 
-    thread = threading.Thread(target=lambda: asyncio.run(run()))
-    thread.start()
-    ready.wait()
-    try:
-        yield proxy.ports, recorder
-    finally:
-        [(loop, ended)] = ends
-        loop.call_soon_threadsafe(ended.set)
-        thread.join()
+    # In a thread of its own: a browser's tests leave a loop running in this one.
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(asyncio.run, run())
+        wait([running, ready], return_when=FIRST_COMPLETED)
+        if running.done():
+            running.result()
+        loop, ended = ready.result()
+        try:
+            yield proxy.ports, recorder
+        finally:
+            loop.call_soon_threadsafe(ended.set)
+            running.result()
