@@ -131,7 +131,10 @@ def test_a_probe_passes_only_on_an_answer(answer: bytes | None, passes: bool) ->
         def serve() -> None:
             connection, _ = server.accept()
             with connection:
+                # The shell sends line by line, and a server answers when it has the whole request.
                 asked.append(connection.recv(65536))
+                while not asked[-1].endswith(b"}]}}"):
+                    asked[-1] += connection.recv(65536)
                 if answer is None:
                     time.sleep(2)
                 else:
