@@ -9,6 +9,7 @@ from typing import Final, NoReturn
 import click
 
 from flexunet.cli.command import SectionedGroup
+from flexunet.cli.completion import print_completion
 from flexunet.core.disk import words_of
 from flexunet.core.errors import CommandError, Interrupted, UserError
 from flexunet.core.install import how_to_install
@@ -34,7 +35,7 @@ SECTIONS: Final = {
     },
     "Look back": {"runs": "pipeline.cli.runs", "lineage": "pipeline.cli.lineage", "clean": "pipeline.cli.clean"},
     "Cluster": {"kubeflow": "kubeflow.commands"},
-    "This machine": {"doctor": "flexunet.cli.doctor", "completion": "flexunet.cli.completion"},
+    "This machine": {"doctor": "flexunet.cli.doctor"},
 }
 
 
@@ -44,6 +45,14 @@ SECTIONS: Final = {
     no_args_is_help=False,
 )
 @click.version_option(package_name="flexunet")
+@click.option(
+    "--completion",
+    type=click.Choice(["bash", "zsh", "fish"]),
+    is_eager=True,
+    expose_value=False,
+    callback=print_completion,
+    help="Print the script for completion in this shell and exit.",
+)
 def cli() -> None:
     """Image segmentation on TFX: measured honestly, refused if it is bad, served if it is good.
 

@@ -61,7 +61,7 @@ COMMANDS = dict(walk(main.cli))
         ("nope", "No such command 'nope'"),
         ("runn", "No such command 'runn'; did you mean run or runs?"),
         ("run --confg demo", "No such option '--confg'; did you mean --config"),
-        ("completion tcsh", "'bash', 'zsh', 'fish'"),
+        ("--completion tcsh", "'bash', 'zsh', 'fish'"),
         ("--nope", "No such option"),
         ("run --nope", "No such option '--nope'"),
         ("run --data d --root r", "Missing option '--config'"),
@@ -226,6 +226,10 @@ def test_help_ends_in_examples_that_the_command_takes(path: tuple[str, ...]):
             command.make_parser(click.Context(command)).parse_args(options)
 
 
+def test_the_top_level_stays_short():
+    assert len([path for path in COMMANDS if len(path) == 1]) <= 19
+
+
 def test_examples_are_not_wrapped(tmp_path: Path):
     printed = flexunet(tmp_path, "run", "--help").stdout
     assert all(f"  {example}\n" in printed for example in COMMANDS[("run",)].examples)
@@ -239,7 +243,7 @@ def test_every_command_takes_verbose(path: tuple[str, ...]):
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts(tmp_path: Path, shell: str):
-    done = flexunet(tmp_path, "completion", shell)
+    done = flexunet(tmp_path, "--completion", shell)
     assert (done.exit_code, done.stderr) == (0, "") and "_FLEXUNET_COMPLETE" in done.stdout
 
 

@@ -131,7 +131,7 @@ def test_help_names_what_is_here_and_what_is_not(client: Installed, project: Pat
     done = client.flexunet(project, "--help")
     assert done.returncode == 0, done.stderr
     listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")]
-    assert {"ingest", "predict", "serve", "doctor", "completion"} <= set(listed)
+    assert {"ingest", "predict", "serve", "doctor"} <= set(listed)
     assert not {"run", "demo", "clean", "kubeflow"} & set(listed)
     assert "In a checkout of the project, or in its image, also: demo, plan, run" in " ".join(done.stdout.split())
     assert "  flexunet ingest photos" in done.stdout and "  flexunet run" not in done.stdout
