@@ -47,6 +47,13 @@ def not_there(context: click.Context, parameter: click.Parameter, value: Path) -
     return value
 
 
+def empty(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    """Refuses a folder that holds something, before long work."""
+    if value is not None and value.exists() and any(value.iterdir()):
+        raise UserError(f"{value}: holds files already, expected a new folder: name another")
+    return value
+
+
 def _new_file(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
     not_there(context, parameter, value)
     if not value.parent.is_dir():
@@ -84,6 +91,15 @@ SET: Final = click.option(
     shell_complete=_settings,
 )
 NEW_CONFIG: Final = click.option("--out", required=True, type=PATH, callback=_new_file, help="TOML file to write.")
+DATA: Final = click.option("--data", required=True, type=PATH, help="Folder of the records, OUT of `flexunet ingest`.")
+EXPORT_FORMAT: Final = click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["labelme", "coco"]),
+    default="labelme",
+    show_default=True,
+    help="Annotations of the export.",
+)
 ROOT: Final = click.option("--root", required=True, type=PATH, help="Folder of the runs.")
 ACCEPT_REFUSED: Final = click.option(
     "--accept-refused", metavar="REASON", callback=not_blank, help="Pushes the model though the gate refuses it."

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
@@ -15,10 +14,10 @@ from flexunet.core.files import JsonObject
 from flexunet.core.grey import grey_of
 from flexunet.core.pictures import Refused, open_image
 from flexunet.live.exchange import Exchange
+from flexunet.serving.paths import PREDICT_PATH
 from flexunet.serving.protos import predict_pb2 as pb
 from flexunet.serving.wire import PREDICT, from_tensor
 
-_REST_PREDICT: Final = re.compile(r"/v1/models/[^/:]+(/(versions|labels)/[^/:]+)?:predict", re.IGNORECASE)
 # gRPC's frame of a message: whether it is compressed, and its length.
 _PREFIX: Final = 5
 _NEEDED: Final = (features.OUTPUT_VALID, features.OUTPUT_CONFIDENCE, features.OUTPUT_CLASS_FRACTIONS)
@@ -161,7 +160,7 @@ def _require_images(signature: str) -> None:
 
 
 def _read_rest(exchange: Exchange) -> tuple[int, list[bytes], list[Answer]]:
-    if not _REST_PREDICT.fullmatch(exchange.path):
+    if not PREDICT_PATH.fullmatch(exchange.path):
         raise NotSeenError("another method")
     asked, answered = json.loads(exchange.request), json.loads(exchange.answer)
     _require_images(asked.get("signature_name", ""))

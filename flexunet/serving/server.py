@@ -24,6 +24,7 @@ from flexunet.core.files import Json
 from flexunet.serving import rest_json
 from flexunet.serving.c_api import SavedModel, SavedModelError
 from flexunet.serving.limits import GRPC_THREADS, REST_THREADS
+from flexunet.serving.paths import PREDICT_PATH, STATUS_PATH
 from flexunet.serving.protos import predict_pb2 as pb
 from flexunet.serving.versions import model_directory
 from flexunet.serving.wire import (
@@ -36,9 +37,6 @@ from flexunet.serving.wire import (
     to_tensor,
 )
 
-_PLACE: Final = r"/v1/models/(?P<name>[^/:]+)(/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
-_PREDICT_PATH: Final = re.compile(_PLACE + ":predict", re.IGNORECASE)
-_STATUS_PATH: Final = re.compile(_PLACE + "(?P<metadata>/metadata)?", re.IGNORECASE)
 _DEFAULT_SIGNATURE: Final = "serving_default"
 _SIGNATURE_DEF: Final = "signature_def"
 _SIGNATURE_DEF_TYPE: Final = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
@@ -273,7 +271,7 @@ class _RestHandler(BaseHTTPRequestHandler):
         """Says nothing."""
 
     def _get(self) -> Json:
-        found = self._match(_STATUS_PATH)
+        found = self._match(STATUS_PATH)
         if found["metadata"]:
             return self._served.metadata_json(_spec(found))
         status = self._served.status(_spec(found))
@@ -281,7 +279,7 @@ class _RestHandler(BaseHTTPRequestHandler):
 
     def _post(self) -> Json:
         body = self._body()
-        return self._served.predict_json(body, _spec(self._match(_PREDICT_PATH)))
+        return self._served.predict_json(body, _spec(self._match(PREDICT_PATH)))
 
     def _body(self) -> bytes:
         """Raises ValueError for a length that is none or too large, and for chunks, which TF Serving takes."""

@@ -7,26 +7,21 @@ import click
 
 from flexunet.cli.command import Command
 from flexunet.cli.console import NO_LOG, captured_output
-from flexunet.cli.options import PATH
+from flexunet.cli.options import EXPORT_FORMAT, PATH, empty
 from flexunet.core.errors import UserError
 
 
 @click.command(cls=Command)
 @click.argument("root", type=PATH, metavar="ROOT")
-@click.option("--out", required=True, type=PATH, help="New folder for images and annotations, to be corrected.")
+@click.option(
+    "--out", required=True, type=PATH, callback=empty, help="New folder for images and annotations, to be corrected."
+)
 @click.option("--count", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many, at most.")
 @click.option("--watched", type=PATH, metavar="DIR", help="What `live watch` writes to.  [default: ROOT/live]")
 @click.option(
     "--data", type=PATH, metavar="DIR", help="Records whose images are known.  [default: those of the model's run]"
 )
-@click.option(
-    "--format",
-    "kind",
-    type=click.Choice(["labelme", "coco"]),
-    default="labelme",
-    show_default=True,
-    help="Annotations of the export.",
-)
+@EXPORT_FORMAT
 def queue(
     root: Path, out: Path, count: int, watched: Path | None, data: Path | None, kind: Literal["labelme", "coco"]
 ) -> None:
@@ -39,8 +34,6 @@ def queue(
     from flexunet.core.root import Root
     from flexunet.serving.versions import model_directory
 
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out}: holds files already, expected a new folder: name another")
     version = model_directory(Root(root).serving)
     folder = (watched or Root(root).live) / "images"
     files = sorted(folder.iterdir()) if folder.is_dir() else []

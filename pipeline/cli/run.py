@@ -11,7 +11,7 @@ import click
 
 from flexunet.cli.command import Command
 from flexunet.cli.console import captured_output
-from flexunet.cli.options import ACCEPT_REFUSED, AS_JSON, CONFIG, PATH, ROOT, SET
+from flexunet.cli.options import ACCEPT_REFUSED, AS_JSON, CONFIG, DATA, PATH, ROOT, SET
 from flexunet.core.disk import words_in, words_of
 from flexunet.core.errors import NodeFailed
 from flexunet.core.root import Root
@@ -29,7 +29,7 @@ RESUMES = "finished nodes stay in the cache, and a training goes on after its la
 
 @click.command(cls=Command, interrupted=RESUMES)
 @CONFIG
-@click.option("--data", required=True, type=PATH, help="Folder of the records, OUT of `flexunet ingest`.")
+@DATA
 @ROOT
 @SET
 @click.option(

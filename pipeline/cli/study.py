@@ -9,9 +9,10 @@ import click
 
 from flexunet.cli.command import CommandGroup
 from flexunet.cli.console import captured_output, print_result
-from flexunet.cli.options import AS_JSON, CONFIG, PATH, ROOT, SET
+from flexunet.cli.options import AS_JSON, CONFIG, DATA, PATH, ROOT, SET
 from flexunet.core.errors import UserError
 from flexunet.core.root import Root
+from pipeline.cli.folds import CORES, FOLDS, RESUMES
 from pipeline.cli.suspects import suspects
 
 if TYPE_CHECKING:
@@ -42,26 +43,23 @@ study.add_command(suspects)
 _SPACE: Final = (
     "[tune.space] train.learning_rate = {low = 3e-4, high = 1e-2, log = true}, model.base_filters = [8, 16, 24]"
 )
-RESUMES = "finished trainings are kept, and one that had begun goes on after its last finished epoch"
 
 
 @study.command(interrupted=RESUMES)
 @CONFIG
-@click.option("--data", required=True, type=PATH, help="Folder of the records, OUT of `flexunet ingest`.")
+@DATA
 @click.option("--out", required=True, type=PATH, help="Folder of the trainings; what is finished there is kept.")
-@click.option(
-    "--folds", "count", type=click.IntRange(2, 20), default=5, show_default=True, help="How many, of whole groups."
-)
+@FOLDS
 @click.option("--against", metavar="C", help="Another config, trained on the same folds and compared.")
 @click.option("--ensemble", is_flag=True, help="Exports the folds' models as one, which the gate measures on test.")
-@click.option("--cores", type=click.IntRange(min=1), help="Cores of each training.  [default: all, one at a time]")
+@CORES
 @SET
 @AS_JSON
 def crossvalidate(
     config: str,
     data: Path,
     out: Path,
-    count: int,
+    fold_count: int,
     against: str | None,
     ensemble: bool,
     cores: int | None,
@@ -90,7 +88,7 @@ def crossvalidate(
             from pipeline.study import crossvalidation
             from pipeline.study.folds import make_folds
         with busy(console, "assigning groups to folds"):
-            folds = make_folds(data, configs[0], count, out)
+            folds = make_folds(data, configs[0], fold_count, out)
         arms = [crossvalidation.Arm(*arm) for arm in zip(_arm_names(config, against), configs, strict=True)]
         results = crossvalidation.crossvalidate(arms, folds, out, cores)
         document, refusal = _told(results, folds, data if ensemble else None, out, console)
@@ -101,7 +99,7 @@ def crossvalidate(
 
 @study.command(interrupted="finished trials are kept, and one that had begun goes on after its last finished epoch")
 @CONFIG
-@click.option("--data", required=True, type=PATH, help="Folder of the records, OUT of `flexunet ingest`.")
+@DATA
 @ROOT
 @SET
 @AS_JSON

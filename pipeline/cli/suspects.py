@@ -8,8 +8,8 @@ import click
 
 from flexunet.cli.command import Command
 from flexunet.cli.console import captured_output, print_result
-from flexunet.cli.options import AS_JSON, CONFIG, PATH, SET
-from flexunet.core.errors import UserError
+from flexunet.cli.options import AS_JSON, CONFIG, DATA, EXPORT_FORMAT, PATH, SET, empty
+from pipeline.cli.folds import CORES, FOLDS, RESUMES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,29 +23,19 @@ if TYPE_CHECKING:
 _PRINTED: Final = 10
 
 
-@click.command(
-    cls=Command,
-    interrupted="finished trainings are kept, and one that had begun goes on after its last finished epoch",
-)
+@click.command(cls=Command, interrupted=RESUMES)
 @CONFIG
-@click.option("--data", required=True, type=PATH, help="Folder of the records, OUT of `flexunet ingest`.")
+@DATA
 @click.option("--out", required=True, type=PATH, help="Folder of the trainings; those of `crossvalidate` are kept.")
-@click.option(
-    "--folds", "fold_count", type=click.IntRange(2, 20), default=5, show_default=True, help="How many, of whole groups."
-)
+@FOLDS
 @click.option(
     "--count", type=click.IntRange(1, 1000), default=50, show_default=True, help="Masks on the page and in the export."
 )
-@click.option("--export", type=PATH, metavar="DIR", help="New folder for images and annotations, to be corrected.")
 @click.option(
-    "--format",
-    "kind",
-    type=click.Choice(["labelme", "coco"]),
-    default="labelme",
-    show_default=True,
-    help="Annotations of the export.",
+    "--export", type=PATH, metavar="DIR", callback=empty, help="New folder for images and annotations, to be corrected."
 )
-@click.option("--cores", type=click.IntRange(min=1), help="Cores of each training.  [default: all, one at a time]")
+@EXPORT_FORMAT
+@CORES
 @SET
 @AS_JSON
 def suspects(
@@ -70,8 +60,6 @@ def suspects(
     from flexunet.core.lock import locked
     from flexunet.dataset.compatible import check_data
 
-    if export is not None and export.exists() and any(export.iterdir()):
-        raise UserError(f"{export}: holds files already, expected a new folder: name another")
     settings = load_config(config, overrides)
     warning = check_data(data, settings)
     with locked(out), captured_output(out / "study.log") as console:

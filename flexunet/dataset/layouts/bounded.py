@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final, NoReturn, TypeVar
+from typing import IO, Any, Final, NoReturn, TypeVar
 
 import ijson
 from pydantic import BaseModel, ValidationError
@@ -79,14 +79,25 @@ def top_level(file: IO[bytes]) -> Iterator[tuple[str, str]]:
     Raises:
       ijson.JSONError: no JSON, as far as it was read.
     """
-    depth, key = 0, None
-    for event, value in ijson.basic_parse(file):
-        if depth == 1 and key is not None:
+    key = None
+    for depth, event, value in nested_events(file):
+        if key is not None:
             yield key, event
-        key = value if event == "map_key" else None
-        depth += (event in ("start_map", "start_array")) - (event in ("end_map", "end_array"))
-        if depth == 1 and event == "start_array":
+        key = value if (depth, event) == (1, "map_key") else None
+        if (depth, event) == (1, "start_array"):
             return
+
+
+def nested_events(file: IO[bytes]) -> Iterator[tuple[int, str, Any]]:
+    """Events of ijson and their values, each with the number of brackets that are open after it.
+
+    Raises:
+      ijson.JSONError: no JSON, as far as it was read.
+    """
+    depth = 0
+    for event, value in ijson.basic_parse(file):
+        depth += (event in ("start_map", "start_array")) - (event in ("end_map", "end_array"))
+        yield depth, event, value
 
 
 def require_shallow(path: Path) -> None:
@@ -95,10 +106,8 @@ def require_shallow(path: Path) -> None:
     Raises:
       BadAnnotation: it is no JSON, or brackets are nested deeper than in any annotation.
     """
-    depth = 0
     with streaming(path) as file:
-        for event, _ in ijson.basic_parse(file):
-            depth += (event in ("start_map", "start_array")) - (event in ("end_map", "end_array"))
+        for depth, _, _ in nested_events(file):
             if depth > _DEEPEST:
                 raise BadAnnotation(f"has brackets in more than {_DEEPEST} brackets", "annotations", "export it again")
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from flexunet.core.problems import Problem
 from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.dataset.annotation import BadAnnotation
-from flexunet.dataset.layouts.bounded import refuse, require_shallow, streaming
+from flexunet.dataset.layouts.bounded import nested_events, refuse, require_shallow, streaming
 from flexunet.dataset.layouts.interface import Reader, Reading, Source, SourceClass
 from flexunet.dataset.layouts.names import place, printable, split_named, split_of
 from flexunet.dataset.layouts.outlines import (
@@ -170,11 +170,10 @@ def _documents(source: Source) -> list[str]:
 def _is_coco(path: Path) -> bool:
     """Whether it is an object with two of COCO's lists, or with one that is longer than anybody wants to wait for."""
     seen: set[str] = set()
-    depth = number = 0
+    number = 0
     try:
         with path.open("rb") as file:
-            for number, (event, value) in enumerate(itertools.islice(ijson.basic_parse(file), _EVENTS), start=1):
-                depth += (event in ("start_map", "start_array")) - (event in ("end_map", "end_array"))
+            for number, (depth, event, value) in enumerate(itertools.islice(nested_events(file), _EVENTS), start=1):
                 seen.update({value} & _KEYS if (event, depth) == ("map_key", 1) else ())
                 if len(seen) > 1 or (number == 1 and event != "start_map") or (event, value) == ("map_key", "shapes"):
                     break
