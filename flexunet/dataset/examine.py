@@ -58,6 +58,8 @@ class Facts:
       keeps_mask: likewise of the mask's.
       turned: whether EXIF turned the image.
       turned_alone: whether it turned the image and not the mask, whose size would fit both ways.
+      unlisted: whether pixels have an index that the image's palette does not have, and are black.
+      mask_is_ids: whether the mask's numbers are ids of classes and no colours.
       is_flat: whether nearly all pixels have one or two grey levels.
       levels: grey levels below which 1 % and 99 % of the pixels lie.
       rims: pixels of each class in rims one pixel wide between two others, int64 `[C]`.
@@ -84,6 +86,8 @@ class Facts:
     keeps_mask: bool
     turned: bool
     turned_alone: bool
+    unlisted: bool
+    mask_is_ids: bool
     is_flat: bool
     levels: tuple[int, int]
     rims: NDArray[np.int64]
@@ -136,6 +140,8 @@ def examine(pair: Pair, config: Config) -> Facts:
         keeps_mask=mask.is_served,
         turned=turned,
         turned_alone=turned and mask.orientation != picture.orientation and _fits_both_ways(pair, picture),
+        unlisted=picture.unlisted is not None,
+        mask_is_ids=mask.is_ids,
         is_flat=bool(np.sort(histogram)[-2:].sum() >= _FLAT_SHARE * histogram.sum()),
         levels=_levels(histogram),
         rims=rims(class_ids, len(config.classes)),
