@@ -64,6 +64,7 @@ class Facts:
       levels: grey levels below which 1 % and 99 % of the pixels lie.
       rims: pixels of each class in rims one pixel wide between two others, int64 `[C]`.
       overlaps: pixels on which annotated instances of two classes lie.
+      empty: annotated instances that cover no pixel.
       losses: what is left at the model's size; None where the image is not shrunk, and nothing is lost.
       snapped: pixels of each class that were taken as it by the nearest colour, int64 `[C]`; None where none was.
       metadata: columns of `--metadata`.
@@ -93,6 +94,7 @@ class Facts:
     rims: NDArray[np.int64]
     losses: Losses | None = None
     overlaps: int = 0
+    empty: int = 0
     snapped: NDArray[np.int64] | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
@@ -147,6 +149,7 @@ def examine(pair: Pair, config: Config) -> Facts:
         rims=rims(class_ids, len(config.classes)),
         losses=_losses(class_ids, config),
         overlaps=mask.overlaps,
+        empty=mask.empty,
         snapped=mask.snapped,
     )
 
@@ -230,7 +233,7 @@ def _mask(pair: Pair, content: bytes, image_size: tuple[int, int], config: Confi
         if pair.annotation is None:
             return read_mask(content, config)
         drawn = pair.annotation.draw(content, image_size, config)
-        return Mask(drawn.class_ids, orientation=1, is_served=False, overlaps=drawn.overlaps)
+        return Mask(drawn.class_ids, orientation=1, is_served=False, overlaps=drawn.overlaps, empty=drawn.empty)
     except Refused as refused:
         raise BadPair(Problem(pair.mask, *refused.words)) from None
     except BadAnnotation as bad:

@@ -44,6 +44,7 @@ class Mask(NamedTuple):
       orientation: of EXIF, by which it was turned.
       is_served: whether its file is what records hold: a PNG in the colours of `[[classes]]`.
       overlaps: of a drawn annotation, pixels on which instances of two classes lie.
+      empty: of a drawn annotation, instances that cover no pixel.
       snapped: pixels that were taken as the class of the nearest colour, int64 `[C]`; None where none was.
       is_ids: whether grey levels were read as ids of classes, and not as their colours.
     """
@@ -52,6 +53,7 @@ class Mask(NamedTuple):
     orientation: int
     is_served: bool
     overlaps: int = 0
+    empty: int = 0
     snapped: NDArray[np.int64] | None = None
     is_ids: bool = False
 
