@@ -422,7 +422,7 @@ def test_an_instance_that_covers_no_pixel_is_told(surfaces: sources.Surfaces, tm
     """A slip of the hand, or a tool that mixes shares of the image with pixels."""
     sources.yolo(tmp_path / "src", surfaces)
     labels = tmp_path / "src/labels/steel-00001.txt"
-    labels.write_text(labels.read_text() + "0 .001 .001 .002 .001 .002 .002\n")
+    labels.write_text("0 .001 .001 .002 .001 .002 .002\n" + labels.read_text())
     assert ingest_code(tmp_path / "src", tmp_path) == 0
     assert "1 annotated instances of 1 images cover no pixel and are lost" in " ".join(capfd.readouterr().out.split())
 
