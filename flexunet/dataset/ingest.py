@@ -188,7 +188,8 @@ def _placed(others: Sequence[Assignment]) -> list[tuple[str, str]]:
 
 def _group(facts: Sequence[Facts], others: Sequence[Assignment], config: Config) -> list[int]:
     """Index of the first image of its group for each image, those of other spans last."""
-    thumbnails = np.concatenate([[f.thumbnail for f in facts], *(a.thumbnails for a in others)], dtype=np.float16)
+    # Stacked, not taken as a list of lists of numbers, which takes ten times as long.
+    thumbnails = np.concatenate([np.stack([f.thumbnail for f in facts]), *(a.thumbnails for a in others)])
     sizes = np.concatenate([[(f.width, f.height) for f in facts], *(a.sizes for a in others)])
     digests = [*(f.pixel_digest for f in facts), *(digest for a in others for digest in a.digests)]
     threshold = config.dataset.near_duplicate_correlation
