@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageChops
 
 from flexunet.core import readable
 from flexunet.core.config.data import ImageConfig
@@ -205,7 +205,9 @@ def _decode(encoded: bytes, header: Header) -> Image.Image:
     elif kind.plugin == "WEBP":
         encoded = _bare_webp(encoded)
     problem = readable.DAMAGED if kind.is_read else Words(f"a {kind.name} that is damaged or unknown", *_AS_PNG)
-    return _loaded(_opened(encoded, kind, problem), problem)
+    image = _loaded(_opened(encoded, kind, problem), problem)
+    # Adobe's programs count ink down from 255, and say that they wrote a file; Pillow takes every JPEG for theirs.
+    return ImageChops.invert(image) if image.mode == "CMYK" and "adobe" not in image.info else image
 
 
 def _opened(encoded: bytes, kind: Kind, problem: Words) -> Image.Image:

@@ -117,7 +117,7 @@ def descriptors(thumbnails: NDArray[np.floating]) -> NDArray[np.float32]:
 @cache
 def _cosines() -> NDArray[np.float32]:
     """float32 [38, 50]: the orthonormal cosine basis of one axis, without the frequencies that no descriptor has."""
-    return dct(np.eye(SIDE), axis=0, norm="ortho")[:EVEN_FREQUENCIES].astype(np.float32)
+    return np.asarray(dct(np.eye(SIDE), axis=0, norm="ortho"), np.float32)[:EVEN_FREQUENCIES]
 
 
 @cache

@@ -91,7 +91,7 @@ def ingest(
     layout = find_layout(source, out, layout_name, no_mask_is_background)
     facts, problems = _examined(layout, metadata, skip_bad, config, progress)
     number = _next_span(out, facts, source) if span == "next" else span
-    found = _Found(source, out, number, layout, [replace(f, pair=_renamed(f.pair, number)) for f in facts], problems)
+    found = _Found(source, out, number, layout, _renamed(facts, number), problems)
     rows, summary = _summarized(found, config, splits, accept_losses)
     return Ingested(layout, None, summary, False) if check_only else _write(found, rows, summary, config, progress)
 
@@ -121,7 +121,7 @@ def _examined(
     problems = [*layout.problems, *problems]
     if mistakes or (problems and not (skip_bad and facts)):
         raise DataError([*problems, *mistakes])
-    return [replace(f, metadata=columns.get(f.pair.id, {})) for f in facts], problems
+    return [replace(f, metadata=columns[f.pair.id]) for f in facts] if columns else facts, problems
 
 
 def _summarized(
@@ -177,9 +177,9 @@ def _next_span(out: Path, facts: Sequence[Facts], source: Path) -> int:
     return number + 1
 
 
-def _renamed(pair: Pair, span: int) -> Pair:
+def _renamed(facts: list[Facts], span: int) -> list[Facts]:
     """Every span may have a 0001.png."""
-    return replace(pair, id=f"span-{span}/{pair.id}") if span > 1 else pair
+    return [replace(f, pair=replace(f.pair, id=f"span-{span}/{f.pair.id}")) for f in facts] if span > 1 else facts
 
 
 def _placed(others: Sequence[Assignment]) -> list[tuple[str, str]]:

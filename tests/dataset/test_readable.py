@@ -22,9 +22,10 @@ from picture_files import (
     with_app1,
     with_chunk,
     with_frame_marker,
+    without_adobe,
 )
 from pictures import encoded
-from PIL import Image
+from PIL import Image, ImageChops
 
 from flexunet.core import readable
 from flexunet.core.config.load import config_from
@@ -198,6 +199,9 @@ def jpegs() -> Iterator[Cell]:
     for marker in (0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7):
         yield Cell(f"JPEG of process {marker:x}", with_frame_marker(plain, marker), readable.JPEG_RARE, None)
     several = encoded(RGB, "MPO", save_all=True, append_images=moved(), quality=98)
+    ink = io.BytesIO()
+    ImageChops.invert(Image.fromarray(RGB).convert("CMYK")).save(ink, "JPEG", quality=98)
+    yield Cell("JPEG CMYK that Adobe did not write", without_adobe(ink.getvalue()), readable.JPEG, RGB, 6)
     yield Cell("JPEG of several pictures", several, readable.JPEG, RGB, 6)
 
 
