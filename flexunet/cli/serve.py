@@ -7,7 +7,7 @@ import click
 
 from flexunet.cli.command import Command
 from flexunet.cli.console import NO_LOG, captured_output
-from flexunet.cli.options import PATH
+from flexunet.cli.options import PATH, VERIFY
 
 
 @click.command(cls=Command, interrupted="the server has stopped")
@@ -19,8 +19,9 @@ from flexunet.cli.options import PATH
 @click.option(
     "--rest-port", default=8501, show_default=True, type=click.IntRange(0, 65535), help="Port of REST; 0: a free one."
 )
+@VERIFY
 @click.option("--docker", is_flag=True, help="Prints the command that starts TF Serving itself instead.")
-def serve(model: Path, host: str, grpc_port: int, rest_port: int, docker: bool) -> None:
+def serve(model: Path, host: str, grpc_port: int, rest_port: int, public_key: Path | None, docker: bool) -> None:
     """Serves a model folder as TF Serving does, for development only.
 
     Examples:
@@ -30,6 +31,10 @@ def serve(model: Path, host: str, grpc_port: int, rest_port: int, docker: bool) 
     from flexunet.serving.docker import docker_command
     from flexunet.serving.versions import model_directory
 
+    if public_key:
+        from flexunet.serving.signing import verify
+
+        verify(model_directory(model), public_key)
     if docker:
         click.echo(docker_command(model_directory(model), grpc_port, rest_port))
         return

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Final, TypedDict
 
 from flexunet.core.disk import naming
 from flexunet.core.errors import UserError
-from flexunet.core.features import ASSETS_EXTRA, EXPORTED_GRAPH, EXPORTED_PROVENANCE
+from flexunet.core.features import ASSETS_EXTRA, EXPORTED_GRAPH, EXPORTED_PROVENANCE, PUSHED_FILES
 from flexunet.core.files import read_json
 from flexunet.core.results.lineage import Provenance
 
@@ -89,7 +89,13 @@ def model_directory(directory: Path) -> Path:
 
 
 def push_version(
-    model: Path, directory: Path, provenance: Provenance, retention: Retention, above: int = 0, again: bool = False
+    model: Path,
+    directory: Path,
+    provenance: Provenance,
+    retention: Retention,
+    above: int = 0,
+    again: bool = False,
+    complete: Callable[[Path], None] = lambda folder: None,
 ) -> Path:
     """Copies `model` to a new version of `directory`, the highest number ever, and keeps the newest few.
 
@@ -100,6 +106,7 @@ def push_version(
       retention: remembered for rollbacks.
       above: numbers up to this one were given elsewhere, by another folder that the same store mirrors.
       again: pushes also what the newest version already holds; else that changes nothing.
+      complete: adds `PUSHED_FILES` to the version's folder before anybody sees it.
 
     Returns:
       The version's folder.
@@ -110,7 +117,14 @@ def push_version(
     newest, digest = newest_version(directory), content_hash(model)
     if not again and newest and pushed_hash(newest) == digest:
         return newest
-    return _push(model, directory, {**provenance, "sha256": digest}, retention.versions, above)
+
+    def finish(folder: Path) -> None:
+        # A model that was a version has those of that push.
+        for name in PUSHED_FILES:
+            (folder / ASSETS_EXTRA / name).unlink(missing_ok=True)
+        complete(folder)
+
+    return _push(model, directory, {**provenance, "sha256": digest}, retention.versions, above, finish)
 
 
 def roll_back(directory: Path, to: int | None = None, keep: int | None = None, above: int = 0) -> Rollback:
@@ -172,10 +186,11 @@ def content_hash(model: Path) -> str:
 
     What the pusher adds is left out, so that a version has the hash of the model it was made from.
     """
+    added = [Path(ASSETS_EXTRA) / name for name in PUSHED_FILES]
     digest = hashlib.sha256()
     for path in sorted(p for p in model.rglob("*") if p.is_file()):
         name = path.relative_to(model)
-        if name != Path(ASSETS_EXTRA) / EXPORTED_PROVENANCE:
+        if name not in added:
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
             digest.update(f"{name} {content}\n".encode())
@@ -204,7 +219,14 @@ def read_provenance(version: Path) -> Provenance:
     return read_json(path) or {}
 
 
-def _push(model: Path, directory: Path, provenance: Provenance, keep: int | None, above: int) -> Path:
+def _push(
+    model: Path,
+    directory: Path,
+    provenance: Provenance,
+    keep: int | None,
+    above: int,
+    finish: Callable[[Path], None] = lambda folder: None,
+) -> Path:
     _clear_leftovers(directory)
     target = directory / str(_next_number(directory, above))
     aside = directory / f".{target.name}{_INCOMPLETE}"
@@ -213,11 +235,12 @@ def _push(model: Path, directory: Path, provenance: Provenance, keep: int | None
             shutil.copytree(model, aside)
             extra = aside / ASSETS_EXTRA
             extra.mkdir(exist_ok=True)
+            finish(aside)
             words = json.dumps({**provenance, "version": int(target.name)}, indent=2)
             (extra / EXPORTED_PROVENANCE).write_text(words + "\n", encoding="utf-8")
             _flush(aside)
             aside.rename(target)
-    except OSError:
+    except (OSError, UserError):
         shutil.rmtree(aside, ignore_errors=True)
         raise
     _flush_path(directory)
