@@ -19,6 +19,9 @@ _SECTIONS: Final = {
         "watch": "flexunet.cli.live:watch",
         "drift": "flexunet.cli.live:drift",
         "queue": "pipeline.cli.queue",
+        "canary": "flexunet.cli.canary",
+        "promote": "flexunet.cli.canary:promote",
+        "rollback": "flexunet.cli.canary:rollback",
     }
 }
 
@@ -31,6 +34,7 @@ def live() -> None:
       flexunet live watch --out runs/mine/live
       flexunet live drift runs/mine
       flexunet live queue runs/mine --out to-label
+      flexunet live canary runs/mine
     """
 
 
@@ -48,6 +52,13 @@ def live() -> None:
     show_default=True,
     type=click.FloatRange(0, 1),
     help="Share of the requests whose images are looked at.",
+)
+@click.option(
+    "--compare",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Share of these images that a canary and the stable version are asked of again.",
 )
 @click.option(
     "--camera-header",
@@ -80,6 +91,7 @@ def watch(
     server_grpc_port: int,
     server_rest_port: int,
     rate: float,
+    compare: float,
     camera_header: str,
     megabytes: int,
     days: float,
@@ -108,7 +120,7 @@ def watch(
             console.print(f"http://{host}:{ports[1]} -> {server}:{server_rest_port}")
             console.print(f"numbers of the images that go by: {out}; Ctrl-C ends it")
 
-        if asyncio.run(run(Settings(host, server, routes, kept, rate), ready)) == signal.SIGINT:
+        if asyncio.run(run(Settings(host, server, routes, kept, rate, compare), ready)) == signal.SIGINT:
             raise KeyboardInterrupt
 
 
@@ -177,11 +189,11 @@ def _records_of(version: Path) -> Path:
     Raises:
       UserError: they are not known, or no longer there.
     """
-    from flexunet.history.lineage import lineage_of
+    from flexunet.history.lineage import data_folder
 
-    records = lineage_of(version).data.get("records")
-    if not records or not Path(records).is_dir():
+    records = data_folder(version, "records")
+    if records is None:
         raise UserError(
             f"{version}: the records of its run are not there, expected a folder of them: name it by --data"
         )
-    return Path(records)
+    return records

@@ -65,6 +65,12 @@ _WRITTEN: Final = {"png": "masks, overlays", "coco": "annotations.json", "labelm
 @click.option(
     "--fallback", metavar="URL", help="Asked where the URL cannot be reached: the server's, if that is a watch's."
 )
+@click.option(
+    "--canary",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Asks the version labelled canary for so many of the images, and the stable one for all others.",
+)
 @click.option("--model-name", default="flexunet", show_default=True, help="Name of the model on the server.")
 @click.option(
     "--version", type=click.IntRange(min=1), metavar="N", help="Version of the model on the server; else the newest."
@@ -88,6 +94,7 @@ def predict(
     tiled: bool,
     concurrency: int,
     fallback: str | None,
+    canary: float | None,
     public_key: Path | None,
     **options: Unpack[CallOptions],
 ) -> None:
@@ -106,7 +113,7 @@ def predict(
     if public_key:
         _verify(model, public_key)
     (files, left_out), shown = image_files(images, out), _shown_config(model, config)
-    with captured_output(NO_LOG) as console, connect(model, Options(**options), fallback) as connected:
+    with captured_output(NO_LOG) as console, connect(model, Options(**options), fallback, canary) as connected:
         results, failed = _predicted(Job(connected, shown, tiled, concurrency), files, out, kind, console)
         seconds = [result.seconds for result in results]
         console.print(

@@ -7,7 +7,6 @@ keep up with are dropped, and counted. A connection ends when either end closes 
 import asyncio
 import contextlib
 import logging
-import pickle
 import queue
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from flexunet.core.errors import UserError
-from flexunet.live.exchange import Exchange, Note
+from flexunet.live.exchange import Exchange, Note, tell
 from flexunet.live.store import Kept
 from flexunet.live.taps import GrpcTap, RestTap, Room, Tap
 
@@ -64,6 +63,7 @@ class Settings:
       routes: ports; port 0 takes a free one.
       kept: what is kept of what went by.
       rate: share of the requests whose images are looked at.
+      compare: share of these images that a stable version and a canary are asked of again.
     """
 
     host: str
@@ -71,13 +71,20 @@ class Settings:
     routes: Sequence[Route]
     kept: Kept
     rate: float = 1.0
+    compare: float = 0.0
+
+    @property
+    def server_url(self) -> str:
+        """Of the server, past the watch: of the first route."""
+        route = self.routes[0]
+        return f"{'grpc' if route.tap is GrpcTap else 'http'}://{self.server_host}:{route.server_port}"
 
 
 class Witness:
     """The process that looks, and the queue in front of it; `tell` never waits."""
 
-    def __init__(self, kept: Kept) -> None:
-        self._kept = kept
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._waiting: queue.SimpleQueue[Exchange | Note | None] = queue.SimpleQueue()
         self._lock, self._bytes, self._missed = threading.Lock(), 0, 0
         self._process = self._started()
@@ -114,8 +121,9 @@ class Witness:
         self._process.wait()
 
     def _started(self) -> "subprocess.Popen[bytes]":
-        kept = self._kept
+        kept, settings = self._settings.kept, self._settings
         arguments = [kept.directory.resolve(), kept.days, kept.image_bytes, kept.camera_header]
+        arguments += [settings.server_url, settings.compare]
         command = [sys.executable, "-m", "flexunet.live.worker", *map(str, arguments)]
         return subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603
 
@@ -125,8 +133,7 @@ class Witness:
                 self._bytes -= _size(told)
             try:
                 assert self._process.stdin is not None
-                pickle.dump(told, self._process.stdin)
-                self._process.stdin.flush()
+                tell(self._process.stdin, told)
             except OSError:
                 # Killed, perhaps for its memory, or the disk is full. Traffic goes on, and looking after a while.
                 code = self._process.wait()
@@ -233,7 +240,7 @@ async def run(settings: Settings, on_ready: Callable[[list[int]], None]) -> sign
     """Until SIGINT or SIGTERM, and says which; `on_ready` gets the ports. Raises UserError for a port that is taken."""
     loop = asyncio.get_running_loop()
     stopped: asyncio.Future[signal.Signals] = loop.create_future()
-    witness = Witness(settings.kept)
+    witness = Witness(settings)
     try:
         proxy = Proxy(settings, witness)
         async with proxy.listening():

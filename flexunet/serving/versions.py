@@ -24,6 +24,7 @@ from flexunet.core.errors import UserError
 from flexunet.core.features import ASSETS_EXTRA, EXPORTED_GRAPH, EXPORTED_PROVENANCE, PUSHED_FILES
 from flexunet.core.files import read_json
 from flexunet.core.results.lineage import Provenance
+from flexunet.serving.model_config import read_named
 
 # Seconds: a push waits so long for a rollback, and a rollback for a push; either copies a model, to a store as well.
 LONGEST_ROLLBACK: Final = 300.0
@@ -75,14 +76,17 @@ def newest_version(directory: Path) -> Path | None:
 
 
 def model_directory(directory: Path) -> Path:
-    """The SavedModel itself: `directory`, or its newest numeric version.
+    """The SavedModel itself: `directory`, or the version of it that is served.
+
+    That is the newest, or the stable one where `models.config` names versions.
 
     Raises:
       UserError: neither holds a SavedModel.
     """
     if (directory / EXPORTED_GRAPH).is_file():
         return directory
-    newest = newest_version(directory)
+    named = read_named(directory)
+    newest = directory / str(named.stable) if named else newest_version(directory)
     if newest is None:
         raise UserError(f"{directory}: no model here, expected a SavedModel, such as DIR/serving_model/1 of a run")
     return newest
@@ -168,6 +172,13 @@ def finish_rollback(directory: Path) -> None:
     """After whatever else belongs to a rollback was done; the next call of `roll_back` is another one."""
     with _state(directory) as state:
         state["unfinished"] = None
+
+
+def withdraw(directory: Path, version: int) -> None:
+    """Marks a version's model as rolled back, though it may never have been served to all; the caller has the lock."""
+    digest = version_hash(directory / str(version))
+    with _state(directory) as state:
+        state["rolled_back"] = state["rolled_back"] | {digest: version}
 
 
 def last_retention(directory: Path) -> Retention:
@@ -315,8 +326,10 @@ def _state(directory: Path) -> Iterator[State]:
 
 
 def _prune(directory: Path, keep: int | None) -> None:
-    """Renamed before they are deleted: a server never sees a version with files missing."""
-    for number in versions(directory)[: -keep if keep else 0]:
+    """Renamed before they are deleted: a server never sees a version with files missing. What is named stays."""
+    named = read_named(directory)
+    served = named.versions if named else []
+    for number in (number for number in versions(directory)[: -keep if keep else 0] if number not in served):
         aside = directory / f".{number}{_DELETED}"
         (directory / str(number)).rename(aside)
         shutil.rmtree(aside)

@@ -11,6 +11,7 @@ from processes import ROOT
 
 from flexunet.cli.live import watch
 from flexunet.serving import signing
+from flexunet.serving.docker import NAMED_ARGUMENTS
 
 DEPLOY = ROOT / "flexunet" / "serving" / "deploy"
 
@@ -24,7 +25,10 @@ def documents(request: Any, tmp_path_factory: pytest.TempPathFactory) -> list[di
     shutil.copytree(DEPLOY, folder / "deploy")
     mine = folder / "deploy" / "overlays" / "mine"
     mine.mkdir()
-    named = {"resources": [f"../{request.param}"], "components": ["../../components/watch", "../../components/verify"]}
+    named = {
+        "resources": [f"../{request.param}"],
+        "components": [f"../../components/{name}" for name in ("watch", "verify", "canary")],
+    }
     (mine / "kustomization.yaml").write_text(yaml.safe_dump(named))
     done = subprocess.run(["kubectl", "kustomize", str(mine)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -81,3 +85,10 @@ def test_no_server_starts_on_what_the_key_did_not_sign(documents: list[dict[str,
     assert folder == mounts["models"] == models["mountPath"] and key.startswith(mounts["signing"])
     assert verifies["securityContext"] == server["securityContext"]
     assert {*mounts} <= {volume["name"] for volume in pod["volumes"]}
+
+
+def test_the_server_follows_the_file_of_named_versions(documents: list[dict[str, Any]]) -> None:
+    pod = of_kind(documents, "Deployment")["spec"]["template"]["spec"]
+    arguments = pod["containers"][0]["args"]
+    assert {*NAMED_ARGUMENTS} <= {*arguments}
+    assert not [one for one in arguments if one.startswith(("--model_name", "--model_base_path"))]

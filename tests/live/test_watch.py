@@ -2,13 +2,10 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +13,10 @@ import grpc
 import numpy as np
 import pytest
 from pictures import encoded
-from processes import ENVIRONMENT, ROOT
 from waiting import wait_until
+from watch_process import watch_of
 
 from flexunet.core.features import INPUT_IMAGE_BYTES, SIGNATURE_SERVING
-from flexunet.live.observe import Seen
-from flexunet.live.store import hours_since
 from flexunet.serving.client import connect, predict_image, predict_images
 from flexunet.serving.protos import predict_pb2 as pb
 from flexunet.serving.server import Server
@@ -37,50 +32,10 @@ def image(channel: int, size: int = 32, rows: int = 16) -> bytes:
     return encoded(pixels)
 
 
-class Watch:
-    """The process, its ports, and what it has written."""
-
-    def __init__(self, process: "subprocess.Popen[str]", out: Path) -> None:
-        assert process.stdout is not None
-        self.process, self.out = process, out
-        grpc_line, rest_line = process.stdout.readline(), process.stdout.readline()
-        self.grpc, self.rest = (line.split(" ")[0] for line in (grpc_line, rest_line))
-
-    def read(self) -> tuple[list[Seen], dict[str, int]]:
-        lines: list[Seen] = []
-        counts: dict[str, int] = {}
-        for _, more, counted in hours_since(self.out, 0.0):
-            lines += more
-            counts = {name: counts.get(name, 0) + number for name, number in counted.items()} | {
-                name: number for name, number in counts.items() if name not in counted
-            }
-        return lines, counts
-
-    def end(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait() == 0
-
-
 @pytest.fixture
-def watching(server: Server, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+def watching(server: Server, tmp_path: Path) -> Callable[..., Any]:
     """`watching("--rate", "0.5")`: a watch in front of the server."""
-
-    @contextmanager
-    def start(*arguments: str) -> Iterator[Watch]:
-        ports = ("--server-grpc-port", server.grpc_port, "--server-rest-port", server.rest_port)
-        out = tmp_path / "live"
-        command = [sys.executable, "-m", "flexunet", "live", "watch", "--out", out, "--grpc-port", 0, "--rest-port", 0]
-        process = subprocess.Popen(
-            [str(word) for word in (*command, *ports, *arguments)],
-            cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        try:
-            yield Watch(process, out)
-        finally:
-            process.kill()
-            process.wait()
-
-    yield start
+    return lambda *arguments: watch_of(server, tmp_path / "live", *arguments)
 
 
 def test_answers_are_the_servers_and_numbers_those_of_the_images(watching: Any, server: Server):
