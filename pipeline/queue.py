@@ -5,6 +5,7 @@ farthest apart: the core-set of Sener and Savarese 2018, arXiv 1708.00489, by it
 model's bottleneck.
 """
 
+import datetime
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,8 +21,9 @@ from PIL import Image
 from flexunet.core.config.data import ImageConfig
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.errors import UserError
-from flexunet.core.files import replace_file
+from flexunet.core.files import replace_file, write_json
 from flexunet.core.pictures import open_image
+from flexunet.core.results.dataset import QUEUE_FILE, QueueOrigin
 from flexunet.dataset.assignment import Assignment, read_assignment
 from flexunet.dataset.groups import near_duplicate_groups
 from flexunet.dataset.manifest import versions
@@ -30,6 +32,7 @@ from flexunet.serving.client import predict_image
 from flexunet.serving.exported import exported_config, exported_part
 from flexunet.serving.local_model import LocalModel
 from flexunet.serving.outputs import opened
+from flexunet.serving.versions import version_hash
 from trainer_module.export import exported_weights
 from trainer_module.model import build_model, levels
 from transform_module import images
@@ -134,6 +137,9 @@ def write_queue(picked: Picked, out: Path, kind: Literal["coco", "labelme"], ver
       OSError: `out` cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    origin: QueueOrigin = {"version": int(version.name), "sha256": version_hash(version), "picked": now}
+    write_json(out / QUEUE_FILE, origin)
     names, config = [Path(candidate.name) for candidate in picked.candidates], exported_config(version)
     with LocalModel(version) as model, opened(kind, out, config, names) as output:
         for candidate, name in zip(picked.candidates, names, strict=True):

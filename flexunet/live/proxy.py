@@ -19,6 +19,7 @@ from typing import Final
 
 from flexunet.core.errors import UserError
 from flexunet.live.exchange import Exchange, Note, tell
+from flexunet.live.metrics import Counted, listen
 from flexunet.live.store import Kept
 from flexunet.live.taps import GrpcTap, RestTap, Room, Tap
 
@@ -29,6 +30,7 @@ _MOST_UNDER_WAY: Final = 256 * 2**20
 # Bytes of exchanges that wait to be looked at.
 _MOST_WAITING: Final = 128 * 2**20
 _BARE_BYTES: Final = 1000
+_MISSED: Final = "not looked at: too many at once"
 _RESTART_SECONDS: Final = 10.0
 
 MakeTap = Callable[[Callable[[Exchange], None], Sequence[str], float, Room], Tap]
@@ -64,6 +66,7 @@ class Settings:
       kept: what is kept of what went by.
       rate: share of the requests whose images are looked at.
       compare: share of these images that a stable version and a canary are asked of again.
+      metrics_port: of what Prometheus reads; 0 takes a free one, None: none.
     """
 
     host: str
@@ -72,6 +75,7 @@ class Settings:
     kept: Kept
     rate: float = 1.0
     compare: float = 0.0
+    metrics_port: int | None = None
 
     @property
     def server_url(self) -> str:
@@ -84,7 +88,7 @@ class Witness:
     """The process that looks, and the queue in front of it; `tell` never waits."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self._settings, self.counted = settings, Counted()
         self._waiting: queue.SimpleQueue[Exchange | Note | None] = queue.SimpleQueue()
         self._lock, self._bytes, self._missed = threading.Lock(), 0, 0
         self._process = self._started()
@@ -93,19 +97,22 @@ class Witness:
 
     def tell(self, exchange: Exchange) -> None:
         """Of an exchange that has ended."""
+        self.counted.exchange(exchange)
         self._put(exchange)
 
     def note(self, what: str) -> None:
         """Counts what has just happened."""
+        self.counted.notes[what] += 1
         self._put(Note(what, time.time()))
 
     def _put(self, told: Exchange | Note) -> None:
         with self._lock:
             if self._bytes + _size(told) > _MOST_WAITING:
                 self._missed += 1
+                self.counted.notes[_MISSED] += 1
                 return
             if self._missed:
-                missed = Note("not looked at: too many at once", time.time(), self._missed)
+                missed = Note(_MISSED, time.time(), self._missed)
                 self._bytes, self._missed = self._bytes + _size(missed), 0
                 self._waiting.put(missed)
             self._bytes += _size(told)
@@ -150,7 +157,7 @@ def _size(told: Exchange | Note) -> int:
 
 @dataclass
 class Proxy:
-    """Listens until it is closed."""
+    """Listens until it is closed; `ports` are those of the routes, and last that of the metrics, where there is one."""
 
     settings: Settings
     witness: Witness
@@ -164,6 +171,9 @@ class Proxy:
         try:
             for route in self.settings.routes:
                 servers.append(await self._listen(route))
+                self.ports.append(servers[-1].sockets[0].getsockname()[1])
+            if self.settings.metrics_port is not None:
+                servers.append(await self._listen_for_metrics(self.settings.metrics_port))
                 self.ports.append(servers[-1].sockets[0].getsockname()[1])
             yield
         finally:
@@ -180,6 +190,10 @@ class Proxy:
         except OSError as error:
             words = f"{host}:{route.port}: {error.strerror}, expected a free port: choose another"
             raise UserError(words) from None
+
+    async def _listen_for_metrics(self, port: int) -> asyncio.Server:
+        counted, directory = self.witness.counted, self.settings.kept.directory
+        return await listen(self.settings.host, port, lambda: counted.text(directory))
 
     async def _relay(self, route: Route, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -242,7 +242,7 @@ def parse(group: Any, words: list[str]) -> None:
         if found is None:
             raise click.UsageError(f"{name} is no command of {' '.join(path)}")
         command, path = found, [*path, name]
-    words = words[: next((i for i, word in enumerate(words) if word in (">", "|")), len(words))]
+    words = words[: next((i for i, word in enumerate(words) if word in (">", "|", "||")), len(words))]
     context = click.Context(command, info_name=" ".join(path))
     values, _, _ = command.make_parser(context).parse_args(words)
     if "help" not in values:

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+import urllib3
 from pictures import encoded
 from waiting import wait_until
 from watch_process import watch_of
@@ -40,7 +41,7 @@ def watching(server: Server, tmp_path: Path) -> Callable[..., Any]:
 
 def test_answers_are_the_servers_and_numbers_those_of_the_images(watching: Any, server: Server):
     images = [image(channel, rows=rows) for channel in range(3) for rows in (8, 16)] + [b"no image"]
-    with watching("--camera-header", "X-Camera", "--keep-images", "1") as watch:
+    with watching("--camera-header", "X-Camera", "--keep-images", "1", "--metrics-port", "0") as watch:
         for target, direct in (
             (watch.grpc, f"grpc://127.0.0.1:{server.grpc_port}"),
             (watch.rest, f"http://127.0.0.1:{server.rest_port}"),
@@ -60,6 +61,20 @@ def test_answers_are_the_servers_and_numbers_those_of_the_images(watching: Any, 
             with pytest.raises(grpc.RpcError):
                 call(predict_request("other", {}))
         wait_until(lambda: watch.read()[1].get("requests", 0) == 16)
+        (watch.out / "drift.prom").write_text("flexunet_drift_moved 1\n")
+        assert watch.process.stdout is not None
+        metrics = watch.process.stdout.readline().split(" ")[0]
+        read = urllib3.request("GET", metrics)
+        assert read.status == 200 and read.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+        samples = dict(line.rsplit(" ", 1) for line in read.data.decode().splitlines() if not line.startswith("#"))
+        counted = {name.partition("{")[2]: int(value) for name, value in samples.items() if "requests_total" in name}
+        assert counted == {
+            'interface="grpc",outcome="answered"}': 8,
+            'interface="grpc",outcome="failed"}': 1,
+            'interface="rest",outcome="answered"}': 7,
+        }
+        assert samples["flexunet_drift_moved"] == "1"
+        assert urllib3.request("GET", metrics.removesuffix("metrics")).status == 404
         watch.end()
     lines, counts = watch.read()
     assert counts == {"requests": 16, "images": 16, "refused images": 2, "failed requests": 1}
