@@ -38,7 +38,7 @@ from trainer_module.model import build_model, levels
 from transform_module import images
 
 # So many times more of the least sure images are looked at than are taken.
-_POOL: Final = 5
+POOL: Final = 5
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def pick(
     past = [] if data is None else [a for path in versions(data).values() if (a := read_assignment(path))]
     is_known, is_first = _told_apart(found, past)
     fresh = [candidate for candidate, wanted in zip(found, is_first & ~is_known, strict=True) if wanted]
-    pool = fresh[: _POOL * count]
+    pool = fresh[: POOL * count]
     settings = exported_config(version).image
     pictures = (open_image(candidate.file.read_bytes(), settings).image for candidate in pool)
     chosen = core_set(bottleneck_features(version, pictures), count) if pool else []
@@ -123,11 +123,16 @@ def bottleneck_features(version: Path, pictures: Iterable[Image.Image]) -> NDArr
     if [weight.shape for weight in weights] != [tuple(variable.shape) for variable in model.weights]:
         raise UserError(f"{version}: an ensemble or an imported model has no bridge of its own, expected one of a run")
     model.set_weights(weights)
-    bridge = f"bridge{levels(config.model)[-1].index}"
-    last = [layer for layer in model.layers if layer.name.startswith(bridge)][-1]
-    encoder = keras.Model(model.input, keras.layers.GlobalAveragePooling2D()(last.output))
+    encoder = encoder_of(model, config)
     tiles = (_tiles(one, config.image) for one in pictures)
     return np.stack([np.mean(encoder.predict_on_batch(of_image), axis=0) for of_image in tiles])
+
+
+def encoder_of(model: keras.Model, config: TrainerConfig) -> keras.Model:
+    """From what the model sees to the mean of its bridge's channels, `[N, F]`."""
+    bridge = f"bridge{levels(config.model)[-1].index}"
+    last = [layer for layer in model.layers if layer.name.startswith(bridge)][-1]
+    return keras.Model(model.input, keras.layers.GlobalAveragePooling2D()(last.output))
 
 
 def write_queue(picked: Picked, out: Path, kind: Literal["coco", "labelme"], version: Path) -> None:

@@ -39,7 +39,12 @@ _HOURS = click.option(
 
 @click.command(cls=Command)
 @_ROOT
-@click.option("--version", type=click.IntRange(min=1), metavar="N", help="Version to try.  [default: the newest]")
+@click.option(
+    "--version",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Version to try.  [default: the canary there is, else the newest]",
+)
 @click.option(
     "--base-path",
     metavar="DIR",

@@ -16,9 +16,11 @@ def begin(
 ) -> Named:
     """Names the version that is served; where one is named already, names a newer one as the canary.
 
+    Where there is a canary, and no other is asked for, nothing changes.
+
     Args:
       directory: of the versions.
-      candidate: its number; by default the newest.
+      candidate: its number; by default that of the canary there is, else the newest.
       base_path: of the folder on the server; by default as it was named, or that of this machine.
       check: raises UserError for a version's folder that must not be served.
 
@@ -28,7 +30,7 @@ def begin(
     existing, named = versions(directory), read_named(directory)
     if not existing:
         raise UserError(f"{directory}: no version here, expected the folder that a run pushed to")
-    number = existing[-1] if candidate is None else candidate
+    number = candidate or (named.canary if named and named.canary else existing[-1])
     if number not in existing:
         raise UserError(f"{directory}: no version {number}, expected one of {', '.join(map(str, existing))}")
     if named is None:

@@ -80,12 +80,14 @@ def connect(
         go to the one labelled `stable`, and not to the newest.
 
     Raises:
-      UserError: neither a URL nor a model's folder; a share of a folder.
+      UserError: neither a URL nor a model's folder; a share of a folder, or of one version.
     """
     options = options or Options()
     if canary is not None:
         if "://" not in target:
             raise UserError(f"{target}: a folder has no labels, expected a server's URL for a share of a canary")
+        if options.version is not None:
+            raise UserError(f"{target}: version {options.version} and a share of a canary, expected one of them")
         stable, tried = (connect(target, replace(options, label=label), fallback) for label in (STABLE, CANARY))
         return Split(stable, tried, canary)
     if fallback is None:

@@ -138,10 +138,7 @@ class Server:
         if spec.name != MODEL_NAME:
             raise RefusedError(grpc.StatusCode.NOT_FOUND, f"Could not find any versions of model {spec.name}")
         numbers = self._versions.numbers
-        if spec.version_label:
-            if spec.version_label not in self._versions.labels:
-                raise _unknown_label(spec.version_label)
-            numbers = [number for number in numbers if number == self._versions.labels[spec.version_label]]
+        # A label is not looked at (`get_model_status_impl.cc`).
         if spec.HasField("version"):
             numbers = [number for number in numbers if number == spec.version.value]
             if not numbers:

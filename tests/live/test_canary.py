@@ -170,6 +170,8 @@ def test_labels_are_assigned_before_versions_are_loaded_as_in_tf_serving(serving
 def test_a_folder_has_no_canary_and_a_server_without_labels_says_so(root: Path, server: Server) -> None:
     with pytest.raises(UserError, match="a folder has no labels"):
         connect(str(root / "serving_model"), canary=0.1)
+    with pytest.raises(UserError, match="expected one of them"):
+        connect("grpc://localhost:1", Options(version=3), canary=0.1)
     with (
         connect(f"grpc://127.0.0.1:{server.grpc_port}", canary=1.0) as model,
         pytest.raises(ServingError, match="Unrecognized servable version label: stable"),

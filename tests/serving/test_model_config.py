@@ -61,8 +61,8 @@ def test_a_canary_is_begun_promoted_and_given_up(tmp_path: Path) -> None:
     assert canary.begin(serving, None, "/models/flexunet") == Named("/models/flexunet", 1, 2)
     push(tmp_path, "c")
     with pytest.raises(UserError, match="version 2 is the canary already"):
-        canary.begin(serving, None, None)
-    assert canary.begin(serving, 2, None) == Named("/models/flexunet", 1, 2)
+        canary.begin(serving, 3, None)
+    assert canary.begin(serving, None, None) == Named("/models/flexunet", 1, 2)
     assert canary.promote(serving) == Named("/models/flexunet", 2)
     assert model_directory(serving).name == "2"
     assert canary.begin(serving, None, None) == Named("/models/flexunet", 2, 3)
