@@ -73,6 +73,10 @@ def versions_of(server: Server, label: str) -> list[bool]:
 def test_a_share_tries_the_canary_and_a_rollback_ends_it(serving: Path, served: Server) -> None:
     root = serving.parent
     arguments = ("--compare", "1", "--keep-images", "1")
+    for url in (f"grpc://127.0.0.1:{served.grpc_port}", f"http://127.0.0.1:{served.rest_port}"):
+        with connect(url, canary=0.5) as model:
+            # No canary yet: all ask the stable one.
+            assert all(sees(model) for _ in range(5))
     with (
         watch_of(served, root / "live", *arguments) as watch,
         connect(watch.grpc, canary=0.5) as grpc,
@@ -80,8 +84,6 @@ def test_a_share_tries_the_canary_and_a_rollback_ends_it(serving: Path, served: 
         connect(watch.grpc, canary=0) as careful,
         ThreadPoolExecutor(4) as pool,
     ):
-        # No canary yet: all ask the stable one.
-        assert all(sees(model) for model in (grpc, rest) for _ in range(5))
         done = flexunet(root.parent, "live", "canary", "root")
         assert done.exit_code == 0 and "version 4 is the canary" in done.stdout
         wait_until(lambda: versions_of(served, "canary") == [False])
