@@ -94,7 +94,7 @@ def card_text(facts: CardFacts) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters.update(plain=_plain, told=_told, score=_score, count=_count, interval=_interval)
+    made.filters.update(plain=_plain, told=_told, score=_score, count=_count, interval=_interval, flat=_flat)
     libraries = ", ".join(f"{name} {metadata.version(name)}" for name in (*LIBRARIES, "tfx"))
     return made.get_template(_TEXT).render(
         **vars(facts),
@@ -140,6 +140,10 @@ def _metadata(facts: CardFacts) -> JsonObject:
         "tags": ["flexunet", "tfx", "u-net"],
         **({"model-index": [index]} if results else {}),
     }
+
+
+def _flat(words: str | None) -> str:
+    return " ".join((words or "unknown").split())
 
 
 def _plain(words: str) -> str:
