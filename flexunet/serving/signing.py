@@ -15,6 +15,7 @@ from typing import Final
 
 from flexunet.core.errors import UserError, last_line
 from flexunet.core.features import ASSETS_EXTRA, EXPORTED_PROVENANCE, EXPORTED_SIGNATURE
+from flexunet.serving.model_config import read_named
 from flexunet.serving.versions import model_directory
 
 PASSWORD_VARIABLE: Final = "FLEXUNET_SIGNING_PASSWORD"  # noqa: S105  its name
@@ -81,10 +82,13 @@ def _reason(error: Exception) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Exits with 1 and one line where the version that is served is not what was signed."""
+    """Exits with 1 and one line where a version that is served is not what was signed."""
     key, directory = (Path(argument) for argument in arguments)
     try:
-        verify(model_directory(directory), key)
+        named = read_named(directory)
+        served = [directory / str(number) for number in named.versions] if named else [model_directory(directory)]
+        for version in served:
+            verify(version, key)
     except UserError as error:
         sys.exit(f"error: {error}")
 

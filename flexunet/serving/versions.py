@@ -70,26 +70,31 @@ def versions(directory: Path) -> list[int]:
     return sorted(int(child.name) for child in directory.iterdir() if child.name.isdigit())
 
 
+def served_version(directory: Path) -> Path | None:
+    """The version that everybody is answered by, if there is one: the stable one that `models.config` names, or the
+    newest.
+    """
+    named = read_named(directory)
+    return directory / str(named.stable) if named else newest_version(directory)
+
+
 def newest_version(directory: Path) -> Path | None:
-    """The version that TF Serving serves, if there is one."""
+    """The version that was pushed last, if there is one; TF Serving serves it where no file names others."""
     return next((directory / str(number) for number in reversed(versions(directory))), None)
 
 
 def model_directory(directory: Path) -> Path:
     """The SavedModel itself: `directory`, or the version of it that is served.
 
-    That is the newest, or the stable one where `models.config` names versions.
-
     Raises:
       UserError: neither holds a SavedModel.
     """
     if (directory / EXPORTED_GRAPH).is_file():
         return directory
-    named = read_named(directory)
-    newest = directory / str(named.stable) if named else newest_version(directory)
-    if newest is None:
+    served = served_version(directory)
+    if served is None:
         raise UserError(f"{directory}: no model here, expected a SavedModel, such as DIR/serving_model/1 of a run")
-    return newest
+    return served
 
 
 def push_version(

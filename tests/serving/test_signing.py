@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from flexunet.core.errors import UserError
 from flexunet.serving import signing
+from flexunet.serving.model_config import Named, write_named
 from flexunet.serving.versions import Retention, push_version, roll_back
 
 SIGNATURE = Path("assets.extra") / "model.sig"
@@ -114,11 +115,15 @@ def test_commands_and_the_init_container_refuse_with_1(tmp_path: Path, keys: tup
         tmp_path, "predict", "grpc://localhost:1", str(photo), "--out", "out", "--config", "demo", *verified
     )
     assert done.exit_code == 1 and "servers verify before they serve" in done.stderr
-    module = [sys.executable, "-m", "flexunet.serving.signing", str(keys[1]), str(version.parent)]
-    refused = subprocess.run(module, capture_output=True, text=True)
-    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1) and "not signed" in refused.stderr
+    with pytest.raises(SystemExit, match=r"^error: .*not signed"):
+        signing.main([str(keys[1]), str(version.parent)])
+    # Both that a file names are served.
+    push(tmp_path, "b")
+    write_named(version.parent, Named(str(version.parent), 1, 2))
+    with pytest.raises(SystemExit, match="2: not signed"):
+        signing.main([str(keys[1]), str(version.parent)])
     signing.sign(version, keys[0])
-    assert subprocess.run(module).returncode == 0
+    signing.main([str(keys[1]), str(version.parent)])
 
 
 def test_the_password_of_a_key_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
