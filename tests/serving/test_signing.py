@@ -117,13 +117,13 @@ def test_commands_and_the_init_container_refuse_with_1(tmp_path: Path, keys: tup
     assert done.exit_code == 1 and "servers verify before they serve" in done.stderr
     with pytest.raises(SystemExit, match=r"^error: .*not signed"):
         signing.main([str(keys[1]), str(version.parent)])
+    signing.sign(version, keys[0])
+    signing.main([str(keys[1]), str(version.parent)])
     # Both that a file names are served.
     push(tmp_path, "b")
     write_named(version.parent, Named(str(version.parent), 1, 2))
     with pytest.raises(SystemExit, match="2: not signed"):
         signing.main([str(keys[1]), str(version.parent)])
-    signing.sign(version, keys[0])
-    signing.main([str(keys[1]), str(version.parent)])
 
 
 def test_the_password_of_a_key_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
