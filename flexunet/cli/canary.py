@@ -88,13 +88,14 @@ def promote(root: Path, given: tuple[Path, ...], hours: float) -> None:
     Examples:
       flexunet live promote runs/mine
     """
+    from flexunet.live.canary import named_since
     from flexunet.live.canary import promote as to_all
     from flexunet.serving.model_config import read_named
 
     with _named(root) as (serving, console):
-        before = read_named(serving)
+        before, since = read_named(serving), named_since(serving)
         named = to_all(serving)
-        found = _compared(before or named, root, given, hours, console)
+        found = _compared(before or named, since, root, given, hours, console)
         console.print(f"version {named.stable} is stable now: every request goes to it")
         print_result({**found, "stable": named.stable, "canary": None})
 
@@ -142,6 +143,7 @@ def _named(root: Path) -> "Iterator[tuple[Path, Console]]":
 
 
 def _tell(named: "Named", serving: Path, root: Path, given: tuple[Path, ...], hours: float, console: "Console") -> None:
+    from flexunet.live.canary import named_since
     from flexunet.serving.model_config import CONFIG_FILE
 
     console.print(f"{serving / CONFIG_FILE}: version {named.stable} is stable", soft_wrap=True)
@@ -150,18 +152,20 @@ def _tell(named: "Named", serving: Path, root: Path, given: tuple[Path, ...], ho
         print_result({"stable": named.stable, "canary": None})
         return
     console.print(f"version {named.canary} is the canary: whoever names no label gets it, as the newest")
-    print_result({**_compared(named, root, given, hours, console)})
+    print_result({**_compared(named, named_since(serving), root, given, hours, console)})
 
 
-def _compared(named: "Named", root: Path, given: tuple[Path, ...], hours: float, console: "Console") -> "Compared":
-    """What the watches compared, said and as a document."""
+def _compared(
+    named: "Named", since: float, root: Path, given: tuple[Path, ...], hours: float, console: "Console"
+) -> "Compared":
+    """What the watches compared since the canary was named, said and as a document."""
     import time
 
     from flexunet.core.root import Root
     from flexunet.live.pairs import compared, compared_words
     from flexunet.live.store import HOUR_SECONDS, pairs_since
 
-    begin = time.time() - hours * HOUR_SECONDS
+    begin = max(since, time.time() - hours * HOUR_SECONDS)
     pairs = [pair for folder in given or (Root(root).live,) for pair in pairs_since(folder, begin)]
     found = compared(named, pairs)
     for line in compared_words(found):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flexunet.core.errors import UserError
-from flexunet.serving.model_config import Named, read_named, write_named
+from flexunet.serving.model_config import CONFIG_FILE, Named, read_named, write_named
 from flexunet.serving.versions import rolled_back, version_hash, versions, withdraw
 
 
@@ -49,8 +49,16 @@ def begin(
             "new number: name that"
         )
     check(directory / str(number))
-    write_named(directory, found)
+    # What was compared counts from when the file was written.
+    if found != named:
+        write_named(directory, found)
     return found
+
+
+def named_since(directory: Path) -> float:
+    """When `models.config` was written last, in seconds since 1970; 0 without it."""
+    path = directory / CONFIG_FILE
+    return path.stat().st_mtime if path.is_file() else 0.0
 
 
 def promote(directory: Path) -> Named:

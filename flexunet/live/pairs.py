@@ -61,16 +61,17 @@ class Comparer:
         self._until = 0.0
 
     def compare(self, encoded: bytes, moment: float) -> Pair | None:
-        """None where one of the two is not there."""
+        """None where one of the two is not there, or answers otherwise than models of this project."""
         if time.monotonic() < self._until:
             return None
         try:
             # First the one that is often missing.
             canary, stable = (predict_image(model, encoded) for model in (self._canary, self._stable))
-        except ServingError:
+            return pair_of(stable, canary, moment)
+        # Of a mask that is no picture an OSError.
+        except (ServingError, OSError, ValueError):
             self._until = time.monotonic() + _AGAIN_SECONDS
             return None
-        return pair_of(stable, canary, moment)
 
 
 def _options(label: str) -> Options:
@@ -85,7 +86,7 @@ def pair_of(stable: Prediction, canary: Prediction, moment: float) -> Pair:
     shares = {
         f"{label}/{name}": float(share)
         for label, answer in ((STABLE, stable), (CANARY, canary))
-        for name, share in [*zip(answer.class_names, answer.class_fractions, strict=True)][1:]
+        for name, share in [*zip(_named(answer), answer.class_fractions, strict=True)][1:]
     }
     return Pair(
         *(moment, True, True, stable.seconds, canary.seconds),
@@ -94,6 +95,11 @@ def pair_of(stable: Prediction, canary: Prediction, moment: float) -> Pair:
         canary_confidence=canary.confidence,
         shares=shares,
     )
+
+
+def _named(answer: Prediction) -> Sequence[str]:
+    """A model of before 0.2.0 tells no names: then the classes have numbers."""
+    return answer.class_names or [str(class_id) for class_id in range(len(answer.class_fractions))]
 
 
 def write_pair(path: Path, pair: Pair) -> None:

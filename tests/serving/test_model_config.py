@@ -63,6 +63,10 @@ def test_a_canary_is_begun_promoted_and_given_up(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="version 2 is the canary already"):
         canary.begin(serving, 3, None)
     assert canary.begin(serving, None, None) == Named("/models/flexunet", 1, 2)
+    # Looking again writes nothing: since then the two are compared.
+    since = canary.named_since(serving)
+    canary.begin(serving, None, None)
+    assert canary.named_since(serving) == since > 0
     assert canary.promote(serving) == Named("/models/flexunet", 2)
     assert model_directory(serving).name == "2"
     assert canary.begin(serving, None, None) == Named("/models/flexunet", 2, 3)
