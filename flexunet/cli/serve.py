@@ -50,7 +50,7 @@ def serve(
     check = functools.partial(verify, public_key=public_key) if public_key else lambda folder: None
     if docker:
         check(model_directory(model))
-        click.echo(docker_command(model_directory(model), grpc_port, rest_port, model_config is not None))
+        click.echo(docker_command(model_directory(model), grpc_port, rest_port, model_config))
         return
     from flexunet.serving.loaded import ConfigFile
     from flexunet.serving.server import Server
@@ -59,6 +59,8 @@ def serve(
     source = model if model_config is None else ConfigFile(model_config)
     with captured_output(NO_LOG) as console, Server(source, host, grpc_port, rest_port, check=check) as server:
         console.print(f"grpc://{host}:{server.grpc_port}  http://{host}:{server.rest_port}/v1/models/{MODEL_NAME}")
-        reloads = "it reloads nothing else than that file names" if model_config else "it does not reload"
-        console.print(f"a development server, not TF Serving: {reloads} or ask who calls; Ctrl-C stops it")
+        reloads = f"only what {model_config} names" if model_config else "nothing"
+        console.print(
+            f"a development server, not TF Serving: it reloads {reloads} and asks nobody who they are; Ctrl-C stops it"
+        )
         threading.Event().wait()
