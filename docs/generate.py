@@ -112,7 +112,8 @@ Records hold a PNG in the colours of `[[classes]]`; anything else is written ane
 - Ids in some masks and colours in others are a warning: two tools may count the classes differently.
 - Refused: lossy compression in any container, more than one picture, colours of 16 bits, fractions, an index that the
   palette does not have, channels of a TIFF that are neither colour nor alpha, more than 8 bits whose zero is white, a
-  drawing in alpha alone, pixels that are transparent over a class, or over anything where `records.ignore_color` is set.
+  drawing in alpha alone, pixels that are transparent over a class, or over anything where `records.ignore_color` is
+  set.
 """
 WARNING: Final = "<!-- Written by docs/generate.py from the code: `make docs`. -->\n"
 
