@@ -46,7 +46,7 @@ class Mask(NamedTuple):
       overlaps: of a drawn annotation, pixels on which instances of two classes lie.
       empty: of a drawn annotation, instances that cover no pixel.
       snapped: pixels that were taken as the class of the nearest colour, int64 `[C]`; None where none was.
-      is_ids: whether grey levels were read as ids of classes, and not as their colours.
+      is_ids: whether grey levels, which `records.mask_values` leaves open, were read as ids and not as colours.
     """
 
     class_ids: NDArray[np.uint8]
@@ -85,7 +85,8 @@ def read_mask(encoded: bytes, config: Config) -> Mask:
         return Mask(class_ids, picture.orientation, False, snapped=counts.astype(np.int64))
     image = picture.image
     is_served = picture.kind is readable.PNG and image.mode == "RGB" and picture.orientation == 1
-    is_ids = image.mode in GREY_MODES and _shows_ids(_numbers(picture), class_ids, config)
+    may_be_either = image.mode in GREY_MODES and config.records.mask_values == "auto"
+    is_ids = may_be_either and _shows_ids(_numbers(picture), class_ids, config)
     return Mask(class_ids, picture.orientation, is_served and transparent is None, is_ids=is_ids)
 
 
