@@ -9,6 +9,7 @@ import tensorflow as tf
 from flexunet.core import features
 from flexunet.core.config.train import TrainerConfig
 from trainer_module.augment import make_augment
+from trainer_module.crops import crops, join_tiles
 
 _SHUFFLE_TILES: Final = 1024
 _SHUFFLE_BYTES: Final = 256 * 2**20
@@ -31,6 +32,15 @@ def tiles_dataset(files: Sequence[str], config: TrainerConfig) -> tf.data.Datase
     """Pairs of uint8 `[height, width, 3]` and class ids uint8 `[height, width]`, one for each tile."""
     records = tf.data.TFRecordDataset(files, compression_type="GZIP")
     return records.map(lambda record: _parse(record, config), num_parallel_calls=tf.data.AUTOTUNE).unbatch()
+
+
+def whole_images(files: Sequence[str], config: TrainerConfig) -> tf.data.Dataset:
+    """Pairs of uint8 `[h, w, 3]` and class ids uint8 `[h, w]`, one for each image that was cut into tiles."""
+
+    def joined(tiles: tf.Tensor, class_ids: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return join_tiles(tiles, size, config.image), join_tiles(class_ids, size, config.image)
+
+    return images_dataset(files, config).map(joined, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def images_dataset(files: Sequence[str], config: TrainerConfig) -> tf.data.Dataset:
@@ -86,10 +96,12 @@ def training_batches(
 
     Order and changes of epoch e follow from `train.seed` and e alone, so that training can go on from `first_epoch` as
     if it had never stopped. What does not fill a batch is left out of an epoch, other tiles each time. With
-    `train.defect_share` so many of a batch show a defect, the classes in turn, and of the others fewer are seen.
+    `train.defect_share` so many of a batch show a defect, the classes in turn, and of the others fewer are seen. With
+    `augment.crops` tiles are cut anywhere, as many of each image as it has otherwise, and around a defect where one is
+    wanted.
     """
     seed, size = config.train.seed, config.train.batch_size
-    dataset = _cached(tiles_dataset(files, config), cache, "train")
+    dataset = _cached((whole_images if config.augment.crops else tiles_dataset)(files, config), cache, "train")
     buffer = max(size, min(_SHUFFLE_TILES, tiles, _SHUFFLE_BYTES // _tile_bytes(config)))
     turns = _turns(_classes_shown(dataset, config), config) if config.train.defect_share else []
 
@@ -98,7 +110,10 @@ def training_batches(
         tf.random.set_seed(1)
         # Split, not added: seed 1 would repeat all but the first epoch of seed 0.
         order, changes = tf.unstack(tf.random.split(tf.stack([tf.constant(seed, tf.int64), epoch]), 2)[:, 0])
-        shuffled = _in_turn(dataset, buffer, order, turns) if turns else dataset.shuffle(buffer, seed=order)
+        if turns:
+            shuffled = _in_turn(dataset, buffer, order, turns, config)
+        else:
+            shuffled = _tiles(dataset, order, 0, config).shuffle(buffer, seed=order)
         seeds = tf.data.Dataset.counter().map(lambda index: tf.stack([changes, index]))
         return tf.data.Dataset.zip(shuffled.take(tiles // size * size), seeds)
 
@@ -136,16 +151,34 @@ def _turns(classes: Sequence[int], config: TrainerConfig) -> list[int]:
     return [class_id for batch in batches for class_id in [*batch, *[0] * (size - each)]]
 
 
-def _in_turn(dataset: tf.data.Dataset, buffer: int, seed: tf.Tensor, turns: Sequence[int]) -> tf.data.Dataset:
+def _in_turn(
+    dataset: tf.data.Dataset, buffer: int, seed: tf.Tensor, turns: Sequence[int], config: TrainerConfig
+) -> tf.data.Dataset:
     """Endless: a shuffled stream of all tiles and one for each class, which share the buffer."""
     kinds = sorted({*turns})
-    streams = []
-    for kind in kinds:
-        # 0 is the background, which is no kind of tile: any may come.
-        wanted = dataset.filter(lambda _, ids, kind=kind: tf.reduce_any(ids == kind)) if kind else dataset
-        streams.append(wanted.shuffle(max(1, buffer // len(kinds)), seed=seed + kind).repeat())
+    streams = [_endless(dataset, max(1, buffer // len(kinds)), seed + kind, kind, config) for kind in kinds]
     choice = tf.data.Dataset.from_tensor_slices(tf.constant([kinds.index(turn) for turn in turns], tf.int64))
     return tf.data.Dataset.choose_from_datasets(streams, choice.repeat())
+
+
+def _endless(
+    dataset: tf.data.Dataset, buffer: int, seed: tf.Tensor, kind: int, config: TrainerConfig
+) -> tf.data.Dataset:
+    """Shuffled tiles that show a class again and again; 0 is the background, which is no kind of tile: any may come."""
+    wanted = dataset.filter(lambda _, ids: tf.reduce_any(ids == kind)) if kind else dataset
+    if config.augment.crops:
+        # Others at each repetition.
+        return _tiles(wanted.repeat(), seed, kind, config).shuffle(buffer, seed=seed)
+    return wanted.shuffle(buffer, seed=seed).repeat()
+
+
+def _tiles(dataset: tf.data.Dataset, seed: tf.Tensor, kind: int, config: TrainerConfig) -> tf.data.Dataset:
+    """As they are, or cut from whole images: each image by a seed of its own."""
+    if not config.augment.crops:
+        return dataset
+    cut = crops(kind, config.image)
+    numbered = dataset.enumerate()
+    return numbered.map(lambda index, pair: cut(*pair, tf.stack([seed, index])), tf.data.AUTOTUNE).unbatch()
 
 
 def evaluation_batches(files: Sequence[str], tiles: int, config: TrainerConfig, cache: Cache) -> tf.data.Dataset:

@@ -102,6 +102,7 @@ def test_a_space_holds_only_values_that_a_config_could_have(space: dict[str, Any
             ["train.class_weights", "'dent'", "background, rust, deep crack"],
         ),
         ({"augment": {"rotations": [10.0, 200.0]}}, ["augment.rotations.1: got 200.0", "less than or equal to 180"]),
+        ({"augment": {"crops": True}}, ["augment.crops with image.fit = 'stretch'", "expected 'tile'", "augment.zoom"]),
         ({"augment": {"shrink": 1.0}}, ["augment.shrink: got 1.0", "less than 1"]),
         ({"records": {"ignore_color": [0, 0, 255]}}, ["records.ignore_color [0, 0, 255]", "'rust'"]),
         ({"dataset": {"train": 0.8, "eval": 0.15, "test": 0.15}}, ["dataset", "is 1.1", "expected 1"]),

@@ -70,10 +70,15 @@ class ModelConfig(Section):
 class AugmentConfig(Section):
     """Random changes of training images, drawn anew each epoch; image and mask move together.
 
-    0, false and an empty list turn a change off. Flips and symmetries are drawn evenly; each of the others is applied
-    with `probability`.
+    0, false and an empty list turn a change off. Crops, flips and symmetries are drawn evenly; each of the others is
+    applied with `probability`.
     """
 
+    crops: bool = Field(
+        default=False,
+        description="Cut tiles anywhere in the image instead of always at the same places, those of "
+        "`train.defect_share` around a defect; only for image.fit = 'tile'.",
+    )
     horizontal_flip: bool = Field(default=False, description="Mirror left to right with probability 0.5.")
     vertical_flip: bool = Field(default=False, description="Mirror top to bottom with probability 0.5.")
     symmetries: bool = Field(
@@ -243,6 +248,7 @@ class TrainerConfig(TransformConfig):
             self._check_image_size,
             self._check_head,
             self._check_symmetries,
+            self._check_crops,
             self._check_dropout,
             self._check_warmup,
             self._check_weights,
@@ -271,6 +277,13 @@ class TrainerConfig(TransformConfig):
             yield (
                 f"serving.symmetries is 8 with images of {self.image.height}x{self.image.width}, expected a square to "
                 "turn; use 4"
+            )
+
+    def _check_crops(self) -> Iterator[str]:
+        if self.augment.crops and self.image.fit != "tile":
+            yield (
+                f"augment.crops with image.fit = {self.image.fit!r}, expected 'tile': a part of an image has another "
+                "scale than the whole one that is served; use augment.zoom"
             )
 
     def _check_dropout(self) -> Iterator[str]:
