@@ -107,6 +107,17 @@ def test_a_space_holds_only_values_that_a_config_could_have(space: dict[str, Any
         ({"records": {"ignore_color": [0, 0, 255]}}, ["records.ignore_color [0, 0, 255]", "'rust'"]),
         ({"dataset": {"train": 0.8, "eval": 0.15, "test": 0.15}}, ["dataset", "is 1.1", "expected 1"]),
         ({"dataset": {"train": 0.7}}, ["dataset", "is 0.9", "expected 1"]),
+        ({"dataset": {"sources": {"a": 0.5, "b": 0.5}}}, ["dataset.sources", "add up to 1", "less than 1"]),
+        ({"dataset": {"sources": {"a/": 0.5}}}, ["dataset.sources", "'a/'", "without / around it"]),
+        ({"dataset": {"sources": {"a": 0}}}, ["dataset.sources.a: got 0", "greater than 0"]),
+        (
+            {"dataset": {"sources": {"a": 0.4}}, "train": {"defect_share": 0.7}},
+            ["dataset.sources and train.defect_share add up to more than 1"],
+        ),
+        (
+            {"dataset": {"sources": {"a": 0.4, "b": 0.4}}, "train": {"batch_size": 2}},
+            ["a batch is 2 images, 1 of a, 1 of b by dataset.sources", "raise train.batch_size"],
+        ),
         ({"image": {"fit": "tile", "tile_overlap": 129}}, ["image", "tile_overlap is 129", "half", "(128)"]),
         ({"image": {"fit": "tile", "width": 32, "tile_overlap": 17}}, ["image", "tile_overlap is 17", "(16)"]),
         (

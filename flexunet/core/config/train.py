@@ -230,6 +230,10 @@ class TrainerConfig(TransformConfig):
         """What decides the weights, as JSON: not what is made of their answers."""
         return self.model_dump_json(exclude={"operating_point", "serving"})
 
+    def source_tiles(self) -> dict[str, int]:
+        """How many images (or tiles) of a batch are from each of `dataset.sources`."""
+        return {name: max(1, round(share * self.train.batch_size)) for name, share in self.dataset.sources.items()}
+
     def tuned(self, values: Mapping[str, Scalar]) -> Self:
         """With other values by `section.key`.
 
@@ -252,6 +256,7 @@ class TrainerConfig(TransformConfig):
             self._check_dropout,
             self._check_warmup,
             self._check_weights,
+            self._check_shares,
         )
         for check in checks:
             yield from check()
@@ -299,6 +304,17 @@ class TrainerConfig(TransformConfig):
         warmup, epochs = self.train.warmup_epochs, self.train.epochs
         if warmup >= epochs:
             yield f"train.warmup_epochs is {warmup:g}, expected less than train.epochs, {epochs}"
+
+    def _check_shares(self) -> Iterator[str]:
+        of_sources, defect_share = self.source_tiles(), self.train.defect_share
+        if sum(self.dataset.sources.values()) + defect_share > 1:
+            yield "dataset.sources and train.defect_share add up to more than 1, expected at most 1 of a batch"
+        if sum(of_sources.values()) >= self.train.batch_size:
+            tiles = ", ".join(f"{number} of {name}" for name, number in of_sources.items())
+            yield (
+                f"a batch is {self.train.batch_size} images, {tiles} by dataset.sources, expected room for the others: "
+                "raise train.batch_size or lower the shares"
+            )
 
     def _check_weights(self) -> Iterator[str]:
         names = [c.name for c in self.classes]
