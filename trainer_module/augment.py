@@ -268,16 +268,27 @@ def _sample(image: tf.Tensor, class_ids: tf.Tensor, source: tf.Tensor) -> tuple[
     """Image float32 and class ids uint8 at `source`, float32 `[height, width, 2]`, pixels from the upper left."""
     height, width = _size(image)
     last = tf.constant([height - 1, width - 1], tf.float32)
-    period = 2 * last
-    source = tf.math.floormod(source, period)
-    source = tf.minimum(source, period - source)
+    # One number for a pixel and its label: what a gather takes goes by slices, not by bytes.
+    packed = tf.reshape(tf.bitcast(tf.concat([image, class_ids[..., tf.newaxis]], -1), tf.int32), [-1])
+
+    def unpacked(index: tf.Tensor) -> tf.Tensor:
+        return tf.bitcast(tf.gather(packed, index), tf.uint8)
+
+    source = _mirrored(source, last)
     nearest = tf.cast(tf.round(source), tf.int32)
-    ids = tf.gather(tf.reshape(class_ids, [-1]), nearest[..., 0] * width + nearest[..., 1])
+    ids = unpacked(nearest[..., 0] * width + nearest[..., 1])[..., 3]
     # One less than the last, so that the neighbour below and to the right is inside; the weight then is 1.
     corner = tf.minimum(tf.floor(source), last - 1)
     down, right = tf.unstack((source - corner)[..., tf.newaxis, :], axis=-1)
-    pixels = tf.reshape(tf.cast(image, tf.float32), [-1, 3])
     first = tf.cast(corner[..., 0], tf.int32) * width + tf.cast(corner[..., 1], tf.int32)
-    upper = tf.gather(pixels, first) * (1 - right) + tf.gather(pixels, first + 1) * right
-    lower = tf.gather(pixels, first + width) * (1 - right) + tf.gather(pixels, first + width + 1) * right
-    return upper * (1 - down) + lower * down, ids
+    parts = [tf.cast(unpacked(first + step), tf.float32) for step in (0, 1, width, width + 1)]
+    upper = parts[0] * (1 - right) + parts[1] * right
+    lower = parts[2] * (1 - right) + parts[3] * right
+    return (upper * (1 - down) + lower * down)[..., :3], ids
+
+
+def _mirrored(source: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
+    """Coordinates beyond the border, back inside; not by tf.math.floormod, which takes half of a sampling's time."""
+    period = 2 * last
+    source -= period * tf.floor(source / period)
+    return tf.clip_by_value(tf.minimum(source, period - source), 0.0, last)
