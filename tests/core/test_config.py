@@ -468,11 +468,12 @@ def test_the_seed_number_for_number():
 
 def test_part_of_has_only_the_sections_it_declares():
     config = make({"train": {"epochs": 7}, "gate": {"min_foreground_dice": 0.9}})
-    assert list(part_of(config, TransformConfig).model_dump()) == ["classes", "records", "image"]
+    assert list(part_of(config, TransformConfig).model_dump()) == ["classes", "records", "image", "dataset"]
     assert list(part_of(config, TrainerConfig).model_dump()) == [
         "classes",
         "records",
         "image",
+        "dataset",
         "model",
         "augment",
         "train",
@@ -482,6 +483,8 @@ def test_part_of_has_only_the_sections_it_declares():
     # Trainer is not run again for what only the validator reads.
     checked = make({"serving": {"max_latency_seconds": 1.0, "symmetries": 4}})
     assert json.loads(part_of(checked, TrainerConfig).model_dump_json())["serving"] == {"symmetries": 4}
+    # Nor for what only ingest reads.
+    assert part_of(config, TrainerConfig).model_dump()["dataset"] == {"sources": {}}
     assert list(part_of(config, GateSettings).model_dump()) == ["classes", "gate"]
     assert part_of(config, TrainerConfig).train.epochs == 7
     assert part_of(config, GateSettings).gate.min_foreground_dice == 0.9
