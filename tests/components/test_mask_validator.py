@@ -136,7 +136,7 @@ def test_an_image_of_a_source_outside_train_is_named(tmp_path: Path, make_config
         tmp_path, config, good(train=[record("rendered/1")], eval=[record("span-2/rendered/2"), record("x")])
     )
     assert (
-        "span-2/rendered/2 (eval): it is from rendered of dataset.sources, expected such images in train alone" in words
+        "span-2/rendered/2 (eval): it is from rendered of dataset.sources; expected such images in train alone" in words
     )
     assert "rendered/1 (train)" not in words
 

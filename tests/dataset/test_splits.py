@@ -25,8 +25,9 @@ CONFIG: Config = load_config("demo", ["dataset.train=0.6", "dataset.eval=0.2", "
 def place(source: Path, name: str, index: int, turn: int = 0) -> None:
     image, class_ids = generate_surface(3, index, SIZE)
     for folder, pixels in (("images", image), ("masks", rgb_from_class_ids(class_ids, CONFIG.classes))):
-        (source / folder).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).rotate(90 * turn).save(source / folder / f"{name}.png")
+        path = source / folder / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).rotate(90 * turn).save(path)
 
 
 @pytest.fixture

@@ -56,8 +56,8 @@ def test_a_wanted_defect_of_one_pixel_is_in_every_crop() -> None:
     class_ids[0, 99] = class_ids[20, 50] = 2
     tiles, ids = crops(2, TILE)(tf.constant(image), tf.constant(class_ids), tf.constant([3, 4], tf.int64))
     assert all((one == 2).any() for one in ids.numpy())
-    # Somewhere else in each, and either of the two.
-    assert len({tuple(one[0, 0]) for one in tiles.numpy()}) > 4
+    # Either of the two, and the one that is in no corner of the image at several places of the tile.
+    assert len({tuple(one[0, 0]) for one in tiles.numpy()}) > 2
     assert {bool((one[..., 1] == 99).any()) for one in tiles.numpy()} == {True, False}
 
 
