@@ -104,7 +104,7 @@ def descriptors(thumbnails: NDArray[np.floating]) -> NDArray[np.float32]:
     basis, (vertical, horizontal) = _cosines(), _frequencies()
     odd = (vertical | horizontal) % 2 == 1
     above, below = (int(np.searchsorted(vertical - horizontal, 0, side)) for side in ("left", "right"))
-    coefficients = basis @ thumbnails.astype(np.float32) @ basis.T
+    coefficients = np.asarray(basis @ thumbnails.astype(np.float32) @ basis.T, np.float32)
     kept, swapped = coefficients[:, vertical, horizontal], coefficients[:, horizontal, vertical]
     for values in (kept, swapped):
         values[:, odd] = np.abs(values[:, odd])
@@ -117,7 +117,7 @@ def descriptors(thumbnails: NDArray[np.floating]) -> NDArray[np.float32]:
 @cache
 def _cosines() -> NDArray[np.float32]:
     """float32 [38, 50]: the orthonormal cosine basis of one axis, without the frequencies that no descriptor has."""
-    return np.asarray(dct(np.eye(SIDE), axis=0, norm="ortho"), np.float32)[:EVEN_FREQUENCIES]
+    return np.asarray(dct(np.eye(SIDE), axis=0, norm="ortho"))[:EVEN_FREQUENCIES].astype(np.float32)
 
 
 @cache
