@@ -68,8 +68,8 @@ def test_a_full_disk(command: str, source: Path, full: Path) -> None:
 
 
 def test_a_disk_that_is_full_after_the_first_shard(source: Path, tmp_path: Path) -> None:
-    """TensorFlow writes the records, and its error has no number."""
-    with small_disk(tmp_path / "small", 512) as disk:
+    """TensorFlow writes the records, and its error has no number. The page, 524 KiB, has room, and they have not."""
+    with small_disk(tmp_path / "small", 560) as disk:
         ended = flexunet(source, *COMMANDS["ingest"](source, disk))
         refused(ended, disk / "records/span-1/version-1", NO_SPACE)
         assert names(disk) <= {"records", "span-1"}
