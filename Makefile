@@ -10,7 +10,7 @@ export PYTHONHASHSEED := 0
 
 IMAGES ?= $(error name a folder of images and masks: make $(MAKECMDGOALS) IMAGES=DIR)
 
-.PHONY: demo test test-all lint docs bench recipes ablation setup requirements sbom audit protos clean
+.PHONY: demo test test-all lint docs bench recipes ablation plans setup requirements sbom audit protos clean
 .DEFAULT_GOAL := demo
 
 # Two processes, each of which runs whole files, the longest first: see tests/conftest.py.
@@ -50,6 +50,9 @@ bench: setup ## Speed, memory and scaling as ratios, each against a baseline in 
 
 recipes ablation: setup ## Needs IMAGES=DIR, such as NEU-Seg; goes on where it was stopped
 	$(RUN)python -m benchmarks.recipes $@ --images $(IMAGES)
+
+plans: setup ## What `flexunet plan` writes against the presets; with IMAGES=DIR on those too; goes on where it was stopped
+	$(RUN)python -m benchmarks.plans $(if $(IMAGED),--images $(IMAGED))
 
 setup: .venv/.done
 
