@@ -32,7 +32,7 @@ RECIPE = {
     "train": {
         "epochs": 4,
         "batch_size": 4,
-        "optimizer": "muon",
+        "optimizer": "adamw",
         "weight_decay": 0.01,
         "learning_rate": 0.01,
         "schedule": "cosine",
