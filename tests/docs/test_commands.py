@@ -174,7 +174,7 @@ def test_the_picture_of_predictions_can_be_drawn_again(reader: Reader):
 
 @pytest.mark.slow
 def test_the_week(reader: Reader, capfd: pytest.CaptureFixture[str]):
-    """One more training; goes on where the tutorial ends, so with its test, and after those that look at its records."""
+    """One more training; goes on where the tutorial ends, and comes after the tests that look at its records."""
     reader.stop()
     ingest = "flexunet ingest to-label records --config mine.toml --span next"
     reader.follow(WEEK, {ingest: correct})
