@@ -1,7 +1,7 @@
 """A package's whole life on a cluster, in order: a first run whose Trainer is killed twice, and three more.
 
-In the first run the Trainer that is killed and the verdict are processes of their own, as on a cluster; all other
-containers are forks of one interpreter, since importing TFX costs each process ten seconds.
+All containers are forks of one interpreter, since importing TFX costs each process ten seconds; test_processes.py
+starts each as a process of its own.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from fork_server import ForkServer
-from kfp_cluster import Cluster, Process, Run, has_ended, kill, start_process
+from kfp_cluster import Cluster, Process, Run, has_ended, kill
 from kfp_package import Package
 from postgres_server import Server
 from small_run import EPOCHS
@@ -24,8 +24,6 @@ from flexunet.serving.versions import versions
 
 # Beside other work the fixture takes more than a test's default.
 pytestmark = pytest.mark.timeout(3000)
-# What a fork would not show: the command of the package, SIGTERM and SIGKILL, the exit code.
-PROCESSES = {"trainer-0", "trainer-1", "verdict-0"}
 
 NODES = {
     *("record-gen", "record-schema", "statistics-gen", "example-validator", "previous-span-resolver", "drift-reporter"),
@@ -69,11 +67,7 @@ def story(cluster: Cluster, fork_server: ForkServer, mount: Path) -> Story:
         pushed[name] = versions(root / "serving_model")
         return run
 
-    def start(command: list[str], environment: dict[str, str], directory: Path, log: Path) -> Process:
-        by_itself = directory.parent.name in PROCESSES
-        return (start_process if by_itself else fork_server.start)(command, environment, directory, log)
-
-    first = noted("first", cluster.run(start=start, watch=kill_twice))
+    first = noted("first", cluster.run(start=fork_server.start, watch=kill_twice))
     second = noted("second", cluster.run(start=fork_server.start))
     longer = {"overrides": [f"train.epochs={EPOCHS + 4}"]}
     better = noted("better", cluster.run(longer, start=fork_server.start))
