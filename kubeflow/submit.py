@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final, TypedDict, Unpack
 
@@ -12,7 +13,7 @@ import kfp_server_api
 import yaml
 
 from flexunet.core.config.kubeflow import KubeflowConfig
-from flexunet.core.errors import UserError
+from flexunet.core.errors import Interrupted, UserError
 from kubeflow.answers import KubeflowRun, Schedule, Task
 from kubeflow.api import Again, Api, patience_ends
 from kubeflow.files import Run
@@ -152,6 +153,7 @@ class Kubeflow:
         """Tells each change of the named tasks' states until the run ends; the run as it ended.
 
         Raises:
+          Interrupted: somebody deleted the run, and its pods with it.
           UserError: the server refuses or stays away; says that the run goes on.
         """
         told, before = dict[str, str](), ""
@@ -159,7 +161,10 @@ class Kubeflow:
             try:
                 run = self._api.ask(lambda: self._client.get_run(run_id))
             except UserError as error:
-                raise UserError(f"{error}; the run goes on: {self.link('runs', run_id)}") from error
+                link = self.link("runs", run_id)
+                if getattr(error.__cause__, "status", None) == HTTPStatus.NOT_FOUND:
+                    raise Interrupted(f"somebody deleted the run on Kubeflow: {link}", resumes=False) from error
+                raise UserError(f"{error}; the run goes on: {link}") from error
             for name, task in tasks(run, names).items():
                 if task.state and told.get(name) != task.state:
                     told[name] = task.state

@@ -58,7 +58,7 @@ def test_nothing_is_sent_to_the_workers_of_an_engine(environment: str) -> None:
         runner="flink", endpoint="h:1", environment=environment, workers_image="r/flexunet:1-beam", options=more
     )
     options = PipelineOptions(beam.beam_arguments(given))
-    assert Environment.from_options(options.view_as(PortableOptions)).artifacts == ()
+    assert Environment.from_options(options.view_as(PortableOptions)).artifacts() == []
 
 
 def test_dataflow_takes_our_image() -> None:

@@ -232,6 +232,17 @@ def test_a_run_that_somebody_ended_is_no_failure_of_a_node(
     )
 
 
+def test_a_run_that_somebody_deleted_does_not_go_on(
+    api: Api, host: str, package: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os._exit", sys.exit)
+    api.states = [("RUNNING", {"trainer": "RUNNING"})]
+    api.fail = lambda method, path: 404 if api.polls else None
+    assert submit(package, host) == 130
+    words = f"error: interrupted; somebody deleted the run on Kubeflow: {host}/#/runs/details/r1"
+    assert capfd.readouterr().err.startswith(words)
+
+
 def test_a_run_that_was_retried_after_somebody_ended_it_fails_as_any_other(
     api: Api, host: str, package: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
