@@ -10,7 +10,7 @@ export PYTHONHASHSEED := 0
 
 IMAGES ?= $(error name a folder of images and masks: make $(MAKECMDGOALS) IMAGES=DIR)
 
-.PHONY: demo test test-all lint docs bench recipes ablation setup requirements sbom protos clean
+.PHONY: demo test test-all lint docs bench recipes ablation setup requirements sbom audit protos clean
 .DEFAULT_GOAL := demo
 
 # Two processes, each of which runs whole files, the longest first: see tests/conftest.py.
@@ -54,7 +54,7 @@ recipes ablation: setup ## Needs IMAGES=DIR, such as NEU-Seg; goes on where it w
 setup: .venv/.done
 
 .venv/.done: uv.lock pyproject.toml setup.py | $(UV)
-	$(UV) sync --frozen --python $(PYTHON) --extra pipeline --extra kubeflow
+	$(UV) sync --frozen --python $(PYTHON) --extra pipeline --extra kubeflow --extra signing
 	touch $@
 
 $(UV):
@@ -67,7 +67,7 @@ $(UV):
 # Without the banner of mkdocs-material about its successor, which is no warning about our pages.
 SITE := NO_MKDOCS_2_WARNING=1 $(RUN)mkdocs build --quiet --strict
 
-LOCKED := --quiet --frozen --no-emit-project --no-default-groups --extra pipeline --extra kubeflow
+LOCKED := --quiet --frozen --no-emit-project --no-default-groups --extra pipeline --extra kubeflow --extra signing
 EXPORT := $(LOCKED) --no-header
 requirements: $(UV) ## For those without uv: pip install --no-deps -r requirements.txt
 	$(UV) lock
@@ -75,6 +75,11 @@ requirements: $(UV) ## For those without uv: pip install --no-deps -r requiremen
 
 sbom: $(UV) ## What the image installs, with hashes, as CycloneDX 1.5: sbom.json
 	$(UV) export $(LOCKED) --format cyclonedx1.5 --output-file sbom.json > /dev/null
+
+# Without --strict, what PyPI cannot answer for counts as sound.
+audit: $(UV) ## Known weaknesses of what the image installs, but for those that audit.txt judges; asks PyPI
+	$(UV) run --no-project --isolated --python $(PYTHON) --with pip-audit==2.10.0 pip-audit --requirement requirements.txt \
+	  --disable-pip --require-hashes --strict $(addprefix --ignore-vuln ,$(shell sed 's/[ #].*//' audit.txt))
 
 protos: $(UV) ## Generates flexunet/serving/protos/predict_pb2.py, for protobuf 6.31 and newer
 	$(UV) run --no-project --isolated --python $(PYTHON) --with grpcio-tools==1.76.0 \

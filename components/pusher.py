@@ -4,6 +4,7 @@ The stock Pusher copies file by file into the final folder, which TF Serving pol
 """
 
 import datetime
+import json
 import logging
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -14,11 +15,17 @@ from tfx.types import Artifact, BaseChannel, Channel, artifact_utils, component_
 from tfx.types.standard_component_specs import MODEL_KEY, PUSHED_MODEL_KEY
 
 from components import gate
+from components.mask_validation import VALIDATION_FILE, MaskValidation
 from components.mirror import mirror_version, newest_mirrored
-from flexunet.core.config.gate import GateSettings
+from components.model_card import CardFacts, card_page, card_text
+from flexunet.core.config.card import PushSettings
 from flexunet.core.features import (
     ACCEPTED_REFUSED,
     ASSETS_EXTRA,
+    EXPORTED_CARD,
+    EXPORTED_CARD_PAGE,
+    EXPORTED_CONFIG,
+    EXPORTED_OPERATING_POINT,
     EXPORTED_TRAINING,
     IMPORTED_FROM,
     RECORDS_FINGERPRINT,
@@ -27,6 +34,7 @@ from flexunet.core.files import read_json
 from flexunet.core.lock import locked
 from flexunet.core.results.lineage import Provenance
 from flexunet.history.pushes import PUSHED_COMPARABLE, PUSHED_MODEL_ID, PUSHED_SHA256
+from flexunet.serving.signing import is_signed, sign
 from flexunet.serving.versions import (
     LONGEST_ROLLBACK,
     Retention,
@@ -51,6 +59,7 @@ class Parameters(TypedDict):
     settings: str
     keep_versions: NotRequired[int | None]
     mirror: str
+    signing_key: str
     accepted_refused: str
     code: str
 
@@ -92,8 +101,19 @@ class Executor(executor.Executor):
             provenance["accepted_refused"] = reason
         retention = Retention(exec_properties.get("keep_versions"), exec_properties["mirror"])
         # Asked first: a store that cannot be used must not leave a version that only this folder has.
-        above, again = newest_mirrored(retention.mirror), bool(reason) and _accepted_for(directory) != reason
-        target = push_version(model, directory, provenance, retention, above, again)
+        above, key = newest_mirrored(retention.mirror), exec_properties["signing_key"]
+        again = (bool(reason) and _accepted_for(directory) != reason) or (bool(key) and not _is_signed(directory))
+        card = _card(input_dict, exec_properties["settings"], provenance, model)
+
+        def complete(folder: Path) -> None:
+            if card:
+                text, extra = card_text(card), folder / ASSETS_EXTRA
+                (extra / EXPORTED_CARD).write_text(text, encoding="utf-8")
+                (extra / EXPORTED_CARD_PAGE).write_text(card_page(text, card.name), encoding="utf-8")
+            if key:
+                sign(folder, Path(key))
+
+        target = push_version(model, directory, provenance, retention, above, again, complete)
         if retention.mirror:
             mirror_version(target, retention.mirror, retention.versions)
         self._MarkPushed(pushed, pushed_destination=str(target), pushed_version=target.name)
@@ -118,6 +138,7 @@ class AtomicPusherSpec(component_spec.ComponentSpec):
         "settings": component_spec.ExecutionParameter(type=str),
         "keep_versions": component_spec.ExecutionParameter(type=int, optional=True),
         "mirror": component_spec.ExecutionParameter(type=str),
+        "signing_key": component_spec.ExecutionParameter(type=str),
         ACCEPTED_REFUSED: component_spec.ExecutionParameter(type=str),
         "code": component_spec.ExecutionParameter(type=str),
     }
@@ -129,6 +150,7 @@ class AtomicPusherSpec(component_spec.ComponentSpec):
         "evaluation": component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation, optional=True),
         "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples, optional=True),
         "baseline_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
+        "validation": component_spec.ChannelParameter(type=MaskValidation, optional=True),
     }
     OUTPUTS = {"pushed_model": component_spec.ChannelParameter(type=standard_artifacts.PushedModel)}
 
@@ -143,13 +165,15 @@ class AtomicPusher(base_component.BaseComponent):
       code: fingerprint that keys the cache.
       infra_blessing: of a serving validator.
       server_blessing: of another one.
-      evaluation: of this project's Evaluator, whose scores go into the version's provenance; needs `settings`.
+      evaluation: of this project's Evaluator, whose scores go into the version's provenance and card; needs `settings`.
       examples: the records that the model was measured on, for the provenance.
       baseline_model: the one that it was compared with, for the provenance.
+      validation: of MaskValidator, for the version's card.
       comparable: two models with the same text can be measured on the same records; kept with the push.
-      settings: GateSettings as JSON.
+      settings: PushSettings as JSON.
       keep_versions: how many of the newest versions stay; None for all.
       mirror: URL of a store that gets a copy of each version, or "".
+      signing_key: file of the private key that each version is signed with, or "".
       accepted_refused: a person's reason to push the model although the gate refuses it, or "".
     """
 
@@ -167,10 +191,12 @@ class AtomicPusher(base_component.BaseComponent):
         evaluation: BaseChannel | None = None,
         examples: BaseChannel | None = None,
         baseline_model: BaseChannel | None = None,
+        validation: BaseChannel | None = None,
         comparable: str = "",
         settings: str = "",
         keep_versions: int | None = None,
         mirror: str = "",
+        signing_key: str = "",
         accepted_refused: str = "",
     ) -> None:
         spec = AtomicPusherSpec(
@@ -181,11 +207,13 @@ class AtomicPusher(base_component.BaseComponent):
             evaluation=evaluation,
             examples=examples,
             baseline_model=baseline_model,
+            validation=validation,
             directory=directory,
             comparable=comparable,
             settings=settings,
             keep_versions=keep_versions,
             mirror=mirror,
+            signing_key=signing_key,
             accepted_refused=accepted_refused,
             code=code,
             pushed_model=Channel(type=standard_artifacts.PushedModel),
@@ -197,6 +225,11 @@ def _accepted_for(directory: Path) -> str | None:
     """Why the newest version was pushed against the gate, if it was: a reason belongs into a version's provenance."""
     newest = newest_version(directory)
     return read_provenance(newest).get(ACCEPTED_REFUSED) if newest else None
+
+
+def _is_signed(directory: Path) -> bool:
+    newest = newest_version(directory)
+    return newest is not None and is_signed(newest)
 
 
 def _was_rolled_back(model: Path, directory: Path) -> bool:
@@ -223,7 +256,7 @@ def _provenance(input_dict: Artifacts, settings: str, exported: Path) -> Provena
         fingerprint = examples.get_string_custom_property(RECORDS_FINGERPRINT)
         found["data"] = {"fingerprint": fingerprint, "span": examples.span}
     if evaluation:
-        scores = gate.metrics_json(gate.read_evaluation(evaluation.uri), GateSettings.model_validate_json(settings))
+        scores = gate.metrics_json(gate.read_evaluation(evaluation.uri), PushSettings.model_validate_json(settings))
         found["gate"] = scores["gate"]
         found["scores"] = {
             "examples": scores["examples"],
@@ -232,3 +265,28 @@ def _provenance(input_dict: Artifacts, settings: str, exported: Path) -> Provena
             "classes": scores["classes"],
         }
     return found
+
+
+def _card(input_dict: Artifacts, settings: str, provenance: Provenance, exported: Path) -> CardFacts | None:
+    """What a version's card is made of; None without an evaluation, or for a model of somebody else."""
+    inputs = {key: artifacts[0] for key, artifacts in input_dict.items() if artifacts}
+    extra = exported / ASSETS_EXTRA
+    config = read_json(extra / EXPORTED_CONFIG)
+    if "evaluation" not in inputs or config is None:
+        return None
+    said, evaluation = PushSettings.model_validate_json(settings), gate.read_evaluation(inputs["evaluation"].uri)
+    baseline, validation = inputs.get("baseline_model"), inputs.get("validation")
+    checked = json.loads((Path(validation.uri) / VALIDATION_FILE).read_text("utf-8")) if validation else {"splits": {}}
+    return CardFacts(
+        card=said.card,
+        classes=[c.name for c in said.classes],
+        scores=gate.metrics_json(evaluation, said),
+        details=gate.details_json(evaluation, said),
+        baseline=gate.baseline_json(evaluation, baseline.uri) if baseline else None,
+        splits=checked["splits"],
+        provenance=provenance,
+        config=config,
+        training=read_json(extra / EXPORTED_TRAINING) or {},
+        point=read_json(extra / EXPORTED_OPERATING_POINT),
+        sha256=content_hash(exported),
+    )

@@ -14,7 +14,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 # In this order, in one folder.
-PAGES: Final = ("docs/tutorial.md", "README.md")
+PAGES: Final = ("docs/tutorial.md", "README.md", "docs/how-to/week.md")
 _FENCE: Final = re.compile(r"^(?P<indent> *)```(?P<language>\w*)(?P<rest>[^\n]*)\n(?P<text>.*?)^ *```", re.M | re.S)
 _MARK: Final = re.compile(r"<!-- not run: (?P<reason>[^>]+?) -->\s*\Z")
 _TITLE: Final = re.compile(r'title="([^"]+)"')

@@ -17,6 +17,7 @@ from docs import results
 from flexunet.cli.command import walk
 from flexunet.cli.main import cli
 from flexunet.core import readable
+from flexunet.core.config.card import PushSettings
 from flexunet.core.config.data import SchemaConfig, TransformConfig
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.load import preset_names
@@ -63,6 +64,7 @@ READERS: Final = (
     (TunerConfig, "Tuner"),
     (GateSettings, "Evaluator"),
     (ServingSettings, "ServingValidator"),
+    (PushSettings, "Pusher"),
     (ReportSettings, "Reporter"),
 )
 EXIT_CODES: Final = (

@@ -30,6 +30,7 @@ from components import (
 from flexunet.core import features
 from flexunet.core.beam import beam_arguments
 from flexunet.core.config.beam import BeamConfig
+from flexunet.core.config.card import PushSettings
 from flexunet.core.config.data import SchemaConfig, TransformConfig
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.report import ReportSettings
@@ -299,11 +300,13 @@ def _pusher(settings: Settings, data: DataNodes, training: TrainingNodes, judged
         evaluation=judged.evaluator.outputs["evaluation"],
         examples=data.examples.outputs["examples"],
         baseline_model=judged.baseline.outputs["model"],
+        validation=data.validator.outputs["validation"],
         directory=str(settings.paths.runs.serving),
         comparable=_comparable(settings.config),
-        settings=settings.part(GateSettings),
+        settings=settings.part(PushSettings),
         keep_versions=serving.keep_versions,
         mirror=serving.mirror,
+        signing_key=serving.signing_key,
         code=settings.code(pusher.__name__),
         accepted_refused=settings.accepted_refused,
     ).with_id("Pusher")

@@ -5,6 +5,7 @@ farthest apart: the core-set of Sener and Savarese 2018, arXiv 1708.00489, by it
 model's bottleneck.
 """
 
+import datetime
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,8 +21,9 @@ from PIL import Image
 from flexunet.core.config.data import ImageConfig
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.errors import UserError
-from flexunet.core.files import replace_file
+from flexunet.core.files import replace_file, write_json
 from flexunet.core.pictures import open_image
+from flexunet.core.results.dataset import QUEUE_FILE, QueueOrigin
 from flexunet.dataset.assignment import Assignment, read_assignment
 from flexunet.dataset.groups import near_duplicate_groups
 from flexunet.dataset.manifest import versions
@@ -30,12 +32,13 @@ from flexunet.serving.client import predict_image
 from flexunet.serving.exported import exported_config, exported_part
 from flexunet.serving.local_model import LocalModel
 from flexunet.serving.outputs import opened
+from flexunet.serving.versions import version_hash
 from trainer_module.export import exported_weights
 from trainer_module.model import build_model, levels
 from transform_module import images
 
 # So many times more of the least sure images are looked at than are taken.
-_POOL: Final = 5
+POOL: Final = 5
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def pick(
     past = [] if data is None else [a for path in versions(data).values() if (a := read_assignment(path))]
     is_known, is_first = _told_apart(found, past)
     fresh = [candidate for candidate, wanted in zip(found, is_first & ~is_known, strict=True) if wanted]
-    pool = fresh[: _POOL * count]
+    pool = fresh[: POOL * count]
     settings = exported_config(version).image
     pictures = (open_image(candidate.file.read_bytes(), settings).image for candidate in pool)
     chosen = core_set(bottleneck_features(version, pictures), count) if pool else []
@@ -120,11 +123,16 @@ def bottleneck_features(version: Path, pictures: Iterable[Image.Image]) -> NDArr
     if [weight.shape for weight in weights] != [tuple(variable.shape) for variable in model.weights]:
         raise UserError(f"{version}: an ensemble or an imported model has no bridge of its own, expected one of a run")
     model.set_weights(weights)
-    bridge = f"bridge{levels(config.model)[-1].index}"
-    last = [layer for layer in model.layers if layer.name.startswith(bridge)][-1]
-    encoder = keras.Model(model.input, keras.layers.GlobalAveragePooling2D()(last.output))
+    encoder = encoder_of(model, config)
     tiles = (_tiles(one, config.image) for one in pictures)
     return np.stack([np.mean(encoder.predict_on_batch(of_image), axis=0) for of_image in tiles])
+
+
+def encoder_of(model: keras.Model, config: TrainerConfig) -> keras.Model:
+    """From what the model sees to the mean of its bridge's channels, `[N, F]`."""
+    bridge = f"bridge{levels(config.model)[-1].index}"
+    last = [layer for layer in model.layers if layer.name.startswith(bridge)][-1]
+    return keras.Model(model.input, keras.layers.GlobalAveragePooling2D()(last.output))
 
 
 def write_queue(picked: Picked, out: Path, kind: Literal["coco", "labelme"], version: Path) -> None:
@@ -134,6 +142,9 @@ def write_queue(picked: Picked, out: Path, kind: Literal["coco", "labelme"], ver
       OSError: `out` cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    origin: QueueOrigin = {"version": int(version.name), "sha256": version_hash(version), "picked": now}
+    write_json(out / QUEUE_FILE, origin)
     names, config = [Path(candidate.name) for candidate in picked.candidates], exported_config(version)
     with LocalModel(version) as model, opened(kind, out, config, names) as output:
         for candidate, name in zip(picked.candidates, names, strict=True):

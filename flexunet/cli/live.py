@@ -19,6 +19,9 @@ _SECTIONS: Final = {
         "watch": "flexunet.cli.live:watch",
         "drift": "flexunet.cli.live:drift",
         "queue": "pipeline.cli.queue",
+        "canary": "flexunet.cli.canary",
+        "promote": "flexunet.cli.canary:promote",
+        "rollback": "flexunet.cli.canary:rollback",
     }
 }
 
@@ -31,6 +34,7 @@ def live() -> None:
       flexunet live watch --out runs/mine/live
       flexunet live drift runs/mine
       flexunet live queue runs/mine --out to-label
+      flexunet live canary runs/mine
     """
 
 
@@ -39,6 +43,7 @@ def live() -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--grpc-port", default=8600, show_default=True, type=_PORT, help="Port of gRPC; 0: a free one.")
 @click.option("--rest-port", default=8601, show_default=True, type=_PORT, help="Port of REST; 0: a free one.")
+@click.option("--metrics-port", type=_PORT, help="Port of what Prometheus reads; 0: a free one.  [default: none]")
 @click.option("--server", default="127.0.0.1", show_default=True, help="Where TF Serving is.")
 @click.option("--server-grpc-port", default=8500, show_default=True, type=_PORT, help="Its port of gRPC.")
 @click.option("--server-rest-port", default=8501, show_default=True, type=_PORT, help="Its port of REST.")
@@ -48,6 +53,13 @@ def live() -> None:
     show_default=True,
     type=click.FloatRange(0, 1),
     help="Share of the requests whose images are looked at.",
+)
+@click.option(
+    "--compare",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Share of these images that a canary and the stable version are asked of again.",
 )
 @click.option(
     "--camera-header",
@@ -76,10 +88,12 @@ def watch(
     host: str,
     grpc_port: int,
     rest_port: int,
+    metrics_port: int | None,
     server: str,
     server_grpc_port: int,
     server_rest_port: int,
     rate: float,
+    compare: float,
     camera_header: str,
     megabytes: int,
     days: float,
@@ -106,9 +120,11 @@ def watch(
         def ready(ports: list[int]) -> None:
             console.print(f"grpc://{host}:{ports[0]} -> {server}:{server_grpc_port}")
             console.print(f"http://{host}:{ports[1]} -> {server}:{server_rest_port}")
+            if metrics_port is not None:
+                console.print(f"http://{host}:{ports[2]}/metrics for Prometheus")
             console.print(f"numbers of the images that go by: {out}; Ctrl-C ends it")
 
-        if asyncio.run(run(Settings(host, server, routes, kept, rate), ready)) == signal.SIGINT:
+        if asyncio.run(run(Settings(host, server, routes, kept, rate, compare, metrics_port), ready)) == signal.SIGINT:
             raise KeyboardInterrupt
 
 
@@ -146,6 +162,7 @@ def drift(root: Path, given: tuple[Path, ...], hours: float, data: Path | None) 
     from flexunet.core.files import replace_text, write_json
     from flexunet.core.root import Root
     from flexunet.live.drift import drift_words, find_drift, metrics_text
+    from flexunet.live.metrics import DRIFT_METRICS
     from flexunet.live.reference import reference_of
     from flexunet.reporting.drift import DRIFT_PAGE, render_drift
     from flexunet.serving.versions import model_directory
@@ -161,7 +178,7 @@ def drift(root: Path, given: tuple[Path, ...], hours: float, data: Path | None) 
             reference = reference_of(version, watched, lambda: data or _records_of(version), progress)
         found = find_drift(folders, int(version.name), reference, time.time(), hours)
         write_json(watched / "drift.json", found)
-        replace_text(watched / "drift.prom", metrics_text(found))
+        replace_text(watched / DRIFT_METRICS, metrics_text(found))
         replace_text(watched / DRIFT_PAGE, render_drift(found))
         words = [*drift_words(found)]
         verdict = f"{len(words)} of {len(found['findings'])} numbers moved" if found["findings"] else "too few images"
@@ -177,11 +194,11 @@ def _records_of(version: Path) -> Path:
     Raises:
       UserError: they are not known, or no longer there.
     """
-    from flexunet.history.lineage import lineage_of
+    from flexunet.history.lineage import data_folder
 
-    records = lineage_of(version).data.get("records")
-    if not records or not Path(records).is_dir():
+    records = data_folder(version, "records")
+    if records is None:
         raise UserError(
             f"{version}: the records of its run are not there, expected a folder of them: name it by --data"
         )
-    return Path(records)
+    return records

@@ -110,6 +110,9 @@ LAYOUT: Final = click.option(
 NO_MASK: Final = click.option(
     "--no-mask-is-background", is_flag=True, help="Images that nothing tells a class of show no defect."
 )
+VERIFY: Final = click.option(
+    "--verify", "public_key", type=FILE, metavar="KEY", help="Refuses a model that this public key did not sign."
+)
 AS_JSON: Final = click.option(
     "--json", is_flag=True, expose_value=False, callback=noted(JSON), help="One JSON document on stdout."
 )

@@ -9,7 +9,7 @@ import click
 
 from flexunet.cli.command import Command
 from flexunet.cli.console import NO_LOG, captured_output, print_result
-from flexunet.cli.options import AS_JSON, FILE, PATH
+from flexunet.cli.options import AS_JSON, FILE, PATH, VERIFY
 from flexunet.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -65,6 +65,12 @@ _WRITTEN: Final = {"png": "masks, overlays", "coco": "annotations.json", "labelm
 @click.option(
     "--fallback", metavar="URL", help="Asked where the URL cannot be reached: the server's, if that is a watch's."
 )
+@click.option(
+    "--canary",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Asks the version labelled canary for so many of the images, and the stable one for all others.",
+)
 @click.option("--model-name", default="flexunet", show_default=True, help="Name of the model on the server.")
 @click.option(
     "--version", type=click.IntRange(min=1), metavar="N", help="Version of the model on the server; else the newest."
@@ -77,6 +83,7 @@ _WRITTEN: Final = {"png": "masks, overlays", "coco": "annotations.json", "labelm
 )
 @click.option("--cert", "certificate", type=FILE, help="PEM file of this client's certificate.")
 @click.option("--key", type=FILE, help="PEM file of the client certificate's key.")
+@VERIFY
 @AS_JSON
 def predict(
     model: str,
@@ -87,6 +94,8 @@ def predict(
     tiled: bool,
     concurrency: int,
     fallback: str | None,
+    canary: float | None,
+    public_key: Path | None,
     **options: Unpack[CallOptions],
 ) -> None:
     """Writes a coloured mask, an overlay and areas for each image; asks a model folder, or a server by its URL.
@@ -101,8 +110,10 @@ def predict(
     from flexunet.serving.client import Options, connect
     from flexunet.serving.predict import Job, image_files
 
+    if public_key:
+        _verify(model, public_key)
     (files, left_out), shown = image_files(images, out), _shown_config(model, config)
-    with captured_output(NO_LOG) as console, connect(model, Options(**options), fallback) as connected:
+    with captured_output(NO_LOG) as console, connect(model, Options(**options), fallback, canary) as connected:
         results, failed = _predicted(Job(connected, shown, tiled, concurrency), files, out, kind, console)
         seconds = [result.seconds for result in results]
         console.print(
@@ -114,6 +125,16 @@ def predict(
     print_result({"images": len(results), "out": out, **quantiles(seconds), **lists})
     if failed:
         raise UserError("\n".join(f"{f.image}: no prediction ({f.reason})" for f in failed))
+
+
+def _verify(target: str, public_key: Path) -> None:
+    """Raises UserError for a folder that the key did not sign, and for a server, which must have asked itself."""
+    from flexunet.serving.signing import verify
+    from flexunet.serving.versions import model_directory
+
+    if "://" in target:
+        raise UserError(f"{target}: --verify reads a model's folder, expected one: servers verify before they serve")
+    verify(model_directory(Path(target)), public_key)
 
 
 def _predicted(

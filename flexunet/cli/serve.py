@@ -1,5 +1,6 @@
 """`flexunet serve`."""
 
+import functools
 import threading
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import click
 
 from flexunet.cli.command import Command
 from flexunet.cli.console import NO_LOG, captured_output
-from flexunet.cli.options import PATH
+from flexunet.cli.options import FILE, PATH, VERIFY
 
 
 @click.command(cls=Command, interrupted="the server has stopped")
@@ -19,24 +20,47 @@ from flexunet.cli.options import PATH
 @click.option(
     "--rest-port", default=8501, show_default=True, type=click.IntRange(0, 65535), help="Port of REST; 0: a free one."
 )
+@VERIFY
+@click.option(
+    "--model-config",
+    type=FILE,
+    help="Serves what this file of TF Serving's names, and reads it again every second: `flexunet live canary`.",
+)
 @click.option("--docker", is_flag=True, help="Prints the command that starts TF Serving itself instead.")
-def serve(model: Path, host: str, grpc_port: int, rest_port: int, docker: bool) -> None:
+def serve(
+    model: Path,
+    host: str,
+    grpc_port: int,
+    rest_port: int,
+    public_key: Path | None,
+    model_config: Path | None,
+    docker: bool,
+) -> None:
     """Serves a model folder as TF Serving does, for development only.
 
     Examples:
       flexunet serve runs/mine/serving_model
+      flexunet serve runs/mine/serving_model --model-config runs/mine/serving_model/models.config
       flexunet serve runs/mine/serving_model --docker
     """
     from flexunet.serving.docker import docker_command
+    from flexunet.serving.signing import verify
     from flexunet.serving.versions import model_directory
 
+    check = functools.partial(verify, public_key=public_key) if public_key else lambda folder: None
     if docker:
-        click.echo(docker_command(model_directory(model), grpc_port, rest_port))
+        check(model_directory(model))
+        click.echo(docker_command(model_directory(model), grpc_port, rest_port, model_config))
         return
+    from flexunet.serving.loaded import ConfigFile
     from flexunet.serving.server import Server
     from flexunet.serving.wire import MODEL_NAME
 
-    with captured_output(NO_LOG) as console, Server(model, host, grpc_port, rest_port) as server:
+    source = model if model_config is None else ConfigFile(model_config)
+    with captured_output(NO_LOG) as console, Server(source, host, grpc_port, rest_port, check=check) as server:
         console.print(f"grpc://{host}:{server.grpc_port}  http://{host}:{server.rest_port}/v1/models/{MODEL_NAME}")
-        console.print("a development server, not TF Serving: it does not reload or ask who calls; Ctrl-C stops it")
+        reloads = f"only what {model_config} names" if model_config else "nothing"
+        console.print(
+            f"a development server, not TF Serving: it reloads {reloads} and asks nobody who they are; Ctrl-C stops it"
+        )
         threading.Event().wait()

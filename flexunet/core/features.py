@@ -96,6 +96,12 @@ EXPORTED_CONFIG: Final = "config.json"
 EXPORTED_TRAINING: Final = "training.json"
 EXPORTED_OPERATING_POINT: Final = "operating_point.json"
 EXPORTED_PROVENANCE: Final = "provenance.json"
+# Of a pushed version: its card, and its signature.
+EXPORTED_CARD: Final = "model_card.md"
+EXPORTED_CARD_PAGE: Final = "model_card.html"
+EXPORTED_SIGNATURE: Final = "model.sig"
+# What a push adds to an export.
+PUSHED_FILES: Final = (EXPORTED_PROVENANCE, EXPORTED_CARD, EXPORTED_CARD_PAGE, EXPORTED_SIGNATURE)
 # Where TF Serving looks for it.
 EXPORTED_WARMUP: Final = "tf_serving_warmup_requests"
 

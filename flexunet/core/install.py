@@ -55,6 +55,8 @@ def how_to_install(module: str) -> str:
     distribution = _DISTRIBUTIONS.get(module, module.replace("_", "-"))
     if distribution in requirements("data"):
         return f"the extra `data` has it: {pip_install('data')}"
+    if distribution in requirements("signing"):
+        return f"the extra `signing` has it: {pip_install('signing')}"
     if distribution in requirements():
         return f"the base install has it: {pip_install()}"
     return "only a checkout of the project, or its image, has it"

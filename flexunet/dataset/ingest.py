@@ -14,9 +14,10 @@ from flexunet.core.config.whole import Config
 from flexunet.core.disk import require_writable
 from flexunet.core.errors import UserError
 from flexunet.core.features import SPLIT_TRAIN, SPLITS
+from flexunet.core.files import read_json
 from flexunet.core.lock import locked
 from flexunet.core.problems import DataError, Problem
-from flexunet.core.results.dataset import Manifest, SpanEntry, Summary
+from flexunet.core.results.dataset import QUEUE_FILE, Manifest, QueueOrigin, SpanEntry, Summary
 from flexunet.dataset import groups as near_duplicates
 from flexunet.dataset.assignment import Assignment, Row, read_assignment
 from flexunet.dataset.commit import committed, newest_manifest, settle
@@ -139,7 +140,7 @@ def _summarized(
     rows = with_all_losses(rows, config)
     moved = drift(rows, {number: a for number, a in others.items() if number < span}, config.classes)
     warnings = [*lost(rows, config, source, accept_losses), *unmeasured(rows, config), *drift_words(moved)]
-    return rows, {
+    summary: Summary = {
         **contents(rows, found.layout, policy, config, _span_before(out, span), warnings),
         "drift": moved,
         "leaking_groups": crossing,
@@ -147,6 +148,8 @@ def _summarized(
         "skipped": [str(problem) for problem in found.problems],
         "left_out": [f"{f.pair.id}: {_LINKS}" for f in linking],
     }
+    picked: QueueOrigin | None = read_json(source / QUEUE_FILE)
+    return rows, {**summary, "queue": picked} if picked else summary
 
 
 def _span_before(out: Path, span: int) -> SpanEntry | None:

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -85,6 +85,18 @@ def lineage_of(model: Path) -> Lineage:
     # A rollback gives the same model a number that no run gave: then its first push tells what made it.
     own = [push for push in pushes if push.properties.get(PUSHED_VERSION) == str(number)]
     return _from_metadata(version, provenance, history, [*own, pushes[-1]][0], f"ML Metadata in {whereabouts(root)}")
+
+
+def data_folder(version: Path, which: Literal["records", "directory"]) -> Path | None:
+    """Where a version's data lie: the records that its run copied, or the folder that it read them from.
+
+    None where that is not noted or no longer there.
+
+    Raises:
+      UserError: as `lineage_of`.
+    """
+    noted = lineage_of(version).data.get(which)
+    return Path(noted) if noted and Path(noted).is_dir() else None
 
 
 def is_intact(version: Path, lineage: Lineage) -> bool:

@@ -12,7 +12,7 @@ from flexunet.core.results.verdict import NEXT_STEPS, Verdict, decide
 from flexunet.core.root import HEADLINE_PROPERTIES, PROBLEMS_PROPERTY
 from flexunet.history.pushes import PUSHED, PUSHED_SHA256, ROLLED_BACK
 from flexunet.history.store import History, Run
-from flexunet.serving.versions import newest_version, pushed_hash
+from flexunet.serving.versions import pushed_hash, served_version
 
 # Of TFX's Pusher, and of its blessings.
 PUSHED_VERSION: Final = "pushed_version"
@@ -74,8 +74,8 @@ def run_rows(history: History, serving: Path, is_running: bool) -> list[RunRow]:
       serving: the folder of the versions.
       is_running: whether a run holds the folder now: then the newest, unless it has ended, is that one.
     """
-    newest = newest_version(serving)
-    served = {pushed_hash(newest) or "": int(newest.name)} if newest else {}
+    version = served_version(serving)
+    served = {pushed_hash(version) or "": int(version.name)} if version else {}
     rows = [_row(run, served) for run in history.runs if run.nodes]
     if is_running and rows and rows[0].verdict == INTERRUPTED:
         rows[0] = replace(rows[0], verdict=RUNNING, next_step=None)

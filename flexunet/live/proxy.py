@@ -7,7 +7,6 @@ keep up with are dropped, and counted. A connection ends when either end closes 
 import asyncio
 import contextlib
 import logging
-import pickle
 import queue
 import signal
 import subprocess
@@ -19,7 +18,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from flexunet.core.errors import UserError
-from flexunet.live.exchange import Exchange, Note
+from flexunet.live.exchange import Exchange, Note, tell
+from flexunet.live.metrics import Counted, listen
 from flexunet.live.store import Kept
 from flexunet.live.taps import GrpcTap, RestTap, Room, Tap
 
@@ -30,6 +30,7 @@ _MOST_UNDER_WAY: Final = 256 * 2**20
 # Bytes of exchanges that wait to be looked at.
 _MOST_WAITING: Final = 128 * 2**20
 _BARE_BYTES: Final = 1000
+_MISSED: Final = "not looked at: too many at once"
 _RESTART_SECONDS: Final = 10.0
 
 MakeTap = Callable[[Callable[[Exchange], None], Sequence[str], float, Room], Tap]
@@ -64,6 +65,8 @@ class Settings:
       routes: ports; port 0 takes a free one.
       kept: what is kept of what went by.
       rate: share of the requests whose images are looked at.
+      compare: share of these images that a stable version and a canary are asked of again.
+      metrics_port: of what Prometheus reads; 0 takes a free one, None: none.
     """
 
     host: str
@@ -71,13 +74,21 @@ class Settings:
     routes: Sequence[Route]
     kept: Kept
     rate: float = 1.0
+    compare: float = 0.0
+    metrics_port: int | None = None
+
+    @property
+    def server_url(self) -> str:
+        """Of the server, past the watch: of the first route."""
+        route = self.routes[0]
+        return f"{'grpc' if route.tap is GrpcTap else 'http'}://{self.server_host}:{route.server_port}"
 
 
 class Witness:
     """The process that looks, and the queue in front of it; `tell` never waits."""
 
-    def __init__(self, kept: Kept) -> None:
-        self._kept = kept
+    def __init__(self, settings: Settings) -> None:
+        self._settings, self.counted = settings, Counted()
         self._waiting: queue.SimpleQueue[Exchange | Note | None] = queue.SimpleQueue()
         self._lock, self._bytes, self._missed = threading.Lock(), 0, 0
         self._process = self._started()
@@ -86,19 +97,22 @@ class Witness:
 
     def tell(self, exchange: Exchange) -> None:
         """Of an exchange that has ended."""
+        self.counted.exchange(exchange)
         self._put(exchange)
 
     def note(self, what: str) -> None:
         """Counts what has just happened."""
+        self.counted.notes[what] += 1
         self._put(Note(what, time.time()))
 
     def _put(self, told: Exchange | Note) -> None:
         with self._lock:
             if self._bytes + _size(told) > _MOST_WAITING:
                 self._missed += 1
+                self.counted.notes[_MISSED] += 1
                 return
             if self._missed:
-                missed = Note("not looked at: too many at once", time.time(), self._missed)
+                missed = Note(_MISSED, time.time(), self._missed)
                 self._bytes, self._missed = self._bytes + _size(missed), 0
                 self._waiting.put(missed)
             self._bytes += _size(told)
@@ -114,8 +128,9 @@ class Witness:
         self._process.wait()
 
     def _started(self) -> "subprocess.Popen[bytes]":
-        kept = self._kept
+        kept, settings = self._settings.kept, self._settings
         arguments = [kept.directory.resolve(), kept.days, kept.image_bytes, kept.camera_header]
+        arguments += [settings.server_url, settings.compare]
         command = [sys.executable, "-m", "flexunet.live.worker", *map(str, arguments)]
         return subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603
 
@@ -125,8 +140,7 @@ class Witness:
                 self._bytes -= _size(told)
             try:
                 assert self._process.stdin is not None
-                pickle.dump(told, self._process.stdin)
-                self._process.stdin.flush()
+                tell(self._process.stdin, told)
             except OSError:
                 # Killed, perhaps for its memory, or the disk is full. Traffic goes on, and looking after a while.
                 code = self._process.wait()
@@ -143,7 +157,7 @@ def _size(told: Exchange | Note) -> int:
 
 @dataclass
 class Proxy:
-    """Listens until it is closed."""
+    """Listens until it is closed; `ports` are those of the routes, and last that of the metrics, where there is one."""
 
     settings: Settings
     witness: Witness
@@ -157,6 +171,9 @@ class Proxy:
         try:
             for route in self.settings.routes:
                 servers.append(await self._listen(route))
+                self.ports.append(servers[-1].sockets[0].getsockname()[1])
+            if self.settings.metrics_port is not None:
+                servers.append(await self._listen_for_metrics(self.settings.metrics_port))
                 self.ports.append(servers[-1].sockets[0].getsockname()[1])
             yield
         finally:
@@ -173,6 +190,10 @@ class Proxy:
         except OSError as error:
             words = f"{host}:{route.port}: {error.strerror}, expected a free port: choose another"
             raise UserError(words) from None
+
+    async def _listen_for_metrics(self, port: int) -> asyncio.Server:
+        counted, directory = self.witness.counted, self.settings.kept.directory
+        return await listen(self.settings.host, port, lambda: counted.text(directory))
 
     async def _relay(self, route: Route, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -233,7 +254,7 @@ async def run(settings: Settings, on_ready: Callable[[list[int]], None]) -> sign
     """Until SIGINT or SIGTERM, and says which; `on_ready` gets the ports. Raises UserError for a port that is taken."""
     loop = asyncio.get_running_loop()
     stopped: asyncio.Future[signal.Signals] = loop.create_future()
-    witness = Witness(settings.kept)
+    witness = Witness(settings)
     try:
         proxy = Proxy(settings, witness)
         async with proxy.listening():

@@ -68,11 +68,15 @@ def _images(records: Path, key: str) -> Iterator[bytes]:
     files = [file for split in _SPLITS for file in sorted(_folder(records, split).glob("*.gz"))]
     if not files:
         raise UserError(f"{records}: no records of {' and '.join(_SPLITS)}, expected those of the model's run")
-    total = sum(1 for _ in _records(files))
-    every = -(-total // MOST_IMAGES)
+    # Every other one goes whenever there are too many: they are read once, and few are held.
+    every, kept = 1, []
     for number, record in enumerate(_records(files)):
         if number % every == 0:
-            yield pb.Example.FromString(record).features.feature[key].bytes_list.value[0]
+            kept.append(record)
+        if len(kept) > MOST_IMAGES:
+            every, kept = 2 * every, kept[::2]
+    for record in kept:
+        yield pb.Example.FromString(record).features.feature[key].bytes_list.value[0]
 
 
 def _folder(records: Path, split: str) -> Path:

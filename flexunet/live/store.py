@@ -3,6 +3,7 @@
     hours/2026-11-26T14.csv    a line for each image of a random sample of that hour, UTC; TFDV and spreadsheets read it
     hours/2026-11-26T14.json   how many requests and images there were
     images/random-*, images/unsure-*   as they were sent
+    pairs/2026-11-26T14.jsonl          what a stable version and a canary said of the same images
 
 Everything is bounded: the lines of an hour, the bytes of images, the days that anything is kept.
 """
@@ -23,12 +24,14 @@ from pydantic import TypeAdapter
 
 from flexunet.core.files import read_json, replace_file, replace_text, write_json
 from flexunet.live.observe import Seen
+from flexunet.live.pairs import Pair, read_pairs, write_pair
 
 HOUR_LINES: Final = 500
 HOUR_SECONDS: Final = 3600
 DAY_SECONDS: Final = 24 * HOUR_SECONDS
 _HOURS: Final = "hours"
 _IMAGES: Final = "images"
+_PAIRS: Final = "pairs"
 _HOUR_NAME: Final = "%Y-%m-%dT%H"
 _SHARE: Final = "share of "
 _COLUMNS: Final = tuple(f.name for f in fields(Seen) if f.name != "shares")
@@ -63,6 +66,7 @@ class Store:
         self._hours = kept.directory / _HOURS
         self._hours.mkdir(parents=True, exist_ok=True)
         self._hour: _Hour | None = None
+        self._pairs: Counter[str] = Counter()
         self._reservoirs = [Reservoir(kept.directory / _IMAGES, why, kept.image_bytes // 2) for why in get_args(Why)]
 
     def count(self, what: str, moment: float, number: int = 1) -> None:
@@ -77,6 +81,13 @@ class Store:
             for reservoir in self._reservoirs:
                 reservoir.add(encoded, seen)
 
+    def add_pair(self, pair: Pair) -> None:
+        """What two versions said of an image; the first `HOUR_LINES` of an hour are kept."""
+        path = self._kept.directory / _PAIRS / f"{hour_name(pair.time)}.jsonl"
+        if self._pairs[path.stem] < HOUR_LINES:
+            write_pair(path, pair)
+            self._pairs[path.stem] += 1
+
     def flush(self) -> None:
         """Writes the hour that is under way."""
         if self._hour is not None:
@@ -85,9 +96,12 @@ class Store:
     def forget(self, now: float) -> None:
         """Removes what is older than it may be."""
         oldest = now - self._kept.days * DAY_SECONDS
-        for path in [*self._hours.iterdir(), *_files(self._kept.directory / _IMAGES)]:
+        folders = (self._hours, self._kept.directory / _IMAGES, self._kept.directory / _PAIRS)
+        for path in (path for folder in folders for path in _files(folder)):
             if path.stat().st_mtime < oldest:
                 path.unlink()
+        # Of this hour at most: an earlier process may have left some.
+        self._pairs = Counter({name: number for name, number in self._pairs.items() if name >= hour_name(now)})
         for reservoir in self._reservoirs:
             reservoir.look()
 
@@ -204,6 +218,12 @@ def hours_since(directory: Path, begin: float) -> Iterator[tuple[str, list[Seen]
         if path.stem >= hour_name(begin):
             # The one is written before the other.
             yield path.stem, [*read_lines(path)], read_json(path.with_suffix(".json")) or {}
+
+
+def pairs_since(directory: Path, begin: float) -> list[Pair]:
+    """What two versions said of the same images since `begin`, in seconds since 1970."""
+    found = [pair for path in sorted((directory / _PAIRS).glob("*.jsonl")) for pair in read_pairs(path)]
+    return [pair for pair in found if pair.time >= begin]
 
 
 def _files(directory: Path) -> list[Path]:

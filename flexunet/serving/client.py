@@ -22,8 +22,8 @@ from PIL import Image
 from flexunet.core import features
 from flexunet.core.errors import UserError
 from flexunet.core.regions import without_small
-from flexunet.serving.transport import Either, Model, Options, ServingError
-from flexunet.serving.wire import as_strings
+from flexunet.serving.transport import Either, Model, Options, ServingError, Split
+from flexunet.serving.wire import CANARY, STABLE, as_strings
 
 __all__ = ["Model", "Options", "Prediction", "ServingError", "connect", "predict_image", "predict_images"]
 
@@ -67,18 +67,29 @@ class Prediction:
         return not self.error
 
 
-def connect(target: str, options: Options | None = None, fallback: str | None = None) -> Model:
+def connect(
+    target: str, options: Options | None = None, fallback: str | None = None, canary: float | None = None
+) -> Model:
     """The model at a URL or in a folder.
 
     Args:
       target: of it.
       options: how it is called.
       fallback: asked where `target` cannot be reached: the server's own address, where `target` is a proxy's.
+      canary: share of the requests, 0 to 1, that the version labelled `canary` answers, where there is one; all others
+        go to the one labelled `stable`, and not to the newest.
 
     Raises:
-      UserError: neither a URL nor a model's folder.
+      UserError: neither a URL nor a model's folder; a share of a folder, or of one version.
     """
     options = options or Options()
+    if canary is not None:
+        if "://" not in target:
+            raise UserError(f"{target}: a folder has no labels, expected a server's URL for a share of a canary")
+        if options.version is not None:
+            raise UserError(f"{target}: version {options.version} and a share of a canary, expected one of them")
+        stable, tried = (connect(target, replace(options, label=label), fallback) for label in (STABLE, CANARY))
+        return Split(stable, tried, canary)
     if fallback is None:
         return _connect(target, options)
     return Either(_connect(target, replace(options, unreachable_attempts=1)), _connect(fallback, options))

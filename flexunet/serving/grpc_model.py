@@ -9,7 +9,16 @@ import numpy as np
 
 from flexunet.core.errors import UserError
 from flexunet.serving.protos import predict_pb2 as pb
-from flexunet.serving.transport import BusyError, NotServedError, Options, Remote, ServingError, UnreachableError
+from flexunet.serving.transport import (
+    UNKNOWN_LABEL,
+    BusyError,
+    NotServedError,
+    Options,
+    Remote,
+    ServingError,
+    UnknownLabelError,
+    UnreachableError,
+)
 from flexunet.serving.wire import PREDICT, from_tensor, predict_request
 
 # What the channel itself says of an answer that is too large, under the code of a busy server.
@@ -45,7 +54,8 @@ class GrpcModel(Remote):
 
     def ask(self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> dict[str, np.ndarray]:
         """Calls a signature: see `flexunet.serving.transport.Model.run`."""
-        request = predict_request(signature, inputs, outputs, self._options.model_name, self._options.version)
+        asked = self._options
+        request = predict_request(signature, inputs, outputs, asked.model_name, asked.version, asked.label)
         limit = self._options.max_message_bytes
         if request.ByteSize() > limit:
             raise ServingError(
@@ -68,6 +78,8 @@ class GrpcModel(Remote):
         words = f"grpc://{self._address}: {code.name}: {details}"
         if code == grpc.StatusCode.UNAVAILABLE and any(start in details for start in _NOT_REACHED):
             return UnreachableError(words)
+        if code == grpc.StatusCode.INVALID_ARGUMENT and details.startswith(UNKNOWN_LABEL):
+            return UnknownLabelError(words)
         if code in _NOT_SERVED:
             return NotServedError(words)
         busy = code == grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE not in details

@@ -12,7 +12,16 @@ import urllib3
 
 from flexunet.core import features
 from flexunet.core.files import Json
-from flexunet.serving.transport import BusyError, NotServedError, Options, Remote, ServingError, UnreachableError
+from flexunet.serving.transport import (
+    UNKNOWN_LABEL,
+    BusyError,
+    NotServedError,
+    Options,
+    Remote,
+    ServingError,
+    UnknownLabelError,
+    UnreachableError,
+)
 from flexunet.serving.wire import OUTPUT_DTYPES, as_strings
 
 # What TF Serving answers for UNAVAILABLE and RESOURCE_EXHAUSTED.
@@ -26,6 +35,7 @@ class RestModel(Remote):
 
     def __init__(self, url: str, options: Options) -> None:
         version = "" if options.version is None else f"/versions/{options.version}"
+        version = f"/labels/{options.label}" if options.label else version
         super().__init__(options)
         # The model's own address, which `flexunet serve` prints, will do as well.
         model = url if "/v1/models/" in url else f"{url}/v1/models/{options.model_name}"
@@ -81,11 +91,14 @@ class RestModel(Remote):
         if len(answer) > limit:
             raise ServingError(f"{self._url}: an answer of more than {limit} bytes: raise the limit")
         if response.status != 200:
-            raise _refusal(response.status)(f"{self._url}: {_explain(response.status, answer)}")
+            words = _explain(response.status, answer)
+            raise _refusal(response.status, words)(f"{self._url}: {words}")
         return answer
 
 
-def _refusal(status: int) -> type[ServingError]:
+def _refusal(status: int, words: str) -> type[ServingError]:
+    if status == 400 and UNKNOWN_LABEL in words:
+        return UnknownLabelError
     if status in _AGAIN:
         return BusyError
     return NotServedError if status in _NOT_SERVED else ServingError

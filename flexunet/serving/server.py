@@ -2,15 +2,17 @@
 
 It answers gRPC Predict, GetModelStatus and GetModelMetadata, and REST `:predict`, status and metadata, for one model,
 through the session that TF Serving uses, which also batches as it does there: the graph joins requests. It refuses what
-TF Serving refuses, with its codes, and calls beyond the manifests' threads. It does not reload or watch anything.
+TF Serving refuses, with its codes, and calls beyond the manifests' threads. It reloads only by a model server's
+configuration: versions and labels of a file, see flexunet/serving/loaded.py.
 """
 
+import contextlib
 import functools
 import json
 import re
 import socket
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,8 +24,9 @@ from google.protobuf.message import Message
 from flexunet.core.errors import UserError
 from flexunet.core.files import Json
 from flexunet.serving import rest_json
-from flexunet.serving.c_api import SavedModel, SavedModelError
+from flexunet.serving.c_api import SavedModelError
 from flexunet.serving.limits import GRPC_THREADS, REST_THREADS
+from flexunet.serving.loaded import ConfigFile, Loaded, MissingError, Polling, UnknownLabelError, Versions
 from flexunet.serving.paths import PREDICT_PATH, STATUS_PATH
 from flexunet.serving.protos import predict_pb2 as pb
 from flexunet.serving.versions import model_directory
@@ -60,6 +63,9 @@ class Server:
     """Both interfaces on one model; a context manager that stops them. Port 0 takes a free one.
 
     Args:
+      source: a model's folder, its versions' folder, of which the newest is served, or a model server's configuration.
+      poll_seconds: between looks at the configuration.
+      check: raises UserError for a version's folder that must not be served.
       grpc_threads: calls under way; one more is answered RESOURCE_EXHAUSTED.
       rest_threads: requests under way; one more waits.
 
@@ -69,25 +75,25 @@ class Server:
 
     def __init__(
         self,
-        directory: Path,
+        source: Path | ConfigFile,
         host: str = "127.0.0.1",
         grpc_port: int = 8500,
         rest_port: int = 8501,
         grpc_threads: int = GRPC_THREADS,
         rest_threads: int = REST_THREADS,
+        poll_seconds: float = 1.0,
+        check: Callable[[Path], None] = lambda folder: None,
     ) -> None:
-        self._directory = model_directory(directory)
-        name = self._directory.name
-        self._version = int(name) if name.isdigit() else 1
-        try:
-            self._model = SavedModel(self._directory)
-        except SavedModelError as error:
-            raise UserError(str(error).splitlines()[0]) from error
-        [graph] = pb.SavedModel.FromString((self._directory / "saved_model.pb").read_bytes()).meta_graphs
-        self._signatures = pb.SignatureDefMap(signature_def=graph.signature_def)
+        self._versions = Versions(check)
+        if isinstance(source, ConfigFile):
+            source.apply(self._versions)
+        else:
+            directory = model_directory(source)
+            self._versions.serve({int(directory.name) if directory.name.isdigit() else 1: directory})
         self._grpc = self._start_grpc(host, grpc_port, grpc_threads)
         self._rest = self._start_rest(host, rest_port, rest_threads)
         self.rest_port: int = self._rest.server_address[1]
+        self._polling = Polling(source, self._versions, poll_seconds) if isinstance(source, ConfigFile) else None
 
     def __enter__(self) -> Self:
         return self
@@ -100,40 +106,49 @@ class Server:
         self._grpc.stop(grace=5).wait()
         self._rest.shutdown()
         self._rest.server_close()
-        self._model.close()
+        if self._polling:
+            self._polling.close()
+        self._versions.close()
 
     def predict(self, request: pb.PredictRequest) -> pb.PredictResponse:
         """Raises RefusedError, or SavedModelError or ValueError for what the model refuses."""
-        self._find(request.model_spec)
         name = request.model_spec.signature_name or _DEFAULT_SIGNATURE
-        if name not in self._model.signatures:
-            raise RefusedError(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
-        signature = self._model.signatures[name]
-        _check_names(request, signature.inputs.keys(), signature.outputs.keys())
-        outputs = self._model.run(name, {key: from_tensor(tensor) for key, tensor in request.inputs.items()})
-        answered = pb.ModelSpec(name=MODEL_NAME, signature_name=name, version=pb.Version(value=self._version))
+        with self._found(request.model_spec) as served:
+            if name not in served.model.signatures:
+                raise RefusedError(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
+            signature = served.model.signatures[name]
+            _check_names(request, signature.inputs.keys(), signature.outputs.keys())
+            outputs = served.model.run(name, {key: from_tensor(tensor) for key, tensor in request.inputs.items()})
+        answered = pb.ModelSpec(name=MODEL_NAME, signature_name=name, version=pb.Version(value=served.version))
         wanted = request.output_filter or outputs
         return pb.PredictResponse(outputs={n: to_tensor(outputs[n]) for n in wanted}, model_spec=answered)
 
     def predict_json(self, body: bytes, spec: pb.ModelSpec) -> dict[str, Json]:
         """The answer of `predict` to a REST request's body."""
         given, parsed = rest_json.parse(body)
-        self._find(spec)
         name = given or _DEFAULT_SIGNATURE
-        if name not in self._model.signatures:
-            raise ValueError(f'Serving signature name: "{name}" not found in signature def')
-        inputs, rows = rest_json.read_inputs(parsed, self._model.signatures[name])
-        return rest_json.write_outputs(self._model.run(name, inputs), rows)
+        with self._found(spec) as served:
+            if name not in served.model.signatures:
+                raise ValueError(f'Serving signature name: "{name}" not found in signature def')
+            inputs, rows = rest_json.read_inputs(parsed, served.model.signatures[name])
+            return rest_json.write_outputs(served.model.run(name, inputs), rows)
 
     def status(self, spec: pb.ModelSpec) -> pb.GetModelStatusResponse:
         """Raises RefusedError for another model or version."""
         if spec.name != MODEL_NAME:
             raise RefusedError(grpc.StatusCode.NOT_FOUND, f"Could not find any versions of model {spec.name}")
-        if spec.HasField("version") and spec.version.value != self._version:
-            words = f"Could not find version {spec.version.value} of model {spec.name}"
-            raise RefusedError(grpc.StatusCode.NOT_FOUND, words)
-        version = pb.ModelVersionStatus(version=self._version, state=AVAILABLE, status=pb.Status())
-        return pb.GetModelStatusResponse(model_version_status=[version])
+        numbers = self._versions.numbers
+        # A label is not looked at (`get_model_status_impl.cc`).
+        if spec.HasField("version"):
+            numbers = [number for number in numbers if number == spec.version.value]
+            if not numbers:
+                words = f"Could not find version {spec.version.value} of model {spec.name}"
+                raise RefusedError(grpc.StatusCode.NOT_FOUND, words)
+        return pb.GetModelStatusResponse(
+            model_version_status=[
+                pb.ModelVersionStatus(version=number, state=AVAILABLE, status=pb.Status()) for number in numbers
+            ]
+        )
 
     def metadata(self, request: pb.GetModelMetadataRequest) -> pb.GetModelMetadataResponse:
         """Raises RefusedError for another model or field."""
@@ -144,27 +159,35 @@ class Server:
         for field in request.metadata_field:
             if field != _SIGNATURE_DEF:
                 raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, f"Metadata field {field} is not supported")
-        self._find(request.model_spec)
-        packed = pb.Packed(type_url=_SIGNATURE_DEF_TYPE, value=self._signatures.SerializeToString())
-        spec = pb.ModelSpec(name=MODEL_NAME, version=pb.Version(value=self._version))
+        with self._found(request.model_spec) as served:
+            packed = pb.Packed(type_url=_SIGNATURE_DEF_TYPE, value=served.signatures.SerializeToString())
+        spec = pb.ModelSpec(name=MODEL_NAME, version=pb.Version(value=served.version))
         return pb.GetModelMetadataResponse(model_spec=spec, metadata={_SIGNATURE_DEF: packed})
 
     def metadata_json(self, spec: pb.ModelSpec) -> dict[str, Json]:
         """The answer of `metadata` for REST."""
-        self._find(spec)
-        return rest_json.metadata(MODEL_NAME, self._version, self._signatures)
+        with self._found(spec) as served:
+            return rest_json.metadata(MODEL_NAME, served.version, served.signatures)
 
-    def _find(self, spec: pb.ModelSpec) -> None:
-        """Raises RefusedError unless that is what is served; a server without a configuration file knows no label."""
+    @contextlib.contextmanager
+    def _found(self, spec: pb.ModelSpec) -> Iterator[Loaded]:
+        """Raises RefusedError unless that is served; a server without a configuration file knows no label."""
         if not spec.name:
             raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "ModelSpec has no name specified.")
-        if spec.version_label:
-            words = f"Unrecognized servable version label: {spec.version_label}"
-            raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, words)
-        given = spec.HasField("version")
-        if spec.name != MODEL_NAME or (given and spec.version.value != self._version):
-            wanted = f"Specific({spec.name}, {spec.version.value})" if given else f"Latest({spec.name})"
-            raise RefusedError(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {wanted}")
+        given = spec.version.value if spec.HasField("version") else None
+        label = spec.version_label
+        if spec.name != MODEL_NAME:
+            if label:
+                raise _unknown_label(label)
+            raise _missing(spec.name, given)
+        with contextlib.ExitStack() as stack:
+            try:
+                found = stack.enter_context(self._versions.using(given, label))
+            except UnknownLabelError:
+                raise _unknown_label(label) from None
+            except MissingError:
+                raise _missing(spec.name, self._versions.labels.get(label, given)) from None
+            yield found
 
     def _start_grpc(self, host: str, port: int, threads: int) -> grpc.Server:
         limits = [(f"grpc.max_{way}_message_length", _MAX_MESSAGE_BYTES) for way in ("send", "receive")]
@@ -189,6 +212,15 @@ class Server:
             raise UserError(f"{host}:{port}: {error.strerror}; choose another with --rest-port") from None
         threading.Thread(target=server.serve_forever, daemon=True).start()
         return server
+
+
+def _unknown_label(label: str) -> RefusedError:
+    return RefusedError(grpc.StatusCode.INVALID_ARGUMENT, f"Unrecognized servable version label: {label}")
+
+
+def _missing(name: str, version: int | None) -> RefusedError:
+    wanted = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+    return RefusedError(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {wanted}")
 
 
 class _RestServer(ThreadingHTTPServer):

@@ -1,5 +1,6 @@
 """One way to call a model, wherever it runs: TF Serving over gRPC or REST, or a folder on this machine."""
 
+import contextlib
 import itertools
 import random
 import time
@@ -35,8 +36,16 @@ class NotServedError(ServingError):
     """A server that will answer no such request: it has no such model, knows no such caller, or speaks otherwise."""
 
 
+class UnknownLabelError(ServingError):
+    """A server without a configuration that gives this label."""
+
+
 class BusyError(ServingError):
     """Refused for now: all of the server's threads are taken, its queue is full, or it has no version ready."""
+
+
+# What a server says of a label that it does not know.
+UNKNOWN_LABEL: Final = "Unrecognized servable version label"
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,7 @@ class Options:
     Attributes:
       model_name: the server's name of the model.
       version: its version; by default the newest that the server has ready.
+      label: of its version, such as `stable`, in place of the number.
       deadline: seconds for an answer, all attempts included.
       attempts: tries of a call that was answered UNAVAILABLE or RESOURCE_EXHAUSTED, with pauses that double from 0.1 to
         5 s: 12 are half a minute. Other failures are never tried again.
@@ -58,6 +68,7 @@ class Options:
 
     model_name: str = MODEL_NAME
     version: int | None = None
+    label: str = ""
     deadline: float = CLIENT_SECONDS
     attempts: int = 12
     unreachable_attempts: int = 4
@@ -170,6 +181,32 @@ class Either(Closing):
     def close(self) -> None:
         self._first.close()
         self._second.close()
+
+
+class Split(Closing):
+    """Two versions of a model, of which one answers a share of the requests.
+
+    Args:
+      stable: asked, and wherever `canary` is not served, which ends while clients run.
+      canary: asked for the share.
+      share: of the requests, 0 to 1.
+    """
+
+    def __init__(self, stable: Model, canary: Model, share: float) -> None:
+        self._stable, self._canary, self._share = stable, canary, share
+
+    def run(
+        self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] = ()
+    ) -> dict[str, np.ndarray]:
+        """Runs a signature: see `Model.run`."""
+        if random.random() < self._share:  # noqa: S311  no secret
+            with contextlib.suppress(UnknownLabelError, NotServedError):
+                return self._canary.run(signature, inputs, outputs)
+        return self._stable.run(signature, inputs, outputs)
+
+    def close(self) -> None:
+        self._stable.close()
+        self._canary.close()
 
 
 def _in_parts(inputs: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,10 @@ from typing import Final, TypedDict
 
 from flexunet.core.disk import naming
 from flexunet.core.errors import UserError
-from flexunet.core.features import ASSETS_EXTRA, EXPORTED_GRAPH, EXPORTED_PROVENANCE
+from flexunet.core.features import ASSETS_EXTRA, EXPORTED_GRAPH, EXPORTED_PROVENANCE, PUSHED_FILES
 from flexunet.core.files import read_json
 from flexunet.core.results.lineage import Provenance
+from flexunet.serving.model_config import read_named
 
 # Seconds: a push waits so long for a rollback, and a rollback for a push; either copies a model, to a store as well.
 LONGEST_ROLLBACK: Final = 300.0
@@ -69,27 +70,41 @@ def versions(directory: Path) -> list[int]:
     return sorted(int(child.name) for child in directory.iterdir() if child.name.isdigit())
 
 
+def served_version(directory: Path) -> Path | None:
+    """The version that everybody is answered by, if there is one: the stable one that `models.config` names, or the
+    newest.
+    """
+    named = read_named(directory)
+    return directory / str(named.stable) if named else newest_version(directory)
+
+
 def newest_version(directory: Path) -> Path | None:
-    """The version that TF Serving serves, if there is one."""
+    """The version that was pushed last, if there is one; TF Serving serves it where no file names others."""
     return next((directory / str(number) for number in reversed(versions(directory))), None)
 
 
 def model_directory(directory: Path) -> Path:
-    """The SavedModel itself: `directory`, or its newest numeric version.
+    """The SavedModel itself: `directory`, or the version of it that is served.
 
     Raises:
       UserError: neither holds a SavedModel.
     """
     if (directory / EXPORTED_GRAPH).is_file():
         return directory
-    newest = newest_version(directory)
-    if newest is None:
+    served = served_version(directory)
+    if served is None:
         raise UserError(f"{directory}: no model here, expected a SavedModel, such as DIR/serving_model/1 of a run")
-    return newest
+    return served
 
 
 def push_version(
-    model: Path, directory: Path, provenance: Provenance, retention: Retention, above: int = 0, again: bool = False
+    model: Path,
+    directory: Path,
+    provenance: Provenance,
+    retention: Retention,
+    above: int = 0,
+    again: bool = False,
+    complete: Callable[[Path], None] = lambda folder: None,
 ) -> Path:
     """Copies `model` to a new version of `directory`, the highest number ever, and keeps the newest few.
 
@@ -100,6 +115,7 @@ def push_version(
       retention: remembered for rollbacks.
       above: numbers up to this one were given elsewhere, by another folder that the same store mirrors.
       again: pushes also what the newest version already holds; else that changes nothing.
+      complete: adds `PUSHED_FILES` to the version's folder before anybody sees it.
 
     Returns:
       The version's folder.
@@ -110,7 +126,14 @@ def push_version(
     newest, digest = newest_version(directory), content_hash(model)
     if not again and newest and pushed_hash(newest) == digest:
         return newest
-    return _push(model, directory, {**provenance, "sha256": digest}, retention.versions, above)
+
+    def finish(folder: Path) -> None:
+        # A model that was a version has those of that push.
+        for name in PUSHED_FILES:
+            (folder / ASSETS_EXTRA / name).unlink(missing_ok=True)
+        complete(folder)
+
+    return _push(model, directory, {**provenance, "sha256": digest}, retention.versions, above, finish)
 
 
 def roll_back(directory: Path, to: int | None = None, keep: int | None = None, above: int = 0) -> Rollback:
@@ -156,6 +179,13 @@ def finish_rollback(directory: Path) -> None:
         state["unfinished"] = None
 
 
+def withdraw(directory: Path, version: int) -> None:
+    """Marks a version's model as rolled back, though it may never have been served to all; the caller has the lock."""
+    digest = version_hash(directory / str(version))
+    with _state(directory) as state:
+        state["rolled_back"] = state["rolled_back"] | {digest: version}
+
+
 def last_retention(directory: Path) -> Retention:
     """What the last push was told to keep."""
     state = _read_state(directory)
@@ -172,10 +202,11 @@ def content_hash(model: Path) -> str:
 
     What the pusher adds is left out, so that a version has the hash of the model it was made from.
     """
+    added = [Path(ASSETS_EXTRA) / name for name in PUSHED_FILES]
     digest = hashlib.sha256()
     for path in sorted(p for p in model.rglob("*") if p.is_file()):
         name = path.relative_to(model)
-        if name != Path(ASSETS_EXTRA) / EXPORTED_PROVENANCE:
+        if name not in added:
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
             digest.update(f"{name} {content}\n".encode())
@@ -204,7 +235,14 @@ def read_provenance(version: Path) -> Provenance:
     return read_json(path) or {}
 
 
-def _push(model: Path, directory: Path, provenance: Provenance, keep: int | None, above: int) -> Path:
+def _push(
+    model: Path,
+    directory: Path,
+    provenance: Provenance,
+    keep: int | None,
+    above: int,
+    finish: Callable[[Path], None] = lambda folder: None,
+) -> Path:
     _clear_leftovers(directory)
     target = directory / str(_next_number(directory, above))
     aside = directory / f".{target.name}{_INCOMPLETE}"
@@ -213,11 +251,12 @@ def _push(model: Path, directory: Path, provenance: Provenance, keep: int | None
             shutil.copytree(model, aside)
             extra = aside / ASSETS_EXTRA
             extra.mkdir(exist_ok=True)
+            finish(aside)
             words = json.dumps({**provenance, "version": int(target.name)}, indent=2)
             (extra / EXPORTED_PROVENANCE).write_text(words + "\n", encoding="utf-8")
             _flush(aside)
             aside.rename(target)
-    except OSError:
+    except (OSError, UserError):
         shutil.rmtree(aside, ignore_errors=True)
         raise
     _flush_path(directory)
@@ -292,8 +331,10 @@ def _state(directory: Path) -> Iterator[State]:
 
 
 def _prune(directory: Path, keep: int | None) -> None:
-    """Renamed before they are deleted: a server never sees a version with files missing."""
-    for number in versions(directory)[: -keep if keep else 0]:
+    """Renamed before they are deleted: a server never sees a version with files missing. What is named stays."""
+    named = read_named(directory)
+    served = named.versions if named else []
+    for number in (number for number in versions(directory)[: -keep if keep else 0] if number not in served):
         aside = directory / f".{number}{_DELETED}"
         (directory / str(number)).rename(aside)
         shutil.rmtree(aside)

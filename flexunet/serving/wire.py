@@ -18,6 +18,9 @@ MODEL_STATUS: Final = "/tensorflow.serving.ModelService/GetModelStatus"
 # What `flexunet serve` and the manifests call the model.
 MODEL_NAME: Final = "flexunet"
 AVAILABLE: Final = 30
+# Labels of its versions: the one that everybody asks, and one that a share of the requests tries.
+STABLE: Final = "stable"
+CANARY: Final = "canary"
 
 # JSON does not tell number types.
 OUTPUT_DTYPES: Final[Mapping[str, DTypeLike]] = {
@@ -82,9 +85,10 @@ def predict_request(
     outputs: Sequence[str] = (),
     model: str = MODEL_NAME,
     version: int | None = None,
+    label: str = "",
 ) -> pb.PredictRequest:
     """A PredictRequest; `outputs` names those wanted, all if it is empty."""
-    spec = pb.ModelSpec(name=model, signature_name=signature)
+    spec = pb.ModelSpec(name=model, signature_name=signature, version_label=label)
     if version is not None:
         spec.version.value = version
     tensors = {name: to_tensor(array) for name, array in inputs.items()}

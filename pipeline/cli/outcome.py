@@ -14,6 +14,7 @@ from flexunet.core.results.metrics import Details, Metrics
 from flexunet.core.results.serving import Serving
 from flexunet.core.results.verdict import ACCEPTED, REFUSED_BY_GATE, REFUSED_BY_SERVING, Verdict, is_accepted
 from flexunet.core.root import Root
+from flexunet.serving.model_config import CONFIG_FILE, read_named
 
 Refusal = ModelRefused | ServingRefused
 _REFUSALS: Final[dict[Verdict, type[Refusal]]] = {REFUSED_BY_GATE: ModelRefused, REFUSED_BY_SERVING: ServingRefused}
@@ -96,6 +97,8 @@ def _print_accepted(metrics: Metrics, rolled_back: int | None, root: Path, conso
         return
     how = "accepted" if metrics["verdict"] == ACCEPTED else "REFUSED by the gate and pushed all the same"
     console.print(f"{how}; the model is version {metrics['pushed_version']}: {Root(root).serving}")
+    if read_named(Root(root).serving):
+        console.print(f"{CONFIG_FILE} names what is served: flexunet live canary {root}")
 
 
 def conclude(metrics: Metrics, refusal: Refusal | None) -> None:

@@ -1,5 +1,6 @@
 """`flexunet live queue`."""
 
+import contextlib
 from pathlib import Path
 from typing import Literal
 
@@ -56,10 +57,8 @@ def queue(
 
 def _data_of(version: Path) -> Path | None:
     """The folder that `flexunet ingest` wrote and the version's run read; None where that is not known."""
-    from flexunet.history.lineage import lineage_of
+    from flexunet.history.lineage import data_folder
 
-    try:
-        directory = lineage_of(version).data.get("directory")
-    except UserError:
-        return None
-    return Path(directory) if directory and Path(directory).is_dir() else None
+    with contextlib.suppress(UserError):
+        return data_folder(version, "directory")
+    return None

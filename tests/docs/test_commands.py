@@ -1,4 +1,4 @@
-"""Runs the commands of the tutorial and the README as they stand there, in order, in one folder; checks all others."""
+"""Runs the commands of the tutorial, the README and the week as they stand there, in one folder; checks all others."""
 
 import json
 import os
@@ -9,25 +9,31 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import click
 import filelock
+import numpy as np
 import pytest
 from PIL import Image
+from steel import COLORS, NAMES
 from waiting import wait_until
 
 from docs import commands as documented
 from docs import pictures
 from flexunet.cli import main
+from flexunet.core.outlines import labelme_document
+from flexunet.live.store import hours_since
+from flexunet.serving.model_config import read_named
 
 ROOT = documented.ROOT
-TUTORIAL, README = documented.PAGES
+TUTORIAL, README, WEEK = documented.PAGES
 # They import TFX or TensorFlow, which takes longer than what they do: run in this process, where both are there.
 HEAVY = {"run", "evaluate", "inspect", "doctor", "ingest", "rollback"}
-PORT = 8500
+PORT, WATCH_PORT = 8500, 8600
 ENVIRONMENT = {
     **os.environ,
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -42,12 +48,14 @@ class Reader:
         self.folder, self.typed = folder, dict[str, int]()
         self._servers: list[subprocess.Popen[bytes]] = []
 
-    def follow(self, page: str) -> None:
+    def follow(self, page: str, before: Mapping[str, Callable[[Path], None]] = MappingProxyType({})) -> None:
+        """`before`: what a person does in the folder before a command."""
         for block in documented.blocks(page):
             if block.title and not block.not_run:
                 (self.folder / block.title).write_text(block.text)
             for command in documented.commands_of(block):
-                if not command.not_run and command.text not in self.typed:
+                if not command.not_run and (command.text not in self.typed or page == WEEK):
+                    before.get(command.text, lambda folder: None)(self.folder)
                     self.typed[command.text] = self.type(command.text)
                     assert self.typed[command.text] == command.exit_code, command
 
@@ -62,15 +70,17 @@ class Reader:
         return subprocess.run(["bash", "-c", text], cwd=self.folder, env=ENVIRONMENT, check=False).returncode
 
     def _start(self, text: str) -> int:
-        assert not answers(PORT), f"port {PORT}, which the pages name, is in use by another process"
+        port = WATCH_PORT if " live watch " in text else PORT
+        assert not answers(port), f"port {port}, which the pages name, is in use by another process"
         # A shell without job control starts what runs in the background, such as these tests, deaf to Ctrl-C.
         command = ["env", "--default-signal=INT", "bash", "-c", f"exec {text}"]
         self._servers.append(subprocess.Popen(command, cwd=self.folder, env=ENVIRONMENT))
-        wait_until(lambda: answers(PORT), lambda: self._servers[-1].poll() is not None)
+        wait_until(lambda: answers(port), lambda: self._servers[-1].poll() is not None)
         return 0
 
     def stop(self) -> None:
-        for server in self._servers:
+        while self._servers:
+            server = self._servers.pop()
             server.send_signal(signal.SIGINT)
             try:
                 assert server.wait() == 130
@@ -107,6 +117,39 @@ def test_the_tutorial(reader: Reader, capfd: pytest.CaptureFixture[str]):
 def test_the_readme(reader: Reader):
     reader.follow(README)
     assert {"flexunet rollback --root runs/mine"} <= set(reader.typed)
+
+
+@pytest.mark.slow
+def test_the_week(reader: Reader, capfd: pytest.CaptureFixture[str]):
+    """One more training; goes on where tutorial and README end, so with their tests."""
+    reader.stop()
+    ingest = "flexunet ingest to-label records --config mine.toml --span next"
+    reader.follow(WEEK, {ingest: correct})
+    reader.stop()
+    printed = capfd.readouterr()
+    assert "brightness moved" in printed.err and "the gate refused" not in printed.err
+    assert "is the canary" in printed.out and "images asked of both" in printed.out
+    serving = reader.folder / "runs" / "mine" / "serving_model"
+    newest = max(int(path.name) for path in serving.iterdir() if path.name.isdigit())
+    named = read_named(serving)
+    assert named and (named.stable, named.canary) == (newest, None)
+    assert len([*(reader.folder / "promoted").glob("*_mask.png")]) == 60
+    seen = [line for _, lines, _ in hours_since(reader.folder / "runs" / "mine" / "live", 0.0) for line in lines]
+    # Monday's 8, and 60 three times; of the last all by the new version.
+    assert len(seen) == 8 + 3 * 60 and {line.version for line in seen[-60:]} == {newest}
+
+
+def correct(folder: Path) -> None:
+    """What a person does in a labelling tool, here by heart."""
+    truth = {
+        np.asarray(Image.open(path)).tobytes(): path.parent.with_name("masks") / path.name
+        for name in ("dim", "more-photos")
+        for path in (folder / name / "images").glob("*.png")
+    }
+    for path in (folder / "to-label").glob("*.png"):
+        mask = np.asarray(Image.open(truth[np.asarray(Image.open(path)).tobytes()]).convert("RGB"))
+        class_ids = np.argmax((mask[:, :, None] == np.array(COLORS, np.uint8)).all(axis=-1), axis=-1).astype(np.uint8)
+        path.with_suffix(".json").write_text(json.dumps(labelme_document(path.name, class_ids, NAMES)))
 
 
 def test_the_metrics_page_has_every_field(reader: Reader):
@@ -199,7 +242,7 @@ def parse(group: Any, words: list[str]) -> None:
         if found is None:
             raise click.UsageError(f"{name} is no command of {' '.join(path)}")
         command, path = found, [*path, name]
-    words = words[: next((i for i, word in enumerate(words) if word in (">", "|")), len(words))]
+    words = words[: next((i for i, word in enumerate(words) if word in (">", "|", "||")), len(words))]
     context = click.Context(command, info_name=" ".join(path))
     values, _, _ = command.make_parser(context).parse_args(words)
     if "help" not in values:

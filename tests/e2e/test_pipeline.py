@@ -363,6 +363,10 @@ def test_a_version_says_where_it_comes_from(story: Story) -> None:
     assert provenance["gate"] == story.metrics["gate"]
     assert Path(provenance["baseline"]).is_dir() and Path(provenance["model_uri"]).is_dir()
     assert "num_files:" in provenance["data"]["fingerprint"]
+    card = (path.parent / "model_card.md").read_text()
+    assert f"**{story.metrics['foreground_dice']:.4f}**" in card and provenance["sha256"] in card
+    assert f"| test: {story.metrics['examples']} images |" in card
+    assert "<h2>Intended use</h2>" in (path.parent / "model_card.html").read_text()
 
 
 def test_what_the_serving_validator_measured_is_in_the_report(story: Story) -> None:

@@ -1,4 +1,4 @@
-"""The watch beside the server in the manifests: valid, locked down, and asked in its place."""
+"""Watch and init container beside the server in the manifests: valid, locked down; the watch is asked in its place."""
 
 import shutil
 import subprocess
@@ -10,6 +10,8 @@ import yaml
 from processes import ROOT
 
 from flexunet.cli.live import watch
+from flexunet.serving import signing
+from flexunet.serving.docker import NAMED_ARGUMENTS
 
 DEPLOY = ROOT / "flexunet" / "serving" / "deploy"
 
@@ -23,7 +25,10 @@ def documents(request: Any, tmp_path_factory: pytest.TempPathFactory) -> list[di
     shutil.copytree(DEPLOY, folder / "deploy")
     mine = folder / "deploy" / "overlays" / "mine"
     mine.mkdir()
-    named = {"resources": [f"../{request.param}"], "components": ["../../components/watch"]}
+    named = {
+        "resources": [f"../{request.param}"],
+        "components": [f"../../components/{name}" for name in ("watch", "verify", "canary")],
+    }
     (mine / "kustomization.yaml").write_text(yaml.safe_dump(named))
     done = subprocess.run(["kubectl", "kustomize", str(mine)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -68,3 +73,22 @@ def test_the_container_is_the_command_and_has_no_rights_that_it_does_not_need(do
     assert of_kind(documents, "PersistentVolumeClaim", "flexunet-watched")["spec"]["accessModes"] == ["ReadWriteMany"]
     # Not before the server has answered those that were under way.
     assert watching["lifecycle"] == server["lifecycle"]
+
+
+def test_no_server_starts_on_what_the_key_did_not_sign(documents: list[dict[str, Any]]) -> None:
+    pod = of_kind(documents, "Deployment")["spec"]["template"]["spec"]
+    [verifies], server = pod["initContainers"], pod["containers"][0]
+    assert verifies["command"] == ["python", "-m", signing.__name__]
+    key, folder = verifies["args"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in verifies["volumeMounts"]}
+    [models] = [mount for mount in server["volumeMounts"] if mount["name"] == "models"]
+    assert folder == mounts["models"] == models["mountPath"] and key.startswith(mounts["signing"])
+    assert verifies["securityContext"] == server["securityContext"]
+    assert {*mounts} <= {volume["name"] for volume in pod["volumes"]}
+
+
+def test_the_server_follows_the_file_of_named_versions(documents: list[dict[str, Any]]) -> None:
+    pod = of_kind(documents, "Deployment")["spec"]["template"]["spec"]
+    arguments = pod["containers"][0]["args"]
+    assert {*NAMED_ARGUMENTS} <= {*arguments}
+    assert not [one for one in arguments if one.startswith(("--model_name", "--model_base_path"))]

@@ -17,7 +17,7 @@ from waiting import wait_until
 from flexunet.core.errors import UserError
 from flexunet.live import proxy
 from flexunet.live.exchange import Exchange
-from flexunet.live.proxy import Witness, grpc_route
+from flexunet.live.proxy import Settings, Witness, grpc_route
 from flexunet.live.store import Kept, hours_since
 
 MISSED = "not looked at: too many at once"
@@ -33,7 +33,7 @@ def counts(folder: Path) -> dict[str, int]:
 
 @pytest.fixture
 def witness(tmp_path: Path) -> Iterator[Witness]:
-    looking = Witness(Kept(tmp_path, days=1))
+    looking = Witness(Settings("127.0.0.1", "127.0.0.1", [grpc_route(0, 0)], Kept(tmp_path, days=1)))
     looking.tell(exchange())
     wait_until(lambda: counts(tmp_path).get("requests") == 1)
     yield looking

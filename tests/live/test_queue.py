@@ -96,6 +96,7 @@ def test_new_images_are_picked_once_and_come_back_as_the_next_span(
     assert taken.exit_code == 0, taken.output
     spans = json.loads((tmp_path / "records" / "dataset.json").read_text())["spans"]
     assert {span["span"]: span["images"] for span in spans} == {1: 24, 2: 8}
+    assert [span.get("queue", {}).get("version") for span in spans] == [None, 3]
 
 
 def test_nothing_that_was_watched_is_one_line(version: Path, tmp_path: Path) -> None:

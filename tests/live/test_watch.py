@@ -2,26 +2,22 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+import urllib3
 from pictures import encoded
-from processes import ENVIRONMENT, ROOT
 from waiting import wait_until
+from watch_process import watch_of
 
 from flexunet.core.features import INPUT_IMAGE_BYTES, SIGNATURE_SERVING
-from flexunet.live.observe import Seen
-from flexunet.live.store import hours_since
 from flexunet.serving.client import connect, predict_image, predict_images
 from flexunet.serving.protos import predict_pb2 as pb
 from flexunet.serving.server import Server
@@ -37,55 +33,15 @@ def image(channel: int, size: int = 32, rows: int = 16) -> bytes:
     return encoded(pixels)
 
 
-class Watch:
-    """The process, its ports, and what it has written."""
-
-    def __init__(self, process: "subprocess.Popen[str]", out: Path) -> None:
-        assert process.stdout is not None
-        self.process, self.out = process, out
-        grpc_line, rest_line = process.stdout.readline(), process.stdout.readline()
-        self.grpc, self.rest = (line.split(" ")[0] for line in (grpc_line, rest_line))
-
-    def read(self) -> tuple[list[Seen], dict[str, int]]:
-        lines: list[Seen] = []
-        counts: dict[str, int] = {}
-        for _, more, counted in hours_since(self.out, 0.0):
-            lines += more
-            counts = {name: counts.get(name, 0) + number for name, number in counted.items()} | {
-                name: number for name, number in counts.items() if name not in counted
-            }
-        return lines, counts
-
-    def end(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait() == 0
-
-
 @pytest.fixture
-def watching(server: Server, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+def watching(server: Server, tmp_path: Path) -> Callable[..., Any]:
     """`watching("--rate", "0.5")`: a watch in front of the server."""
-
-    @contextmanager
-    def start(*arguments: str) -> Iterator[Watch]:
-        ports = ("--server-grpc-port", server.grpc_port, "--server-rest-port", server.rest_port)
-        out = tmp_path / "live"
-        command = [sys.executable, "-m", "flexunet", "live", "watch", "--out", out, "--grpc-port", 0, "--rest-port", 0]
-        process = subprocess.Popen(
-            [str(word) for word in (*command, *ports, *arguments)],
-            cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        try:
-            yield Watch(process, out)
-        finally:
-            process.kill()
-            process.wait()
-
-    yield start
+    return lambda *arguments: watch_of(server, tmp_path / "live", *arguments)
 
 
 def test_answers_are_the_servers_and_numbers_those_of_the_images(watching: Any, server: Server):
     images = [image(channel, rows=rows) for channel in range(3) for rows in (8, 16)] + [b"no image"]
-    with watching("--camera-header", "X-Camera", "--keep-images", "1") as watch:
+    with watching("--camera-header", "X-Camera", "--keep-images", "1", "--metrics-port", "0") as watch:
         for target, direct in (
             (watch.grpc, f"grpc://127.0.0.1:{server.grpc_port}"),
             (watch.rest, f"http://127.0.0.1:{server.rest_port}"),
@@ -105,6 +61,20 @@ def test_answers_are_the_servers_and_numbers_those_of_the_images(watching: Any, 
             with pytest.raises(grpc.RpcError):
                 call(predict_request("other", {}))
         wait_until(lambda: watch.read()[1].get("requests", 0) == 16)
+        (watch.out / "drift.prom").write_text("flexunet_drift_moved 1\n")
+        assert watch.process.stdout is not None
+        metrics = watch.process.stdout.readline().split(" ")[0]
+        read = urllib3.request("GET", metrics)
+        assert read.status == 200 and read.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+        samples = dict(line.rsplit(" ", 1) for line in read.data.decode().splitlines() if not line.startswith("#"))
+        counted = {name.partition("{")[2]: int(value) for name, value in samples.items() if "requests_total" in name}
+        assert counted == {
+            'interface="grpc",outcome="answered"}': 8,
+            'interface="grpc",outcome="failed"}': 1,
+            'interface="rest",outcome="answered"}': 7,
+        }
+        assert samples["flexunet_drift_moved"] == "1"
+        assert urllib3.request("GET", metrics.removesuffix("metrics")).status == 404
         watch.end()
     lines, counts = watch.read()
     assert counts == {"requests": 16, "images": 16, "refused images": 2, "failed requests": 1}

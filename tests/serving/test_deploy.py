@@ -17,8 +17,12 @@ import yaml
 from processes import ROOT
 
 from flexunet.core.config.serving import ServingConfig
+from flexunet.core.errors import UserError
+from flexunet.live.drift import metrics_text
+from flexunet.live.metrics import Counted
 from flexunet.serving import limits
-from flexunet.serving.docker import docker_command
+from flexunet.serving.docker import NAMED_ARGUMENTS, docker_command
+from flexunet.serving.model_config import CONFIG_FILE, Named, write_named
 from flexunet.serving.transport import Options
 
 DEPLOY = ROOT / "flexunet" / "serving" / "deploy"
@@ -176,6 +180,16 @@ def test_the_printed_docker_run_has_an_init() -> None:
     assert docker_command(Path("model/1"), 1, 2).startswith("docker run --init ")
 
 
+def test_a_container_follows_the_file_only_where_its_folder_is(tmp_path: Path) -> None:
+    write_named(tmp_path, Named("/models/flexunet", 1))
+    words = docker_command(tmp_path / "1", 1, 2, tmp_path / CONFIG_FILE).split()
+    assert {*NAMED_ARGUMENTS} <= {*words} and not [word for word in words if word.startswith("--model_base_path")]
+    assert f"type=bind,source={tmp_path},target=/models/flexunet,readonly" in words
+    write_named(tmp_path, Named(str(tmp_path), 1))
+    with pytest.raises(UserError, match="--base-path /models/flexunet"):
+        docker_command(tmp_path / "1", 1, 2, tmp_path / CONFIG_FILE)
+
+
 def test_only_named_callers_reach_the_port_that_reloads_the_configuration(documents: list[dict[str, Any]]) -> None:
     policy = of_kind(documents, "NetworkPolicy")["spec"]
     assert set(policy["policyTypes"]) == {"Ingress", "Egress"} and not policy.get("egress")
@@ -216,15 +230,18 @@ METRICS = {
 
 
 def test_rules_and_dashboard_ask_for_metrics_that_exist() -> None:
-    """Of TF Serving, or recorded by a rule; every alert says what to do."""
+    """Of TF Serving, of the watch, or recorded by a rule; every alert says what to do."""
+    nothing: Any = {"moved": False, "sampled": 0, "findings": []}
+    told = Counted().text(Path()) + metrics_text(nothing)
+    of_watch = {line.split(" ")[2] for line in told.splitlines() if line.startswith("# TYPE")}
     [group] = yaml.safe_load((DEPLOY / "monitoring" / "rules.yaml").read_text())["groups"]
     recorded = {rule["record"] for rule in group["rules"] if "record" in rule}
     dashboard = json.loads((DEPLOY / "monitoring" / "dashboard.json").read_text())
     shown = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     for expression in [rule["expr"] for rule in group["rules"]] + shown:
-        names = set(re.findall(r"(?:flexunet)?:[a-z_0-9:]+|\bup\b", expression))
-        assert names and names <= METRICS | recorded, expression
+        names = set(re.findall(r"(?:flexunet)?:[a-z_0-9:]+|flexunet_[a-z_]+|\bup\b", expression))
+        assert names and names <= METRICS | recorded | of_watch, expression
         assert expression.count("(") == expression.count(")") and expression.count("{") == expression.count("}")
     assert recorded <= {name for expression in shown for name in re.findall(r"flexunet:[a-z_0-9:]+", expression)}
     alerts = [rule for rule in group["rules"] if "alert" in rule]
-    assert len(alerts) == 6 and all({"summary", "action"} == set(alert["annotations"]) for alert in alerts)
+    assert len(alerts) == 8 and all({"summary", "action"} == set(alert["annotations"]) for alert in alerts)

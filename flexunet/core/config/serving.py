@@ -40,6 +40,10 @@ class ServingConfig(ExportedServing):
         default="none", description="Platform of TFX's InfraValidator, which starts TF Serving itself; none: left out."
     )
     mirror: str = Field(default="", description="URL of a remote store that each pushed version is copied to.")
+    signing_key: str = Field(
+        default="",
+        description="Private key, a PEM file, that each pushed version is signed with: docs/how-to/sign.md.",
+    )
     image: str = Field(
         default="tensorflow/serving:2.21.0", description="Image of TF Serving for InfraValidator, as NAME:TAG."
     )

@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from flexunet.core.config.beam import BeamConfig
+from flexunet.core.config.card import CardConfig
 from flexunet.core.config.data import SegmentationClass
 from flexunet.core.config.dataset import DatasetConfig, MasksConfig
 from flexunet.core.config.gate import GateConfig
@@ -28,6 +29,7 @@ class Config(TunerConfig):
     # More than Trainer reads of it.
     serving: ServingConfig = Field(default_factory=ServingConfig)  # pyright: ignore[reportIncompatibleVariableOverride]
     gate: GateConfig = Field(default_factory=GateConfig)
+    card: CardConfig = Field(default_factory=CardConfig)
     beam: BeamConfig = Field(default_factory=BeamConfig)
     kubeflow: KubeflowConfig = Field(default_factory=KubeflowConfig)
 

@@ -1,8 +1,11 @@
 """`dataset.json`: what an ingest wrote, an entry for each span."""
 
-from typing import Literal, TypedDict
+from typing import Final, Literal, NotRequired, TypedDict
 
 from flexunet.core.results.data import Drift
+
+# In the folder that `flexunet live queue` writes: a QueueOrigin.
+QUEUE_FILE: Final = ".queue.json"
 
 
 class ClassEntry(TypedDict):
@@ -115,8 +118,21 @@ class Contents(Reading):
     """columns"""
 
 
+class QueueOrigin(TypedDict):
+    """The version whose `live queue` picked the images of a source."""
+
+    version: int
+    sha256: str
+    """of its model"""
+    picked: str
+    """when, in UTC"""
+
+
 class Summary(Contents):
     """What an ingest found, whether it wrote it or only checked it."""
+
+    queue: NotRequired[QueueOrigin]
+    """only of a source that `live queue` wrote and people corrected"""
 
     drift: Drift
     """of these images against those of the spans before"""

@@ -1,4 +1,4 @@
-"""`drift.json`: what `flexunet live drift` found. None is what is not known."""
+"""What `flexunet live drift` found, `drift.json`, and how a canary does. None is what is not known."""
 
 from typing import Final, Literal, TypedDict
 
@@ -52,3 +52,36 @@ class LiveDrift(TypedDict):
     """whether anything did"""
     findings: list[Moved]
     """what moved first"""
+
+
+class ComparedClass(TypedDict):
+    """In how many images each of two versions shows a class."""
+
+    stable: int
+    canary: int
+    only_stable: int
+    only_canary: int
+
+
+class Compared(TypedDict):
+    """Two versions on the same images, the stable one first in each pair of numbers."""
+
+    format: int
+    stable: int
+    """its version"""
+    canary: int | None
+    """its version; `null`: there is none"""
+    images: int
+    """that both were asked of"""
+    refused: list[int]
+    """of them"""
+    same_pixels: float | None
+    """share of the pixels that both give the same class, the mean over the images"""
+    least_same_pixels: float | None
+    """in the image where they differ most"""
+    confidence: list[float] | None
+    """mean"""
+    median_seconds: list[float] | None
+    """from request to answer, as the watch asked"""
+    classes: dict[str, ComparedClass]
+    """of defects, by name"""

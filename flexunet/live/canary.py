@@ -1,0 +1,96 @@
+"""A new version tried by a share of the requests: begun, promoted to all, or given up; the caller holds the lock.
+
+Every step writes `models.config` beside the versions (flexunet/serving/model_config.py), which the servers read.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from flexunet.core.errors import UserError
+from flexunet.serving.model_config import CONFIG_FILE, Named, read_named, write_named
+from flexunet.serving.versions import rolled_back, version_hash, versions, withdraw
+
+
+def begin(
+    directory: Path, candidate: int | None, base_path: str | None, check: Callable[[Path], None] = lambda folder: None
+) -> Named:
+    """Names the version that is served; where one is named already, names a newer one as the canary.
+
+    Where there is a canary, and no other is asked for, nothing changes.
+
+    Args:
+      directory: of the versions.
+      candidate: its number; by default that of the canary there is, else the newest.
+      base_path: of the folder on the server; by default as it was named, or that of this machine.
+      check: raises UserError for a version's folder that must not be served.
+
+    Raises:
+      UserError: no such version, another canary is being tried, or the model was rolled back.
+    """
+    existing, named = versions(directory), read_named(directory)
+    if not existing:
+        raise UserError(f"{directory}: no version here, expected the folder that a run pushed to")
+    number = candidate or (named.canary if named and named.canary else existing[-1])
+    if number not in existing:
+        raise UserError(f"{directory}: no version {number}, expected one of {', '.join(map(str, existing))}")
+    if named is None:
+        found = Named(base_path or str(directory.resolve()), number)
+    else:
+        if named.canary not in (None, number):
+            raise UserError(
+                f"{directory}: version {named.canary} is the canary already, expected none: end it with "
+                "`flexunet live promote` or `flexunet live rollback`"
+            )
+        is_new = number != named.stable
+        found = Named(base_path or named.base_path, named.stable, number if is_new else None)
+    if version_hash(directory / str(number)) in rolled_back(directory):
+        raise UserError(
+            f"{directory}: version {number} was rolled back; `flexunet rollback --to {number}` brings it back under a "
+            "new number: name that"
+        )
+    check(directory / str(number))
+    # What was compared counts from when the file was written.
+    if found != named:
+        write_named(directory, found)
+    return found
+
+
+def named_since(directory: Path) -> float:
+    """When `models.config` was written last, in seconds since 1970; 0 without it."""
+    path = directory / CONFIG_FILE
+    return path.stat().st_mtime if path.is_file() else 0.0
+
+
+def promote(directory: Path) -> Named:
+    """Makes the canary the stable version.
+
+    Raises:
+      UserError: there is none.
+    """
+    named, canary = _tried(directory)
+    if canary not in versions(directory):
+        raise UserError(f"{directory}: version {canary}, the canary, is no longer there: give it up by `live rollback`")
+    found = Named(named.base_path, canary)
+    write_named(directory, found)
+    return found
+
+
+def give_up(directory: Path) -> tuple[Named, int]:
+    """Serves the stable version alone again, and marks the canary's model as rolled back; also returns its number.
+
+    Raises:
+      UserError: there is no canary.
+    """
+    named, canary = _tried(directory)
+    found = Named(named.base_path, named.stable)
+    write_named(directory, found)
+    if canary in versions(directory):
+        withdraw(directory, canary)
+    return found, canary
+
+
+def _tried(directory: Path) -> tuple[Named, int]:
+    named = read_named(directory)
+    if named is None or named.canary is None:
+        raise UserError(f"{directory}: no canary, expected one that `flexunet live canary` named")
+    return named, named.canary

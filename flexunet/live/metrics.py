@@ -1,0 +1,69 @@
+"""What Prometheus reads of a watch, `http://HOST:PORT/metrics`: what went by, and what the last `live drift` found."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from flexunet.core.errors import UserError
+from flexunet.live.exchange import Exchange
+
+DRIFT_METRICS: Final = "drift.prom"
+_SECONDS: Final = 5.0
+_KIND: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass
+class Counted:
+    """Since the watch began; written by one thread and read by another."""
+
+    requests: Counter[tuple[str, str]] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def exchange(self, exchange: Exchange) -> None:
+        """One that has ended."""
+        self.requests[exchange.interface, "answered" if exchange.succeeded else "failed"] += 1
+
+    def text(self, directory: Path) -> str:
+        """In Prometheus' text format; what `live drift` left in `directory` behind it."""
+        drift = directory / DRIFT_METRICS
+        found = drift.read_text(encoding="utf-8") if drift.is_file() else ""
+        return "\n".join(self._lines()) + "\n" + found
+
+    def _lines(self) -> Iterator[str]:
+        yield "# HELP flexunet_watch_requests_total Requests that went by, by interface and whether they were answered."
+        yield "# TYPE flexunet_watch_requests_total counter"
+        for (interface, outcome), number in sorted(self.requests.items()):
+            yield f'flexunet_watch_requests_total{{interface="{interface}",outcome="{outcome}"}} {number}'
+        yield "# HELP flexunet_watch_notes_total What was not looked at, and other things worth knowing."
+        yield "# TYPE flexunet_watch_notes_total counter"
+        for what, number in sorted(self.notes.items()):
+            yield f'flexunet_watch_notes_total{{what="{what}"}} {number}'
+
+
+async def listen(host: str, port: int, text: Callable[[], str]) -> asyncio.Server:
+    """Answers `GET /metrics`.
+
+    Raises:
+      UserError: the port is taken.
+    """
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Whoever says nothing, or too much, is let go.
+        with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _SECONDS)
+            is_asked = head.startswith((b"GET /metrics ", b"GET /metrics?"))
+            status, body = ("200 OK", text()) if is_asked else ("404 Not Found", "expected GET /metrics\n")
+            content = body.encode()
+            head = f"HTTP/1.1 {status}\r\nContent-Type: {_KIND}\r\nContent-Length: {len(content)}\r\n"
+            writer.write(f"{head}Connection: close\r\n\r\n".encode() + content)
+            await writer.drain()
+        writer.close()
+
+    try:
+        return await asyncio.start_server(answer, host, port)
+    except OSError as error:
+        raise UserError(f"{host}:{port}: {error.strerror}, expected a free port: choose another") from None

@@ -1,0 +1,68 @@
+"""Two versions on the same images, in numbers."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flexunet.live import store
+from flexunet.live.pairs import compared, compared_words, pair_of, read_pairs
+from flexunet.live.store import HOUR_SECONDS, Kept, Store, pairs_since
+from flexunet.serving.client import Prediction
+from flexunet.serving.model_config import Named
+
+NOON = 1_795_608_000.0
+NAMED = Named("/models/flexunet", 3, 4)
+NAMES = ("background", "dent", "scratch")
+
+
+def answer(share: float, confidence: float = 0.9, seconds: float = 0.02) -> Prediction:
+    """Scratches over the upper share of ten rows."""
+    class_ids = np.zeros((10, 10), np.uint8)
+    class_ids[: round(10 * share)] = 2
+    return Prediction(class_ids, np.array([1 - share, 0, share], np.float32), confidence, "", seconds, NAMES)
+
+
+REFUSED = Prediction(np.zeros((0, 0), np.uint8), np.zeros(3, np.float32), 0.0, "no image", 0.01)
+
+
+def test_where_two_versions_differ_is_told_by_class() -> None:
+    pairs = [
+        pair_of(answer(0.3), answer(0.3), NOON),
+        pair_of(answer(0.5), answer(0.0, 0.7, 0.04), NOON),
+        pair_of(answer(0.0), answer(0.1, 0.8, 0.06), NOON),
+        pair_of(answer(0.2), REFUSED, NOON),
+    ]
+    found = compared(NAMED, pairs)
+    assert (found["stable"], found["canary"], found["images"], found["refused"]) == (3, 4, 4, [0, 1])
+    assert found["same_pixels"] == pytest.approx((1 + 0.5 + 0.9) / 3) and found["least_same_pixels"] == 0.5
+    assert found["confidence"] == pytest.approx([0.9, 0.8]) and found["median_seconds"] == pytest.approx([0.02, 0.04])
+    assert found["classes"] == {
+        "dent": {"stable": 0, "canary": 0, "only_stable": 0, "only_canary": 0},
+        "scratch": {"stable": 2, "canary": 2, "only_stable": 1, "only_canary": 1},
+    }
+    assert "4 images asked of both: 80.00% of the pixels are the same class" in compared_words(found)[0]
+    assert "no image was compared" in compared_words(compared(NAMED, []))[0]
+
+
+def test_a_model_that_tells_no_names_has_numbers() -> None:
+    nameless = replace(answer(0.3), class_names=())
+    assert {*pair_of(nameless, answer(0.3), NOON).shares} == {"stable/1", "stable/2", "canary/dent", "canary/scratch"}
+    other = replace(answer(0.3), class_ids=np.zeros((5, 5), np.uint8))
+    assert pair_of(answer(0.3), other, NOON).same is None
+
+
+def test_what_is_kept_is_bounded_and_survives_a_broken_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "HOUR_LINES", 3)
+    kept = Store(Kept(tmp_path, days=1))
+    pair = pair_of(answer(0.3), answer(0.2), NOON)
+    for moment in (NOON, NOON + HOUR_SECONDS):
+        for _ in range(5):
+            kept.add_pair(replace(pair, time=moment))
+    assert len(pairs_since(tmp_path, NOON)) == 6 and len(pairs_since(tmp_path, NOON + 1)) == 3
+    first, _ = sorted((tmp_path / "pairs").iterdir())
+    first.write_bytes(first.read_bytes()[:-20])
+    assert read_pairs(first) == [pair, pair]
+    kept.forget(NOON + 10**9)
+    assert pairs_since(tmp_path, 0.0) == []
