@@ -140,7 +140,8 @@ def test_only_runs_and_the_toolbox_reach_the_database() -> None:
     policies = {d["metadata"]["name"]: d["spec"] for d in files() if d["kind"] == "NetworkPolicy"}
     policy = policies["flexunet-metadata"]
     assert policy["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "flexunet-metadata"}
-    assert set(policy["policyTypes"]) == {"Ingress", "Egress"} and policy["egress"] == []
+    # Nothing goes out; an empty list would count as a change each time that the file is applied.
+    assert set(policy["policyTypes"]) == {"Ingress", "Egress"} and "egress" not in policy
     [rule] = policy["ingress"]
     runs, toolbox = (source["podSelector"]["matchLabels"] for source in rule["from"])
     assert runs == {"pipelines.kubeflow.org/v2_component": "true"}
