@@ -10,7 +10,7 @@ export PYTHONHASHSEED := 0
 
 IMAGES ?= $(error name a folder of images and masks: make $(MAKECMDGOALS) IMAGES=DIR)
 
-.PHONY: demo test test-all lint docs bench recipes ablation setup requirements sbom audit protos clean
+.PHONY: demo test test-all lint docs bench recipes ablation plans setup requirements sbom audit protos clean
 .DEFAULT_GOAL := demo
 
 # Two processes, each of which runs whole files, the longest first: see tests/conftest.py.
@@ -45,11 +45,15 @@ bench: setup ## Speed, memory and scaling as ratios, each against a baseline in 
 	$(RUN)python -m benchmarks.ingest
 	$(RUN)python -m benchmarks.gate
 	$(RUN)python -m benchmarks.training
+	$(RUN)python -m benchmarks.demo
 	$(RUN)python -m benchmarks.serving
 	$(RUN)python -m benchmarks.start
 
 recipes ablation: setup ## Needs IMAGES=DIR, such as NEU-Seg; goes on where it was stopped
 	$(RUN)python -m benchmarks.recipes $@ --images $(IMAGES)
+
+plans: setup ## What `flexunet plan` writes against the presets; with IMAGES=DIR on those too; goes on where it was stopped
+	$(RUN)python -m benchmarks.plans $(if $(filter command environment,$(origin IMAGES)),--images $(IMAGES))
 
 setup: .venv/.done
 

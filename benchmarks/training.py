@@ -55,7 +55,7 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with tempfile.TemporaryDirectory() as directory:
         tiles = Path(directory)
-        _write_tiles(tiles, arguments.steps * BATCH)
+        write_tiles(tiles, arguments.steps * BATCH, BATCH)
         rounds = [
             {name: _in_a_process(name, tiles, arguments.steps) for name in _SUBJECTS} for _ in range(arguments.rounds)
         ]
@@ -170,15 +170,15 @@ def _in_a_process(name: str, tiles: Path, steps: int) -> float:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _write_tiles(directory: Path, count: int) -> None:
-    """Generated surfaces as Transform's records."""
+def write_tiles(directory: Path, train: int, evaluation: int) -> None:
+    """Writes generated surfaces as Transform's records, so many of each: `train.gz` and `eval.gz`."""
     import numpy as np
     import tensorflow as tf
 
     from flexunet.core import features
     from flexunet.dataset.synthetic import generate_surface
 
-    for split, first, images in (("train", 0, count), ("eval", count, BATCH)):
+    for split, first, images in (("train", 0, train), ("eval", train, evaluation)):
         with tf.io.TFRecordWriter(str(directory / f"{split}.gz"), "GZIP") as writer:
             for index in range(first, first + images):
                 image, class_ids = generate_surface(137, index, SIZE)

@@ -16,10 +16,11 @@ from google.protobuf.message import DecodeError
 
 from flexunet.core import palette, readable
 from flexunet.core.config.data import ImageConfig, TransformConfig
-from flexunet.core.features import IGNORE_ID
+from flexunet.core.features import IGNORE_ID, SPLIT_TRAIN
 from flexunet.core.pictures import Picture, Refused, open_mask
 from flexunet.core.problems import Problem
 from flexunet.core.readable import Words
+from flexunet.core.sources import source_of
 from transform_module.images import decode_one
 
 _LONGEST_ID: Final = 80
@@ -40,7 +41,9 @@ def check_record(record: bytes, split: str, config: TransformConfig) -> Checked:
     image_id = None
     try:
         example = _parse(record)
-        image_id = _one_line(_only_value(example, config.records.id))
+        named = _only_value(example, config.records.id)
+        image_id = _one_line(named)
+        _require_training(named.decode(errors="replace"), split, config)
         return Checked(split, image_id, _count(example, config), None)
     except _BadRecord as bad:
         where = f"{image_id or 'record without id'} ({split})"
@@ -53,6 +56,12 @@ class _BadRecord(Exception):
     def __init__(self, what: str, expected: str, repair: str) -> None:
         super().__init__(what)
         self.words = Words(what, expected, repair)
+
+
+def _require_training(image_id: str, split: str, config: TransformConfig) -> None:
+    source = source_of(image_id, config.dataset.sources)
+    if source and split != SPLIT_TRAIN:
+        raise _BadRecord(f"it is from {source} of dataset.sources", "such images in train alone", "ingest again")
 
 
 def _parse(record: bytes) -> tf.train.Example:

@@ -6,8 +6,11 @@ its bootstrap (20 resamples, fixed) draws images, not groups. Every score is a m
 is what a threshold is laid on.
 """
 
+import collections
+import functools
 import json
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 import apache_beam as beam
@@ -15,7 +18,7 @@ import numpy as np
 import tensorflow_model_analysis as tfma
 
 from components.derived_scores import FOREGROUND_DICE_DIFFERENCE, all_scores, details, difference_interval, lower, upper
-from components.measurement import Totals, measure_image
+from components.measurement import Outputs, Totals, measure_image
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.features import METADATA_PREFIX
 
@@ -27,6 +30,8 @@ PIXEL_COUNTS: Final = "pixel_counts"
 DETAILS: Final = "details"
 # Private keys (leading underscore) feed derived metrics and are not written by TFMA.
 _TOTALS: Final = "_segmentation_totals"
+# Images, each with two masks of some KB as PNG: as many as TFMA predicts at once.
+_MOST_WAITING: Final = 1000
 
 
 class SegmentationScores(tfma.metrics.Metric):
@@ -80,28 +85,68 @@ def _key(name: str, model_name: str) -> Key:
     return tfma.metrics.MetricKey(name=name, model_name=model_name, example_weighted=None)
 
 
+class _Measured:
+    """What was added: totals, and images that another thread still measures while the next batch is predicted."""
+
+    def __init__(self, settings: GateSettings, totals: Totals | None = None) -> None:
+        self._settings, self._totals = settings, totals or Totals()
+        self._waiting: collections.deque[Future[None]] = collections.deque()
+
+    def __reduce__(self) -> tuple[type["_Measured"], tuple[GateSettings, Totals]]:
+        return _Measured, (self._settings, self.settled())
+
+    def add(self, worker: ThreadPoolExecutor, outputs: Outputs, metadata: Mapping[str, str]) -> None:
+        """Has an image measured; raises what an earlier one raised."""
+        if len(self._waiting) >= _MOST_WAITING:
+            self._waiting.popleft().result()
+        self._waiting.append(worker.submit(self._measure, outputs, metadata))
+
+    def settled(self) -> Totals:
+        """Totals of all that was added."""
+        while self._waiting:
+            self._waiting.popleft().result()
+        return self._totals
+
+    def _measure(self, outputs: Outputs, metadata: Mapping[str, str]) -> None:
+        self._totals.add(measure_image(outputs, metadata, self._settings), self._settings)
+
+
 class _SumImages(beam.CombineFn):
-    """Adds up the outputs of the `evaluate` signature of one model."""
+    """Adds up the outputs of the `evaluate` signature of one model.
+
+    Regions are labelled in Python, by one core, where the graph uses all of them: so a thread does it beside the graph.
+    """
 
     def __init__(self, key: Key, settings: GateSettings) -> None:
         self._key, self._settings = key, settings
 
-    def create_accumulator(self) -> Totals:
-        return Totals()
+    def __reduce__(self) -> tuple[type["_SumImages"], tuple[Key, GateSettings]]:
+        return _SumImages, (self._key, self._settings)
 
-    def add_input(self, accumulator: Totals, element: tfma.metrics.StandardMetricInputs) -> Totals:
-        outputs = element.get_predictions(self._key.model_name)
-        accumulator.add(measure_image(outputs, self._metadata(element), self._settings), self._settings)
+    @functools.cached_property
+    def _worker(self) -> ThreadPoolExecutor:
+        # One thread, so that images are added in their order and nothing is locked.
+        return ThreadPoolExecutor(1, "measure")
+
+    def create_accumulator(self) -> _Measured:
+        return _Measured(self._settings)
+
+    def add_input(self, accumulator: _Measured, element: tfma.metrics.StandardMetricInputs) -> _Measured:
+        accumulator.add(self._worker, element.get_predictions(self._key.model_name), self._metadata(element))
         return accumulator
 
-    def merge_accumulators(self, accumulators: Iterable[Totals]) -> Totals:
+    def compact(self, accumulator: _Measured) -> _Measured:
+        accumulator.settled()
+        return accumulator
+
+    def merge_accumulators(self, accumulators: Iterable[_Measured]) -> _Measured:
         merged = Totals()
         for accumulator in accumulators:
-            merged.merge(accumulator, self._settings)
-        return merged
+            merged.merge(accumulator.settled(), self._settings)
+        return _Measured(self._settings, merged)
 
-    def extract_output(self, accumulator: Totals) -> dict[Key, Totals]:
-        return {self._key: accumulator}
+    def extract_output(self, accumulator: _Measured) -> dict[Key, Totals]:
+        return {self._key: accumulator.settled()}
 
     def _metadata(self, element: tfma.metrics.StandardMetricInputs) -> dict[str, str]:
         columns = self._settings.gate.slice_columns

@@ -254,7 +254,10 @@ def _default(schema: Schema) -> str:
 
 def _readers(name: str) -> str:
     if name == "dataset":
-        return "Read by `flexunet ingest`; `spans` re-runs RecordGen and what depends on it, the rest Reporter."
+        return (
+            "Read by `flexunet ingest`; `spans` re-runs RecordGen and what depends on it, `sources` MaskValidator, the "
+            "rest Reporter."
+        )
     reader = next((node for part, node in READERS if name in part.model_fields), None)
     return f"A change re-runs {reader} and what depends on it." if reader else "No node reads it."
 

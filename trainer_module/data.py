@@ -1,14 +1,15 @@
 """Batches for training, streamed from Transform's records."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import tensorflow as tf
 
 from flexunet.core import features
 from flexunet.core.config.train import TrainerConfig
 from trainer_module.augment import make_augment
+from trainer_module.crops import crops, join_tiles
 
 _SHUFFLE_TILES: Final = 1024
 _SHUFFLE_BYTES: Final = 256 * 2**20
@@ -27,13 +28,42 @@ _FEATURES: Final = {
 Cache = str | None
 
 
-def tiles_dataset(files: Sequence[str], config: TrainerConfig) -> tf.data.Dataset:
-    """Pairs of uint8 `[height, width, 3]` and class ids uint8 `[height, width]`, one for each tile."""
-    records = tf.data.TFRecordDataset(files, compression_type="GZIP")
+class Kind(NamedTuple):
+    """What a tile has to be: from one of `dataset.sources`, "" for none of them; showing a class, 0 for any tile."""
+
+    source: str
+    class_id: int
+
+
+def tiles_dataset(files: Sequence[str], config: TrainerConfig, source: str | None = None) -> tf.data.Dataset:
+    """Pairs of uint8 `[height, width, 3]` and class ids uint8 `[height, width]`, one for each tile.
+
+    Of all images, or of those from one of `dataset.sources`: "" for none of them.
+    """
+    records = _records(files, source)
     return records.map(lambda record: _parse(record, config), num_parallel_calls=tf.data.AUTOTUNE).unbatch()
 
 
-def images_dataset(files: Sequence[str], config: TrainerConfig) -> tf.data.Dataset:
+def _records(files: Sequence[str], source: str | None) -> tf.data.Dataset:
+    records = tf.data.TFRecordDataset(files, compression_type="GZIP")
+    if source is None:
+        return records
+    feature = {features.TRANSFORMED_SOURCE: tf.io.FixedLenFeature([], tf.string)}
+    return records.filter(
+        lambda record: tf.io.parse_single_example(record, feature)[features.TRANSFORMED_SOURCE] == source
+    )
+
+
+def whole_images(files: Sequence[str], config: TrainerConfig, source: str | None = None) -> tf.data.Dataset:
+    """Pairs of uint8 `[h, w, 3]` and class ids uint8 `[h, w]`, one for each image that was cut into tiles."""
+
+    def joined(tiles: tf.Tensor, class_ids: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return join_tiles(tiles, size, config.image), join_tiles(class_ids, size, config.image)
+
+    return images_dataset(files, config, source).map(joined, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def images_dataset(files: Sequence[str], config: TrainerConfig, source: str | None = None) -> tf.data.Dataset:
     """For each image its tiles, uint8 `[tiles, height, width, 3]`, their class ids, uint8 `[tiles, height, width]`, and
     the size that they cover, int32 `[2]`: the image's own where it is cut, else the model's.
     """
@@ -45,7 +75,7 @@ def images_dataset(files: Sequence[str], config: TrainerConfig) -> tf.data.Datas
         row = tf.io.parse_single_example(record, {key: tf.io.FixedLenFeature([], tf.string)})
         return tf.ensure_shape(tf.io.parse_tensor(row[key], tf.int32), [2])
 
-    records = tf.data.TFRecordDataset(files, compression_type="GZIP")
+    records = _records(files, source)
     return records.map(lambda record: (*_parse(record, config), size_of(record)))
 
 
@@ -86,19 +116,27 @@ def training_batches(
 
     Order and changes of epoch e follow from `train.seed` and e alone, so that training can go on from `first_epoch` as
     if it had never stopped. What does not fill a batch is left out of an epoch, other tiles each time. With
-    `train.defect_share` so many of a batch show a defect, the classes in turn, and of the others fewer are seen.
+    `train.defect_share` so many of a batch show a defect, the classes in turn, and with `dataset.sources` so many are
+    from each of them; of the others fewer are seen. With `augment.crops` tiles are cut anywhere, as many of each image
+    as it has otherwise, and around a defect where one is wanted.
+
+    Raises:
+      ValueError: no image is from one of `dataset.sources`, or all are.
     """
     seed, size = config.train.seed, config.train.batch_size
-    dataset = _cached(tiles_dataset(files, config), cache, "train")
+    pools = _pools(files, config, cache)
     buffer = max(size, min(_SHUFFLE_TILES, tiles, _SHUFFLE_BYTES // _tile_bytes(config)))
-    turns = _turns(_classes_shown(dataset, config), config) if config.train.defect_share else []
+    turns = _turns(_classes_shown(pools[""], config) if config.train.defect_share else [], config)
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         # Of this function's graph alone: a shuffle draws from it too, and with 0 takes no tensor for a seed.
         tf.random.set_seed(1)
         # Split, not added: seed 1 would repeat all but the first epoch of seed 0.
         order, changes = tf.unstack(tf.random.split(tf.stack([tf.constant(seed, tf.int64), epoch]), 2)[:, 0])
-        shuffled = _in_turn(dataset, buffer, order, turns) if turns else dataset.shuffle(buffer, seed=order)
+        if turns:
+            shuffled = _in_turn(pools, buffer, order, turns, config)
+        else:
+            shuffled = _tiles(pools[""], order, 0, config).shuffle(buffer, seed=order)
         seeds = tf.data.Dataset.counter().map(lambda index: tf.stack([changes, index]))
         return tf.data.Dataset.zip(shuffled.take(tiles // size * size), seeds)
 
@@ -109,6 +147,21 @@ def training_batches(
     else:
         batches = batches.map(lambda pair, seed: augment(pair[0], pair[1], seed), num_parallel_calls=tf.data.AUTOTUNE)
     return batches.batch(size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def _pools(files: Sequence[str], config: TrainerConfig, cache: Cache) -> dict[str, tf.data.Dataset]:
+    """By source the tiles that it has, or the whole images that they are cut from; "" for those of no source."""
+    pool = whole_images if config.augment.crops else tiles_dataset
+    if not config.dataset.sources:
+        return {"": _cached(pool(files, config), cache, "train")}
+    names = ["", *config.dataset.sources]
+    pools = {name: _cached(pool(files, config, name), cache, f"train-{i}") for i, name in enumerate(names)}
+    for name, tiles in pools.items():
+        # All of them, which fills a cache: an epoch may end before a pool does.
+        if not int(tiles.reduce(tf.constant(0, tf.int64), lambda count, _: count + 1)):
+            what = f"no training image is from {name!r}" if name else "all training images are"
+            raise ValueError(f"{what} of dataset.sources, expected some: ingest again, or change dataset.sources")
+    return pools
 
 
 def _classes_shown(dataset: tf.data.Dataset, config: TrainerConfig) -> list[int]:
@@ -127,25 +180,54 @@ def _present(class_ids: tf.Tensor, count: int) -> tf.Tensor:
     return tf.math.bincount(tf.reshape(tf.cast(class_ids, tf.int32), [-1]), minlength=256)[:count] > 0
 
 
-def _turns(classes: Sequence[int], config: TrainerConfig) -> list[int]:
-    """For as many batches as give each class its turn: 0 where any tile may come, else the class that it shows."""
-    size = config.train.batch_size
-    each = max(1, round(config.train.defect_share * size))
-    order = [classes[turn % len(classes)] for turn in range(each * len(classes))] if classes else []
-    batches = [order[start : start + each] for start in range(0, len(order), each)]
-    return [class_id for batch in batches for class_id in [*batch, *[0] * (size - each)]]
+def _turns(classes: Sequence[int], config: TrainerConfig) -> list[Kind]:
+    """What each tile has to be, for as many batches as give each class its turn; nothing where any may come."""
+    size, sources = config.train.batch_size, config.source_tiles()
+    drawn = [Kind(name, 0) for name, tiles in sources.items() for _ in range(tiles)]
+    each = min(max(1, round(config.train.defect_share * size)), size - len(drawn)) if classes else 0
+    order = [Kind("", classes[turn % len(classes)]) for turn in range(each * len(classes))]
+    batches = [order[start : start + each] for start in range(0, len(order), each)] if order else [[]]
+    rest = [Kind("", 0)] * (size - each - len(drawn))
+    return [kind for batch in batches for kind in [*batch, *drawn, *rest]] if classes or sources else []
 
 
-def _in_turn(dataset: tf.data.Dataset, buffer: int, seed: tf.Tensor, turns: Sequence[int]) -> tf.data.Dataset:
-    """Endless: a shuffled stream of all tiles and one for each class, which share the buffer."""
-    kinds = sorted({*turns})
-    streams = []
-    for kind in kinds:
-        # 0 is the background, which is no kind of tile: any may come.
-        wanted = dataset.filter(lambda _, ids, kind=kind: tf.reduce_any(ids == kind)) if kind else dataset
-        streams.append(wanted.shuffle(max(1, buffer // len(kinds)), seed=seed + kind).repeat())
+def _in_turn(
+    pools: Mapping[str, tf.data.Dataset], buffer: int, seed: tf.Tensor, turns: Sequence[Kind], config: TrainerConfig
+) -> tf.data.Dataset:
+    """Endless: a shuffled stream of each kind, which share the buffer."""
+    kinds, names = sorted({*turns}), [*pools]
+    streams = [
+        _endless(
+            pools[kind.source],
+            max(1, buffer // len(kinds)),
+            seed + names.index(kind.source) * (features.IGNORE_ID + 1) + kind.class_id,
+            kind.class_id,
+            config,
+        )
+        for kind in kinds
+    ]
     choice = tf.data.Dataset.from_tensor_slices(tf.constant([kinds.index(turn) for turn in turns], tf.int64))
     return tf.data.Dataset.choose_from_datasets(streams, choice.repeat())
+
+
+def _endless(
+    dataset: tf.data.Dataset, buffer: int, seed: tf.Tensor, class_id: int, config: TrainerConfig
+) -> tf.data.Dataset:
+    """Shuffled tiles that show a class again and again; 0 is the background, which is no kind of tile: any may come."""
+    wanted = dataset.filter(lambda _, ids: tf.reduce_any(ids == class_id)) if class_id else dataset
+    if config.augment.crops:
+        # Others at each repetition.
+        return _tiles(wanted.repeat(), seed, class_id, config).shuffle(buffer, seed=seed)
+    return wanted.shuffle(buffer, seed=seed).repeat()
+
+
+def _tiles(dataset: tf.data.Dataset, seed: tf.Tensor, class_id: int, config: TrainerConfig) -> tf.data.Dataset:
+    """As they are, or cut from whole images: each image by a seed of its own."""
+    if not config.augment.crops:
+        return dataset
+    cut = crops(class_id, config.image)
+    numbered = dataset.enumerate()
+    return numbered.map(lambda index, pair: cut(*pair, tf.stack([seed, index])), tf.data.AUTOTUNE).unbatch()
 
 
 def evaluation_batches(files: Sequence[str], tiles: int, config: TrainerConfig, cache: Cache) -> tf.data.Dataset:

@@ -7,6 +7,7 @@ that tracks both writes every weight twice.
 
 import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from flexunet.core.files import write_json
 from flexunet.serving.limits import BATCH_ROWS
 from trainer_module.batching import in_batches, in_chunks, map_small_rows
 from trainer_module.losses import log_loss
-from trainer_module.metrics import calibration_bins, count_matrix
+from trainer_module.metrics import count_matrix, counts_and_calibration
 from trainer_module.operating_point import score_levels
 from trainer_module.signatures import Decision, ServingSignatures, check_graph, decision_of, id_png, point_outputs
 from trainer_module.symmetries import mean_over_symmetries
@@ -52,7 +53,7 @@ class SegmentationModule(tf.Module):
         super().__init__(name="flexunet")
         self._config, self._decision = config, decision
         # Nothing that is tracked: see above.
-        self._call, self._answer = functools.partial(model, training=False), tf.TensorShape(model.output_shape)
+        self._call, self._answer = _optimized(model, config), tf.TensorShape(model.output_shape)
         self._thresholds = decision.thresholds if decision else None
         self.exported_variables = [variable.value for variable in model.weights]
         # An image may be cut into a thousand tiles.
@@ -123,16 +124,20 @@ class SegmentationModule(tf.Module):
 
     def _measure(self, row: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
         probabilities, class_ids = self._own_size(row), row[2].to_tensor()
-        predicted = unfit.class_ids_of(probabilities, self._thresholds)
-        counts = self._counts(class_ids, predicted)
+        top, confidence = unfit.most_probable(probabilities)
+        counts, calibration = counts_and_calibration(class_ids, top, confidence, len(self._config.classes))
+        predicted, counts = top, tf.cast(counts, tf.float64)
+        if self._thresholds is not None:
+            predicted = unfit.class_ids_of(probabilities, self._thresholds)
+            counts = self._counts(class_ids, predicted)
         numbers = (
             counts,
             self._model_size_counts(row, class_ids, counts),
             self._probability_sums(class_ids, probabilities, tf.reduce_sum(counts)),
-            calibration_bins(class_ids, probabilities),
+            calibration,
         )
-        # A model that gives NaN has an argmax all the same: its counts must not look like an answer.
-        finite = tf.reduce_all(tf.math.is_finite(probabilities))
+        # A model that gives NaN has a top class all the same: its counts must not look like an answer.
+        finite = tf.math.is_finite(tf.reduce_sum(probabilities))
         undefined = tf.constant(float("nan"), tf.float64)
         return (
             *(tf.where(finite, number, undefined) for number in numbers),
@@ -156,11 +161,29 @@ class SegmentationModule(tf.Module):
         return tf.cast(count_matrix(class_ids, predicted, len(self._config.classes)), tf.float64)
 
     def _probability_sums(self, class_ids: tf.Tensor, probabilities: tf.Tensor, labelled: tf.Tensor) -> tf.Tensor:
-        truth = tf.one_hot(tf.cast(class_ids, tf.int32), len(self._config.classes))
-        of_truth = tf.reduce_sum(truth * probabilities, axis=-1)
-        losses = tf.where(class_ids == IGNORE_ID, 0.0, log_loss(of_truth))
-        sums = [tf.cast(tf.reduce_sum(values), tf.float64) for values in (of_truth, losses)]
+        truth, num_classes = tf.reshape(tf.cast(class_ids, tf.int32), [-1]), len(self._config.classes)
+        column = tf.cast(tf.minimum(truth, num_classes - 1), tf.int64)
+        # In a third of the time of tf.one_hot.
+        place = tf.range(tf.size(column, tf.int64)) * num_classes + column
+        of_truth = tf.gather(tf.reshape(probabilities, [-1]), place)
+        is_labelled = tf.cast(tf.minimum(IGNORE_ID - truth, 1), tf.float32)
+        sums = [tf.cast(tf.reduce_sum(values * is_labelled), tf.float64) for values in (of_truth, log_loss(of_truth))]
         return tf.stack([labelled, *sums])
+
+
+def _optimized(model: keras.Model, config: TrainerConfig) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The model as a function that is called and never put in the caller's place: so TensorFlow optimizes it by itself,
+    once for all signatures. In the body of a batch function it does not: the results of a convolution would be read and
+    written again for its ReLU.
+    """
+    shape = [None, config.image.height, config.image.width, 3]
+    function = tf.function(
+        functools.partial(model, training=False),
+        input_signature=[tf.TensorSpec(shape, tf.uint8)],
+        experimental_attributes={"_noinline": True},
+    )
+    # A module tracks functions, too.
+    return functools.partial(function)
 
 
 def export_model(

@@ -6,7 +6,6 @@ import keras
 import tensorflow as tf
 
 from flexunet.core import scores
-from flexunet.core.features import IGNORE_ID
 from transform_module.unfit import most_probable
 
 # Of equal width over the top class's probability, as in Guo et al. 2017, arXiv:1706.04599.
@@ -15,34 +14,57 @@ CALIBRATION_BINS: Final = 15
 
 def count_matrix(class_ids: tf.Tensor, predicted_ids: tf.Tensor, num_classes: int) -> tf.Tensor:
     """Class ids, integers `[...]` both -> int64 `[C, C]`, rows truth, columns prediction; ignored pixels left out."""
-    truth = tf.reshape(tf.cast(class_ids, tf.int32), [-1])
-    predicted = tf.reshape(tf.cast(predicted_ids, tf.int32), [-1])
-    # Ignored pixels go to a cell of their own behind the matrix, which keeps shapes static.
-    cells = tf.where(truth == IGNORE_ID, num_classes**2, truth * num_classes + predicted)
-    # Not tf.math.bincount, whose size XLA takes for no compile-time constant; a segment sum takes six times as long.
-    counts = tf.raw_ops.DenseBincount(input=cells, size=num_classes**2 + 1, weights=tf.constant([], tf.int64))
-    return tf.reshape(counts[: num_classes**2], [num_classes, num_classes])
+    cells = _rows(class_ids, num_classes) * num_classes + _flat(predicted_ids)
+    return tf.reshape(_sums(cells, (num_classes + 1) * num_classes), [-1, num_classes])[:num_classes]
 
 
-def calibration_bins(class_ids: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
-    """Integers `[...]`, float32 `[..., C]` -> float64 `[bins, 3]`: labelled pixels whose top class's probability falls
-    into a bin, the sum of that probability, and how many of them were predicted rightly.
+def counts_and_calibration(
+    class_ids: tf.Tensor, top: tf.Tensor, confidence: tf.Tensor, num_classes: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The matrix of `count_matrix` for the most probable classes, and labelled pixels by their probability.
+
+    Both from one count, since an image is counted as slowly as it is resized.
+
+    Args:
+      class_ids: integers `[...]`.
+      top: the most probable class, integers `[...]`.
+      confidence: its probability, float32 `[...]`.
+      num_classes: background included.
+
+    Returns:
+      int64 `[C, C]`, and float64 `[bins, 3]`: pixels in a bin, the sum of their probability, how many are right.
     """
-    predicted, confidence = most_probable(probabilities)
+    confidence = tf.reshape(confidence, [-1])
     position = tf.cast(tf.math.ceil(confidence * CALIBRATION_BINS), tf.int32) - 1
-    truth = tf.cast(class_ids, tf.int32)
-    bins = tf.where(truth == IGNORE_ID, CALIBRATION_BINS, tf.clip_by_value(position, 0, CALIBRATION_BINS - 1))
-    right = tf.where(truth == tf.cast(predicted, tf.int32), bins, CALIBRATION_BINS)
+    bins = tf.clip_by_value(position, 0, CALIBRATION_BINS - 1)
+    rows, count = _rows(class_ids, num_classes), (num_classes + 1) * CALIBRATION_BINS
+    joint = _sums((rows * num_classes + _flat(top)) * CALIBRATION_BINS + bins, count * num_classes)
+    joint = tf.reshape(joint, [-1, num_classes, CALIBRATION_BINS])[:num_classes]
+    right = tf.reduce_sum(tf.linalg.diag_part(tf.transpose(joint, [2, 0, 1])), axis=1)
     # float64: a float32 sum of ones stops at 2**24.
-    sums = [_sum_by_bin(bins), _sum_by_bin(bins, tf.cast(confidence, tf.float64)), _sum_by_bin(right)]
-    return tf.stack(sums, axis=-1)[:CALIBRATION_BINS]
+    probability = _sums(rows * CALIBRATION_BINS + bins, count, tf.cast(confidence, tf.float64))
+    probability = tf.reduce_sum(tf.reshape(probability, [-1, CALIBRATION_BINS])[:num_classes], axis=0)
+    pixels = tf.reduce_sum(joint, axis=[0, 1])
+    calibration = tf.stack([tf.cast(pixels, tf.float64), probability, tf.cast(right, tf.float64)], axis=-1)
+    return tf.reduce_sum(joint, axis=2), calibration
 
 
-def _sum_by_bin(bins: tf.Tensor, weights: tf.Tensor | None = None) -> tf.Tensor:
-    """float64 `[bins + 1]`, of ones where there are no weights; in a fraction of a segment sum's time."""
-    flat = tf.constant([], tf.int64) if weights is None else tf.reshape(weights, [-1])
-    found = tf.raw_ops.DenseBincount(input=tf.reshape(bins, [-1]), size=CALIBRATION_BINS + 1, weights=flat)
-    return tf.cast(found, tf.float64)
+def _flat(ids: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(tf.cast(ids, tf.int32), [-1])
+
+
+def _rows(class_ids: tf.Tensor, num_classes: int) -> tf.Tensor:
+    """int32 `[N]`; ignored pixels have a row of their own behind the others, which keeps shapes static."""
+    return tf.minimum(_flat(class_ids), num_classes)
+
+
+def _sums(cells: tf.Tensor, size: int, weights: tf.Tensor | None = None) -> tf.Tensor:
+    """By cell, int32 `[N]`: the sum of weights, `[size]`; int64, of ones, where there are none.
+
+    Not tf.math.bincount, whose size XLA takes for no compile-time constant; a segment sum takes six times as long.
+    """
+    values = tf.constant([], tf.int64) if weights is None else weights
+    return tf.raw_ops.DenseBincount(input=cells, size=size, weights=values)
 
 
 class ForegroundDice(keras.metrics.Metric):

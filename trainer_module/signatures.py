@@ -191,9 +191,10 @@ class ServingSignatures:
 
     def _mask(self, probabilities: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, ...]:
         class_ids, confidence = unfit.class_ids_and_confidence(probabilities, size, self._image, self._thresholds)
-        pixels = [tf.reduce_sum(tf.cast(class_ids == class_id, tf.int32)) for class_id in range(self._num_classes)]
-        fractions = tf.cast(tf.stack(pixels), tf.float32) / tf.cast(tf.reduce_prod(size), tf.float32)
-        return id_png(class_ids), fractions, confidence
+        ids = tf.cast(class_ids, tf.float32)
+        # 1 at the class and 0 elsewhere: see `unfit.most_probable`.
+        fractions = [tf.reduce_mean(tf.maximum(1 - tf.abs(ids - class_id), 0)) for class_id in range(self._num_classes)]
+        return id_png(class_ids), tf.stack(fractions), confidence
 
     def _predict_rows(self, tiles: tf.Tensor, predict: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
         """uint8 `[N, tiles, height, width, 3]` -> float32 `[N, tiles, height, width, C]`."""

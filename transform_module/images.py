@@ -239,9 +239,15 @@ def fit_image(image: tf.Tensor, settings: ImageConfig) -> tf.Tensor:
     """uint8 `[h, w, 3]` -> uint8 `[tiles, height, width, 3]`; bilinear, antialiased where it shrinks."""
     if settings.fit == "tile":
         return _cut(image, settings, padding=0)
-    resized = tf.image.resize(image, inner_size(_size(image), settings), antialias=True)
-    rounded = tf.saturate_cast(tf.round(resized), tf.uint8)
-    return _pad_to(rounded, settings.height, settings.width, padding=0)[tf.newaxis]
+    inner = inner_size(_size(image), settings)
+
+    def resized() -> tf.Tensor:
+        return tf.saturate_cast(tf.round(tf.image.resize(image, inner, antialias=True)), tf.uint8)
+
+    # To its own size an image would be resized to itself, in half the time of decoding it.
+    fitting = tf.cond(tf.reduce_all(inner == _size(image)), lambda: image, resized)
+    padded = _pad_to(fitting, settings.height, settings.width, padding=0)
+    return tf.ensure_shape(padded, [settings.height, settings.width, 3])[tf.newaxis]
 
 
 def fit_class_ids(class_ids: tf.Tensor, settings: ImageConfig) -> tf.Tensor:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from flexunet.core import features
 from flexunet.core.config.data import TransformConfig
+from flexunet.core.sources import source_pattern
 from transform_module import images, masks
 from transform_module.headers import Headers
 
@@ -16,7 +17,7 @@ from transform_module.headers import Headers
 def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, str]) -> dict[str, tf.Tensor]:
     """Raw features, string `[N, 1]` each -> serialized pixels and class ids, string `[N]` each.
 
-    With `image.fit = "tile"` the images' own sizes come too, serialized.
+    With `image.fit = "tile"` the images' own sizes come too, serialized; with `dataset.sources` the images' sources.
 
     Args:
       inputs: the records' features.
@@ -28,6 +29,7 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, str]
     image, mask, image_id = (tf.reshape(inputs[key], [-1]) for key in keys)
     names = [features.TRANSFORMED_IMAGE, features.TRANSFORMED_CLASS_IDS]
     names += [features.TRANSFORMED_SIZE] if config.image.fit == "tile" else []
+    names += [features.TRANSFORMED_SOURCE] if config.dataset.sources else []
     names += [features.TRANSFORMED_TRUTH] if features.OWN_SIZE in custom_config else []
 
     def serialize(row: Row) -> dict[str, tf.Tensor]:
@@ -53,8 +55,17 @@ def _serialize_pair(row: Row, config: TransformConfig) -> dict[str, tf.Tensor]:
         features.TRANSFORMED_IMAGE: tf.io.serialize_tensor(images.fit_image(image, config.image)),
         features.TRANSFORMED_CLASS_IDS: tf.io.serialize_tensor(images.fit_class_ids(class_ids, config.image)),
         features.TRANSFORMED_SIZE: tf.io.serialize_tensor(tf.shape(class_ids)),
+        features.TRANSFORMED_SOURCE: _source(row.image_id, config),
         features.TRANSFORMED_TRUTH: tf.io.encode_png(class_ids[..., tf.newaxis]),
     }
+
+
+def _source(image_id: tf.Tensor, config: TransformConfig) -> tf.Tensor:
+    """Of `dataset.sources`, string scalar; the first that fits, as `source_of` has it."""
+    source = tf.constant("")
+    for name in reversed(config.dataset.sources):
+        source = tf.where(tf.strings.regex_full_match(image_id, source_pattern(name)), name, source)
+    return source
 
 
 def decode_pair(row: Row, config: TransformConfig) -> tuple[tf.Tensor, tf.Tensor]:

@@ -16,6 +16,8 @@ from flexunet.core.tiles import blending_window
 from transform_module.geometry import inner_size, tile_grid, tile_strides
 
 _ALL_CLASSES_PIXELS: Final = 4_000_000
+# Times which a difference of probabilities is more than 1.
+_ANY_DIFFERENCE: Final = 1e30
 
 
 def unfit_probabilities(probabilities: tf.Tensor, size: tf.Tensor, settings: ImageConfig) -> tf.Tensor:
@@ -50,14 +52,15 @@ def class_ids_and_confidence(
 
 
 def most_probable(probabilities: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """argmax, uint8 `[...]`, and maximum over the classes of `[..., C]`: in half of tf.argmax's time for so few."""
+    """argmax, uint8 `[...]`, and maximum over the classes of `[..., C]`: in a fraction of tf.argmax's time."""
     by_class = tf.unstack(probabilities, axis=-1)
     best = functools.reduce(tf.maximum, by_class)
-    # The classes before the first that is best: of equals the first, as argmax has it.
-    class_ids = tf.zeros_like(best, tf.uint8)
+    # The classes before the first that is best: of equals the first, as argmax has it. What lies below the best is 1,
+    # the best 0, by arithmetic: a comparison takes longer and is cut for threads that are busy with other images.
+    before = tf.zeros_like(best)
     for one in reversed(by_class[:-1]):
-        class_ids = tf.cast(one < best, tf.uint8) * (class_ids + 1)
-    return class_ids, best
+        before = tf.minimum((best - one) * _ANY_DIFFERENCE, 1.0) * (before + 1)
+    return tf.cast(before, tf.uint8), best
 
 
 def class_ids_of(probabilities: tf.Tensor, thresholds: Sequence[float] | None = None) -> tf.Tensor:

@@ -35,6 +35,8 @@ TRANSFORMED_IMAGE: Final = "image"
 TRANSFORMED_CLASS_IDS: Final = "class_ids"
 # With `image.fit = "tile"` also the image's own height and width, int32 [2], by which its tiles are put together again.
 TRANSFORMED_SIZE: Final = "size"
+# With `dataset.sources` also which of them the image is from, "" for none.
+TRANSFORMED_SOURCE: Final = "source"
 # Of Transform's custom_config: Trainer will choose an operating point, at the images' own size.
 OWN_SIZE: Final = "own_size"
 # What Transform then adds: a PNG of the class ids at the image's own size.

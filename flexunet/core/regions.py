@@ -3,6 +3,7 @@
 Pixels that touch at a corner belong together: thin scratches run diagonally.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,7 +23,13 @@ class Regions:
 
     def pixels(self, where: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
         """Pixels of each region, int64 `[count]`; only those in `where`, bool `[h, w]`, if it is given."""
-        labels = self.labels.ravel() if where is None else self.labels[where]
+        return self._pixels if where is None else self._counted(self.labels[where])
+
+    @functools.cached_property
+    def _pixels(self) -> NDArray[np.int64]:
+        return self._counted(self.labels.ravel())
+
+    def _counted(self, labels: NDArray[np.int32]) -> NDArray[np.int64]:
         return np.bincount(labels, minlength=self.count + 1)[1:]
 
     def boxes(self) -> list[tuple[int, int, int, int]]:
@@ -127,11 +134,10 @@ def find_defects(
     """
     found, present, false = np.zeros((3, num_classes))
     each: list[NDArray[np.int64]] = []
-    # bincount, not unique, which sorts all pixels.
-    pixels = np.bincount(truth.ravel(), minlength=IGNORE_ID + 1)
-    for class_id in np.flatnonzero(pixels[:num_classes]):
-        if class_id != BACKGROUND_ID:
-            defects = connected_regions(truth == class_id)
+    for class_id in range(BACKGROUND_ID + 1, num_classes):
+        here = truth == class_id
+        if here.any():
+            defects = connected_regions(here)
             seen = are_found(defects, predicted == class_id, overlap)
             present[class_id], found[class_id] = defects.count, np.count_nonzero(seen)
             each.append(np.stack([np.full(defects.count, class_id), defects.pixels(), seen.astype(np.int64)], axis=1))
@@ -139,8 +145,8 @@ def find_defects(
     largest = int(every[:, 1].max(initial=0))
     labelled = truth != IGNORE_ID
     clean = bool(labelled.any()) and largest == 0
-    wrong = int(np.count_nonzero(predicted[labelled] != BACKGROUND_ID))
-    alarm = clean and wrong > 0 and wrong >= alarm_share * int(np.count_nonzero(labelled))
+    wrong = int(np.count_nonzero(labelled & (predicted != BACKGROUND_ID))) if clean else 0
+    alarm = wrong > 0 and wrong >= alarm_share * int(np.count_nonzero(labelled))
     for class_id in range(num_classes):
         if class_id != BACKGROUND_ID:
             false[class_id] = count_false(predicted == class_id, truth, alarm_share)

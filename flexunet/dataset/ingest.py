@@ -18,6 +18,7 @@ from flexunet.core.files import read_json
 from flexunet.core.lock import locked
 from flexunet.core.problems import DataError, Problem
 from flexunet.core.results.dataset import QUEUE_FILE, Manifest, QueueOrigin, SpanEntry, Summary
+from flexunet.core.sources import source_of
 from flexunet.dataset import groups as near_duplicates
 from flexunet.dataset.assignment import Assignment, Row, read_assignment
 from flexunet.dataset.commit import committed, newest_manifest, settle
@@ -40,6 +41,7 @@ Progress = Callable[[str, int], Callable[[], None]]
 
 
 _LINKS: Final = "links near-duplicate groups that are in different splits already"
+_HELD_OUT: Final = "only trains, and is a near-duplicate of an image that is held out already"
 
 
 @dataclass(frozen=True)
@@ -139,17 +141,36 @@ def _summarized(
     _require_usable(rows, config, source)
     rows = with_all_losses(rows, config)
     moved = drift(rows, {number: a for number, a in others.items() if number < span}, config.classes)
-    warnings = [*lost(rows, config, source, accept_losses), *unmeasured(rows, config), *drift_words(moved)]
+    warnings = [
+        *lost(rows, config, source, accept_losses),
+        *unmeasured(rows, config),
+        *_unknown_sources(rows, config),
+        *drift_words(moved),
+    ]
     summary: Summary = {
         **contents(rows, found.layout, policy, config, _span_before(out, span), warnings),
         "drift": moved,
         "leaking_groups": crossing,
         "duplicates": duplicate_summary(found.facts, config),
         "skipped": [str(problem) for problem in found.problems],
-        "left_out": [f"{f.pair.id}: {_LINKS}" for f in linking],
+        "left_out": [f"{f.pair.id}: {_why_left_out(f, config)}" for f in linking],
     }
     picked: QueueOrigin | None = read_json(source / QUEUE_FILE)
     return rows, {**summary, "queue": picked} if picked else summary
+
+
+def _why_left_out(facts: Facts, config: Config) -> str:
+    return _HELD_OUT if source_of(facts.pair.id, config.dataset.sources) else _LINKS
+
+
+def _unknown_sources(rows: Sequence[Row], config: Config) -> list[str]:
+    sources = config.dataset.sources
+    found = {source_of(row.facts.pair.id, sources) for row in rows}
+    return [
+        f"dataset.sources names {name!r}, and no image lies below such a folder"
+        for name in sources
+        if name not in found
+    ]
 
 
 def _span_before(out: Path, span: int) -> SpanEntry | None:

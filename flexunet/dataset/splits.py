@@ -1,13 +1,14 @@
 """Which split each near-duplicate group goes to, and whether it may."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
 from flexunet.core.features import SPLIT_EVAL, SPLIT_TRAIN, SPLITS
+from flexunet.core.sources import source_of
 from flexunet.dataset.assignment import Row
 from flexunet.dataset.examine import Facts
 from flexunet.dataset.stratify import assign_splits
@@ -60,10 +61,14 @@ def assign(
         splits = _own_splits(facts, own, placed, config, policy, source)
         rows = [Row(*row) for row in zip(facts, groups, splits, strict=True)]
         return Assigned(rows, [], _crossing(list(zip(own, splits, strict=True)), placed))
-    settled, left_out = _settled(facts, own, placed, previous)
+    sourced = _sourced(facts, config)
+    settled, left_out = _settled(facts, own, placed, previous, sourced)
     fresh = [i for i in range(len(facts)) if settled[i] is None and i not in left_out]
     shares = {name: getattr(config.dataset, name) for name in SPLITS}
-    assigned = _assign_fresh(facts, own, fresh, shares, config, Counter(split for split in settled if split))
+    # What only trains takes no place of the others.
+    training = {own[i] for i in sourced}
+    taken = Counter(split for label, split in zip(own, settled, strict=True) if split and label not in training)
+    assigned = _assign_fresh(facts, own, fresh, shares, config, taken)
     kept = [(i, settled[i] or assigned[i]) for i in range(len(facts)) if i not in left_out]
     rows = [Row(facts[i], groups[i], split) for i, split in kept]
     linking = [facts[i] for i in sorted(left_out)]
@@ -80,11 +85,24 @@ def _crossing(own: Sequence[tuple[int, str]], placed: Sequence[tuple[int, str]])
     return sum(len(splits) > 1 for splits in splits_of.values())
 
 
+def _sourced(facts: Sequence[Facts], config: Config) -> set[int]:
+    """Which images are from `dataset.sources`."""
+    return {i for i, f in enumerate(facts) if source_of(f.pair.id, config.dataset.sources)}
+
+
 def _settled(
-    facts: Sequence[Facts], labels: Sequence[int], placed: Sequence[tuple[int, str]], previous: Mapping[str, str]
+    facts: Sequence[Facts],
+    labels: Sequence[int],
+    placed: Sequence[tuple[int, str]],
+    previous: Mapping[str, str],
+    sourced: Set[int],
 ) -> tuple[list[str | None], set[int]]:
-    """The split that each image's group already has, and the new images of groups that have several."""
-    before = [previous.get(f.pair.id) for f in facts]
+    """The split that each image's group already has, and the new images of groups that have several.
+
+    Groups with an image at `sourced` are settled: in `train`. Such an image of a group that is held out is left out.
+    """
+    before = [None if i in sourced else previous.get(f.pair.id) for i, f in enumerate(facts)]
+    training = {labels[i] for i in sourced}
     splits_of: dict[int, set[str]] = {}
     for label, split in [*zip(labels, before, strict=True), *placed]:
         splits_of.setdefault(label, set()).update([split] if split else [])
@@ -92,8 +110,10 @@ def _settled(
     left_out: set[int] = set()
     for index, (label, split) in enumerate(zip(labels, before, strict=True)):
         of_group = splits_of[label]
-        if split is None and len(of_group) > 1:
+        if (split is None and len(of_group) > 1) or (index in sourced and of_group - {SPLIT_TRAIN}):
             left_out.add(index)
+        elif label in training and not of_group:
+            split = SPLIT_TRAIN
         settled.append(split or (next(iter(of_group)) if len(of_group) == 1 else None))
     return settled, left_out
 
@@ -133,15 +153,27 @@ def _own_splits(
     if policy is None:
         _refuse_leaks(facts, labels, placed, source)
     splits = [split or "" for split in own]
+    sourced = _sourced(facts, config)
+    _require_training(facts, splits, sourced)
     if SPLIT_EVAL in splits:
         return splits
     # Sources with only train and test: `eval`, which steers training, is taken from `train`, by group.
-    elsewhere = {label for label, _ in placed}
+    elsewhere = {label for label, _ in placed} | {labels[i] for i in sourced}
     train = [i for i, split in enumerate(splits) if split == SPLIT_TRAIN and labels[i] not in elsewhere]
     total = config.dataset.train + config.dataset.eval
     shares = {SPLIT_TRAIN: config.dataset.train / total, SPLIT_EVAL: config.dataset.eval / total}
     carved = _assign_fresh(facts, labels, train, shares, config)
     return [carved.get(i, split) for i, split in enumerate(splits)]
+
+
+def _require_training(facts: Sequence[Facts], splits: Sequence[str], sourced: Set[int]) -> None:
+    held_out = [i for i in sorted(sourced) if splits[i] != SPLIT_TRAIN]
+    if held_out:
+        first = held_out[0]
+        raise UserError(
+            f"{facts[first].pair.image}: is in {splits[first]}, and so are {len(held_out)} images that only train by "
+            "dataset.sources; expected none outside train: move them, or use --splits regroup"
+        )
 
 
 def _refuse_leaks(

@@ -18,6 +18,7 @@ from flexunet.core.finder import LeftOut, left_out_words
 from flexunet.core.results.dataset import SpanEntry
 from flexunet.reporting.charts import Histogram
 from flexunet.reporting.look import Variables, data_uri, environment, rgb
+from flexunet.reporting.overlays import set_off
 
 PICTURE: Final = "dataset.html"
 
@@ -33,7 +34,6 @@ _GROUPS_SHOWN: Final = 3
 _MEMBERS_SHOWN: Final = 6
 _LINES_SHOWN: Final = 200
 _TINT: Final = 0.3
-_RIM: Final = 0.4
 _LUMINANCE: Final = (0.299, 0.587, 0.114)
 
 _SIZES_LISTED: Final = 8
@@ -216,6 +216,7 @@ def _small_image(image: DataImage) -> Image.Image:
 def _overlay(plain: Image.Image, class_ids: NDArray[np.uint8], tinted: int, config: Config) -> Image.Image:
     """Every defect outlined from outside, so that a scratch one pixel wide still shows; class `tinted` filled too."""
     pixels = np.asarray(plain, np.float32).copy()
+    opposite = set_off(pixels @ _LUMINANCE)[..., np.newaxis]
     for class_id in sorted({*np.unique(class_ids).tolist()} & {*range(1, len(config.classes))}):
         where = Image.fromarray((class_ids == class_id).astype(np.uint8) * 255)
         coverage = np.asarray(where.resize(plain.size, Image.Resampling.BOX), np.float32)[..., np.newaxis] / 255
@@ -224,10 +225,9 @@ def _overlay(plain: Image.Image, class_ids: NDArray[np.uint8], tinted: int, conf
         pixels += (color - pixels) * opacity
         inside = coverage[..., 0] > 0
         outline = _grown(inside, 1) & ~inside
-        # Pure blue on dark steel can hardly be seen: a faint rim of the opposite lightness sets it off.
+        # Pure blue on dark steel can hardly be seen: a rim sets it off from the steel.
         rim = _grown(inside, 2) & ~outline & ~inside
-        opposite = 255.0 if color @ _LUMINANCE < 128 else 0.0
-        pixels[rim] += (opposite - pixels[rim]) * _RIM
+        pixels[rim] = opposite[rim]
         pixels[outline] = color
     return Image.fromarray(pixels.round().astype(np.uint8))
 

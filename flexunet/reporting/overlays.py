@@ -21,6 +21,10 @@ _PERIOD: Final = 8
 _DASH: Final = 12
 # A line is a pixel wide for so many pixels of the picture's longer side.
 _SIDE_OF_A_LINE: Final = 200
+# White and black have the same contrast to it, 4.6:1.
+_MIDDLE_GREY: Final = 117.5
+# Pixels around a pixel: a rim on textured steel does not flicker.
+_SURROUNDINGS: Final = 9
 # By class id less one, again and again. CSS has the same for the legend, see `pattern_css`.
 PATTERNS: Final = ("solid", "rising", "falling", "rows", "columns", "checks")
 
@@ -76,6 +80,25 @@ def outline_png(ids: NDArray[np.uint8], dashed: bool) -> bytes:
     # The other way round, so that dashes are seen on a solid outline too.
     colors[[_DARK_ID, _LIGHT_ID]] = (LIGHT, DARK) if dashed else (DARK, LIGHT)
     return _png(lines, colors)
+
+
+def outlined(pixels: NDArray[np.uint8], ids: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """RGB uint8 `[h, w, 3]` with the outlines of the regions of ids uint8 `[h, w]` drawn into it."""
+    lines, drawn = outline(ids), pixels.copy()
+    drawn[lines == _DARK_ID], drawn[lines == _LIGHT_ID] = DARK, LIGHT
+    return drawn
+
+
+def set_off(surface: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Black or white, uint8 `[h, w]`: what has the higher contrast to a pixel's surroundings, 4.5:1 on plain grey.
+
+    Args:
+      surface: grey levels `[h, w]`, 0 to 255.
+    """
+    from scipy import ndimage
+
+    around: Any = ndimage.uniform_filter(surface, _SURROUNDINGS)
+    return np.where(around < _MIDDLE_GREY, np.uint8(255), np.uint8(0))
 
 
 def outline(ids: NDArray[np.uint8]) -> NDArray[np.uint8]:

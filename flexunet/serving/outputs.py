@@ -18,6 +18,7 @@ from flexunet.core.files import replace_file, replace_text
 from flexunet.core.outlines import coco_annotations, labelme_document
 from flexunet.core.palette import rgb_from_class_ids
 from flexunet.core.pictures import png
+from flexunet.reporting.overlays import outlined
 from flexunet.serving.exported import ServedConfig
 
 COCO_FILE: Final = "annotations.json"
@@ -129,7 +130,7 @@ def opened(kind: str, out: Path, config: ServedConfig | Config, images: Sequence
 
 
 def overlay(image: Image.Image, mask_rgb: NDArray[np.uint8], class_ids: NDArray[np.uint8]) -> Image.Image:
-    """The image with its defects tinted; the background stays as it is."""
+    """The image with its defects tinted, and outlined so that they are seen on any surface; the rest stays as it is."""
     base = np.asarray(image.convert("RGB"), np.float32)
     opacity = np.where(class_ids == features.BACKGROUND_ID, 0.0, _OVERLAY_OPACITY)[..., np.newaxis]
-    return Image.fromarray((base * (1 - opacity) + mask_rgb * opacity).round().astype(np.uint8))
+    return Image.fromarray(outlined((base * (1 - opacity) + mask_rgb * opacity).round().astype(np.uint8), class_ids))

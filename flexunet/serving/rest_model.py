@@ -79,7 +79,9 @@ class RestModel(Remote):
                 answer = response.read(limit + 1)
         # What gRPC calls UNAVAILABLE: no connection, or one that broke.
         except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ProtocolError) as error:
-            if isinstance(error.args[-1], http.client.BadStatusLine):
+            cause = error.args[-1]
+            # A server that hangs up without a word, as one that is stopped, is such a line to Python, too.
+            if isinstance(cause, http.client.BadStatusLine) and not isinstance(cause, http.client.RemoteDisconnected):
                 raise NotServedError(f"{self._url}: no answer of HTTP; a port of gRPC is asked by grpc://") from None
             raise UnreachableError(f"{self._url}: {str(error).rpartition(': ')[2]}") from error
         except urllib3.exceptions.TimeoutError:

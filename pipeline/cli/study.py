@@ -12,7 +12,7 @@ from flexunet.cli.console import captured_output, print_result
 from flexunet.cli.options import AS_JSON, CONFIG, DATA, PATH, ROOT, SET
 from flexunet.core.errors import UserError
 from flexunet.core.root import Root
-from pipeline.cli.folds import CORES, FOLDS, RESUMES
+from pipeline.cli.folds import CORES, FOLDS, RESUMES, trained_folds
 from pipeline.cli.suspects import suspects
 
 if TYPE_CHECKING:
@@ -74,23 +74,11 @@ def crossvalidate(
       flexunet study crossvalidate --config mine.toml --data records --out runs/folds --against other.toml
       flexunet study crossvalidate --config mine.toml --data records --out runs/folds --ensemble
     """
-    from flexunet.cli.tables import busy, print_warning
     from flexunet.core.config.load import load_config
-    from flexunet.core.lock import locked
-    from flexunet.dataset.compatible import check_data
 
     configs = [load_config(name, overrides) for name in (config, *([against] if against else []))]
-    warning = check_data(data, configs[0])
-    with locked(out), captured_output(out / "study.log") as console:
-        if warning:
-            print_warning(warning, console)
-        with busy(console, "loading TFX"):
-            from pipeline.study import crossvalidation
-            from pipeline.study.folds import make_folds
-        with busy(console, "assigning groups to folds"):
-            folds = make_folds(data, configs[0], fold_count, out)
-        arms = [crossvalidation.Arm(*arm) for arm in zip(_arm_names(config, against), configs, strict=True)]
-        results = crossvalidation.crossvalidate(arms, folds, out, cores)
+    recipes = dict(zip(_arm_names(config, against), configs, strict=True))
+    with trained_folds(recipes, data, fold_count, out, cores) as (results, folds, console):
         document, refusal = _told(results, folds, data if ensemble else None, out, console)
     print_result(document)
     if refusal:

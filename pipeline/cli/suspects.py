@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final, Literal
 import click
 
 from flexunet.cli.command import Command
-from flexunet.cli.console import captured_output, print_result
+from flexunet.cli.console import print_result
 from flexunet.cli.options import AS_JSON, CONFIG, DATA, EXPORT_FORMAT, PATH, SET, empty
-from pipeline.cli.folds import CORES, FOLDS, RESUMES
+from pipeline.cli.folds import CORES, FOLDS, RESUMES, trained_folds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,23 +55,10 @@ def suspects(
       flexunet study suspects --config mine.toml --data records --out runs/folds
       flexunet study suspects --config mine.toml --data records --out runs/folds --count 100 --export to-correct
     """
-    from flexunet.cli.tables import busy, print_warning
     from flexunet.core.config.load import load_config
-    from flexunet.core.lock import locked
-    from flexunet.dataset.compatible import check_data
 
-    settings = load_config(config, overrides)
-    warning = check_data(data, settings)
-    with locked(out), captured_output(out / "study.log") as console:
-        if warning:
-            print_warning(warning, console)
-        with busy(console, "loading TFX"):
-            from pipeline.study import crossvalidation
-            from pipeline.study.folds import make_folds
-        with busy(console, "assigning groups to folds"):
-            folds = make_folds(data, settings, fold_count, out)
-        arm = crossvalidation.Arm(Path(config).stem, settings)
-        [validated] = crossvalidation.crossvalidate([arm], folds, out, cores)
+    recipe = {Path(config).stem: load_config(config, overrides)}
+    with trained_folds(recipe, data, fold_count, out, cores) as ([validated], folds, console):
         found, shown = _found(validated, folds, count, console)
         _written(found, shown, validated, out, console)
         if export is not None:

@@ -81,7 +81,7 @@ def crossvalidate(arms: Sequence[Arm], folds: Folds, out: Path, cores: int | Non
       cores: of each training; None: all of the machine, for one training at a time.
 
     Raises:
-      UserError: two arms have other classes or records.
+      UserError: two arms have other classes, records or sources.
       NodeFailed: a training failed.
     """
     for arm in arms[1:]:
@@ -189,3 +189,9 @@ def _require_same(first: Arm, other: Arm) -> None:
                 f"{other.name}: its {section} are not those of {first.name}, expected the same: "
                 "only then are both measured on the same truth"
             )
+    names = [sorted(arm.config.dataset.sources) for arm in (first, other)]
+    if names[0] != names[1]:
+        raise UserError(
+            f"{other.name}: its dataset.sources are {names[1]}, those of {first.name} {names[0]}, expected the same; "
+            "shares may differ: only then are both measured on the same images"
+        )

@@ -2,7 +2,8 @@
 
 Each fold has two parts, one of which steers training when the fold is not the one that is held out: so every group is
 predicted once by a model that neither learnt from it nor was chosen by it. A part is a file of records, and for each
-way of bringing images to a model's size a file of tiles, as Transform would give them.
+way of bringing images to a model's size a file of tiles, as Transform would give them. Groups with an image of
+`dataset.sources` train in every fold and are never held out.
 """
 
 import hashlib
@@ -23,6 +24,7 @@ from flexunet.core.config.section import part_of
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import NodeFailed, UserError, last_line
 from flexunet.core.files import write_json
+from flexunet.core.sources import source_of
 from flexunet.dataset.manifest import versions
 from flexunet.dataset.stratify import assign_splits
 from transform_module.images import read_rows
@@ -30,6 +32,8 @@ from transform_module.preprocessing import Row, decode_pair, preprocessing_fn
 
 PARTS: Final = (features.SPLIT_TRAIN, features.SPLIT_EVAL)
 _SIZES: Final = "sizes.json"
+# What only trains, in every fold.
+_SOURCES: Final = "sources.tfrecord.gz"
 
 
 class FoldSize(BaseModel):
@@ -61,7 +65,8 @@ class Folds:
             _transform(self.directory, config, folder)
         others = [fold for fold in range(len(self.sizes)) if fold != held_out]
         train, steering = ([folder / _file(fold, part) for fold in others] for part in PARTS)
-        return train, steering
+        sources = folder / _SOURCES
+        return [*train, *([sources] if sources.exists() else [])], steering
 
 
 def make_folds(data: Path, config: Config, count: int, out: Path) -> Folds:
@@ -79,7 +84,7 @@ def make_folds(data: Path, config: Config, count: int, out: Path) -> Folds:
     """
     files = _files(data, config)
     facts = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    shares = config.dataset.model_dump_json(include={"train", "eval", "seed"})
+    shares = config.dataset.model_dump_json(include={"train", "eval", "seed", "sources"})
     sections = part_of(config, TransformConfig).model_dump_json(include={"classes", "records"})
     directory = out.resolve() / f"folds-{digest([str(count), shares, sections, *map(str, facts)])}"
     if not directory.is_dir():
@@ -130,7 +135,9 @@ class _Image(NamedTuple):
 
 def _write(files: Sequence[Path], config: Config, count: int, directory: Path) -> None:
     images = _images(files, config)
-    parts = _assign(images, config, count, directory)
+    only_train = {image.group for image in images if source_of(image.image_id, config.dataset.sources)}
+    dealt = iter(_assign([image for image in images if image.group not in only_train], config, count, directory))
+    parts = [_SOURCES if image.group in only_train else next(dealt) for image in images]
     aside = _emptied(directory)
     writers = {part: _writer(aside / part) for part in sorted(set(parts))}
     for record, part in zip(records_of(files), parts, strict=True):
@@ -140,6 +147,8 @@ def _write(files: Sequence[Path], config: Config, count: int, directory: Path) -
     groups: list[set[str]] = [set() for _ in range(count)]
     numbers = [0] * count
     for image, part in zip(images, parts, strict=True):
+        if part == _SOURCES:
+            continue
         fold = int(part.partition("-")[0])
         groups[fold].add(image.group)
         numbers[fold] += 1
@@ -170,7 +179,7 @@ def _images(files: Sequence[Path], config: Config) -> list[_Image]:
 def _assign(images: Sequence[_Image], config: Config, count: int, directory: Path) -> list[str]:
     """The name of the file of each image."""
     labels = np.unique([image.group for image in images], return_inverse=True)[1]
-    groups = labels.max() + 1
+    groups = len({*labels.tolist()})
     if groups < 2 * count:
         raise UserError(
             f"{directory.parent}: {groups} groups in train and eval, expected at least {2 * count} for {count} folds: "

@@ -23,6 +23,11 @@ from pipeline.study.survey import Light, Machine
 from trainer_module.cost import ModelCost, model_cost
 
 PRESET: Final = "neu-seg"
+# Of [train] and [model]: what a rule decides, or what is of one training alone.
+_RULED: Final = (
+    *("epochs", "batch_size", "max_seconds", "early_stopping_patience", "class_weights"),
+    *("num_layers", "base_filters", "symmetries", "horizontal_flip", "vertical_flip", "brighten", "contrast"),
+)
 Fit = Literal["stretch", "pad", "tile"]
 # Of the longer side: a smaller image costs less and shows less.
 _SIDES: Final = (96, 128, 160, 192, 224, 256, 320, 384, 448, 512)
@@ -93,6 +98,8 @@ class Planner:
             f"a model that never errs would reach Dice {worst(size):.3f} in its worst class here",
         )
         self._choose("image", "fit", fit, reason)
+        if fit == "tile":
+            self._choose("augment", "crops", True, "a strip has more than the places at which it is always cut")
 
     def depth(self) -> None:
         """As deep as leaves the bridge a few pixels to look at."""
@@ -100,8 +107,7 @@ class Planner:
         layers = min(_DEEPEST, max(2, int(math.log2(side / _SMALLEST_BRIDGE)) + 1))
         bridge = side // 2 ** (layers - 1)
         self._choose("model", "num_layers", layers, f"the bridge sees {bridge} pixels on the shorter side")
-        for key in ("base_kernel", "normalization", "dropout"):
-            self._choose("model", key, getattr(self._preset.model, key), f"as in {PRESET}")
+        self._take("model")
 
     def batch(self, machine_memory: int) -> None:
         """As large as the preset's, less where images are few or the memory small."""
@@ -139,14 +145,12 @@ class Planner:
         rate = machine.speed / cost.multiply_accumulates
         where = f"{machine.gpus} GPUs" if machine.gpus else f"{machine.cores} cores"
         self._choose("train", "epochs", epochs, f"{self._inputs} {self._kind} at {rate:.0f} a second, timed on {where}")
-        self._choose("train", "max_seconds", self._seconds, "what was allowed; the cosine ends with it")
-        self._choose("train", "early_stopping_patience", epochs, "a cosine needs its end")
+        self._choose("train", "max_seconds", self._seconds, "what was allowed; the schedule ends with it")
+        self._choose("train", "early_stopping_patience", epochs, "a schedule needs its end")
 
     def recipe(self) -> None:
         """Optimizer, rate and loss of the preset, and weights for classes that are rare."""
-        keys = ("optimizer", "weight_decay", "learning_rate", "loss", "schedule", "warmup_epochs", "ema_decay")
-        for key in keys:
-            self._choose("train", key, getattr(self._preset.train, key), f"as in {PRESET}")
+        self._take("train")
         pixels = {c["name"]: self._pixels("train", c["name"]) for c in self._span["classes"][1:]}
         equal = sum(pixels.values()) / len(pixels)
         rare = {name: count / equal for name, count in pixels.items() if 0 < count < _RARE_SHARE * equal}
@@ -157,18 +161,25 @@ class Planner:
 
     def augmentation(self, light: Light) -> None:
         """Symmetries that the images have themselves, and half of the differences that lie between them."""
-        turned = abs(light.direction) < max(light.directions, _DIRECTED)
-        if turned:
+        if _turned(light):
             self._choose("augment", "symmetries", True, "the images have no direction of their own in common")
         else:
             runs = "from left to right" if light.direction < 0 else "from top to bottom"
             self._choose("augment", "horizontal_flip", True, f"texture runs {runs}: mirrored, not turned")
             self._choose("augment", "vertical_flip", True, "likewise")
-        self._choose("augment", "zoom", self._preset.augment.zoom, f"as in {PRESET}")
+        self._take("augment")
         brighter = round(min(_MOST_BRIGHTER, _OF_SPREAD * light.brightness), 1)
         self._choose("augment", "brighten", brighter, f"images differ by {light.brightness:.1f} grey levels")
         contrast = round(min(_MOST_CONTRAST, _OF_SPREAD * light.contrast), 2)
         self._choose("augment", "contrast", contrast, f"their contrast differs by {light.contrast:.0%}")
+
+    def answers(self, light: Light) -> None:
+        """The mean over as many symmetries as the images have themselves, where the preset takes it."""
+        square = self.values["image"]["height"] == self.values["image"]["width"]
+        most = min(self._preset.serving.symmetries, 8 if square and _turned(light) else 4)
+        if most > 1:
+            words = f"mean over the {most} symmetries it trains with, so many times as long an answer; 1 is the fastest"
+            self._choose("serving", "symmetries", most, words)
 
     def gate(self) -> None:
         """What only the user knows keeps its default; what `test` cannot tell is said."""
@@ -195,6 +206,12 @@ class Planner:
 
     def _pixels(self, split: str, name: str) -> int:
         return self._span["splits"][split]["pixels"].get(name, 0)
+
+    def _take(self, section: str) -> None:
+        """What the preset sets and no rule decides."""
+        preset = getattr(self._preset, section)
+        for key in sorted(preset.model_fields_set - {*_RULED}, key=[*type(preset).model_fields].index):
+            self._choose(section, key, getattr(preset, key), f"as in {PRESET}")
 
     def _choose(self, section: str, key: str, value: Any, reason: str) -> None:
         self.values.setdefault(section, {})[key] = value
@@ -229,8 +246,15 @@ def plan_for(planner: Planner, data: Path) -> None:
     memory = survey.memory_bytes()
     planner.batch(memory)
     planner.width_and_epochs(survey.this_machine(planner.config()))
-    planner.augmentation(survey.light_of(pairs))
+    light = survey.light_of(pairs)
+    planner.augmentation(light)
+    planner.answers(light)
     planner.gate()
+
+
+def _turned(light: Light) -> bool:
+    """Whether the images have no direction in common, so that one that is turned is like another."""
+    return abs(light.direction) < max(light.directions, _DIRECTED)
 
 
 def _candidates(median: Sequence[int], aspects_differ: bool) -> tuple[list[tuple[int, int]], Fit, str]:

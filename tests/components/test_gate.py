@@ -9,6 +9,7 @@ from tfx import v1  # noqa: F401
 
 # isort: split
 import json
+import pickle
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,9 +23,11 @@ from evaluation import evaluate_values
 from examples import serialized, write_examples
 from numpy.typing import NDArray
 from pictures import encoded
+from PIL import UnidentifiedImageError
 from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
 
 from components import gate
+from components.segmentation_metrics import SegmentationScores
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.section import part_of
 from flexunet.core.config.train import TrainerConfig
@@ -462,3 +465,35 @@ def test_counts_add_up_over_all_pixels(measure: Measure) -> None:
     counts = measure().evaluation.counts
     assert counts.sum() == 12 * 32 * 32
     np.testing.assert_array_equal(counts, np.diag(np.diag(counts)))
+
+
+def measured_row(index: int, predicted: bytes) -> Any:
+    """What TFMA hands to the metric."""
+    truth = striped(index)
+    values = {
+        "counts": np.zeros((4, 4)),
+        "model_size_counts": np.zeros((4, 4)),
+        "probability_sums": np.zeros(3),
+        "calibration": np.zeros((15, 3)),
+        "truth_png": np.array([encoded(truth)], object),
+        "predicted_png": np.array([predicted], object),
+        "image_id": np.array([b"%d" % index], object),
+        "group": np.array([b"%d" % index], object),
+    }
+    return tfma.metrics.StandardMetricInputs({"predictions": values, "features": {}})
+
+
+def test_images_that_another_thread_measures_are_neither_lost_nor_their_errors(make_config: Any) -> None:
+    settings = part_of(make_config(), GateSettings)
+    metric = SegmentationScores(settings=settings.model_dump_json())
+    [combiner] = [c.combiner for c in metric.computations(model_names=["m"]) if hasattr(c, "combiner")]
+    combiner, good = pickle.loads(pickle.dumps(combiner)), encoded(striped())
+    parts = [combiner.create_accumulator() for _ in range(2)]
+    for index in range(12):
+        parts[index % 2] = combiner.add_input(parts[index % 2], measured_row(index, good))
+    merged = combiner.merge_accumulators([pickle.loads(pickle.dumps(parts[0])), combiner.compact(parts[1])])
+    [totals] = combiner.extract_output(merged).values()
+    assert (totals.images, len(totals.groups)) == (12, 12)
+    broken = combiner.add_input(combiner.create_accumulator(), measured_row(0, b"no picture"))
+    with pytest.raises(UnidentifiedImageError):
+        combiner.extract_output(broken)

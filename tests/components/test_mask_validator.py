@@ -130,6 +130,17 @@ def test_records_made_elsewhere_need_no_manifest_and_no_group(tmp_path: Path, ma
     assert found["splits"]["train"]["ignored_pixels"] == 1
 
 
+def test_an_image_of_a_source_outside_train_is_named(tmp_path: Path, make_config: Any) -> None:
+    config = make_config(dataset={"sources": {"rendered": 0.25}})
+    words = complaint(
+        tmp_path, config, good(train=[record("rendered/1")], eval=[record("span-2/rendered/2"), record("x")])
+    )
+    assert (
+        "span-2/rendered/2 (eval): it is from rendered of dataset.sources; expected such images in train alone" in words
+    )
+    assert "rendered/1 (train)" not in words
+
+
 def with_pixel(color: tuple[int, int, int]) -> bytes:
     mask = MASK.copy()
     mask[1, 1] = color

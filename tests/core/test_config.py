@@ -102,10 +102,22 @@ def test_a_space_holds_only_values_that_a_config_could_have(space: dict[str, Any
             ["train.class_weights", "'dent'", "background, rust, deep crack"],
         ),
         ({"augment": {"rotations": [10.0, 200.0]}}, ["augment.rotations.1: got 200.0", "less than or equal to 180"]),
+        ({"augment": {"crops": True}}, ["augment.crops with image.fit = 'stretch'", "expected 'tile'", "augment.zoom"]),
         ({"augment": {"shrink": 1.0}}, ["augment.shrink: got 1.0", "less than 1"]),
         ({"records": {"ignore_color": [0, 0, 255]}}, ["records.ignore_color [0, 0, 255]", "'rust'"]),
         ({"dataset": {"train": 0.8, "eval": 0.15, "test": 0.15}}, ["dataset", "is 1.1", "expected 1"]),
         ({"dataset": {"train": 0.7}}, ["dataset", "is 0.9", "expected 1"]),
+        ({"dataset": {"sources": {"a": 0.5, "b": 0.5}}}, ["dataset.sources", "add up to 1", "less than 1"]),
+        ({"dataset": {"sources": {"a/": 0.5}}}, ["dataset.sources", "'a/'", "without / around it"]),
+        ({"dataset": {"sources": {"a": 0}}}, ["dataset.sources.a: got 0", "greater than 0"]),
+        (
+            {"dataset": {"sources": {"a": 0.4}}, "train": {"defect_share": 0.7}},
+            ["dataset.sources and train.defect_share add up to more than 1"],
+        ),
+        (
+            {"dataset": {"sources": {"a": 0.4, "b": 0.4}}, "train": {"batch_size": 2}},
+            ["a batch is 2 images, 1 of a, 1 of b by dataset.sources", "raise train.batch_size"],
+        ),
         ({"image": {"fit": "tile", "tile_overlap": 129}}, ["image", "tile_overlap is 129", "half", "(128)"]),
         ({"image": {"fit": "tile", "width": 32, "tile_overlap": 17}}, ["image", "tile_overlap is 17", "(16)"]),
         (
@@ -456,11 +468,12 @@ def test_the_seed_number_for_number():
 
 def test_part_of_has_only_the_sections_it_declares():
     config = make({"train": {"epochs": 7}, "gate": {"min_foreground_dice": 0.9}})
-    assert list(part_of(config, TransformConfig).model_dump()) == ["classes", "records", "image"]
+    assert list(part_of(config, TransformConfig).model_dump()) == ["classes", "records", "image", "dataset"]
     assert list(part_of(config, TrainerConfig).model_dump()) == [
         "classes",
         "records",
         "image",
+        "dataset",
         "model",
         "augment",
         "train",
@@ -470,6 +483,8 @@ def test_part_of_has_only_the_sections_it_declares():
     # Trainer is not run again for what only the validator reads.
     checked = make({"serving": {"max_latency_seconds": 1.0, "symmetries": 4}})
     assert json.loads(part_of(checked, TrainerConfig).model_dump_json())["serving"] == {"symmetries": 4}
+    # Nor for what only ingest reads.
+    assert part_of(config, TrainerConfig).model_dump()["dataset"] == {"sources": {}}
     assert list(part_of(config, GateSettings).model_dump()) == ["classes", "gate"]
     assert part_of(config, TrainerConfig).train.epochs == 7
     assert part_of(config, GateSettings).gate.min_foreground_dice == 0.9

@@ -25,8 +25,9 @@ CONFIG: Config = load_config("demo", ["dataset.train=0.6", "dataset.eval=0.2", "
 def place(source: Path, name: str, index: int, turn: int = 0) -> None:
     image, class_ids = generate_surface(3, index, SIZE)
     for folder, pixels in (("images", image), ("masks", rgb_from_class_ids(class_ids, CONFIG.classes))):
-        (source / folder).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).rotate(90 * turn).save(source / folder / f"{name}.png")
+        path = source / folder / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).rotate(90 * turn).save(path)
 
 
 @pytest.fixture
@@ -206,3 +207,57 @@ def test_a_training_image_that_another_span_tests_with_is_refused(source: Path, 
 def test_another_seed_deals_otherwise(source: Path, tmp_path: Path) -> None:
     other = load_config("demo", ["dataset.seed=1", "dataset.train=0.6", "dataset.eval=0.2", "dataset.test=0.2"])
     assert splits_of(ingest(source, tmp_path / "a", CONFIG)) != splits_of(ingest(source, tmp_path / "b", other))
+
+
+RENDERED: Config = CONFIG.model_copy(
+    update={"dataset": CONFIG.dataset.model_copy(update={"sources": {"rendered": 0.25, "nowhere": 0.1}})}
+)
+
+
+def test_images_of_a_source_and_their_copies_only_train_and_take_no_place_of_others(
+    source: Path, tmp_path: Path
+) -> None:
+    alone = ingest(source, tmp_path / "alone", CONFIG)
+    for index in range(100, 160):
+        place(source, f"rendered/r{index}", index)
+    # Of a rendered one, below another folder: a group of both.
+    place(source, "copies/of100", 100, turn=1)
+    done = ingest(source, tmp_path / "out", RENDERED)
+    splits = splits_of(done)
+    assert {split for name, split in splits.items() if "/" in name} == {"train"} and len(splits) == 101
+    assert {name: split for name, split in splits.items() if "/" not in name} == splits_of(alone)
+    assert [w for w in done.manifest["warnings"] if "sources" in w] == [
+        "dataset.sources names 'nowhere', and no image lies below such a folder"
+    ]
+
+
+def test_what_a_source_shares_with_held_out_images_is_left_out(source: Path, tmp_path: Path) -> None:
+    before = splits_of(ingest(source, tmp_path / "out", CONFIG))
+    for split in ("train", "eval", "test"):
+        original = next(image_id for image_id, where in before.items() if where == split)
+        place(source, f"rendered/of-{split}", int(original[1:]), turn=1)
+    done = ingest(source, tmp_path / "out", RENDERED)
+    assert splits_of(done) == {**before, "rendered/of-train": "train"}
+    reason = "only trains, and is a near-duplicate of an image that is held out already"
+    assert done.manifest["left_out"] == [f"rendered/of-{split}: {reason}" for split in ("eval", "test")]
+
+
+def test_an_image_that_was_held_out_before_its_folder_became_a_source_trains(source: Path, tmp_path: Path) -> None:
+    for index in range(100, 140):
+        place(source, f"rendered/r{index}", index)
+    before = splits_of(ingest(source, tmp_path / "out", CONFIG))
+    assert {split for name, split in before.items() if "/" in name} == {"train", "eval", "test"}
+    after = splits_of(ingest(source, tmp_path / "out", RENDERED))
+    assert {split for name, split in after.items() if "/" in name} == {"train"}
+    assert {name: split for name, split in after.items() if "/" not in name} == {
+        name: split for name, split in before.items() if "/" not in name
+    }
+
+
+def test_splits_of_the_users_own_that_hold_out_a_source_are_refused(tmp_path: Path) -> None:
+    for index in range(12):
+        place(tmp_path / "source" / ("train", "valid", "test")[index % 3], f"s{index}", index)
+    place(tmp_path / "source" / "test", "rendered/r", 40)
+    place(tmp_path / "source" / "train", "rendered/s", 41)
+    with pytest.raises(UserError, match=r"r\.png: is in test, and so are 1 images that only train by dataset\.sources"):
+        ingest(tmp_path / "source", tmp_path / "out", RENDERED)

@@ -71,3 +71,24 @@ def test_a_killed_run_goes_on_with_its_training_and_a_warm_start_with_the_pushed
     assert "Trainer" in nodes
     assert "training begins with the weights of" in caplog.text
     assert ran(config, data, root)[0] == set()
+
+
+@pytest.mark.slow
+def test_a_run_on_crops_with_generated_images_in_each_batch(
+    tmp_path: Path, make_config: Any, write_colorful_pairs: Any
+) -> None:
+    """Through all nodes: images in tiles that are cut anywhere, around defects too, and a folder that only trains."""
+    config = make_config(
+        image={"fit": "tile", "tile_overlap": 8},
+        augment={"crops": True},
+        dataset={"train": 0.6, "eval": 0.2, "test": 0.2, "sources": {"rendered": 0.25}},
+        train={"epochs": 6, "batch_size": 8, "defect_share": 0.25},
+    )
+    write_colorful_pairs(tmp_path / "source" / "photos", 30, size=64)
+    write_colorful_pairs(tmp_path / "source" / "rendered", 20, size=64, seed=9)
+    done = ingest(tmp_path / "source", tmp_path / "data", config)
+    held_out = [done.manifest["splits"][split]["images"] for split in ("eval", "test")]
+    assert held_out == [6, 6] and done.manifest["splits"]["train"]["images"] == 38
+    nodes, metrics = ran(config, tmp_path / "data", tmp_path / "root")
+    assert {"MaskValidator", "Transform", "Trainer"} <= nodes
+    assert metrics["verdict"] == "accepted" and metrics["examples"] == 6

@@ -144,6 +144,7 @@ def test_an_export_takes_the_place_of_a_training(make_config: Any, tmp_path: Pat
         ),
         # The report shows every setting. What ingest alone reads re-runs nothing else, and leaves the baseline one.
         ({"dataset": {"seed": 1}}, {"Reporter"}),
+        ({"dataset": {"sources": {"rendered": 0.25}}}, {"MaskValidator", "Transform", "Trainer", "Reporter"}),
         ({"records": {"mask_values": "ids", "mask_colors": "nearest", "overlaps": "smallest"}}, {"Reporter"}),
         ({"card": {"owner": "line 3"}}, {"Pusher"}),
         ({"beam": {"parallelism": 2}}, {"Reporter"}),
@@ -152,7 +153,7 @@ def test_an_export_takes_the_place_of_a_training(make_config: Any, tmp_path: Pat
     ],
     ids=[
         *("nothing", "gate", "regression", "versions", "latency", "epochs", "model", "augment"),
-        *("fit", "records", "dataset", "masks", "card", "beam", "kubeflow", "operating point"),
+        *("fit", "records", "dataset", "sources", "masks", "card", "beam", "kubeflow", "operating point"),
     ],
 )
 def test_a_section_reaches_only_the_nodes_that_read_it(

@@ -14,7 +14,7 @@ from flexunet.core.config.data import ImageConfig
 from flexunet.core.config.load import load_config
 from flexunet.dataset.ingest import ingest
 from flexunet.dataset.synthetic import generate_surface, write_surfaces
-from pipeline.study.plan import Planner
+from pipeline.study.plan import PRESET, Planner
 from pipeline.study.survey import Light, Machine, Pair, ceiling, light_of
 
 EVEN = {"background": 10_000, "inclusion": 900, "patches": 1100, "scratches": 1000}
@@ -66,7 +66,9 @@ def planned(seconds: float, speed: float = 2e10, memory: int = 2**33, **facts: A
     plan.recipe()
     plan.batch(memory)
     plan.width_and_epochs(Machine(cores=2, memory=memory, gpus=0, speed=speed))
-    plan.augmentation(Light(brightness=30.0, contrast=0.3, direction=0.0, directions=0.1))
+    light = Light(brightness=30.0, contrast=0.3, direction=0.0, directions=0.1)
+    plan.augmentation(light)
+    plan.answers(light)
     plan.gate()
     plan.config()
     return plan.values
@@ -96,6 +98,17 @@ def test_strips_are_counted_in_tiles() -> None:
     plan.batch(2**33)
     plan.width_and_epochs(Machine(cores=2, memory=2**33, gpus=0, speed=2e10))
     assert plan.reasons["train.epochs"].startswith("700 tiles at ")
+    assert plan.values["augment"]["crops"]
+
+
+def test_what_no_rule_decides_is_the_presets() -> None:
+    values, preset = planned(600), load_config(PRESET)
+    for section in ("model", "train", "augment"):
+        theirs = getattr(preset, section).model_dump(exclude_unset=True)
+        assert values[section].keys() >= theirs.keys()
+        changed = {key for key, value in theirs.items() if values[section][key] != value}
+        assert changed <= {"base_filters", "num_layers", "epochs", "early_stopping_patience", "brighten", "contrast"}
+    assert values["serving"] == {"symmetries": preset.serving.symmetries}
 
 
 def test_a_rare_class_gets_a_weight_and_one_that_test_lacks_is_named() -> None:
@@ -106,8 +119,11 @@ def test_a_rare_class_gets_a_weight_and_one_that_test_lacks_is_named() -> None:
 
 
 def test_what_has_a_direction_is_mirrored_and_not_turned() -> None:
-    plan = planner()
-    plan.augmentation(Light(brightness=100.0, contrast=0.1, direction=-1.0, directions=0.3))
+    plan, light = planner(), Light(brightness=100.0, contrast=0.1, direction=-1.0, directions=0.3)
+    plan.image(keeps_from(128), aspects_differ=False)
+    plan.augmentation(light)
+    plan.answers(light)
+    assert plan.values["serving"] == {"symmetries": 4}
     assert plan.values["augment"] == {
         "horizontal_flip": True,
         "vertical_flip": True,

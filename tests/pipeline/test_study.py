@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from command_line import flexunet
+from examples import write_examples
 from html_page import Page
 from label_errors import SPOILS
 from PIL import Image
@@ -114,6 +115,31 @@ def test_what_steers_is_neither_learnt_nor_held_out(data: Path, config: Config, 
     [record] = [tf.train.Example.FromString(next(records_of([folds.directory / train[0].name])))]
     encoded = record.features.feature["image/encoded"].bytes_list.value[0]
     np.testing.assert_array_equal(pixels[0], tf.io.decode_png(encoded))
+
+
+def test_images_of_a_source_train_in_every_fold_and_are_never_held_out(
+    data: Path, config: Config, tmp_path: Path
+) -> None:
+    """Of two groups one image is renamed as if it were from a source: the other one goes with it."""
+    files, [version] = split_files(data, "train", "eval"), versions(data).values()
+    chosen = {group: image_id for image_id, group in ids_and_groups(files)[:6]}
+    renamed = dict([*chosen.items()][:2])
+    for file in files:
+        examples = [tf.train.Example.FromString(record) for record in records_of([file])]
+        for values in (example.features.feature["image/id"].bytes_list.value for example in examples):
+            values[0] = b"rendered/" * (values[0].decode() in renamed.values()) + values[0]
+        target = tmp_path / "records" / "span-1" / "version-1" / file.relative_to(version)
+        write_examples(target, [example.SerializeToString() for example in examples])
+    sourced = config.model_copy(update={"dataset": config.dataset.model_copy(update={"sources": {"rendered": 0.25}})})
+    folds = make_folds(tmp_path / "records", sourced, 3, tmp_path)
+    held_out = [ids_and_groups(folds.records(fold)) for fold in range(3)]
+    assert not {group for fold in held_out for _, group in fold} & {*renamed}
+    assert sum(size.groups for size in folds.sizes) == len({group for fold in held_out for _, group in fold}) == 14
+    for fold in range(3):
+        train, _ = folds.tiles(part_of(sourced, TransformConfig), fold)
+        rows = [tf.train.Example.FromString(record).features.feature for record in records_of(train)]
+        sources = Counter(row["source"].bytes_list.value[0] for row in rows)
+        assert sources[b"rendered"] == 2 and len(rows) == sources[b""] + 2
 
 
 def test_too_few_groups_are_named(data: Path, config: Config, tmp_path: Path) -> None:

@@ -242,6 +242,31 @@ def test_overlay_has_the_colour_where_the_mask_is(tmp_path: Path, make_config: M
     assert np.abs(overlay[:, :30] - 90).max() <= 6
 
 
+def test_an_outline_is_seen_on_every_grey(tmp_path: Path, make_config: MakeConfig) -> None:
+    """A blue scratch on steel from black to white: its own blue is lost on grey 30 to 90, the rim is not."""
+    config = make_config()
+    greys = np.linspace(0, 255, 160).round().astype(np.uint8)
+    mask = np.zeros((160, 80, 3), np.uint8)
+    mask[:, 40] = (0, 0, 255)
+    for folder, pixels in (("images", np.tile(greys[:, None, None], (1, 80, 3))), ("masks", mask)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(pixels).save(tmp_path / folder / "a.png")
+    rows = rows_of(tmp_path, config)
+    write_picture(tmp_path / "p.html", entry_of(rows, config), rows, config)
+    page = Picture(tmp_path / "p.html")
+    alts = [image["alt"] or "" for image in page.all("img")]
+    drawn = np.asarray(page.thumbnails()[alts.index("Image a with inclusion tinted")]).astype(float)
+    rim = luminance(drawn[:, 36:45]) + 0.05
+    steel = luminance(greys[:, None].repeat(3, 1).astype(float))[:, None] + 0.05
+    assert (np.maximum(rim / steel, steel / rim).max(axis=1) >= 3).all()
+
+
+def luminance(rgb: np.ndarray) -> np.ndarray:
+    """WCAG 2.2, of RGB 0 to 255."""
+    parts = rgb / 255
+    return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+
+
 def test_images_of_all_kinds_are_drawn(tmp_path: Path, make_config: MakeConfig) -> None:
     config = make_config()
     generator = np.random.default_rng(3)

@@ -8,6 +8,7 @@ from PIL import Image
 from scipy import ndimage
 
 from flexunet.reporting import overlays
+from flexunet.serving.outputs import overlay
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -48,6 +49,25 @@ def test_every_border_is_seen_on_every_grey(dashed: bool) -> None:
     for grey in range(256):
         seen = (lines[..., 3] > 0) & (contrast(lines[..., :3], np.full(3, grey)) >= 3)
         assert ndimage.maximum_filter(seen, reach)[border].all(), grey
+
+
+def test_a_border_in_an_overlay_of_predict_is_seen_on_every_grey() -> None:
+    """Blue at 50 % on grey 70 has a contrast of 1.3:1."""
+    ids = np.zeros((24, 256), np.uint8)
+    ids[8:16] = 1
+    image = Image.fromarray(np.tile(np.arange(256, dtype=np.uint8), (24, 1)))
+    mask_rgb = np.array([[0, 0, 0], [0, 0, 255]], np.uint8)[ids]
+    drawn = np.asarray(overlay(image, mask_rgb, ids))
+    assert drawn[11, 4:-4, 2].min() >= 127 and (drawn[0] == np.asarray(image)[0][:, None]).all()
+    for rows in (slice(5, 8), slice(16, 19)):
+        seen = contrast(drawn[rows].astype(float), np.arange(256.0)[:, None].repeat(3, 1))
+        assert (seen.max(axis=0) >= 3).all()
+
+
+def test_a_rim_is_black_or_white_by_what_it_lies_on() -> None:
+    greys = np.tile(np.arange(256.0), (16, 1))
+    rim = overlays.set_off(greys)[..., None].repeat(3, -1).astype(float)
+    assert (contrast(rim, greys[..., None].repeat(3, -1)) >= 4).all()
 
 
 def test_both_lines_survive_at_half_the_size() -> None:

@@ -168,7 +168,7 @@ def test_more_rows_than_a_server_takes_at_once_are_sent_in_parts(
 
 
 class Moody:
-    """A server that fails some times before it answers, over both interfaces."""
+    """A server that fails some times before it answers, over both interfaces; with status 0 it hangs up."""
 
     def __init__(self, code: grpc.StatusCode, status: int, failures: int, pause: float = 0) -> None:
         self.code, self.status, self.failures, self.pause, self.calls = code, status, failures, pause, 0
@@ -205,6 +205,9 @@ class Moody:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 failed = moody.fails()
+                if failed and not moody.status:
+                    self.close_connection = True
+                    return
                 answer = (
                     {"error": "in a mood"} if failed else {"outputs": {"pixels": body["inputs"]["pixels"], "x": []}}
                 )
@@ -231,10 +234,11 @@ class Moody:
         (grpc.StatusCode.UNAVAILABLE, 503, 2, 3),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, 429, 2, 3),
         (grpc.StatusCode.UNAVAILABLE, 503, 9, 4),
+        (grpc.StatusCode.UNAVAILABLE, 0, 2, 3),
         (grpc.StatusCode.INVALID_ARGUMENT, 400, 9, 1),
         (grpc.StatusCode.INTERNAL, 500, 9, 1),
     ],
-    ids=["unavailable", "exhausted", "always-unavailable", "invalid", "internal"],
+    ids=["unavailable", "exhausted", "always-unavailable", "hangs-up", "invalid", "internal"],
 )
 def test_only_a_server_that_is_not_ready_is_asked_again(
     interface: str, code: grpc.StatusCode, status: int, failures: int, calls: int

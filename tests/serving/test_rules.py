@@ -1,29 +1,24 @@
 """The monitoring's rules, by Prometheus' own unit tests: `promtool`, built from its sources."""
 
-import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from go_programs import CACHE, go
 from processes import ROOT
 
 pytestmark = [pytest.mark.downloads, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 PROMETHEUS = "v0.313.5"
-BINARIES = Path.home() / ".cache" / "flexunet-tests" / f"prometheus-{PROMETHEUS}"
-OLDEST_GO = (1, 26)
+GO_OF_PROMETHEUS = (1, 26)
+BINARIES = CACHE / f"prometheus-{PROMETHEUS}"
 RULES = ROOT / "flexunet" / "serving" / "deploy" / "monitoring" / "rules.yaml"
 
 
 @pytest.fixture(scope="module")
 def promtool() -> Path:
     """Built as a part of a module of its own, since `go install` refuses Prometheus' file of modules."""
-    go = shutil.which("go")
-    version = subprocess.run([go, "version"], capture_output=True, text=True, check=True).stdout if go else ""
-    found = re.search(r"go(\d+)\.(\d+)", version)
-    if go is None or found is None or tuple(map(int, found.groups())) < OLDEST_GO:
-        pytest.skip(f"needs Go {OLDEST_GO[0]}.{OLDEST_GO[1]} or newer on the PATH to build promtool")
     program = BINARIES / "promtool"
     if not program.is_file():
         package = "github.com/prometheus/prometheus/cmd/promtool"
@@ -34,7 +29,7 @@ def promtool() -> Path:
             ["get", f"{package}@{PROMETHEUS}"],
             ["build", "-tags", "remove_all_sd", "-o", str(program), package],
         ):
-            subprocess.run([go, *command], cwd=BINARIES, check=True)
+            go(*command, cwd=BINARIES, oldest=GO_OF_PROMETHEUS)
     return program
 
 

@@ -22,13 +22,19 @@ def record(image: NDArray[np.uint8], mask: NDArray[np.uint8], name: str = "id", 
     return serialized({**images, "image/id": name, "image/group": group})
 
 
-def tile(image: NDArray[np.uint8], class_ids: NDArray[np.uint8], size: tuple[int, int] | None = None) -> bytes:
-    """What Transform writes of one image's tiles: `[tiles, height, width, 3]` pixels, `[tiles, height, width]` ids, and
-    for `image.fit = "tile"` the image's own size.
+def tile(
+    image: NDArray[np.uint8],
+    class_ids: NDArray[np.uint8],
+    size: tuple[int, int] | None = None,
+    source: str | None = None,
+) -> bytes:
+    """What Transform writes of one image's tiles: `[tiles, height, width, 3]` pixels, `[tiles, height, width]` ids; for
+    `image.fit = "tile"` the image's own size, with `dataset.sources` its source.
     """
     arrays = {"image": image, "class_ids": class_ids}
     arrays |= {"size": np.array(size, np.int32)} if size else {}
-    return serialized({name: tf.io.serialize_tensor(array).numpy() for name, array in arrays.items()})
+    texts = {} if source is None else {"source": source}
+    return serialized({**texts, **{name: tf.io.serialize_tensor(array).numpy() for name, array in arrays.items()}})
 
 
 def write_examples(path: Path, examples: Iterable[bytes]) -> Path:

@@ -157,3 +157,43 @@ def test_without_defects_all_tiles_come_equally_often(tmp_path: Path, make_confi
     files = [str(write_examples(tmp_path / "clean.gz", clean))]
     config = make_config(train={"batch_size": 4, "defect_share": 0.5})
     assert sorted(order(data.training_batches(files, 8, config, cache=""), 2)) == list(range(8))
+
+
+@pytest.fixture
+def rendered(tmp_path: Path) -> list[str]:
+    """Thirty tiles of no source, image i filled with i, every tenth of class 1; four of `a`, 100 and on; two of `b`."""
+
+    def drawn(index: int) -> bytes:
+        source, fill = ("", index) if index < 30 else ("a", 70 + index) if index < 34 else ("b", 170 + index)
+        class_ids = np.full((1, 32, 32), index % 10 == 0, np.uint8)
+        return tile(np.full((1, 32, 32, 3), fill, np.uint8), class_ids, source=source)
+
+    return [str(write_examples(tmp_path / "rendered.gz", map(drawn, range(36))))]
+
+
+@pytest.mark.parametrize("defect_share", [0.0, 0.25])
+def test_each_batch_holds_the_shares_of_the_sources(
+    rendered: list[str], make_config: Any, defect_share: float, tmp_path: Path
+) -> None:
+    sources = {"a": 0.25, "b": 0.1}
+    config = make_config(dataset={"sources": sources}, train={"batch_size": 8, "defect_share": defect_share})
+
+    def numbers(cache: str | None, first_epoch: int, batches: int) -> list[list[int]]:
+        dataset = data.training_batches(rendered, 36, config, cache, first_epoch)
+        return [[int(image[0, 0, 0]) for image in images.numpy()] for images, _ in dataset.take(batches)]
+
+    whole = numbers(None, 0, 24)
+    for batch in whole:
+        assert sum(100 <= number < 104 for number in batch) == 2 and sum(number >= 200 for number in batch) == 1
+        assert sum(number in (0, 10, 20) for number in batch) >= (2 if defect_share else 0)
+    # All of each come, and as often as each other.
+    counts = np.bincount(np.concatenate(whole).astype(int), minlength=206)
+    assert (counts[100:104] == 12).all() and (counts[204:206] == 12).all()
+    assert (counts[:30] > 0).sum() > 20
+    assert numbers("", 2, 8) == numbers(str(tmp_path / "tiles"), 2, 8) == whole[8:16]
+
+
+def test_a_source_without_a_training_image_is_named(rendered: list[str], make_config: Any) -> None:
+    config = make_config(dataset={"sources": {"a": 0.25, "c": 0.25}})
+    with pytest.raises(ValueError, match=r"no training image is from 'c' of dataset\.sources, expected some"):
+        data.training_batches(rendered, 36, config, cache="")

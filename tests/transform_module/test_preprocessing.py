@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from flexunet.core.config.data import TransformConfig
 from flexunet.core.config.section import part_of
+from flexunet.core.sources import source_of
 from transform_module.preprocessing import preprocessing_fn
 
 IMAGE = np.arange(32 * 32 * 3, dtype=np.int64).reshape(32, 32, 3).astype(np.uint8)
@@ -64,3 +65,33 @@ def test_of_tiles_the_images_own_sizes_come_too(make_config: Any) -> None:
     outputs = preprocessing_fn(rows([IMAGE, wide], [MASK, np.zeros((40, 90, 3), np.uint8)]), config)
     assert [tf.io.parse_tensor(row, tf.int32).numpy().tolist() for row in outputs["size"]] == [[32, 32], [40, 90]]
     assert [len(tf.io.parse_tensor(row, tf.uint8)) for row in outputs["image"]] == [1, 8]
+
+
+NAMES = ["rendered", "a/b", "50 % (new)+", "ö.x"]
+
+
+@pytest.mark.parametrize(
+    ("image_id", "source"),
+    [
+        ("rendered/1", "rendered"),
+        ("span-2/rendered/deep/1", "rendered"),
+        ("train/a/b/1", "a/b"),
+        ("a/1", ""),
+        ("xrendered/1", ""),
+        ("renderedx/1", ""),
+        ("rendered", ""),
+        ("50 % (new)+/rendered/1", "rendered"),
+        ("50 % (new)+/1", "50 % (new)+"),
+        ("ö.x/1", "ö.x"),
+        ("öyx/1", ""),
+    ],
+)
+def test_the_source_of_an_image_is_the_same_in_the_graph_and_beside_it(
+    make_config: Any, image_id: str, source: str
+) -> None:
+    config = part_of(
+        make_config(dataset={"sources": dict.fromkeys(NAMES, 0.1)}, train={"batch_size": 8}), TransformConfig
+    )
+    inputs = {**rows([IMAGE], [MASK]), "image/id": tf.constant([[image_id]])}
+    outputs = preprocessing_fn(inputs, {"config": config.model_dump_json()})
+    assert outputs["source"].numpy()[0].decode() == source == source_of(image_id, config.dataset.sources)

@@ -100,6 +100,29 @@ class ImageConfig(Section):
         return self
 
 
+class SourcesConfig(Section):
+    """The part of `[dataset]` that tells which images only train."""
+
+    sources: dict[Annotated[str, Field(min_length=1)], Annotated[float, Field(gt=0, lt=1)]] = Field(
+        default_factory=dict,
+        description="Folders whose images, such as generated ones, only train, and the share of each batch that is "
+        "drawn from each: { rendered = 0.25 }. Their near-duplicates only train, too.",
+    )
+
+    @field_validator("sources")
+    @classmethod
+    def _leaves_room_for_the_rest(cls, sources: dict[str, float]) -> dict[str, float]:
+        if sum(sources.values()) >= 1:
+            raise ValueError(
+                f"sources add up to {sum(sources.values()):g}, expected less than 1: the rest is the others'"
+            )
+        for name in sources:
+            if name != name.strip("/"):
+                raise ValueError(f"sources names {name!r}, expected a folder without / around it")
+        # As ids are.
+        return {unicodedata.normalize("NFC", name): share for name, share in sources.items()}
+
+
 class SchemaConfig(Section):
     """The sections that the records' schema is made of."""
 
@@ -111,3 +134,4 @@ class TransformConfig(SchemaConfig):
     """The sections that Transform reads."""
 
     image: ImageConfig = Field(default_factory=ImageConfig)
+    dataset: SourcesConfig = Field(default_factory=SourcesConfig)

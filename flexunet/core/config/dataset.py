@@ -4,11 +4,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from flexunet.core.config.data import RecordsConfig
-from flexunet.core.config.section import Section, Share
+from flexunet.core.config.data import RecordsConfig, SourcesConfig
+from flexunet.core.config.section import Share
 
 
-class DatasetConfig(Section):
+class DatasetConfig(SourcesConfig):
     """How images are assigned to splits, and how many spans a run reads."""
 
     train: Share = Field(

@@ -70,10 +70,15 @@ class ModelConfig(Section):
 class AugmentConfig(Section):
     """Random changes of training images, drawn anew each epoch; image and mask move together.
 
-    0, false and an empty list turn a change off. Flips and symmetries are drawn evenly; each of the others is applied
-    with `probability`.
+    0, false and an empty list turn a change off. Crops, flips and symmetries are drawn evenly; each of the others is
+    applied with `probability`.
     """
 
+    crops: bool = Field(
+        default=False,
+        description="Cut tiles anywhere in the image instead of always at the same places, those of "
+        "`train.defect_share` around a defect; only for image.fit = 'tile'.",
+    )
     horizontal_flip: bool = Field(default=False, description="Mirror left to right with probability 0.5.")
     vertical_flip: bool = Field(default=False, description="Mirror top to bottom with probability 0.5.")
     symmetries: bool = Field(
@@ -225,6 +230,10 @@ class TrainerConfig(TransformConfig):
         """What decides the weights, as JSON: not what is made of their answers."""
         return self.model_dump_json(exclude={"operating_point", "serving"})
 
+    def source_tiles(self) -> dict[str, int]:
+        """How many images (or tiles) of a batch are from each of `dataset.sources`."""
+        return {name: max(1, round(share * self.train.batch_size)) for name, share in self.dataset.sources.items()}
+
     def tuned(self, values: Mapping[str, Scalar]) -> Self:
         """With other values by `section.key`.
 
@@ -243,9 +252,11 @@ class TrainerConfig(TransformConfig):
             self._check_image_size,
             self._check_head,
             self._check_symmetries,
+            self._check_crops,
             self._check_dropout,
             self._check_warmup,
             self._check_weights,
+            self._check_shares,
         )
         for check in checks:
             yield from check()
@@ -273,6 +284,13 @@ class TrainerConfig(TransformConfig):
                 "turn; use 4"
             )
 
+    def _check_crops(self) -> Iterator[str]:
+        if self.augment.crops and self.image.fit != "tile":
+            yield (
+                f"augment.crops with image.fit = {self.image.fit!r}, expected 'tile': a part of an image has another "
+                "scale than the whole one that is served; use augment.zoom"
+            )
+
     def _check_dropout(self) -> Iterator[str]:
         deepest = self.model.dropout * (self.model.num_layers - 1)
         if deepest >= 1:
@@ -286,6 +304,17 @@ class TrainerConfig(TransformConfig):
         warmup, epochs = self.train.warmup_epochs, self.train.epochs
         if warmup >= epochs:
             yield f"train.warmup_epochs is {warmup:g}, expected less than train.epochs, {epochs}"
+
+    def _check_shares(self) -> Iterator[str]:
+        of_sources, defect_share = self.source_tiles(), self.train.defect_share
+        if sum(self.dataset.sources.values()) + defect_share > 1:
+            yield "dataset.sources and train.defect_share add up to more than 1, expected at most 1 of a batch"
+        if sum(of_sources.values()) >= self.train.batch_size:
+            tiles = ", ".join(f"{number} of {name}" for name, number in of_sources.items())
+            yield (
+                f"a batch is {self.train.batch_size} images, {tiles} by dataset.sources, expected room for the others: "
+                "raise train.batch_size or lower the shares"
+            )
 
     def _check_weights(self) -> Iterator[str]:
         names = [c.name for c in self.classes]

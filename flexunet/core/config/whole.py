@@ -25,7 +25,7 @@ class Config(TunerConfig):
 
     # Frozen, so that nobody can put the shorter section in its place; basedpyright does not know.
     records: MasksConfig = Field(default_factory=MasksConfig)  # pyright: ignore[reportIncompatibleVariableOverride]
-    dataset: DatasetConfig = Field(default_factory=DatasetConfig)
+    dataset: DatasetConfig = Field(default_factory=DatasetConfig)  # pyright: ignore[reportIncompatibleVariableOverride]
     # More than Trainer reads of it.
     serving: ServingConfig = Field(default_factory=ServingConfig)  # pyright: ignore[reportIncompatibleVariableOverride]
     gate: GateConfig = Field(default_factory=GateConfig)

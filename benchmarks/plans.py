@@ -1,0 +1,136 @@
+"""`flexunet plan` against the presets: the same images, the same seconds, by group folds.
+
+    make plans [IMAGES=NEU_SEG]      60 s a training, 3 recipes, 2 folds: 25 minutes on two cores, 8 more with NEU_SEG
+
+Three kinds of generated images, and a user's where --images names them: the demo's surfaces; strips eight times as long
+as wide, which become tiles; and large surfaces of which there are few. A plan may be at most 0.01 worse than a preset.
+`flexunet study crossvalidate` does the work: what is finished is kept below --out, and the same command goes on.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from flexunet.core.config.load import config_from, load_config
+from flexunet.core.config.whole import Config
+from flexunet.core.results.study import RecipeScores
+from flexunet.dataset.ingest import ingest
+from flexunet.dataset.synthetic import generate_surface
+
+# Best minus plan, at most.
+BOUND: Final = 0.01
+FOLDS: Final = 2
+PRESETS: Final = ("neu-seg", "demo")
+# Of a preset; the images, the seconds and what a run leaves are the same for all.
+_COMPARED: Final = ("image", "model", "train", "augment", "serving")
+Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+
+def _strip(index: int) -> Pair:
+    """Eight surfaces of 64 pixels side by side."""
+    pairs = [generate_surface(5, 8 * index + part, 64) for part in range(8)]
+    images, class_ids = zip(*pairs, strict=True)
+    return np.concatenate(images, 1), np.concatenate(class_ids, 1)
+
+
+# How many, and the image and the class ids of each.
+KINDS: Final[Mapping[str, tuple[int, Callable[[int], Pair]]]] = {
+    "surfaces of 128x128": (240, lambda index: generate_surface(3, index, 128)),
+    "strips of 64x512": (80, _strip),
+    "few of 256x256": (60, lambda index: generate_surface(4, index, 256)),
+}
+
+
+def main() -> None:
+    """Runs what is missing and prints the table; a missed bound is no error."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, help="Folder of images and masks in the preset's classes, as one more.")
+    parser.add_argument("--out", type=Path, default=Path("runs/plans"))
+    parser.add_argument("--seconds", type=float, default=60.0, help="Of each training.")
+    parser.add_argument("--only", nargs="+", metavar="KIND", help="These kinds alone.")
+    parser.add_argument("--presets", nargs="+", default=PRESETS, choices=PRESETS)
+    arguments = parser.parse_args()
+    kinds = arguments.only or [*KINDS, *([arguments.images.name] if arguments.images else [])]
+    for kind in kinds:
+        folder = arguments.out / kind.replace(" ", "-")
+        source = _written(kind, folder) if kind in KINDS else arguments.images
+        scores = _compare(source, folder, arguments.seconds, arguments.presets)
+        Console(width=120).print(_table(kind, scores))
+
+
+def _written(kind: str, folder: Path) -> Path:
+    count, draw = KINDS[kind]
+    palette = np.array([c.color for c in load_config("neu-seg").classes], np.uint8)
+    for index in range(count):
+        for role, pixels in zip(("images", "masks"), draw(index), strict=True):
+            path = folder / "source" / role / f"{index:03d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                Image.fromarray(palette[pixels] if role == "masks" else pixels).save(path)
+    return folder / "source"
+
+
+def _compare(source: Path, out: Path, seconds: float, presets: list[str]) -> list[RecipeScores]:
+    from pipeline.study.crossvalidation import Arm, crossvalidate, document
+    from pipeline.study.folds import make_folds
+
+    base = load_config("neu-seg")
+    ingest(source, out / "records", base, splits="regroup", accept_losses=True)
+    arms = [Arm("plan", _planned(out, seconds)), *(Arm(name, _preset(name, base, seconds)) for name in presets)]
+    folds = make_folds(out / "records", base, FOLDS, out)
+    return document(crossvalidate(arms, folds, out), folds)["recipes"]
+
+
+def _planned(out: Path, seconds: float) -> Config:
+    """Kept: the speed that it times, and so what it chooses, is another each time."""
+    from flexunet.dataset.manifest import read_manifest
+    from pipeline.study.plan import Planner, plan_for
+
+    path = out / f"plan-{seconds:g}.toml"
+    if not path.exists():
+        planner = Planner(read_manifest(out / "records"), seconds)
+        plan_for(planner, out / "records")
+        path.write_text(planner.toml([]), encoding="utf-8")
+    return _bounded(load_config(path), seconds)
+
+
+def _preset(name: str, base: Config, seconds: float) -> Config:
+    """Its recipe for the classes of `base`, bounded by seconds and not by epochs."""
+    values = base.model_dump(mode="json", include={"classes"})
+    values |= load_config(name).model_dump(mode="json", include={*_COMPARED}, exclude_unset=True)
+    return _bounded(config_from(values, name), seconds)
+
+
+def _bounded(config: Config, seconds: float) -> Config:
+    budget = {"max_seconds": seconds, "epochs": 100_000, "early_stopping_patience": 100_000, "preview_images": 0}
+    return config.model_copy(update={"train": config.train.model_copy(update=budget)})
+
+
+def _table(kind: str, recipes: list[RecipeScores]) -> Table:
+    table = Table("recipe", "Dice", "to the plan", "95 % interval", "epochs", "parameters", title=kind)
+    for recipe in recipes:
+        ends, difference = recipe["difference_interval"], recipe["difference"]
+        table.add_row(
+            recipe["name"],
+            f"{recipe['foreground_dice'] or 0:.3f}",
+            "" if difference is None else f"{difference:+.3f}",
+            f"{ends[0]:+.3f} to {ends[1]:+.3f}" if ends else "",
+            " ".join(str(fold["epochs"]) for fold in recipe["folds"]),
+            f"{recipe['parameters']:,}",
+        )
+    behind = max((recipe["difference"] or 0.0 for recipe in recipes[1:]), default=0.0)
+    table.caption = (
+        f"the plan is {behind:.3f} behind the best, at most {BOUND}: {'ok' if behind <= BOUND else 'missed'}"
+    )
+    return table
+
+
+if __name__ == "__main__":
+    main()
