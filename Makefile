@@ -45,6 +45,7 @@ bench: setup ## Speed, memory and scaling as ratios, each against a baseline in 
 	$(RUN)python -m benchmarks.ingest
 	$(RUN)python -m benchmarks.gate
 	$(RUN)python -m benchmarks.training
+	$(RUN)python -m benchmarks.demo
 	$(RUN)python -m benchmarks.serving
 	$(RUN)python -m benchmarks.start
 
@@ -52,7 +53,7 @@ recipes ablation: setup ## Needs IMAGES=DIR, such as NEU-Seg; goes on where it w
 	$(RUN)python -m benchmarks.recipes $@ --images $(IMAGES)
 
 plans: setup ## What `flexunet plan` writes against the presets; with IMAGES=DIR on those too; goes on where it was stopped
-	$(RUN)python -m benchmarks.plans $(if $(IMAGED),--images $(IMAGED))
+	$(RUN)python -m benchmarks.plans $(if $(filter command environment,$(origin IMAGES)),--images $(IMAGES))
 
 setup: .venv/.done
 

@@ -27,7 +27,7 @@ from flexunet.core.features import (
     TRAINING_PREVIEWS,
     TRIALS,
 )
-from flexunet.core.files import read_json, write_json
+from flexunet.core.files import made_folder, read_json, write_documents, write_json
 from flexunet.core.results.metrics import FORMAT, OVERALL, Check, Metrics
 from flexunet.core.results.serving import Serving, read_serving
 from flexunet.core.results.training import TrainingFacts
@@ -144,11 +144,10 @@ def training_facts(model: Path) -> TrainingFacts:
 
 
 def write_report(directory: Path, metrics: Metrics, evaluation: gate.Evaluation, settings: GateSettings) -> None:
-    """Writes `metrics.json` and `details.json`."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Writes `metrics.json` and `details.json`: both, or neither and no new folder."""
     folder = ReportFolder(directory)
-    write_json(folder.metrics, metrics)
-    write_json(folder.details, gate.details_json(evaluation, settings))
+    with made_folder(directory):
+        write_documents({folder.metrics: metrics, folder.details: gate.details_json(evaluation, settings)})
 
 
 def copy_training(model_run: Path, directory: Path) -> None:

@@ -109,9 +109,11 @@ Records hold a PNG in the colours of `[[classes]]`; anything else is written ane
   and differ the mask is refused: `records.mask_values = "ids"` or `"colors"` decides, and with `"ids"` a palette's
   indices are ids.
 - 255 is unlabelled where `records.ignore_color` is set.
-- Refused: lossy compression in any container, more than one picture, colours of 16 bits, fractions, more than 8 bits
-  whose zero is white, a drawing in alpha alone, pixels that are transparent over a class, or over anything where
-  `records.ignore_color` is set.
+- Ids in some masks and colours in others are a warning: two tools may count the classes differently.
+- Refused: lossy compression in any container, more than one picture, colours of 16 bits, fractions, an index that the
+  palette does not have, channels of a TIFF that are neither colour nor alpha, more than 8 bits whose zero is white, a
+  drawing in alpha alone, pixels that are transparent over a class, or over anything where `records.ignore_color` is
+  set.
 """
 WARNING: Final = "<!-- Written by docs/generate.py from the code: `make docs`. -->\n"
 

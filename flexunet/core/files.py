@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -36,22 +37,61 @@ def replace_file(path: Path, content: bytes) -> None:
     Raises:
       OSError: names `path`.
     """
-    aside = path.with_name(f"{path.name}.incomplete")
-    with naming(path):
-        try:
-            aside.write_bytes(content)
-            aside.replace(path)
-        except OSError:
+    replace_files({path: content})
+
+
+def replace_files(contents: Mapping[Path, bytes]) -> None:
+    """The same for files that belong together: all of them are written before the first takes its place.
+
+    Raises:
+      OSError: names the file.
+    """
+    asides = {path: path.with_name(f"{path.name}.incomplete") for path in contents}
+    try:
+        for path, content in contents.items():
+            with naming(path):
+                asides[path].write_bytes(content)
+        for path, aside in asides.items():
+            with naming(path):
+                aside.replace(path)
+    except OSError:
+        for aside in asides.values():
             with contextlib.suppress(OSError):
                 aside.unlink(missing_ok=True)
-            raise
+        raise
+
+
+@contextlib.contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Makes `folder` and its parents; an error of the body removes again those that were not there, if nothing is in
+    them.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError:
+        with contextlib.suppress(OSError):
+            for path in missing:
+                path.rmdir()
+        raise
 
 
 def replace_text(path: Path, text: str) -> None:
     """Writes by one rename; what is no Unicode, as file names may be, is escaped."""
-    replace_file(path, text.encode(errors="backslashreplace"))
+    replace_file(path, _encoded(text))
 
 
 def write_json(path: Path, content: object) -> None:
     """Writes by one rename; JSON has no NaN, and one raises ValueError."""
-    replace_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_documents({path: content})
+
+
+def write_documents(contents: Mapping[Path, object]) -> None:
+    """JSON documents that belong together, as `replace_files` writes them."""
+    texts = {path: json.dumps(content, indent=2, allow_nan=False) + "\n" for path, content in contents.items()}
+    replace_files({path: _encoded(text) for path, text in texts.items()})
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="backslashreplace")

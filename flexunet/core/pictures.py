@@ -8,14 +8,14 @@ a damaged profile or comment does no harm, and only EXIF's orientation turns a p
 import io
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageChops
 
 from flexunet.core import readable
 from flexunet.core.config.data import ImageConfig
@@ -45,15 +45,19 @@ _JPEG_ALONE: Final = (0x01, *range(0xD0, 0xD8))
 # Comments and application data, but for JFIF's and Adobe's, which tell the colours.
 _JPEG_METADATA: Final = frozenset({0xFE, *range(0xE1, 0xEE), 0xEF})
 _WEBP_HAS_ALPHA: Final = b"\x10"
+_PNG_INDEXED: Final = 3
+_PNG_ONCE: Final = (b"IHDR", b"PLTE")
 _PNG_CHUNKS: Final = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 _DEEP_MODES: Final = ("I", "F")
 # TIFF's tags, and the values that matter.
-_SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _FORMAT = 254, 258, 259, 262, 274, 339
+_SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _EXTRA, _FORMAT = 254, 258, 259, 262, 274, 338, 339
+_ALPHAS: Final = ((1,), (2,))
 _REDUCED: Final = 1
 _WHITE_IS_ZERO: Final = 0
 _SIGNED: Final = 2
 _LOSSLESS_TIFF: Final = frozenset({1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 50000})
 _SAVE_AS_PNG: Final = ("a TIFF of grey, colour or palette", "save it as PNG")
+_SAVE_CHANNELS: Final = ("grey or RGB", "save the channels that are meant as PNG")
 _AS_PNG: Final = ("a whole file of that kind", "replace it, or save it as PNG")
 # More pages than that are not looked at: one that is not a thumbnail is enough.
 _MOST_PAGES: Final = 64
@@ -81,6 +85,7 @@ class Picture:
       bits: of a channel, in the file; 32 and more for floats and large integers.
       lossy: whether the file's compression changes values.
       inverted: whether 0 is white in the file, and still in `image`.
+      unlisted: the highest index of a pixel, where that is more than the palette has; every reader shows it as black.
     """
 
     kind: Kind
@@ -89,6 +94,7 @@ class Picture:
     bits: int
     lossy: bool
     inverted: bool = False
+    unlisted: int | None = None
 
 
 def open_image(encoded: bytes, settings: ImageConfig) -> Picture:
@@ -98,6 +104,8 @@ def open_image(encoded: bytes, settings: ImageConfig) -> Picture:
       Refused: says why, as the graph of a served model does.
     """
     picture = _open(encoded, partial(_require_fitting, settings=settings))
+    if not picture.kind.is_read:
+        _require_listed(picture)
     try:
         image = _eight_bits(picture, settings.value_range)
     except UnknownRange as unknown:
@@ -109,9 +117,11 @@ def open_mask(encoded: bytes, max_pixels: int) -> Picture:
     """A mask's numbers or colours as the file has them, upright.
 
     Raises:
-      Refused: not one whole picture.
+      Refused: not one whole picture, or one of indices that its palette does not have.
     """
-    return _open(encoded, partial(_require_size, max_pixels=max_pixels))
+    picture = _open(encoded, partial(_require_size, max_pixels=max_pixels))
+    _require_listed(picture)
+    return picture
 
 
 def served_bytes(encoded: bytes, picture: Picture) -> bytes:
@@ -141,7 +151,20 @@ def _open(encoded: bytes, require: _Require) -> Picture:
     if image.size != (header.width, header.height):
         raise Refused(readable.DAMAGED)
     upright = image.transpose(_TURNS[header.orientation]) if header.orientation > 1 else image
-    return Picture(kind, upright, header.orientation, _bits(encoded, image, kind), _is_lossy(encoded, kind))
+    bits, lossy = _bits(encoded, image, kind), _is_lossy(encoded, kind)
+    return Picture(kind, upright, header.orientation, bits, lossy, unlisted=_unlisted(image))
+
+
+def _unlisted(image: Image.Image) -> int | None:
+    if image.mode not in ("P", "PA"):
+        return None
+    highest: Any = (image if image.mode == "P" else image.getchannel(0)).getextrema()
+    return highest[1] if highest[1] >= len(image.getpalette() or ()) // 3 else None
+
+
+def _require_listed(picture: Picture) -> None:
+    if picture.unlisted is not None:
+        raise Refused(readable.unlisted(picture.unlisted, len(picture.image.getpalette() or ()) // 3))
 
 
 def _require_size(width: int, height: int, orientation: int, max_pixels: int) -> None:
@@ -182,7 +205,9 @@ def _decode(encoded: bytes, header: Header) -> Image.Image:
     elif kind.plugin == "WEBP":
         encoded = _bare_webp(encoded)
     problem = readable.DAMAGED if kind.is_read else Words(f"a {kind.name} that is damaged or unknown", *_AS_PNG)
-    return _loaded(_opened(encoded, kind, problem), problem)
+    image = _loaded(_opened(encoded, kind, problem), problem)
+    # Adobe's programs count ink down from 255, and say that they wrote a file; Pillow takes every JPEG for theirs.
+    return ImageChops.invert(image) if image.mode == "CMYK" and "adobe" not in image.info else image
 
 
 def _opened(encoded: bytes, kind: Kind, problem: Words) -> Image.Image:
@@ -206,22 +231,35 @@ def _bare_png(encoded: bytes) -> bytes:
     """Without what is not needed for the pixels; checksums are checked, as libpng does, and Pillow does not.
 
     Raises:
-      Refused: a checksum that is wrong, a chunk that no reader knows, or an end that is missing.
+      Refused: a checksum that is wrong, a chunk that no reader knows, a header or palette twice, an indexed picture
+        without a palette, or an end that is missing.
     """
     kept, position, name = [encoded[:8]], 8, b""
+    sizes: dict[bytes, int] = {}
     while name != b"IEND":
         size, name = int.from_bytes(encoded[position : position + 4], "big"), encoded[position + 4 : position + 8]
         end = position + 12 + size
         needed = name[:1].isupper()
         if end > len(encoded) or not name.isalpha() or (needed and name not in _PNG_CHUNKS):
             raise Refused(readable.DAMAGED)
+        if name in sizes and name in _PNG_ONCE:
+            raise Refused(readable.DAMAGED)
         if needed or name == b"tRNS":
             whole = zlib.crc32(memoryview(encoded)[position + 4 : end - 4]).to_bytes(4, "big") == encoded[end - 4 : end]
             if needed and not whole:
                 raise Refused(readable.DAMAGED)
             kept += [encoded[position:end]] if whole else []
+        sizes.setdefault(name, size)
         position = end
+    if encoded[25] == _PNG_INDEXED and not _has_palette(sizes):
+        raise Refused(readable.DAMAGED)
     return b"".join(kept)
+
+
+def _has_palette(sizes: Mapping[bytes, int]) -> bool:
+    """Whether a palette of whole colours comes before the pixels; sizes of a PNG's chunks are in their order."""
+    names = [*sizes]
+    return b"PLTE" in names[: names.index(b"IDAT")] and sizes[b"PLTE"] > 0 and sizes[b"PLTE"] % 3 == 0
 
 
 def _bare_jpeg(encoded: bytes) -> bytes:
@@ -334,6 +372,7 @@ def _open_container(encoded: bytes, kind: Kind, require: _Require) -> Picture:
         signed, compression = _tag(tags, _FORMAT, 1) == _SIGNED, _tag(tags, _COMPRESSION, 1)
         inverted = _tag(tags, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO
         reduced = _tag(tags, _SUBFILE, 0) & _REDUCED
+        extra = tags.get(_EXTRA, ())
     except _READ_ERRORS:
         raise Refused(readable.DAMAGED) from None
     if several:
@@ -343,6 +382,8 @@ def _open_container(encoded: bytes, kind: Kind, require: _Require) -> Picture:
         raise Refused(Words(what, "the picture itself to come first", readable.SAVE_ONE))
     if signed and bits == 8:
         raise Refused(Words("a TIFF of signed bytes", *_SAVE_AS_PNG))
+    if extra and extra not in _ALPHAS:
+        raise Refused(Words("a TIFF with channels beside colour and alpha, such as infrared", *_SAVE_CHANNELS))
     # Of a TIFF Pillow tells the upright size.
     require(opened.width, opened.height, 1)
     # Pillow turns TIFFs by itself, and by XMP too, which no other reader of ours looks at.
@@ -350,7 +391,8 @@ def _open_container(encoded: bytes, kind: Kind, require: _Require) -> Picture:
     image = _loaded(opened, rare)
     turned = orientation if 1 <= orientation <= 8 else 1
     lossy = kind is readable.TIFF and compression not in _LOSSLESS_TIFF
-    return Picture(kind, image, turned, bits, lossy, inverted and image.mode.startswith(_DEEP_MODES))
+    counts_down = inverted and image.mode.startswith(_DEEP_MODES)
+    return Picture(kind, image, turned, bits, lossy, counts_down, _unlisted(image))
 
 
 def _tag(tags: Any, number: int, otherwise: int) -> int:

@@ -76,7 +76,13 @@ def _refused(name: str, what: str, expected: str = _PICTURE, repair: str = _AS_P
     return Kind(name, Verdict.REFUSED, Words(what, expected, repair))
 
 
-PNG: Final = _read("PNG", "PNG", "png", "grey, colour or palette, 1 to 8 bits, interlaced too; alpha is dropped")
+PNG: Final = _read(
+    "PNG",
+    "PNG",
+    "png",
+    "grey, colour or palette, 1 to 8 bits, interlaced too; alpha is dropped; an index that the palette does not have "
+    "is black, of which ingest warns (in a mask it is refused)",
+)
 PNG_DEEP: Final = _read("grey PNG of 16 bits", "PNG", "png", "scaled by `image.value_range`, see below")
 PNG_DEEP_COLOR: Final = _read(
     "colour PNG of 16 bits", "PNG", "png", "its high bytes, so `image.value_range` must be unset or [0, 65535]"
@@ -104,11 +110,11 @@ WEBP_ANIMATED: Final = _refused("animated WebP", "an animated WebP", _ONE, SAVE_
 TIFF: Final = _converted(
     "TIFF",
     "TIFF",
-    "grey, colour, palette, CMYK, any lossless or lossy compression; thumbnails beside the picture are left out; "
-    "other numbers than 8 bits by `image.value_range`, see below",
+    "grey, colour, palette, CMYK, with alpha but no other channels; any lossless or lossy compression; thumbnails "
+    "beside the picture are left out; other numbers than 8 bits by `image.value_range`, see below",
 )
 GIF: Final = _converted("GIF", "GIF", "one frame")
-EMPTY: Final = _refused("empty file", "no bytes")
+EMPTY: Final = _refused("empty file", "no bytes", repair="copy it again")
 UNKNOWN: Final = _refused("anything else", "no picture by its first bytes")
 HTML: Final = _refused("HTML page", "an HTML page, as failed downloads leave it", repair="download it again")
 LFS: Final = _refused("Git LFS pointer", "a Git LFS pointer in the place of the file", repair="run `git lfs pull`")
@@ -190,6 +196,12 @@ def too_large(width: int | str, height: int | str, max_pixels: int) -> Words:
         f"at most {max_pixels:,} pixels (image.max_pixels)",
         "scale it down or raise the limit",
     )
+
+
+def unlisted(index: int, colors: int) -> Words:
+    """Words for a picture with an index that its palette does not have."""
+    what = f"a palette of {colors} colours, and pixels of the index {index}"
+    return Words(what, "indices that the palette has", "save it with its whole palette, or as grey")
 
 
 def sliver(max_pixels: int) -> Words:

@@ -29,10 +29,12 @@ class Drawn:
     Attributes:
       class_ids: uint8 `[h, w]`.
       overlaps: pixels on which instances of two classes lie; `records.overlaps` decided them.
+      empty: instances that cover no pixel.
     """
 
     class_ids: NDArray[np.uint8]
     overlaps: int = 0
+    empty: int = 0
 
 
 class Annotation(ABC):
@@ -121,4 +123,4 @@ def paint(regions: Sequence[tuple[int, NDArray[np.bool_]]], size: tuple[int, int
         if class_id != BACKGROUND_ID:
             overlapping |= region & (class_ids != BACKGROUND_ID) & (class_ids != class_id)
         class_ids[region] = class_id
-    return Drawn(class_ids, int(overlapping.sum()))
+    return Drawn(class_ids, int(overlapping.sum()), sum(not region.any() for _, region in regions))

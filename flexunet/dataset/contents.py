@@ -54,6 +54,7 @@ def contents(
             *layout.notes,
             *_splits_words(rows, layout, policy),
             *_overlaps(rows, config),
+            *_empty(rows),
             *_snapped(rows, config),
         ],
         "splits_policy": "keep" if layout.has_splits and policy != "regroup" else "regroup",
@@ -107,6 +108,17 @@ def _overlaps(rows: Sequence[Row], config: Config) -> list[str]:
         f"instances of different classes overlap in {sum(f.overlaps for f in overlapping):,} pixels of "
         f"{len(overlapping)} images, most in {worst.pair.id} ({worst.overlaps:,}); records.overlaps = "
         f'"{config.records.overlaps}" decides which is on top'
+    ]
+
+
+def _empty(rows: Sequence[Row]) -> list[str]:
+    empty = [row.facts for row in rows if row.facts.empty]
+    if not empty:
+        return []
+    worst = max(empty, key=lambda facts: facts.empty)
+    return [
+        f"{sum(f.empty for f in empty):,} annotated instances of {len(empty)} images cover no pixel and are lost, most "
+        f"in {worst.pair.id} ({worst.empty:,}): slips of the hand, or coordinates that are shares of the image?"
     ]
 
 

@@ -58,10 +58,13 @@ class Facts:
       keeps_mask: likewise of the mask's.
       turned: whether EXIF turned the image.
       turned_alone: whether it turned the image and not the mask, whose size would fit both ways.
+      unlisted: whether pixels have an index that the image's palette does not have, and are black.
+      mask_is_ids: whether the mask's numbers are ids of classes and no colours.
       is_flat: whether nearly all pixels have one or two grey levels.
       levels: grey levels below which 1 % and 99 % of the pixels lie.
       rims: pixels of each class in rims one pixel wide between two others, int64 `[C]`.
       overlaps: pixels on which annotated instances of two classes lie.
+      empty: annotated instances that cover no pixel.
       losses: what is left at the model's size; None where the image is not shrunk, and nothing is lost.
       snapped: pixels of each class that were taken as it by the nearest colour, int64 `[C]`; None where none was.
       metadata: columns of `--metadata`.
@@ -84,11 +87,14 @@ class Facts:
     keeps_mask: bool
     turned: bool
     turned_alone: bool
+    unlisted: bool
+    mask_is_ids: bool
     is_flat: bool
     levels: tuple[int, int]
     rims: NDArray[np.int64]
     losses: Losses | None = None
     overlaps: int = 0
+    empty: int = 0
     snapped: NDArray[np.int64] | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
@@ -136,11 +142,14 @@ def examine(pair: Pair, config: Config) -> Facts:
         keeps_mask=mask.is_served,
         turned=turned,
         turned_alone=turned and mask.orientation != picture.orientation and _fits_both_ways(pair, picture),
+        unlisted=picture.unlisted is not None,
+        mask_is_ids=mask.is_ids,
         is_flat=bool(np.sort(histogram)[-2:].sum() >= _FLAT_SHARE * histogram.sum()),
         levels=_levels(histogram),
         rims=rims(class_ids, len(config.classes)),
         losses=_losses(class_ids, config),
         overlaps=mask.overlaps,
+        empty=mask.empty,
         snapped=mask.snapped,
     )
 
@@ -224,7 +233,7 @@ def _mask(pair: Pair, content: bytes, image_size: tuple[int, int], config: Confi
         if pair.annotation is None:
             return read_mask(content, config)
         drawn = pair.annotation.draw(content, image_size, config)
-        return Mask(drawn.class_ids, orientation=1, is_served=False, overlaps=drawn.overlaps)
+        return Mask(drawn.class_ids, orientation=1, is_served=False, overlaps=drawn.overlaps, empty=drawn.empty)
     except Refused as refused:
         raise BadPair(Problem(pair.mask, *refused.words)) from None
     except BadAnnotation as bad:

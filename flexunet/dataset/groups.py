@@ -6,15 +6,17 @@ file measures memorising. Two images are near-duplicates here if their 50x50 gre
 
 Comparing all pairs is quadratic. `near_duplicate_groups` instead looks up each image once, by a descriptor that no
 symmetry changes and whose distances never exceed those of the thumbnails, in an inverted file of faiss
-(https://faiss.ai), then checks the few candidates exactly. 5 KB of thumbnail (float16) and 1.3 KB of index per image.
+(https://faiss.ai), then checks the few candidates exactly. 5 KB of thumbnail (float16), 1.3 KB of descriptor and as
+much of index per image.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import dctn
+from scipy.fft import dct
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -99,19 +101,33 @@ def descriptors(thumbnails: NDArray[np.floating]) -> NDArray[np.float32]:
     values undo the first; the sum of swapped coefficients and the absolute difference undo the second. All three
     shorten distances or keep them, hence pairs over a correlation c stay within the squared distance 2 - 2c.
     """
-    vertical, horizontal = np.indices((SIDE, SIDE))
-    even = (vertical % 2 == 0) & (horizontal % 2 == 0)
-    upper = vertical < horizontal
-    diagonal = vertical == horizontal
-    coefficients = np.asarray(dctn(thumbnails.astype(np.float32), axes=(1, 2), norm="ortho"))
-    unsigned = np.where(even, coefficients, np.abs(coefficients))
-    swapped = unsigned.transpose(0, 2, 1)
-    root = np.float32(np.sqrt(0.5))
-    unordered = np.where(upper, root * (unsigned + swapped), root * np.abs(unsigned - swapped))
-    highest = np.maximum(vertical, horizontal)
-    kept = (highest < LOW_FREQUENCIES) | ((highest < EVEN_FREQUENCIES) & even & (upper | diagonal))
-    kept[0, 0] = False
-    return np.ascontiguousarray(np.where(diagonal, unsigned, unordered)[:, kept])
+    basis, (vertical, horizontal) = _cosines(), _frequencies()
+    odd = (vertical | horizontal) % 2 == 1
+    above, below = (int(np.searchsorted(vertical - horizontal, 0, side)) for side in ("left", "right"))
+    coefficients = np.asarray(basis @ thumbnails.astype(np.float32) @ basis.T, np.float32)
+    kept, swapped = coefficients[:, vertical, horizontal], coefficients[:, horizontal, vertical]
+    for values in (kept, swapped):
+        values[:, odd] = np.abs(values[:, odd])
+    kept[:, :above] += swapped[:, :above]
+    kept[:, below:] = np.abs(kept[:, below:] - swapped[:, below:])
+    kept[:, np.r_[:above, below : len(vertical)]] *= np.float32(np.sqrt(0.5))
+    return kept
+
+
+@cache
+def _cosines() -> NDArray[np.float32]:
+    """float32 [38, 50]: the orthonormal cosine basis of one axis, without the frequencies that no descriptor has."""
+    return np.asarray(dct(np.eye(SIDE), axis=0, norm="ortho"))[:EVEN_FREQUENCIES].astype(np.float32)
+
+
+@cache
+def _frequencies() -> NDArray[np.int64]:
+    """int64 [2, 312]: vertical and horizontal frequencies, by their difference: those above the diagonal come first."""
+    vertical, horizontal = np.indices((EVEN_FREQUENCIES, EVEN_FREQUENCIES))
+    low = np.maximum(vertical, horizontal) < LOW_FREQUENCIES
+    even = (vertical % 2 == 0) & (horizontal % 2 == 0) & (vertical <= horizontal)
+    kept = np.argwhere((low | even) & (vertical + horizontal > 0)).T
+    return kept[:, np.argsort(kept[0] - kept[1], kind="stable")]
 
 
 def _slices(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
@@ -119,21 +135,20 @@ def _slices(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         yield rows[start : start + QUERIES_AT_ONCE]
 
 
-def _index(thumbnails: NDArray[np.floating], rows: NDArray[np.int64]) -> faiss.IndexIVFFlat:
-    """An inverted file of the descriptors of these rows, numbered by row, its cells around pivots drawn at random."""
-    cells = max(1, len(rows) // IMAGES_PER_CELL)
+def _index(described: NDArray[np.float32]) -> faiss.IndexIVFFlat:
+    """An inverted file of descriptors [N, 312], numbered by row, its cells around pivots drawn at random."""
+    count, length = described.shape
+    cells = max(1, count // IMAGES_PER_CELL)
     # Means of four images drawn at random. Four rounds of k-means made 16,000 noises take six times as long and found
     # no more; single images as pivots 1.9 times as long, since some are near to everything and their cells swell.
-    drawn = np.random.default_rng(0).choice(rows, 4 * cells)
-    sample = np.concatenate([descriptors(thumbnails[part]) for part in _slices(drawn)])
-    centres = sample.reshape(cells, 4, -1).mean(axis=1)
-    quantizer = faiss.IndexFlatL2(centres.shape[1])
+    drawn = np.random.default_rng(0).choice(count, 4 * cells)
+    centres = described[drawn].reshape(cells, 4, length).mean(axis=1)
+    quantizer = faiss.IndexFlatL2(length)
     quantizer.add(centres)
-    index = faiss.IndexIVFFlat(quantizer, centres.shape[1], cells)
+    index = faiss.IndexIVFFlat(quantizer, length, cells)
     index.train(centres)
-    index.nprobe = cells if len(rows) <= EXHAUSTIVE_UP_TO else CELLS_PER_QUERY
-    for part in _slices(rows):
-        index.add_with_ids(descriptors(thumbnails[part]), part)
+    index.nprobe = cells if count <= EXHAUSTIVE_UP_TO else CELLS_PER_QUERY
+    index.add(described)
     return index
 
 
@@ -143,13 +158,14 @@ def _candidate_pairs(thumbnails: NDArray[np.floating], threshold: float) -> Iter
     rows = np.flatnonzero(np.concatenate([np.zeros(0, bool), *textured]))
     if len(rows) < 2:
         return
-    index = _index(thumbnails, rows)
+    described = np.concatenate([descriptors(thumbnails[part]) for part in _slices(rows)])
+    index = _index(described)
     # 1e-3 is ten times what float16 can add to a squared distance of thumbnails.
     radius = 2 - 2 * threshold + 1e-3
-    for part in _slices(rows):
-        limits, _, neighbours = index.range_search(descriptors(thumbnails[part]), radius)
+    for part in _slices(np.arange(len(rows))):
+        limits, _, neighbours = index.range_search(described[part], radius)
         queries = np.repeat(part, np.diff(limits.astype(np.int64)))
-        yield np.column_stack([queries, neighbours])[queries != neighbours]
+        yield rows[np.column_stack([queries, neighbours])[queries != neighbours]]
 
 
 def _first_equal(values: Sequence[str]) -> NDArray[np.int64]:

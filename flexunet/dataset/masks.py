@@ -44,14 +44,18 @@ class Mask(NamedTuple):
       orientation: of EXIF, by which it was turned.
       is_served: whether its file is what records hold: a PNG in the colours of `[[classes]]`.
       overlaps: of a drawn annotation, pixels on which instances of two classes lie.
+      empty: of a drawn annotation, instances that cover no pixel.
       snapped: pixels that were taken as the class of the nearest colour, int64 `[C]`; None where none was.
+      is_ids: whether grey levels, which `records.mask_values` leaves open, were read as ids and not as colours.
     """
 
     class_ids: NDArray[np.uint8]
     orientation: int
     is_served: bool
     overlaps: int = 0
+    empty: int = 0
     snapped: NDArray[np.int64] | None = None
+    is_ids: bool = False
 
 
 class _Fit(NamedTuple):
@@ -81,7 +85,9 @@ def read_mask(encoded: bytes, config: Config) -> Mask:
         return Mask(class_ids, picture.orientation, False, snapped=counts.astype(np.int64))
     image = picture.image
     is_served = picture.kind is readable.PNG and image.mode == "RGB" and picture.orientation == 1
-    return Mask(class_ids, picture.orientation, is_served and transparent is None)
+    may_be_either = image.mode in GREY_MODES and config.records.mask_values == "auto"
+    is_ids = may_be_either and _shows_ids(_numbers(picture), class_ids, config)
+    return Mask(class_ids, picture.orientation, is_served and transparent is None, is_ids=is_ids)
 
 
 def _divided(picture: Picture, config: Config, threshold: int) -> Mask:
@@ -254,6 +260,16 @@ def _numbers(picture: Picture) -> NDArray[np.int64]:
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.round(values)).all()):
         raise Refused(Words("a mask of fractions", "whole numbers, the ids of classes", "export the mask as PNG"))
     return values.astype(np.int64)
+
+
+def _shows_ids(values: NDArray[np.int64], class_ids: NDArray[np.uint8], config: Config) -> bool:
+    """Whether a pixel of a defect, any, has another level than the colour of its class."""
+    defect = np.argmax((class_ids != 0) & (class_ids != IGNORE_ID))
+    class_id = class_ids.flat[defect]
+    if class_id in (0, IGNORE_ID):
+        return False
+    color = config.classes[class_id].color
+    return len({*color}) > 1 or values.flat[defect] not in (color[0], 257 * color[0])
 
 
 def _ids(values: NDArray[np.generic], config: Config) -> NDArray[np.uint8]:

@@ -42,6 +42,7 @@ def reading_summary(facts: Sequence[Facts], config: Config, earlier: SpanEntry |
         *_dark(levels),
         *_rims(facts, config),
         *_inverted(facts, config),
+        *_mixed(facts),
         *_moved(levels, earlier),
     ]
     return {"read": read, "warnings": warnings}
@@ -60,6 +61,12 @@ def _of_images(facts: Sequence[Facts]) -> Iterator[str]:
     flat = [f.pair.id for f in facts if f.is_flat]
     if flat:
         yield f"{len(flat)} images have nearly one grey level ({_some(flat)}): look at them, or set image.value_range"
+    unlisted = [f.pair.id for f in facts if f.unlisted]
+    if unlisted:
+        yield (
+            f"{len(unlisted)} images have pixels of an index that their palette does not have ({_some(unlisted)}): "
+            "they are black, for a served model too; look at them, or save them with their whole palette"
+        )
     doubtful = [f.pair.id for f in facts if f.turned_alone]
     if doubtful:
         yield (
@@ -95,6 +102,17 @@ def _inverted(facts: Sequence[Facts], config: Config) -> Iterator[str]:
         yield (
             f"{config.classes[1].name} covers {defect / (background + defect):.0%} of the pixels: are the masks "
             "inverted, black where it is?"
+        )
+
+
+def _mixed(facts: Sequence[Facts]) -> Iterator[str]:
+    """Masks of two tools, of which one may count the classes in another order."""
+    with_defects = [f for f in facts if f.defects]
+    ids = [f.pair.id for f in with_defects if f.mask_is_ids]
+    if 0 < len(ids) < len(with_defects):
+        yield (
+            f"{len(ids)} masks hold ids ({_some(ids)}) and {len(with_defects) - len(ids)} others colours: do the ids "
+            "count the classes as [[classes]] does, 0 for the first?"
         )
 
 

@@ -10,6 +10,7 @@ import hashlib
 import os
 import pickle
 import shutil
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -37,6 +38,10 @@ from flexunet.dataset.parallel import mapped, threads_for
 # 250 MB in files of 32 MB in 0.7 of the time of files of 128 MB. Counted in bytes of the user's files: a shard of
 # images that are converted (compressed TIFF, lossless JPEG) can become several times larger.
 SHARD_BYTES: Final = 32 * 2**20
+# Images and masks are compressed already, and deflating them again is half of the time of writing. Runs and Huffman
+# codes alone take a third of level 1's time, and leave 1.000 of the demo's bytes instead of 0.982, of NEU-Seg's 0.975
+# instead of 0.865: level 1 finds the keys again, which are much of such small records.
+_COMPRESSION: Final = {"compression_type": "GZIP", "compression_level": 1, "compression_strategy": zlib.Z_RLE}
 _NONE: Final = np.empty((0, 0), np.float16)
 _OF_WRITING: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 _NO_RIMS: Final = np.empty(0, np.int64)
@@ -126,13 +131,16 @@ def make_example(entry: Entry, content: Content, config: Config) -> tf.train.Exa
     }
     if keys.group:
         values[keys.group] = entry.group.encode()
-    return tf.train.Example(features=tf.train.Features(feature={key: _feature(v) for key, v in values.items()}))
+    example = tf.train.Example()
+    for key, value in values.items():
+        _set(example.features.feature[key], value)
+    return example
 
 
 def write_shard(shard: Shard, config: Config, on_record: Callable[[], None] = lambda: None) -> None:
     """Makes the file of `shard`, by one rename: runners try again, and some run two attempts side by side."""
     attempt = shard.file.with_name(f".{shard.file.name}.{uuid4().hex}")
-    options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
+    options = tf.io.TFRecordOptions(**_COMPRESSION)
     try:
         with _system_errors(), tf.io.TFRecordWriter(str(attempt), options) as writer:
             facts = [entry.facts for entry in shard.entries]
@@ -248,9 +256,11 @@ def _write_watched(pickled_shard: bytes, config: Config, name: str) -> None:
         raise
 
 
-def _feature(value: bytes | int | float) -> tf.train.Feature:
+def _set(feature: tf.train.Feature, value: bytes | int | float) -> None:
+    """In its place: a message that is made apart is copied into the next, image and all."""
     if isinstance(value, bytes):
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-    if isinstance(value, float):
-        return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+        feature.bytes_list.value.append(value)
+    elif isinstance(value, float):
+        feature.float_list.value.append(value)
+    else:
+        feature.int64_list.value.append(value)

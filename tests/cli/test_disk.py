@@ -9,6 +9,7 @@ from command_line import flexunet
 from small_disk import closed, fill, small_disk
 from steel import CLASSES, COLORS
 
+from flexunet.core.files import made_folder, write_documents
 from flexunet.dataset.synthetic import write_surfaces
 from flexunet.serving.versions import Retention, push_version
 
@@ -67,8 +68,8 @@ def test_a_full_disk(command: str, source: Path, full: Path) -> None:
 
 
 def test_a_disk_that_is_full_after_the_first_shard(source: Path, tmp_path: Path) -> None:
-    """TensorFlow writes the records, and its error has no number."""
-    with small_disk(tmp_path / "small", 512) as disk:
+    """TensorFlow writes the records, and its error has no number. The page, 524 KiB, has room, and they have not."""
+    with small_disk(tmp_path / "small", 560) as disk:
         ended = flexunet(source, *COMMANDS["ingest"](source, disk))
         refused(ended, disk / "records/span-1/version-1", NO_SPACE)
         assert names(disk) <= {"records", "span-1"}
@@ -85,6 +86,21 @@ def test_a_folder_that_is_closed(command: str, source: Path, tmp_path: Path) -> 
 def test_a_file_in_the_place_of_a_folder(command: str, source: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     refused(flexunet(source, *EARLY[command](source, tmp_path / "file")), tmp_path / "file", NO_FOLDER)
+
+
+def test_documents_are_written_together_or_not_at_all(full: Path, tmp_path: Path) -> None:
+    """As `flexunet evaluate --out` writes them, whose measuring takes too long for a test of the disk."""
+    out = full / "deep/measured"
+    with pytest.raises(OSError, match="No space left") as error, made_folder(out):
+        write_documents({out / "metrics.json": {"words": "x" * 9000}, out / "details.json": {}})
+    assert error.value.filename == str(out / "metrics.json") and names(full) == set()
+    with small_disk(tmp_path / "older", 64) as older:
+        both = [older / "metrics.json", older / "details.json"]
+        write_documents(dict.fromkeys(both, "older"))
+        with pytest.raises(OSError, match="No space left"), made_folder(older):
+            write_documents(dict(zip(both, ("newer", "x" * 100_000), strict=True)))
+        assert names(older) == {"metrics.json", "details.json"}
+        assert [path.read_text() for path in both] == ['"older"\n'] * 2
 
 
 def test_a_rollback_leaves_the_version_that_is_served(tmp_path: Path) -> None:

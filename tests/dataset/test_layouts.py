@@ -418,6 +418,15 @@ def test_a_json_file_that_was_cut_is_named(
     assert "no valid JSON" in error and str(file) in error
 
 
+def test_an_instance_that_covers_no_pixel_is_told(surfaces: sources.Surfaces, tmp_path: Path, capfd: Any) -> None:
+    """A slip of the hand, or a tool that mixes shares of the image with pixels."""
+    sources.yolo(tmp_path / "src", surfaces)
+    labels = tmp_path / "src/labels/steel-00001.txt"
+    labels.write_text("0 .001 .001 .002 .001 .002 .002\n" + labels.read_text())
+    assert ingest_code(tmp_path / "src", tmp_path) == 0
+    assert "1 annotated instances of 1 images cover no pixel and are lost" in " ".join(capfd.readouterr().out.split())
+
+
 LABELME_DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no JSON": (lambda p: p.write_text("{'shapes': []}"), "no valid JSON"),
     "cut": (lambda p: p.write_bytes(p.read_bytes()[:300]), "no valid JSON"),

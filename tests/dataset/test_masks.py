@@ -142,13 +142,40 @@ def test_an_unknown_color_of_a_palette_names_ignore_color_and_ids():
     np.testing.assert_array_equal(ids(buffer.getvalue(), by_index), np.where(IDS, IGNORE_ID, 0))
 
 
-@pytest.mark.parametrize(("colors", "indices"), [(2, IDS * 2), (256, np.where(IDS, 255, 0).astype(np.uint8))])
-def test_a_palette_that_tells_indices_not_apart_is_refused(colors: int, indices: NDArray[np.uint8]):
-    """Of a palette that is too short, and of one that a tool padded with black, an index would be background."""
-    palette = png_chunk(b"PLTE", bytes([*BLACK, *WHITE]).ljust(3 * colors, b"\0"))
-    file = png(indices, 3, 8, palette)
+def test_a_palette_that_tells_indices_not_apart_is_refused():
+    """Of one that a tool padded with black, an index would be background."""
+    palette = png_chunk(b"PLTE", bytes([*BLACK, *WHITE]).ljust(3 * 256, b"\0"))
+    file = png(BINARY, 3, 8, palette)
     assert "have one colour, RGB (0, 0, 0)" in refusal(file, TWO)
     assert "outside the classes" in refusal(file, config(BLACK, WHITE, mask_values="ids"))
+
+
+@pytest.mark.parametrize("records", [{}, {"mask_values": "ids"}, {"grey_threshold": 128}], ids=str)
+def test_an_index_that_the_palette_does_not_have_is_refused(records: dict[str, Any]):
+    """Readers show it as black, so a class would be background."""
+    settings = config(BLACK, WHITE, **records)
+    short = png(IDS + 1, 3, 8, png_chunk(b"PLTE", bytes([*BLACK, *WHITE])))
+    assert refusal(short, settings).startswith("a palette of 2 colours, and pixels of the index 2; expected indices")
+    whole = encoded(np.where(IDS, 200, np.arange(IDS.shape[1])).astype(np.uint8), "GIF")
+    colors = 2 << (whole[10] & 7)
+    cut = whole[:10] + bytes([whole[10] & 0xF8]) + whole[11:13] + bytes([*BLACK, *WHITE]) + whole[13 + 3 * colors :]
+    assert refusal(cut, settings).startswith("a palette of 2 colours, and pixels of the index ")
+    assert "damaged" in refusal(png(IDS, 3, 8), settings)
+
+
+def test_channels_that_are_no_color_are_refused():
+    """As of multispectral TIFFs, of which Pillow shows the first three."""
+    words = refusal(encoded(np.dstack([BINARY] * 3), "TIFF", "RGBX"), TWO)
+    assert words.startswith("a TIFF with channels beside colour and alpha, such as infrared; expected grey or RGB")
+
+
+def test_it_is_known_whether_levels_were_ids_or_colors():
+    read = {"ids": IDS, "white": BINARY, "no defect": IDS * 0, "ids of 16 bits": IDS.astype(np.uint16)}
+    assert [name for name, mask in read.items() if read_mask(encoded(mask, "PNG"), TWO).is_ids] == [
+        "ids",
+        "ids of 16 bits",
+    ]
+    assert not read_mask(encoded(BINARY.astype(np.uint16) * 257, "PNG"), TWO).is_ids
 
 
 def test_grey_ids_in_a_palette_are_ids_in_whatever_order_a_tool_put_it():

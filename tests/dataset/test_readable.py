@@ -22,9 +22,10 @@ from picture_files import (
     with_app1,
     with_chunk,
     with_frame_marker,
+    without_adobe,
 )
 from pictures import encoded
-from PIL import Image
+from PIL import Image, ImageChops
 
 from flexunet.core import readable
 from flexunet.core.config.load import config_from
@@ -135,6 +136,18 @@ def pngs() -> Iterator[Cell]:
     yield Cell("PNG of another gamma", png(RGB, 2, 8, linear), readable.PNG, RGB)
     yield Cell("grey PNG of another gamma", png(GREY, 0, 8, linear), readable.PNG, GREY_RGB)
     yield Cell("PNG with a profile", encoded(RGB, "PNG", icc_profile=b"x" * 500, dpi=(72, 72)), readable.PNG, RGB)
+    short = png_chunk(b"PLTE", PALETTE[:6].tobytes())
+    dark = np.where(FEW[..., np.newaxis] < 6, PALETTE[FEW], 0).astype(np.uint8)
+    yield Cell("PNG of an index outside its palette", png(FEW, 3, 8, short), readable.PNG, dark)
+    damaged = {
+        "indices without a palette": png(FEW, 3, 8),
+        "an empty palette": png(FEW, 3, 8, png_chunk(b"PLTE", b"")),
+        "a palette of a third colour less": png(FEW, 3, 8, png_chunk(b"PLTE", PALETTE.tobytes()[:-1])),
+        "two palettes": png(FEW, 3, 8, 2 * png_chunk(b"PLTE", PALETTE.tobytes())),
+        "two headers": png(GREY, 0, 8, encoded(GREY, "PNG")[8:33]),
+    }
+    for name, file in damaged.items():
+        yield Cell(f"PNG of {name}", file, readable.PNG, None, told=readable.DAMAGED.what)
     yield Cell("animated PNG", encoded(RGB, "PNG", save_all=True, append_images=moved()), readable.PNG_ANIMATED, None)
 
 
@@ -186,6 +199,9 @@ def jpegs() -> Iterator[Cell]:
     for marker in (0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7):
         yield Cell(f"JPEG of process {marker:x}", with_frame_marker(plain, marker), readable.JPEG_RARE, None)
     several = encoded(RGB, "MPO", save_all=True, append_images=moved(), quality=98)
+    ink = io.BytesIO()
+    ImageChops.invert(Image.fromarray(RGB).convert("CMYK")).save(ink, "JPEG", quality=98)
+    yield Cell("JPEG CMYK that Adobe did not write", without_adobe(ink.getvalue()), readable.JPEG, RGB, 6)
     yield Cell("JPEG of several pictures", several, readable.JPEG, RGB, 6)
 
 
@@ -271,6 +287,7 @@ def tiffs() -> Iterator[Cell]:
     for orientation, turn in TURNS.items():
         file = encoded(RGB, "TIFF", tiffinfo={274: orientation})
         yield Cell(f"TIFF, turned {orientation}", file, kind, turn(RGB))
+    yield Cell("TIFF of four channels", encoded(RGB, "TIFF", "RGBX"), kind, None, told="a TIFF with channels beside")
     yield Cell("16-bit TIFF", encoded(GREY.astype(np.uint16) * 257, "TIFF"), kind, GREY_RGB)
     inverted = encoded((255 - GREY).astype(np.uint16) * 257, "TIFF", tiffinfo={262: 0})
     yield Cell("16-bit TIFF whose zero is white", inverted, kind, GREY_RGB)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from picture_files import exif, lossless_jpeg, with_app1
+from picture_files import exif, lossless_jpeg, png, png_chunk, with_app1
 from PIL import Image
 
 from flexunet.core.config.load import config_from
@@ -143,6 +143,25 @@ def test_images_of_few_dark_levels_are_a_warning(tmp_path: Path):
     """As the high byte of 12 bits gives them."""
     (warning,) = manifest(source(tmp_path / "photos", lambda grey: grey // 16))["warnings"]
     assert warning.startswith("nearly all pixels have grey levels up to 12 of 255")
+
+
+def test_indices_that_a_palette_does_not_have_are_a_warning(tmp_path: Path):
+    """The graph shows them as black, and cannot know."""
+    folder = source(tmp_path / "src")
+    levels = np.asarray(Image.open(folder / "images/03.png"))
+    ramp = np.repeat(np.arange(int(levels.max()), dtype=np.uint8), 3)
+    (folder / "images/03.png").write_bytes(png(levels, 3, 8, png_chunk(b"PLTE", ramp.tobytes())))
+    [warning] = manifest(folder)["warnings"]
+    assert warning.startswith("1 images have pixels of an index that their palette does not have (03): they are black")
+
+
+def test_masks_of_ids_among_those_of_colors_are_a_warning(tmp_path: Path):
+    folder = source(tmp_path / "src")
+    for index, (_, ids) in enumerate(surfaces(24)):
+        if index < 2:
+            Image.fromarray(ids).save(folder / "masks" / f"{index:02d}.png")
+    [warning] = manifest(folder)["warnings"]
+    assert warning.startswith("2 masks hold ids (00, 01) and 22 others colours: do the ids count the classes as")
 
 
 def test_interpolated_masks_are_a_warning(tmp_path: Path):

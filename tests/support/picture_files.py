@@ -111,6 +111,12 @@ def with_frame_marker(jpeg: bytes, marker: int, precision: int = 8) -> bytes:
     return jpeg[:at] + bytes([marker]) + jpeg[at + 1 : at + 3] + bytes([precision]) + jpeg[at + 4 :]
 
 
+def without_adobe(jpeg: bytes) -> bytes:
+    """Without Adobe's segment, by which readers know that CMYK counts ink down from 255."""
+    start = jpeg.index(b"\xff\xee\0\x0eAdobe")
+    return jpeg[:start] + jpeg[start + 16 :]
+
+
 def lossless_jpeg(grey: np.ndarray) -> bytes:
     """Grey levels uint8 `[h, w]` as lossless JPEG: SOF3, first predictor, one Huffman table (ITU-T T.81, annex H)."""
     height, width = grey.shape

@@ -47,7 +47,8 @@ class ClassMasks(Annotation):
             except BadAnnotation as bad:
                 what, expected, repair = bad.words
                 raise BadAnnotation(f"{path.name}: {what}", expected, repair) from None
-        return paint(regions, size, config.records.overlaps)
+        # A file for each class of each image is all black where there is none.
+        return paint([region for region in regions if region[1].any()], size, config.records.overlaps)
 
     def _class_id(self, name: str, config: Config) -> int:
         names = [c.name for c in config.classes]
