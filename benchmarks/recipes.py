@@ -5,12 +5,13 @@
 
 `flexunet study crossvalidate` does the work: each group of images is predicted once by a model that never saw it, and
 each arm's difference to the first has a paired interval. What is finished is kept below --out, so that the same command
-goes on where it was stopped. Seconds are only as good as the machine is idle: the table tells the epochs of each fold.
+goes on where it was stopped. Seconds are only as good as the machine is idle: the table tells the epochs of each fold,
+and --epochs gives each arm as many as it does in those seconds on an idle one.
 """
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,8 +24,9 @@ from flexunet.core.config.whole import Config
 from flexunet.core.results.study import RecipeScores
 
 PRESET: Final = "neu-seg"
-# Budgets are seconds: no run ends by its number of epochs.
-_BUDGET: Final = ("train.epochs=100000", "train.early_stopping_patience=100000", "train.preview_images=0")
+# What ends a training is its budget alone.
+_UNENDING: Final = ("train.early_stopping_patience=100000", "train.preview_images=0")
+_ADAMW: Final = {"optimizer": "adamw", "learning_rate": 2e-3}
 # The preset, one part changed each. What changes the answers alone trains nothing.
 ABLATION: Final[Mapping[str, Mapping[str, Any]]] = {
     "neu-seg": {},
@@ -32,6 +34,7 @@ ABLATION: Final[Mapping[str, Mapping[str, Any]]] = {
     "no Dice in the loss": {"train": {"loss": "cross_entropy"}},
     "flips only": {"augment": AugmentConfig(horizontal_flip=True, vertical_flip=True)},
     "no averaged weights": {"train": {"ema_decay": None}},
+    "AdamW": {"train": _ADAMW},
     "cosine": {"train": {"schedule": "cosine"}},
     "kernel 5, 8 filters": {"model": {"base_kernel": 5, "base_filters": 8}},
     "standardized": {"model": {"standardize": True}},
@@ -40,7 +43,7 @@ ABLATION: Final[Mapping[str, Mapping[str, Any]]] = {
 EARLIER: Final[Mapping[str, Mapping[str, Any]]] = {
     "neu-seg of 0.1": {
         "model": {"base_kernel": 5, "base_filters": 8},
-        "train": {"schedule": "cosine", "batch_norm_momentum": 0.99},
+        "train": {**_ADAMW, "schedule": "cosine", "warmup_epochs": 1, "batch_norm_momentum": 0.99},
         "serving": {"symmetries": 1},
     },
 }
@@ -54,6 +57,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="Folder of images and masks.")
     parser.add_argument("--out", type=Path, default=Path("runs/recipes"))
     parser.add_argument("--minutes", type=float, help="Of training, each fold; 4 for recipes, 2 for the ablation.")
+    parser.add_argument("--epochs", type=int, nargs="+", help="Of each arm, in place of minutes: for a busy machine.")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--cores", type=int, default=2, help="Of each training.")
     parser.add_argument("--only", nargs="+", metavar="ARM", help="These arms alone; the first is compared with.")
@@ -64,14 +68,23 @@ def main() -> None:
     recipes = arguments.what == "recipes"
     arms = arguments.only or (RECIPES if recipes else tuple(ABLATION))
     minutes = arguments.minutes or (4.0 if recipes else 2.0)
-    configs = {arm: config_of(arm, minutes, arguments.set) for arm in arms}
+    budgets = _budgets(arms, minutes, arguments.epochs)
+    configs = {arm: config_of(arm, [*budget, *arguments.set]) for arm, budget in zip(arms, budgets, strict=True)}
     scores = _compare(configs, arguments.images, arguments.out, arguments.folds, arguments.cores)
-    Console(width=150).print(_table(scores, minutes))
+    Console(width=150).print(_table(scores, "fixed epochs" if arguments.epochs else f"{minutes:g} minutes"))
 
 
-def config_of(arm: str, minutes: float, overrides: list[str]) -> Config:
-    """The preset with what the arm changes, bounded by seconds and not by epochs."""
-    budget = (*_BUDGET, f"train.max_seconds={60 * minutes}", *overrides)
+def _budgets(arms: Sequence[str], minutes: float, epochs: Sequence[int] | None) -> list[tuple[str, ...]]:
+    """For each arm the settings that end its trainings."""
+    if not epochs:
+        return [(*_UNENDING, "train.epochs=100000", f"train.max_seconds={60 * minutes}")] * len(arms)
+    if len(epochs) != len(arms):
+        sys.exit(f"error: --epochs has {len(epochs)} numbers, expected one for each arm: {', '.join(arms)}")
+    return [(*_UNENDING, f"train.epochs={count}") for count in epochs]
+
+
+def config_of(arm: str, budget: Sequence[str]) -> Config:
+    """The preset with what the arm changes; `budget` and what changes every arm are `a.b=v`."""
     preset = load_config(PRESET, budget)
     changes = {**ABLATION, **EARLIER}
     if arm in changes:
@@ -101,10 +114,10 @@ def _compare(configs: Mapping[str, Config], images: Path, out: Path, folds: int,
     return document(crossvalidate(arms, made, out, cores), made)["recipes"]
 
 
-def _table(recipes: list[RecipeScores], minutes: float) -> Table:
+def _table(recipes: list[RecipeScores], budget: str) -> Table:
     classes = list(recipes[0]["classes"])
     groups = sum(fold["groups"] for fold in recipes[0]["folds"])
-    title = f"foreground Dice over {groups} groups, {minutes:g} minutes of training a fold"
+    title = f"foreground Dice over {groups} groups, {budget} of training a fold"
     heads = ("recipe", "Dice", "95 % interval", "to the first", "95 % interval", *classes, "epochs", "parameters")
     table = Table(*heads, title=title)
     for recipe in recipes:

@@ -122,8 +122,8 @@ def _follow(pipelines: "Kubeflow", run_id: str, names: list[str], root: Path, co
 
     link = pipelines.link("runs", run_id)
     try:
-        run = pipelines.follow(run_id, names, console.print)
+        ended = pipelines.follow(run_id, names, console.print)
     except KeyboardInterrupt:
         raise Interrupted(f"the run goes on: {link}", resumes=False) from None
-    words = pipelines.words(run, names, root)
-    outcome.judge(run, names, words, link, console.print)
+    words = pipelines.words(ended.run, names, root)
+    outcome.judge(ended, names, words, link, console.print)

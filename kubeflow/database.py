@@ -33,40 +33,64 @@ class PostgresqlMetadata(metadata.Metadata):
         return self
 
 
-def open_database(environment: Mapping[str, str], ir: pipeline_pb2.Pipeline, root: Path) -> metadata.Metadata:
-    """The database with its schema and with every type and context of the pipeline.
+def prepare_database(
+    environment: Mapping[str, str], ir: pipeline_pb2.Pipeline, root: Path
+) -> metadata_store_pb2.ConnectionConfig:
+    """Puts the schema and every type and context of a run into the database; how to reach it.
 
-    Nodes that start at once would race for them, and ML Metadata lets two of them make the same type twice: one at a
-    time, by a lock on the volume that they share, below `root`.
+    Nodes that start at once would race for them, and ML Metadata lets two of them make the same type twice. So the
+    first step makes them all, and of several runs one at a time, by a lock on the volume that they share, below `root`.
 
     Raises:
       UserError: it cannot be reached.
     """
-    connection = connection_config(environment)
-    is_postgresql = connection.WhichOneof("config") == "postgresql"
-    database = PostgresqlMetadata(connection) if is_postgresql else metadata.Metadata(connection)
+    database = _database(environment)
     with locked(root / "kubeflow", wait_seconds=LONGEST_WAIT):
-        error = _tried_often(lambda: _register(database, ir))
-    if error is not None:
-        reason = str(error).strip().splitlines()[-1]
-        raise UserError(f"ML Metadata's database at {address(environment)} cannot be used: {reason}") from error
+        _try_often(lambda: _register(database, ir), environment)
+    return database.connection_config
+
+
+def open_database(environment: Mapping[str, str]) -> metadata.Metadata:
+    """The database that the first step of the run has prepared.
+
+    Raises:
+      UserError: it cannot be reached.
+    """
+    database = _database(environment)
+    _try_often(lambda: _look_into(database), environment)
     return database
 
 
-def _tried_often(register: Callable[[], None]) -> Exception | None:
-    """None when it worked, else the last error."""
+def _database(environment: Mapping[str, str]) -> metadata.Metadata:
+    connection = connection_config(environment)
+    is_postgresql = connection.WhichOneof("config") == "postgresql"
+    return PostgresqlMetadata(connection) if is_postgresql else metadata.Metadata(connection)
+
+
+def _try_often(action: Callable[[], None], environment: Mapping[str, str]) -> None:
+    """Until it works.
+
+    Raises:
+      UserError: it never did.
+    """
     last: Exception | None = None
     for attempt in range(_ATTEMPTS):
         try:
-            register()
+            action()
         # TFX turns errors of the connection into RuntimeError.
         except (errors.StatusError, RuntimeError) as error:
             logger.info("ML Metadata, attempt %d: %s", attempt + 1, error)
             last = error
             time.sleep(random.uniform(0.1, 1.0))  # noqa: S311  no secret
         else:
-            return None
-    return last
+            return
+    reason = str(last).strip().splitlines()[-1]
+    raise UserError(f"ML Metadata's database at {address(environment)} cannot be used: {reason}") from last
+
+
+def _look_into(database: metadata.Metadata) -> None:
+    with database:
+        pass
 
 
 def _register(database: metadata.Metadata, ir: pipeline_pb2.Pipeline) -> None:

@@ -26,6 +26,14 @@ _REFUSALS: Final = {"gate": ModelRefused, "serving": ServingRefused}
 
 
 @dataclass(frozen=True)
+class Ended:
+    """A run at its end, and the state that it was seen in before, "" where it had ended already."""
+
+    run: KubeflowRun
+    before: str
+
+
+@dataclass(frozen=True)
 class Words:
     """What the step `step` left: the verdict's document, or the errors in its log; neither where none could be had."""
 
@@ -69,7 +77,7 @@ def pod_name(node: str) -> str:
     return f"{workflow}-{_TEMPLATE}-{number}"
 
 
-def judge(run: KubeflowRun, names: Collection[str], words: Words | None, link: str, tell: Tell) -> None:
+def judge(ended: Ended, names: Collection[str], words: Words | None, link: str, tell: Tell) -> None:
     """Tells the scores and the gate's words; where they could not be had, where to read them.
 
     Raises:
@@ -77,6 +85,7 @@ def judge(run: KubeflowRun, names: Collection[str], words: Words | None, link: s
       ModelRefused, ServingRefused: the verdict failed the run, in its words.
       NodeFailed: something else did.
     """
+    run = ended.run
     for line in words.verdict.lines if words and words.verdict else ():
         tell(line)
     if run.state == "SUCCEEDED":
@@ -84,7 +93,7 @@ def judge(run: KubeflowRun, names: Collection[str], words: Words | None, link: s
             tell(f"the words of {task_name(VERDICT)} cannot be had from here: {_where(link)}")
         return
     failed = [name for name, task in tasks(run, names).items() if task.state == "FAILED"]
-    if _was_ended_by_somebody(run):
+    if _was_ended_by_somebody(ended):
         at = f" at {', '.join(failed)}" if failed else ""
         raise Interrupted(f"somebody ended the run on Kubeflow{at}: {link}", resumes=False)
     if failed == [task_name(VERDICT)] and words and words.verdict and words.verdict.refused_by:
@@ -111,8 +120,14 @@ def _failed_drivers(run: KubeflowRun) -> list[str]:
     return [name for name, detail in _details(run).items() if name.endswith("-driver") and detail.state == "FAILED"]
 
 
-def _was_ended_by_somebody(run: KubeflowRun) -> bool:
-    """Kubeflow calls a terminated run CANCELING, and FAILED once its pods are gone; it may have been retried later."""
+def _was_ended_by_somebody(ended: Ended) -> bool:
+    """Kubeflow calls a terminated run CANCELING, and FAILED once its pods are gone; it may have been retried later.
+
+    Its history has CANCELING only if Argo's workflow was looked at in between: where no pod was to be ended it was not.
+    """
+    run = ended.run
+    if ended.before in _CANCELED:
+        return True
     for status in reversed(run.state_history or []):
         if status.state in _CANCELED:
             return True

@@ -89,7 +89,7 @@ def _close(root: Path) -> None:
 def _compile(run: Run, config: Config, parameters: Parameters, compiled_nodes: list[str]) -> None:
     from flexunet.history.database import connect
     from flexunet.history.pushes import record_rollbacks
-    from kubeflow.database import open_database
+    from kubeflow.database import prepare_database
     from pipeline import dag
     from pipeline.launch import compile_run
 
@@ -97,8 +97,8 @@ def _compile(run: Run, config: Config, parameters: Parameters, compiled_nodes: l
     pipeline = dag.create_pipeline(config, paths, None, accepted_refused=parameters.accepted_refused)
     ir = compile_run(pipeline, run.run_id)
     _check_nodes(ir, compiled_nodes)
-    database = open_database(os.environ, ir, run.root)
-    record_rollbacks(connect(database.connection_config), paths.runs.serving)
+    connection = prepare_database(os.environ, ir, run.root)
+    record_rollbacks(connect(connection), paths.runs.serving)
     run.write(ir, parameters)
 
 

@@ -43,7 +43,7 @@ def main(name: str, root: Path, run_id: str) -> None:
     from pipeline.cli.board import Board
 
     node = _find(ir, name)
-    database = open_database(os.environ, ir, root)
+    database = open_database(os.environ)
     done = attempts.finished(node, database)
     if done is None:
         _check_beam(name, run)

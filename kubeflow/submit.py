@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final, TypedDict, Unpack
 
@@ -12,11 +13,11 @@ import kfp_server_api
 import yaml
 
 from flexunet.core.config.kubeflow import KubeflowConfig
-from flexunet.core.errors import UserError
+from flexunet.core.errors import Interrupted, UserError
 from kubeflow.answers import KubeflowRun, Schedule, Task
 from kubeflow.api import Again, Api, patience_ends
 from kubeflow.files import Run
-from kubeflow.outcome import Tell, Words, pod_name, tasks, telling_step, words_of
+from kubeflow.outcome import Ended, Tell, Words, pod_name, tasks, telling_step, words_of
 from kubeflow.package import PIPELINE_NAME, PREPARE, VERDICT, task_name
 
 # kfp's own wait knows no CANCELED and waits for ever.
@@ -57,19 +58,15 @@ class Kubeflow:
 
     def _upload(self, package: Path, name: str) -> tuple[str, str]:
         pipeline = self._pipeline() or self._new_pipeline()
-        listed = self._client.list_pipeline_versions(pipeline, page_size=100, sort_by="created_at desc")
-        for version in listed.pipeline_versions or []:
-            if version.display_name == name:
-                return pipeline, version.pipeline_version_id
+        listed = self._client.list_pipeline_versions(pipeline, filter=_named(name))
+        if listed.pipeline_versions:
+            return pipeline, listed.pipeline_versions[0].pipeline_version_id
         uploaded = self._client.upload_pipeline_version(str(package), name, pipeline_id=pipeline)
         return pipeline, uploaded.pipeline_version_id
 
     def _pipeline(self) -> str | None:
         """Id in the namespace of the target, where the name is unique; kfp's own look-up takes no namespace."""
-        named = {"operation": "EQUALS", "key": "display_name", "stringValue": PIPELINE_NAME}
-        listed = self._client.list_pipelines(
-            filter=json.dumps({"predicates": [named]}), namespace=self._target.namespace
-        )
+        listed = self._client.list_pipelines(filter=_named(PIPELINE_NAME), namespace=self._target.namespace)
         return listed.pipelines[0].pipeline_id if listed.pipelines else None
 
     def _new_pipeline(self) -> str:
@@ -152,24 +149,29 @@ class Kubeflow:
             "use kubeflow/cluster/schedule, a CronJob that submits as that account"
         )
 
-    def follow(self, run_id: str, names: Collection[str], tell: Tell) -> KubeflowRun:
+    def follow(self, run_id: str, names: Collection[str], tell: Tell) -> Ended:
         """Tells each change of the named tasks' states until the run ends; the run as it ended.
 
         Raises:
+          Interrupted: somebody deleted the run, and its pods with it.
           UserError: the server refuses or stays away; says that the run goes on.
         """
-        told: dict[str, str] = {}
+        told, before = dict[str, str](), ""
         while True:
             try:
                 run = self._api.ask(lambda: self._client.get_run(run_id))
             except UserError as error:
-                raise UserError(f"{error}; the run goes on: {self.link('runs', run_id)}") from error
+                link = self.link("runs", run_id)
+                if getattr(error.__cause__, "status", None) == HTTPStatus.NOT_FOUND:
+                    raise Interrupted(f"somebody deleted the run on Kubeflow: {link}", resumes=False) from error
+                raise UserError(f"{error}; the run goes on: {link}") from error
             for name, task in tasks(run, names).items():
                 if task.state and told.get(name) != task.state:
                     told[name] = task.state
                     tell(f"{name:<24} {task.state.lower()}")
             if run.state in _ENDS:
-                return run
+                return Ended(run, before)
+            before = run.state
             time.sleep(self._seconds_between)
 
     def words(self, run: KubeflowRun, names: Collection[str], root: Path) -> Words | None:
@@ -216,6 +218,11 @@ class Kubeflow:
 
     def link(self, kind: str, identity: str) -> str:
         return f"{self._target.host.rstrip('/')}/#/{kind}/details/{identity}"
+
+
+def _named(name: str) -> str:
+    """The filter of what is called so: a list has pages."""
+    return json.dumps({"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]})
 
 
 class RunParameters(TypedDict):

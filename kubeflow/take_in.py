@@ -1,19 +1,29 @@
 """The first container of `cluster/schedule`: photos that somebody left in a folder become the next span of the records.
 
-The folder is claimed by one rename, into a place that is named after the span, and stays there: a killed step goes on
-with what it claimed, and photos that are refused wait there to be mended, while new ones can come in.
+The folder is claimed by one rename, once nothing in it changes any more, into a place that is named after the span, and
+stays there: a killed step goes on with what it claimed, and photos that are refused wait there to be mended, while new
+ones can come in.
 """
 
+import stat
+import time
 from pathlib import Path
+from typing import Final
 
 import click
 
 from flexunet.cli.ingest import ingest_and_show
 from flexunet.core.config.load import load_config
-from flexunet.dataset.manifest import MANIFEST, read_manifest
+from flexunet.core.errors import UserError
+from flexunet.core.lock import locked
+from flexunet.dataset.commit import settle
+from flexunet.dataset.manifest import versions
 from kubeflow import entry
+from kubeflow.files import LONGEST_WAIT
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
+# Seconds for which photos may be on their way in.
+_LONGEST_COPY: Final = 3600.0
 
 
 @click.command()
@@ -21,33 +31,77 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--incoming", required=True, type=_FOLDER, help="Where new photos and masks are left.")
 @click.option("--kept", required=True, type=_FOLDER, help="Where they stay, as span-N; on the same volume.")
 @click.option("--records", required=True, type=_FOLDER, help="OUT of `flexunet ingest`.")
-def main(config: str, incoming: Path, kept: Path, records: Path) -> None:
+@click.option(
+    "--still-seconds",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="They are whole when nothing of them has changed for so long.",
+)
+def main(config: str, incoming: Path, kept: Path, records: Path, still_seconds: float) -> None:
     """Ingests new photos as the next span; without any, does nothing.
 
     What is wrong with them is told, and no records are written.
     """
     loaded, console = load_config(config), entry.console()
-    span = _next_span(records)
-    photos = _claimed(incoming, kept / f"span-{span}")
-    if photos is None:
-        console.print(f"{incoming}: nothing new")
-        return
-    ingest_and_show(photos, records, loaded, console, span=span)
+    with locked(kept):
+        photos = _claimed(incoming, kept / f"span-{_next_span(records)}", still_seconds)
+        if photos is None:
+            console.print(f"{incoming}: nothing new")
+            return
+        ingest_and_show(photos, records, loaded, console, span="next")
 
 
 def _next_span(records: Path) -> int:
-    known = read_manifest(records)["spans"] if (records / MANIFEST).exists() else []
-    return max((described["span"] for described in known), default=0) + 1
+    """As ingest counts them, once what a killed one has left is brought to its end."""
+    if records.is_dir():
+        with locked(records, wait_seconds=LONGEST_WAIT):
+            settle(records)
+    return max(versions(records), default=0) + 1
 
 
-def _claimed(incoming: Path, claimed: Path) -> Path | None:
+def _claimed(incoming: Path, claimed: Path, still_seconds: float) -> Path | None:
     """The folder of the photos, which an earlier attempt may have claimed; None where there is nothing new."""
     if claimed.is_dir():
         return claimed
-    if not incoming.is_dir() or not any(incoming.iterdir()):
+    if not _files(incoming):
         return None
-    claimed.parent.mkdir(parents=True, exist_ok=True)
+    _wait_until_still(incoming, still_seconds)
     return incoming.rename(claimed)
+
+
+def _wait_until_still(incoming: Path, seconds: float) -> None:
+    """Photos that are still being copied would be refused, or taken for images without a mask.
+
+    Raises:
+      UserError: they never come to an end.
+    """
+    ends, before = time.monotonic() + _LONGEST_COPY, _files(incoming)
+    while True:
+        time.sleep(seconds)
+        now = _files(incoming)
+        if now == before:
+            return
+        if time.monotonic() > ends:
+            raise UserError(
+                f"{incoming}: files still come in after {_LONGEST_COPY:.0f} s, expected photos that are whole: copy "
+                "them elsewhere on the volume, then rename that folder"
+            )
+        before = now
+
+
+def _files(incoming: Path) -> dict[Path, tuple[int, int]]:
+    """Size and time of the last change of each file, by the clock of the volume; copying sets back other times."""
+    found: dict[Path, tuple[int, int]] = {}
+    for path in incoming.rglob("[!.]*"):
+        try:
+            facts = path.stat()
+        except FileNotFoundError:
+            # Some tools copy to another name first.
+            continue
+        if stat.S_ISREG(facts.st_mode):
+            found[path] = facts.st_size, facts.st_ctime_ns
+    return found
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def main(root: Path, run_id: str) -> None:
     from pipeline.cli.outcome import print_outcome
     from pipeline.run import publish_report
 
-    results = all_results(ir, open_database(os.environ, ir, root))
+    results = all_results(ir, open_database(os.environ))
     with locked(root, wait_seconds=LONGEST_WAIT):
         metrics = publish_report(results, root, run_id)
     console = entry.console()

@@ -38,7 +38,7 @@ from trainer_module.model import build_model, levels
 from transform_module import images
 
 # So many times more of the least sure images are looked at than are taken.
-POOL: Final = 5
+_POOL: Final = 5
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def pick(
     past = [] if data is None else [a for path in versions(data).values() if (a := read_assignment(path))]
     is_known, is_first = _told_apart(found, past)
     fresh = [candidate for candidate, wanted in zip(found, is_first & ~is_known, strict=True) if wanted]
-    pool = fresh[: POOL * count]
+    pool = fresh[: _POOL * count]
     settings = exported_config(version).image
     pictures = (open_image(candidate.file.read_bytes(), settings).image for candidate in pool)
     chosen = core_set(bottleneck_features(version, pictures), count) if pool else []

@@ -30,8 +30,12 @@ LOCAL_BEAM_ARGS: Final = (*_LOCAL, "--direct_running_mode=in_memory", "--direct_
 # Workers in processes of their own unpickle functions of TensorFlow Data Validation, which imports a module that
 # tfx-bsl 1.21 has no more; `import tfx` stands in for it, and must come first.
 _PLUGIN: Final = "--beam_plugin=tfx"
-# Else workers are started, and import TensorFlow, anew for each stage of a pipeline.
-_WORKERS_LIVE_MILLISECONDS: Final = 600_000
+# Else Beam sends a list of the packages that are installed here. A job server keeps what it is sent on its own disk,
+# where task managers on other machines cannot read it: each worker's start would try, and tell an error.
+_SENDS_NOTHING: Final = "--experiments=disable_logging_submission_environment"
+# Else workers are started, and import TensorFlow, anew for each stage of a pipeline. Of jobs that follow each other all
+# workers that still live have their gigabyte. Flink counts it only of Beam's classes in its own lib.
+_WORKERS_LIVE_MILLISECONDS: Final = 120_000
 _SECONDS_FOR_JOB_SERVER: Final = 10.0
 # Beam's own time-out also ends the stream of a running job's states: on Prism, a job of more than 300 s failed.
 _LONGEST_JOB_SECONDS: Final = 7 * 24 * 3600
@@ -55,6 +59,7 @@ def beam_arguments(settings: BeamRunConfig) -> list[str]:
         f"--environment_cache_millis={_WORKERS_LIVE_MILLISECONDS}",
         f"--job_server_timeout={_LONGEST_JOB_SECONDS}",
         f"--parallelism={settings.parallelism}",
+        _SENDS_NOTHING,
         _PLUGIN,
         *settings.options,
     ]

@@ -94,7 +94,7 @@ def ingest(
     layout = find_layout(source, out, layout_name, no_mask_is_background)
     facts, problems = _examined(layout, metadata, skip_bad, config, progress)
     number = _next_span(out, facts, source) if span == "next" else span
-    found = _Found(source, out, number, layout, _renamed(facts, number), problems)
+    found = _Found(source, out, number, span == "next", layout, _renamed(facts, number), problems)
     rows, summary = _summarized(found, config, splits, accept_losses)
     return Ingested(layout, None, summary, False) if check_only else _write(found, rows, summary, config, progress)
 
@@ -106,6 +106,8 @@ class _Found:
     source: Path
     out: Path
     span: int
+    # Whether nobody else may have written that span when this one is.
+    is_next: bool
     layout: Layout
     facts: list[Facts]
     problems: list[Problem]
@@ -278,6 +280,8 @@ def _write_locked(found: _Found, rows: Sequence[Row], summary: Summary, config: 
     out, span, layout = found.out, found.span, found.layout
     directory = out / f"span-{span}"
     settle(out)
+    if found.is_next and newest_version(directory):
+        raise UserError(f"{out}: another ingest wrote span {span} meanwhile: start this one again")
     fingerprint = _fingerprint(rows, config)
     # Old spans may be deleted to free the disk.
     known = [entry for entry in _spans(out) if version_path(out, entry).is_dir()]

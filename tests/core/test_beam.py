@@ -42,9 +42,23 @@ def test_an_engine_is_reached_through_its_job_server(settings: dict[str, Any], e
     given = BeamRunConfig(runner="flink", endpoint="flink-jobserver:8099", parallelism=4, **settings)
     arguments = beam.beam_arguments(given)
     assert arguments[:2] == ["--runner=PortableRunner", "--job_endpoint=flink-jobserver:8099"]
-    assert {*environment, "--parallelism=4", "--environment_cache_millis=600000", "--beam_plugin=tfx"} <= {*arguments}
+    assert {*environment, "--parallelism=4", "--environment_cache_millis=120000", "--beam_plugin=tfx"} <= {*arguments}
     # It would also end a job that takes longer.
     assert "--job_server_timeout=604800" in arguments
+
+
+@pytest.mark.parametrize("environment", ["external", "process", "docker"])
+def test_nothing_is_sent_to_the_workers_of_an_engine(environment: str) -> None:
+    """A job server keeps what it is sent on its own disk: task managers elsewhere could not give it to workers."""
+    from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions
+    from apache_beam.transforms.environments import Environment
+
+    more = ("--experiments=use_deprecated_read",)
+    given = BeamRunConfig(
+        runner="flink", endpoint="h:1", environment=environment, workers_image="r/flexunet:1-beam", options=more
+    )
+    options = PipelineOptions(beam.beam_arguments(given))
+    assert Environment.from_options(options.view_as(PortableOptions)).artifacts() == []
 
 
 def test_dataflow_takes_our_image() -> None:

@@ -20,6 +20,7 @@ from flexunet.core.config.load import config_from, load_config
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
 from flexunet.core.problems import DataError
+from flexunet.dataset import ingest as ingest_module
 from flexunet.dataset.ingest import Ingested, ingest
 from flexunet.dataset.manifest import read_manifest
 from flexunet.dataset.synthetic import generate_surface, write_surfaces
@@ -294,6 +295,22 @@ def test_the_next_span_is_numbered_by_itself(own: Path, tmp_path: Path):
         ingest(own, out, CONFIG, span="next")
     add_an_image(own)
     assert ingest(own, out, CONFIG, span="next").version == out / "span-2/version-1"
+
+
+def test_another_ingest_that_took_the_next_span_meanwhile_is_not_written_over(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out, summarized = tmp_path / "out", ingest_module._summarized
+
+    def after_somebody_else(*given: Any):
+        monkeypatch.undo()
+        ingest(own, out, CONFIG)
+        return summarized(*given)
+
+    monkeypatch.setattr(ingest_module, "_summarized", after_somebody_else)
+    with pytest.raises(UserError, match="another ingest wrote span 1 meanwhile"):
+        ingest(own, out, CONFIG, span="next")
+    assert [s["version"] for s in read_manifest(out)["spans"]] == [1]
 
 
 def test_a_second_span_stands_beside_the_first(own: Path, tmp_path: Path):

@@ -119,39 +119,6 @@ def test_the_readme(reader: Reader):
     assert {"flexunet rollback --root runs/mine"} <= set(reader.typed)
 
 
-@pytest.mark.slow
-def test_the_week(reader: Reader, capfd: pytest.CaptureFixture[str]):
-    """One more training; goes on where tutorial and README end, so with their tests."""
-    reader.stop()
-    ingest = "flexunet ingest to-label records --config mine.toml --span next"
-    reader.follow(WEEK, {ingest: correct})
-    reader.stop()
-    printed = capfd.readouterr()
-    assert "brightness moved" in printed.err and "the gate refused" not in printed.err
-    assert "is the canary" in printed.out and "images asked of both" in printed.out
-    serving = reader.folder / "runs" / "mine" / "serving_model"
-    newest = max(int(path.name) for path in serving.iterdir() if path.name.isdigit())
-    named = read_named(serving)
-    assert named and (named.stable, named.canary) == (newest, None)
-    assert len([*(reader.folder / "promoted").glob("*_mask.png")]) == 60
-    seen = [line for _, lines, _ in hours_since(reader.folder / "runs" / "mine" / "live", 0.0) for line in lines]
-    # Monday's 8, and 60 three times; of the last all by the new version.
-    assert len(seen) == 8 + 3 * 60 and {line.version for line in seen[-60:]} == {newest}
-
-
-def correct(folder: Path) -> None:
-    """What a person does in a labelling tool, here by heart."""
-    truth = {
-        np.asarray(Image.open(path)).tobytes(): path.parent.with_name("masks") / path.name
-        for name in ("dim", "more-photos")
-        for path in (folder / name / "images").glob("*.png")
-    }
-    for path in (folder / "to-label").glob("*.png"):
-        mask = np.asarray(Image.open(truth[np.asarray(Image.open(path)).tobytes()]).convert("RGB"))
-        class_ids = np.argmax((mask[:, :, None] == np.array(COLORS, np.uint8)).all(axis=-1), axis=-1).astype(np.uint8)
-        path.with_suffix(".json").write_text(json.dumps(labelme_document(path.name, class_ids, NAMES)))
-
-
 def test_the_metrics_page_has_every_field(reader: Reader):
     page = (ROOT / "docs" / "reference" / "metrics.md").read_text()
     report = reader.folder / "runs" / "mine" / "report"
@@ -203,6 +170,39 @@ def test_the_picture_of_predictions_can_be_drawn_again(reader: Reader):
         (demo / link).symlink_to(reader.folder / target, target_is_directory=True)
     committed = Image.open(ROOT / "docs" / "images" / "predictions.png")
     assert pictures.predictions(demo).size == committed.size
+
+
+@pytest.mark.slow
+def test_the_week(reader: Reader, capfd: pytest.CaptureFixture[str]):
+    """One more training; goes on where the tutorial ends, and comes after the tests that look at its records."""
+    reader.stop()
+    ingest = "flexunet ingest to-label records --config mine.toml --span next"
+    reader.follow(WEEK, {ingest: correct})
+    reader.stop()
+    printed = capfd.readouterr()
+    assert "brightness moved" in printed.err and "the gate refused" not in printed.err
+    assert "is the canary" in printed.out and "images asked of both" in printed.out
+    serving = reader.folder / "runs" / "mine" / "serving_model"
+    newest = max(int(path.name) for path in serving.iterdir() if path.name.isdigit())
+    named = read_named(serving)
+    assert named and (named.stable, named.canary) == (newest, None)
+    assert len([*(reader.folder / "promoted").glob("*_mask.png")]) == 60
+    seen = [line for _, lines, _ in hours_since(reader.folder / "runs" / "mine" / "live", 0.0) for line in lines]
+    # Monday's 8, and 60 three times; of the last all by the new version.
+    assert len(seen) == 8 + 3 * 60 and {line.version for line in seen[-60:]} == {newest}
+
+
+def correct(folder: Path) -> None:
+    """What a person does in a labelling tool, here by heart."""
+    truth = {
+        np.asarray(Image.open(path)).tobytes(): path.parent.with_name("masks") / path.name
+        for name in ("dim", "more-photos")
+        for path in (folder / name / "images").glob("*.png")
+    }
+    for path in (folder / "to-label").glob("*.png"):
+        mask = np.asarray(Image.open(truth[np.asarray(Image.open(path)).tobytes()]).convert("RGB"))
+        class_ids = np.argmax((mask[:, :, None] == np.array(COLORS, np.uint8)).all(axis=-1), axis=-1).astype(np.uint8)
+        path.with_suffix(".json").write_text(json.dumps(labelme_document(path.name, class_ids, NAMES)))
 
 
 def test_each_mark_gives_a_reason():

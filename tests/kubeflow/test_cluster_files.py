@@ -82,6 +82,15 @@ def test_no_pod_may_do_more_than_it_needs(documents: list[dict[str, Any]]) -> No
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod), name
 
 
+def test_no_pod_gets_a_proxy_that_pods_of_runs_have_not() -> None:
+    """Namespaces of profiles inject Istio's; it never ends, so that a job would not either."""
+    templates = [d if d["kind"] == "Pod" else d["spec"].get("template") for d in files() if "spec" in d]
+    templates += [d["spec"]["jobTemplate"]["spec"]["template"] for d in files() if d["kind"] == "CronJob"]
+    found = [template["metadata"]["labels"] for template in templates if template]
+    assert len(found) == len(pods(files()))
+    assert {labels["sidecar.istio.io/inject"] for labels in found} == {"false"}
+
+
 def test_every_container_says_what_it_takes(documents: list[dict[str, Any]]) -> None:
     for name, pod in pods(documents).items():
         for container in containers(pod):
@@ -131,12 +140,12 @@ def test_only_runs_and_the_toolbox_reach_the_database() -> None:
     policies = {d["metadata"]["name"]: d["spec"] for d in files() if d["kind"] == "NetworkPolicy"}
     policy = policies["flexunet-metadata"]
     assert policy["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "flexunet-metadata"}
-    assert set(policy["policyTypes"]) == {"Ingress", "Egress"} and policy["egress"] == []
+    # Nothing goes out; an empty list would count as a change each time that the file is applied.
+    assert set(policy["policyTypes"]) == {"Ingress", "Egress"} and "egress" not in policy
     [rule] = policy["ingress"]
-    assert [source["podSelector"]["matchLabels"] for source in rule["from"]] == [
-        {"pipelines.kubeflow.org/v2_component": "true"},
-        pods_labels("flexunet-toolbox"),
-    ]
+    runs, toolbox = (source["podSelector"]["matchLabels"] for source in rule["from"])
+    assert runs == {"pipelines.kubeflow.org/v2_component": "true"}
+    assert toolbox.items() <= pods_labels("flexunet-toolbox").items()
 
 
 def test_the_account_of_runs_may_neither_list_secrets_nor_make_pods() -> None:
@@ -252,7 +261,7 @@ def test_flink_has_buffers_for_the_largest_graph_and_restarts_a_job() -> None:
     assert flink["taskmanager"]["memory"]["network"] == {"min": "1g", "max": "1g"}
     assert flink["restart-strategy"]["type"] == "fixed-delay"
     limit = pods(files())["flexunet-flink-taskmanager"]["containers"][0]["resources"]["limits"]["memory"]
-    assert flink["taskmanager"]["memory"]["process"]["size"] == "4g" and limit == "4Gi"
+    assert flink["taskmanager"]["memory"]["process"]["size"] == "5g" and limit == "5Gi"
 
 
 def test_flink_is_one_line_more_in_an_overlay(tmp_path: Path) -> None:

@@ -83,37 +83,22 @@ def test_what_is_asked_by_id_comes_in_the_order_of_the_question(secret: dict[str
         assert answered_ids(handle) == [3, 0, 2, 1]
 
 
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("attempt", range(3))
-def test_nodes_that_start_at_once_on_an_empty_database_do_no_harm(
+@pytest.mark.parametrize("attempt", [0, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 2))])
+def test_runs_that_start_at_once_on_an_empty_database_do_no_harm(
     attempt: int, package: Package, cluster: Cluster, database_server: Server, fork_server: ForkServer, tmp_path: Path
 ) -> None:
-    # The run is prepared in another database, so that the nodes are the first in theirs.
-    elsewhere = database_server.create_database(f"prepared-{attempt}")
     empty = database_server.create_database(f"empty-{attempt}")
-    run, pods = Run(f"race-{attempt}"), tmp_path / "pods"
+    there = Cluster(package, {"flexunet-metadata": empty}, cluster.volumes, tmp_path, cluster.image_environment)
     values = {"data": "records", "span": 0, "overrides": [], "accept_refused": ""}
-    environment = (cluster.volumes, pods, cluster.image_environment)
-    first = Cluster(package, {"flexunet-metadata": elsewhere}, *environment)
-    prepared = first.attempt(run, "prepare", 0, values, fork_server.start)
-    assert prepared.exit_code == 0, prepared.text
-    second = Cluster(package, {"flexunet-metadata": empty}, *environment)
+    runs = [Run(f"race-{attempt}-{number}") for number in range(2)]
     with ThreadPoolExecutor(2) as pool:
-        starts = [
-            pool.submit(second.attempt, run, task, 0, {}, fork_server.start) for task in ("record-gen", "record-schema")
-        ]
+        starts = [pool.submit(there.attempt, run, "prepare", 0, values, fork_server.start) for run in runs]
         for start in starts:
             assert start.result().exit_code == 0, start.result().text
-    database_name = empty["database"]
-    types = database_server.ask(database_name, "SELECT name, count(*) FROM type GROUP BY name, type_kind")
-    assert {count for _, count in types} == {"1"}
-    contexts = database_server.ask(database_name, "SELECT name, count(*) FROM context GROUP BY name, type_id")
-    assert {count for _, count in contexts} == {"1"}
-    [[complete]] = database_server.ask(
-        database_name,
-        f"SELECT count(*) FROM execution WHERE last_known_state = {metadata_store_pb2.Execution.COMPLETE}",
-    )
-    assert complete == "2"
+    types = database_server.ask(empty["database"], "SELECT name, count(*) FROM type GROUP BY name, type_kind")
+    assert len(types) > 20 and {count for _, count in types} == {"1"}
+    contexts = database_server.ask(empty["database"], "SELECT name, count(*) FROM context GROUP BY name, type_id")
+    assert {count for _, count in contexts} == {"1"} and {run.run_id for run in runs} <= {name for name, _ in contexts}
 
 
 def test_sqlite_is_refused_on_a_cluster() -> None:
@@ -168,8 +153,6 @@ def test_a_managed_database_is_reached_by_tls(kind: str, expected: dict[str, Any
 
 
 def test_a_database_that_does_not_answer_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tfx.proto.orchestration import pipeline_pb2
-
     monkeypatch.setattr(database, "_ATTEMPTS", 1)
     monkeypatch.setattr(metadata, "_MAX_INIT_RETRY", 1)
     secret = {
@@ -181,7 +164,7 @@ def test_a_database_that_does_not_answer_is_one_line(tmp_path: Path, monkeypatch
         "password": "hidden",
     }
     with pytest.raises(UserError, match=r"^ML Metadata's database at 127\.0\.0\.1:9 cannot be used: ") as raised:
-        database.open_database(variables(secret), pipeline_pb2.Pipeline(), tmp_path)
+        database.open_database(variables(secret))
     assert len(str(raised.value).splitlines()) == 1 and "hidden" not in str(raised.value)
     # Without TFX, from the toolbox or through a forwarded port.
     with pytest.raises(UserError, match=r"^ML Metadata's database at 127\.0\.0\.1:9 cannot be used: ") as raised:

@@ -100,6 +100,14 @@ def test_the_same_package_is_uploaded_once_and_is_the_only_version(api: Api, hos
     assert len(api.pipelines[None]) == 2
 
 
+def test_a_package_of_long_ago_is_found_among_many(api: Api, host: str, package: Path) -> None:
+    others = [{"pipeline_version_id": f"v{number}", "display_name": f"{number:012d}"} for number in range(150)]
+    api.pipelines[None] = others[:]
+    for _ in range(2):
+        assert submit(package, host, "--no-wait") == 0
+        assert len(api.pipelines[None]) == 151
+
+
 @pytest.mark.parametrize("is_page", [True, False], ids=["page", "api of several users"])
 @pytest.mark.parametrize(
     ("log", "code", "error"), [(REFUSED, 2, GATE), (NOT_SERVABLE, 4, SERVING)], ids=["gate", "serving"]
@@ -203,6 +211,7 @@ def test_a_run_that_fails_elsewhere_says_where(
     assert "executor" not in printed.out and "cannot be had" not in printed.out
 
 
+@pytest.mark.parametrize("is_noted", [True, False], ids=["in history", "seen"])
 @pytest.mark.parametrize("states", [["RUNNING", "CANCELING", "FAILED"], ["RUNNING", "CANCELED"]], ids="-".join)
 def test_a_run_that_somebody_ended_is_no_failure_of_a_node(
     api: Api,
@@ -211,14 +220,27 @@ def test_a_run_that_somebody_ended_is_no_failure_of_a_node(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     states: list[str],
+    is_noted: bool,
 ) -> None:
     monkeypatch.setattr("os._exit", sys.exit)
+    api.notes_canceling = is_noted
     api.states = [(state, {"trainer": "FAILED" if state == "FAILED" else "RUNNING"}) for state in states]
     assert submit(package, host) == 130
     at = " at trainer" if states[-1] == "FAILED" else ""
     assert capfd.readouterr().err.startswith(
         f"error: interrupted; somebody ended the run on Kubeflow{at}: {host}/#/runs/details/r1"
     )
+
+
+def test_a_run_that_somebody_deleted_does_not_go_on(
+    api: Api, host: str, package: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os._exit", sys.exit)
+    api.states = [("RUNNING", {"trainer": "RUNNING"})]
+    api.fail = lambda method, path: 404 if api.polls else None
+    assert submit(package, host) == 130
+    words = f"error: interrupted; somebody deleted the run on Kubeflow: {host}/#/runs/details/r1"
+    assert capfd.readouterr().err.startswith(words)
 
 
 def test_a_run_that_was_retried_after_somebody_ended_it_fails_as_any_other(
@@ -339,16 +361,15 @@ def answers_that_get_lost(seed: int, host: str, package: Path, api: Api) -> None
     told: list[str] = []
     version = kubeflow.upload(package)
     run_id = kubeflow.start(version, "same name", {})
-    run = kubeflow.follow(run_id, ["prepare", "verdict"], told.append)
-    ended = None
+    ended, refusal = kubeflow.follow(run_id, ["prepare", "verdict"], told.append), None
     try:
-        found = kubeflow.words(run, ["prepare", "verdict"], Path("/nowhere"))
-        outcome.judge(run, ["prepare", "verdict"], found, "link", told.append)
-    except (ModelRefused, ServingRefused) as refusal:
-        ended = refusal
+        found = kubeflow.words(ended.run, ["prepare", "verdict"], Path("/nowhere"))
+        outcome.judge(ended, ["prepare", "verdict"], found, "link", told.append)
+    except (ModelRefused, ServingRefused) as raised:
+        refusal = raised
     api.fail = lambda method, path: None
-    assert type(ended) is {"": type(None), "gate": ModelRefused, "serving": ServingRefused}[refused_by]
-    assert str(ended or "") == error and told[-1] == f"round {seed}"
+    assert type(refusal) is {"": type(None), "gate": ModelRefused, "serving": ServingRefused}[refused_by]
+    assert str(refusal or "") == error and told[-1] == f"round {seed}"
     assert len(api.runs) == before + 1, "a lost answer started a second run"
     assert len(api.pipelines[None]) == 1, "a lost answer uploaded a second version"
 

@@ -192,7 +192,7 @@ def test_a_container_follows_the_file_only_where_its_folder_is(tmp_path: Path) -
 
 def test_only_named_callers_reach_the_port_that_reloads_the_configuration(documents: list[dict[str, Any]]) -> None:
     policy = of_kind(documents, "NetworkPolicy")["spec"]
-    assert set(policy["policyTypes"]) == {"Ingress", "Egress"} and not policy.get("egress")
+    assert set(policy["policyTypes"]) == {"Ingress", "Egress"} and "egress" not in policy
     callers = {rule["ports"][0]["port"]: rule["from"] for rule in policy["ingress"]}
     assert callers["grpc"] == [{"podSelector": {"matchLabels": {"flexunet.dev/serving-client": "grpc"}}}]
     assert set(callers) == {"grpc", "rest"}

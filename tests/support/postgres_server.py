@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -95,7 +96,8 @@ def _running(folder: Path, server: Server, user: str | None) -> Iterator[None]:
         wait_until(lambda: _answers(server), lambda: process.poll() is not None)
         yield
     finally:
-        process.terminate()
+        # SIGTERM would wait for clients, such as stores that Python has not collected yet.
+        process.send_signal(signal.SIGINT)
         process.wait()
         Path(log.name).unlink()
 

@@ -1,5 +1,7 @@
 """Optimizers, and the learning rate as a function of what is done of the work."""
 
+from typing import Literal
+
 import keras
 import numpy as np
 import pytest
@@ -53,8 +55,9 @@ def test_the_schedule_ends_with_the_seconds_if_they_end_first() -> None:
     assert found[0] == pytest.approx(0.5 * (1 + np.cos(0.75 * np.pi)), abs=0.02)
 
 
-def test_adamw_decays_kernels_and_neither_offsets_nor_scales() -> None:
-    config = TrainConfig(optimizer="adamw", weight_decay=0.1, learning_rate=0.1)
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_decay_is_of_kernels_and_neither_of_offsets_nor_of_scales(name: Literal["adamw", "muon"]) -> None:
+    config = TrainConfig(optimizer=name, weight_decay=0.1, learning_rate=0.1)
     model = keras.Sequential([keras.Input((4, 4, 2)), keras.layers.Conv2D(3, 1, bias_initializer="ones")])
     model.add(keras.layers.GroupNormalization(1))
     model.compile(make_optimizer(config), "mse")
@@ -65,6 +68,27 @@ def test_adamw_decays_kernels_and_neither_offsets_nor_scales() -> None:
     np.testing.assert_allclose(after[0], before[0] * (1 - 0.1 * 0.1), rtol=1e-5)
     for old, new in zip(before[1:], after[1:], strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_muon_steps_equally_in_all_directions_that_a_gradient_has() -> None:
+    model = keras.Sequential([keras.Input((8, 8, 4)), keras.layers.Conv2D(6, 3), keras.layers.Conv2DTranspose(5, 2)])
+    model.compile(make_optimizer(TrainConfig(optimizer="muon", learning_rate=0.1)), "mse")
+    before = [np.asarray(v) for v in model.trainable_variables]
+    # Directions that differ by a factor of a hundred.
+    draws = np.random.default_rng(0)
+    gradients = [draws.normal(size=v.shape) * np.geomspace(1, 100, v.shape[-1]) for v in before]
+    model.optimizer.apply([g.astype(np.float32) for g in gradients], model.trainable_variables)
+    steps = [old - np.asarray(new) for old, new in zip(before, model.trainable_variables, strict=True)]
+    for step, gradient in zip(steps[::2], gradients[::2], strict=True):
+        step, gradient = (array.reshape(-1, array.shape[-1]) for array in (step, gradient))
+        left, _, right = np.linalg.svd(gradient, full_matrices=False)
+        along = np.diag(left.T @ step @ right.T) / (0.1 * 0.2 * np.sqrt(max(step.shape)))
+        assert along.min() > 0.6 and along.max() < 1.25
+        assert np.linalg.norm(step) == pytest.approx(
+            np.linalg.norm(along) * 0.1 * 0.2 * np.sqrt(max(step.shape)), rel=1e-2
+        )
+    for step, gradient in zip(steps[1::2], gradients[1::2], strict=True):
+        np.testing.assert_allclose(step, 0.1 * 0.3 * np.sign(gradient), rtol=1e-3)
 
 
 def test_adam_is_the_seeds() -> None:

@@ -123,11 +123,13 @@ class TrainConfig(Section):
     batch_size: int = Field(
         default=8, ge=1, description="Number of images (or tiles) per step, over all GPUs together."
     )
-    optimizer: Literal["adam", "adamw"] = Field(
-        default="adam", description="Optimizer; adamw: Adam with decoupled weight decay."
+    optimizer: Literal["adam", "adamw", "muon"] = Field(
+        default="adam",
+        description="Optimizer; adamw: Adam with decoupled weight decay; muon: steps of kernels made orthogonal, Adam "
+        "for the rest, for rates about five times those of adamw.",
     )
     weight_decay: float = Field(
-        default=0.0, ge=0, le=1, description="Decoupled weight decay; only for optimizer = 'adamw'."
+        default=0.0, ge=0, le=1, description="Decoupled weight decay of kernels; not for optimizer = 'adam'."
     )
     defect_share: float = Field(
         default=0,
@@ -321,8 +323,8 @@ class TrainerConfig(TransformConfig):
         for name in self.train.class_weights:
             if name not in names:
                 yield f"train.class_weights names {name!r}, expected a class: {', '.join(names)}"
-        if self.train.weight_decay and self.train.optimizer != "adamw":
+        if self.train.weight_decay and self.train.optimizer == "adam":
             yield (
                 f"train.weight_decay is {self.train.weight_decay:g} with optimizer = {self.train.optimizer!r}, "
-                "expected 0; use optimizer = 'adamw'"
+                "expected 0; use optimizer = 'adamw' or 'muon'"
             )
