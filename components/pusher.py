@@ -34,7 +34,7 @@ from flexunet.core.files import read_json
 from flexunet.core.lock import locked
 from flexunet.core.results.lineage import Provenance
 from flexunet.history.pushes import PUSHED_COMPARABLE, PUSHED_MODEL_ID, PUSHED_SHA256
-from flexunet.serving.signing import is_signed, sign
+from flexunet.serving.signing import sign, signed_by
 from flexunet.serving.versions import (
     LONGEST_ROLLBACK,
     Retention,
@@ -60,6 +60,7 @@ class Parameters(TypedDict):
     keep_versions: NotRequired[int | None]
     mirror: str
     signing_key: str
+    signer: str
     accepted_refused: str
     code: str
 
@@ -102,7 +103,8 @@ class Executor(executor.Executor):
         retention = Retention(exec_properties.get("keep_versions"), exec_properties["mirror"])
         # Asked first: a store that cannot be used must not leave a version that only this folder has.
         above, key = newest_mirrored(retention.mirror), exec_properties["signing_key"]
-        again = (bool(reason) and _accepted_for(directory) != reason) or (bool(key) and not _is_signed(directory))
+        again = bool(reason) and _accepted_for(directory) != reason
+        again = again or (bool(key) and not _is_signed(directory, Path(key)))
         card = _card(input_dict, exec_properties["settings"], provenance, model)
 
         def complete(folder: Path) -> None:
@@ -139,6 +141,7 @@ class AtomicPusherSpec(component_spec.ComponentSpec):
         "keep_versions": component_spec.ExecutionParameter(type=int, optional=True),
         "mirror": component_spec.ExecutionParameter(type=str),
         "signing_key": component_spec.ExecutionParameter(type=str),
+        "signer": component_spec.ExecutionParameter(type=str),
         ACCEPTED_REFUSED: component_spec.ExecutionParameter(type=str),
         "code": component_spec.ExecutionParameter(type=str),
     }
@@ -174,6 +177,7 @@ class AtomicPusher(base_component.BaseComponent):
       keep_versions: how many of the newest versions stay; None for all.
       mirror: URL of a store that gets a copy of each version, or "".
       signing_key: file of the private key that each version is signed with, or "".
+      signer: fingerprint of that key, which keys the cache: another key in the same file signs anew.
       accepted_refused: a person's reason to push the model although the gate refuses it, or "".
     """
 
@@ -197,6 +201,7 @@ class AtomicPusher(base_component.BaseComponent):
         keep_versions: int | None = None,
         mirror: str = "",
         signing_key: str = "",
+        signer: str = "",
         accepted_refused: str = "",
     ) -> None:
         spec = AtomicPusherSpec(
@@ -214,6 +219,7 @@ class AtomicPusher(base_component.BaseComponent):
             keep_versions=keep_versions,
             mirror=mirror,
             signing_key=signing_key,
+            signer=signer,
             accepted_refused=accepted_refused,
             code=code,
             pushed_model=Channel(type=standard_artifacts.PushedModel),
@@ -227,9 +233,9 @@ def _accepted_for(directory: Path) -> str | None:
     return read_provenance(newest).get(ACCEPTED_REFUSED) if newest else None
 
 
-def _is_signed(directory: Path) -> bool:
+def _is_signed(directory: Path, key: Path) -> bool:
     newest = newest_version(directory)
-    return newest is not None and is_signed(newest)
+    return newest is not None and signed_by(newest, key)
 
 
 def _was_rolled_back(model: Path, directory: Path) -> bool:
