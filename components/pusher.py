@@ -60,7 +60,6 @@ class Parameters(TypedDict):
     keep_versions: NotRequired[int | None]
     mirror: str
     signing_key: str
-    signer: str
     accepted_refused: str
     code: str
 
@@ -141,7 +140,6 @@ class AtomicPusherSpec(component_spec.ComponentSpec):
         "keep_versions": component_spec.ExecutionParameter(type=int, optional=True),
         "mirror": component_spec.ExecutionParameter(type=str),
         "signing_key": component_spec.ExecutionParameter(type=str),
-        "signer": component_spec.ExecutionParameter(type=str),
         ACCEPTED_REFUSED: component_spec.ExecutionParameter(type=str),
         "code": component_spec.ExecutionParameter(type=str),
     }
@@ -165,7 +163,7 @@ class AtomicPusher(base_component.BaseComponent):
       model: a Model, an export below its `Format-Serving`.
       model_blessing: the gate's.
       directory: where TF Serving looks for versions; one machine's folder or a volume.
-      code: fingerprint that keys the cache.
+      code: fingerprint that keys the cache, of the signing key as well: another one in the same file signs anew.
       infra_blessing: of a serving validator.
       server_blessing: of another one.
       evaluation: of this project's Evaluator, whose scores go into the version's provenance and card; needs `settings`.
@@ -177,7 +175,6 @@ class AtomicPusher(base_component.BaseComponent):
       keep_versions: how many of the newest versions stay; None for all.
       mirror: URL of a store that gets a copy of each version, or "".
       signing_key: file of the private key that each version is signed with, or "".
-      signer: fingerprint of that key, which keys the cache: another key in the same file signs anew.
       accepted_refused: a person's reason to push the model although the gate refuses it, or "".
     """
 
@@ -201,7 +198,6 @@ class AtomicPusher(base_component.BaseComponent):
         keep_versions: int | None = None,
         mirror: str = "",
         signing_key: str = "",
-        signer: str = "",
         accepted_refused: str = "",
     ) -> None:
         spec = AtomicPusherSpec(
@@ -219,7 +215,6 @@ class AtomicPusher(base_component.BaseComponent):
             keep_versions=keep_versions,
             mirror=mirror,
             signing_key=signing_key,
-            signer=signer,
             accepted_refused=accepted_refused,
             code=code,
             pushed_model=Channel(type=standard_artifacts.PushedModel),

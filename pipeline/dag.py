@@ -308,8 +308,7 @@ def _pusher(settings: Settings, data: DataNodes, training: TrainingNodes, judged
         keep_versions=serving.keep_versions,
         mirror=serving.mirror,
         signing_key=serving.signing_key,
-        signer=_signer(serving.signing_key),
-        code=settings.code(pusher.__name__),
+        code=settings.code(pusher.__name__) + _signer(serving.signing_key),
         accepted_refused=settings.accepted_refused,
     ).with_id("Pusher")
 

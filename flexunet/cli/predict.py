@@ -110,9 +110,8 @@ def predict(
     from flexunet.serving.client import Options, connect
     from flexunet.serving.predict import Job, image_files
 
-    if public_key:
-        # Asked once: what is verified is what is used, whatever is pushed meanwhile.
-        model = str(_verified(model, public_key))
+    # Asked once: what is verified is what is used, whatever is pushed meanwhile.
+    model = str(_verified(model, public_key)) if public_key else model
     (files, left_out), shown = image_files(images, out), _shown_config(model, config)
     with captured_output(NO_LOG) as console, connect(model, Options(**options), fallback, canary) as connected:
         results, failed = _predicted(Job(connected, shown, tiled, concurrency), files, out, kind, console)

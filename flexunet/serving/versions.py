@@ -124,8 +124,7 @@ def push_version(
       UserError: `models.config` is not what this project writes.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    # Pruning reads it: refused before anything is visible.
-    read_named(directory)
+    read_named(directory)  # a broken one is refused before anything is visible
     with _state(directory) as state:
         state["keep"], state["mirror"], state["unfinished"] = retention.versions, retention.mirror, None
     newest, digest = newest_version(directory), content_hash(model)
@@ -133,9 +132,7 @@ def push_version(
         return newest
 
     def finish(folder: Path) -> None:
-        # A model that was a version has those of that push.
-        for name in PUSHED_FILES:
-            (folder / ASSETS_EXTRA / name).unlink(missing_ok=True)
+        _remove_added(folder)
         complete(folder)
 
     return _push(model, directory, {**provenance, "sha256": digest}, retention.versions, above, finish)
@@ -267,6 +264,12 @@ def _push(
     _flush_path(directory)
     _prune(directory, keep)
     return target
+
+
+def _remove_added(folder: Path) -> None:
+    """A model that was a version has what was added by that push."""
+    for name in PUSHED_FILES:
+        (folder / ASSETS_EXTRA / name).unlink(missing_ok=True)
 
 
 def _unfinished(directory: Path, to: int | None) -> tuple[int, int] | None:
