@@ -1,5 +1,6 @@
 """Two versions on the same images, in numbers."""
 
+import io
 import socket
 import time
 from dataclasses import replace
@@ -10,10 +11,10 @@ import pytest
 from waiting import wait_until
 
 from flexunet.live import store
-from flexunet.live.exchange import Note
+from flexunet.live.exchange import Note, tell
 from flexunet.live.pairs import UNANSWERED, Comparer, Pair, compared, compared_words, pair_of, read_pairs, write_pair
-from flexunet.live.store import HOUR_SECONDS, Kept, Store, counted_since, pairs_since
-from flexunet.live.worker import Comparing
+from flexunet.live.store import HOUR_SECONDS, Kept, Store, counted_since, hours_since, pairs_since
+from flexunet.live.worker import Comparing, Looking, run
 from flexunet.serving.client import Prediction
 from flexunet.serving.model_config import Named
 
@@ -56,6 +57,25 @@ def test_a_canary_that_answers_nothing_is_not_one_that_nobody_asked() -> None:
     assert refused == ["3 images asked of both, none that both answered with masks of one size: refused 0, canary 3"]
     assert "2 times one of the two gave no answer at all" in compared_words(compared(NAMED, [], 2))[1]
     assert "2 times" in compared_words(compared(NAMED, [pair_of(answer(0.3), answer(0.3), NOON)], 2))[2]
+
+
+def test_what_was_compared_is_taken_down_while_looking_goes_on(tmp_path: Path) -> None:
+    class Answered(Comparer):
+        def __init__(self) -> None:
+            pass
+
+        def compare(self, encoded: bytes, moment: float) -> Pair:
+            return pair_of(answer(0.3), answer(0.2), moment)
+
+    looking = Looking(Store(Kept(tmp_path, days=1)), "", Comparing(Answered()), 1.0)
+    looking.comparing.ask(b"image", NOON)
+    wait_until(lambda: bool(looking.take_down() or pairs_since(tmp_path, NOON)))
+    assert [pair.time for pair in pairs_since(tmp_path, NOON)] == [NOON]
+    source = io.BytesIO()
+    tell(source, Note("images", NOON, 7))
+    source.seek(0)
+    run(source, looking)
+    assert [counts["images"] for _, _, counts in hours_since(tmp_path, NOON)] == [7]
 
 
 def test_a_version_that_hangs_or_fails_is_counted_and_keeps_nobody_from_looking(tmp_path: Path) -> None:
