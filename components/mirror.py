@@ -6,7 +6,7 @@ last and, when an old version goes, first: a server cannot load a version withou
 killed is finished, or removed, by the next push.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,10 +14,13 @@ from tfx.dsl.io import fileio
 
 from flexunet.core.errors import UserError, last_line
 from flexunet.core.features import EXPORTED_GRAPH
+from flexunet.serving.model_config import read_named
 
 
 def mirror_version(version: Path, store: str, keep: int | None) -> str:
-    """Copies a version's folder to `store/<number>` unless it is there, keeps the newest `keep`; returns its URL.
+    """Copies a version's folder to `store/<number>` unless it is there; returns its URL.
+
+    The newest `keep` stay, and those that `models.config` beside the version names.
 
     Raises:
       UserError: the store cannot be used, or holds a higher number, which a server would take for the newest.
@@ -32,15 +35,17 @@ def mirror_version(version: Path, store: str, keep: int | None) -> str:
     with _one_line(store):
         if not fileio.exists(f"{target}/{EXPORTED_GRAPH}"):
             _copy(version, target)
-        _prune(store, keep)
+        named = read_named(version.parent)
+        _prune(store, keep, named.versions if named else [])
     return target
 
 
-def _prune(store: str, keep: int | None) -> None:
-    """The newest few stay, and none of which the copy was broken off: it would take the place of a whole one."""
+def _prune(store: str, keep: int | None, served: Sequence[int]) -> None:
+    """The newest few and what is served stay, none whose copy was broken off: it would take a whole one's place."""
     urls = [f"{store.rstrip('/')}/{number}" for number in mirrored_versions(store)]
     whole = [url for url in urls if fileio.exists(f"{url}/{EXPORTED_GRAPH}")]
-    for url in {*urls} - {*(whole[-keep:] if keep else whole)}:
+    stay = [url for url in whole if int(url.rpartition("/")[2]) in served]
+    for url in {*urls} - {*(whole[-keep:] if keep else whole), *stay}:
         _remove(url)
 
 

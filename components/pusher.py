@@ -34,7 +34,7 @@ from flexunet.core.files import read_json
 from flexunet.core.lock import locked
 from flexunet.core.results.lineage import Provenance
 from flexunet.history.pushes import PUSHED_COMPARABLE, PUSHED_MODEL_ID, PUSHED_SHA256
-from flexunet.serving.signing import is_signed, sign
+from flexunet.serving.signing import sign, signed_by
 from flexunet.serving.versions import (
     LONGEST_ROLLBACK,
     Retention,
@@ -102,7 +102,8 @@ class Executor(executor.Executor):
         retention = Retention(exec_properties.get("keep_versions"), exec_properties["mirror"])
         # Asked first: a store that cannot be used must not leave a version that only this folder has.
         above, key = newest_mirrored(retention.mirror), exec_properties["signing_key"]
-        again = (bool(reason) and _accepted_for(directory) != reason) or (bool(key) and not _is_signed(directory))
+        again = bool(reason) and _accepted_for(directory) != reason
+        again = again or (bool(key) and not _is_signed(directory, Path(key)))
         card = _card(input_dict, exec_properties["settings"], provenance, model)
 
         def complete(folder: Path) -> None:
@@ -162,7 +163,7 @@ class AtomicPusher(base_component.BaseComponent):
       model: a Model, an export below its `Format-Serving`.
       model_blessing: the gate's.
       directory: where TF Serving looks for versions; one machine's folder or a volume.
-      code: fingerprint that keys the cache.
+      code: fingerprint that keys the cache, of the signing key as well: another one in the same file signs anew.
       infra_blessing: of a serving validator.
       server_blessing: of another one.
       evaluation: of this project's Evaluator, whose scores go into the version's provenance and card; needs `settings`.
@@ -227,9 +228,9 @@ def _accepted_for(directory: Path) -> str | None:
     return read_provenance(newest).get(ACCEPTED_REFUSED) if newest else None
 
 
-def _is_signed(directory: Path) -> bool:
+def _is_signed(directory: Path, key: Path) -> bool:
     newest = newest_version(directory)
-    return newest is not None and is_signed(newest)
+    return newest is not None and signed_by(newest, key)
 
 
 def _was_rolled_back(model: Path, directory: Path) -> bool:

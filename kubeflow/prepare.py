@@ -34,12 +34,14 @@ def main(config: str, nodes: str, run_id: str, data: str, span: int, overrides: 
     """Makes everything ready for the nodes of one run."""
     from flexunet.core.lock import locked
     from flexunet.dataset.compatible import check_data
+    from flexunet.serving.signing import check_key
 
     changes = _changes(overrides)
     loaded = config_from(json.loads(config), "the package's config", changes)
     settings, newest = loaded.kubeflow, span or None
     mount, run = Path(settings.mount_path), Run(Path(settings.mount_path) / settings.root, run_id)
     _check_volume(mount)
+    check_key(loaded.serving.signing_key)
     prepare_beam(loaded.beam, nodes=BEAM_NODES)
     warning = check_data(mount / data, loaded, newest=newest)
     if warning:

@@ -42,6 +42,7 @@ from flexunet.core.config.whole import Config
 from flexunet.core.operating_point import DefectRule
 from flexunet.core.root import Root
 from flexunet.dataset.manifest import MANIFEST, newest_spans
+from flexunet.serving.signing import key_fingerprint
 from flexunet.serving.versions import content_hash
 from pipeline.evaluation import make_eval_config
 from pipeline.fingerprint import code_fingerprint
@@ -307,9 +308,14 @@ def _pusher(settings: Settings, data: DataNodes, training: TrainingNodes, judged
         keep_versions=serving.keep_versions,
         mirror=serving.mirror,
         signing_key=serving.signing_key,
-        code=settings.code(pusher.__name__),
+        code=settings.code(pusher.__name__) + _signer(serving.signing_key),
         accepted_refused=settings.accepted_refused,
     ).with_id("Pusher")
+
+
+def _signer(private_key: str) -> str:
+    """Fingerprint of the key; "" where there is none here, as where a package for a cluster is compiled."""
+    return key_fingerprint(Path(private_key)) if private_key and Path(private_key).is_file() else ""
 
 
 def _reporter(

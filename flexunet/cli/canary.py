@@ -96,7 +96,7 @@ def promote(root: Path, given: tuple[Path, ...], hours: float) -> None:
         before, since = read_named(serving), named_since(serving)
         named = to_all(serving)
         found = _compared(before or named, since, root, given, hours, console)
-        console.print(f"version {named.stable} is stable now: every request goes to it")
+        console.print(f"version {named.stable} is stable: every request goes to it when the servers have read the file")
         print_result({**found, "stable": named.stable, "canary": None})
 
 
@@ -113,7 +113,7 @@ def rollback(root: Path) -> None:
     from flexunet.live.canary import give_up
 
     with _named(root) as (serving, console):
-        named, withdrawn = give_up(serving)
+        named, tried, withdrawn = give_up(serving)
         # Where ML Metadata cannot be asked, the next run tells it.
         if installed_version("ml-metadata"):
             from flexunet.history.database import is_known, open_store
@@ -122,10 +122,14 @@ def rollback(root: Path) -> None:
             if is_known(root):
                 record_rollbacks(open_store(root), serving)
         console.print(
-            f"version {named.stable} is served alone again; version {withdrawn} is rolled back: no run pushes that "
-            "model again or compares with it"
+            f"version {named.stable} is served alone again; version {tried} is "
+            + (
+                "rolled back: no run pushes that model again or compares with it"
+                if withdrawn
+                else "given up, and not rolled back: it is gone, or the same model"
+            )
         )
-        print_result({"stable": named.stable, "withdrawn": withdrawn})
+        print_result({"stable": named.stable, "withdrawn": tried if withdrawn else None})
 
 
 @contextmanager
@@ -162,12 +166,13 @@ def _compared(
     import time
 
     from flexunet.core.root import Root
-    from flexunet.live.pairs import compared, compared_words
-    from flexunet.live.store import HOUR_SECONDS, pairs_since
+    from flexunet.live.pairs import UNANSWERED, compared, compared_words
+    from flexunet.live.store import HOUR_SECONDS, counted_since, pairs_since
 
     begin = max(since, time.time() - hours * HOUR_SECONDS)
-    pairs = [pair for folder in given or (Root(root).live,) for pair in pairs_since(folder, begin)]
-    found = compared(named, pairs)
+    folders = given or (Root(root).live,)
+    pairs = [pair for folder in folders for pair in pairs_since(folder, begin)]
+    found = compared(named, pairs, sum(counted_since(folder, begin, UNANSWERED) for folder in folders))
     for line in compared_words(found):
         console.print(line)
     return found

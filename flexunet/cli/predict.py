@@ -110,8 +110,8 @@ def predict(
     from flexunet.serving.client import Options, connect
     from flexunet.serving.predict import Job, image_files
 
-    if public_key:
-        _verify(model, public_key)
+    # Asked once: what is verified is what is used, whatever is pushed meanwhile.
+    model = str(_verified(model, public_key)) if public_key else model
     (files, left_out), shown = image_files(images, out), _shown_config(model, config)
     with captured_output(NO_LOG) as console, connect(model, Options(**options), fallback, canary) as connected:
         results, failed = _predicted(Job(connected, shown, tiled, concurrency), files, out, kind, console)
@@ -127,14 +127,20 @@ def predict(
         raise UserError("\n".join(f"{f.image}: no prediction ({f.reason})" for f in failed))
 
 
-def _verify(target: str, public_key: Path) -> None:
-    """Raises UserError for a folder that the key did not sign, and for a server, which must have asked itself."""
+def _verified(target: str, public_key: Path) -> Path:
+    """The version that is served from a folder.
+
+    Raises:
+      UserError: the key did not sign it; or it is a server, which must have asked itself.
+    """
     from flexunet.serving.signing import verify
     from flexunet.serving.versions import model_directory
 
     if "://" in target:
         raise UserError(f"{target}: --verify reads a model's folder, expected one: servers verify before they serve")
-    verify(model_directory(Path(target)), public_key)
+    version = model_directory(Path(target))
+    verify(version, public_key)
+    return version
 
 
 def _predicted(

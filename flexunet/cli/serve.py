@@ -49,8 +49,11 @@ def serve(
 
     check = functools.partial(verify, public_key=public_key) if public_key else lambda folder: None
     if docker:
-        check(model_directory(model))
-        click.echo(docker_command(model_directory(model), grpc_port, rest_port, model_config))
+        folder = model_directory(model)
+        command = docker_command(folder, grpc_port, rest_port, model_config)
+        for version in _followed(folder, model_config):
+            check(version)
+        click.echo(command)
         return
     from flexunet.serving.loaded import ConfigFile
     from flexunet.serving.server import Server
@@ -64,3 +67,16 @@ def serve(
             f"a development server, not TF Serving: it reloads {reloads} and asks nobody who they are; Ctrl-C stops it"
         )
         threading.Event().wait()
+
+
+def _followed(folder: Path, model_config: Path | None) -> list[Path]:
+    """What TF Serving begins with: the versions that the file beside them names, or the newest of them."""
+    from flexunet.serving.model_config import read_named
+    from flexunet.serving.versions import newest_version
+
+    if not folder.name.isdigit():
+        return [folder]
+    named = read_named(folder.parent) if model_config else None
+    if named:
+        return [folder.parent / str(number) for number in named.versions]
+    return [newest_version(folder.parent) or folder]

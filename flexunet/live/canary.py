@@ -3,12 +3,25 @@
 Every step writes `models.config` beside the versions (flexunet/serving/model_config.py), which the servers read.
 """
 
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final, NamedTuple
 
 from flexunet.core.errors import UserError
 from flexunet.serving.model_config import CONFIG_FILE, Named, read_named, write_named
 from flexunet.serving.versions import rolled_back, version_hash, versions, withdraw
+
+# Our manifests have TF Serving poll every 10 s; the rest is for loading.
+SETTLED_SECONDS: Final = 30.0
+
+
+class GivenUp(NamedTuple):
+    """How a canary ended; `rolled_back`: whether its model was, which the stable version's own never is."""
+
+    named: Named
+    canary: int
+    rolled_back: bool
 
 
 def begin(
@@ -25,34 +38,59 @@ def begin(
       check: raises UserError for a version's folder that must not be served.
 
     Raises:
-      UserError: no such version, another canary is being tried, or the model was rolled back.
+      UserError: no such version, another canary is being tried, the model was rolled back, or the servers may not have
+        read yet what was named before.
     """
-    existing, named = versions(directory), read_named(directory)
-    if not existing:
-        raise UserError(f"{directory}: no version here, expected the folder that a run pushed to")
-    number = candidate or (named.canary if named and named.canary else existing[-1])
-    if number not in existing:
-        raise UserError(f"{directory}: no version {number}, expected one of {', '.join(map(str, existing))}")
+    named = read_named(directory)
+    number = _candidate(directory, named, candidate)
     if named is None:
         found = Named(base_path or str(directory.resolve()), number)
     else:
-        if named.canary not in (None, number):
-            raise UserError(
-                f"{directory}: version {named.canary} is the canary already, expected none: end it with "
-                "`flexunet live promote` or `flexunet live rollback`"
-            )
         is_new = number != named.stable
         found = Named(base_path or named.base_path, named.stable, number if is_new else None)
+    for each in found.versions:
+        check(directory / str(each))
+    if named and found.canary not in (None, named.canary):
+        _require_read(directory)
+    # What was compared counts from when the file was written.
+    if found != named:
+        write_named(directory, found)
+    return found
+
+
+def _candidate(directory: Path, named: Named | None, asked: int | None) -> int:
+    """The number of the version to serve or to try; raises UserError as `begin`."""
+    existing = versions(directory)
+    if not existing:
+        raise UserError(f"{directory}: no version here, expected the folder that a run pushed to")
+    number = asked or (named.canary if named and named.canary else existing[-1])
+    if number not in existing:
+        raise UserError(f"{directory}: no version {number}, expected one of {', '.join(map(str, existing))}")
+    if named and named.canary not in (None, number):
+        raise UserError(
+            f"{directory}: version {named.canary} is the canary already, expected none: end it with "
+            "`flexunet live promote` or `flexunet live rollback`"
+        )
     if version_hash(directory / str(number)) in rolled_back(directory):
         raise UserError(
             f"{directory}: version {number} was rolled back; `flexunet rollback --to {number}` brings it back under a "
             "new number: name that"
         )
-    check(directory / str(number))
-    # What was compared counts from when the file was written.
-    if found != named:
-        write_named(directory, found)
-    return found
+    return number
+
+
+def _require_read(directory: Path) -> None:
+    """Servers poll the file, and refuse to move a label to a version that they did not load: at every poll, for ever.
+
+    Raises:
+      UserError: the file was written a moment ago.
+    """
+    # Of either sign: the clocks of a volume's machine and of this one differ.
+    if abs(time.time() - named_since(directory)) < SETTLED_SECONDS:
+        raise UserError(
+            f"{directory / CONFIG_FILE}: written less than {SETTLED_SECONDS:.0f} s ago, expected that every server has "
+            "read it and loaded what it names: wait, then the same command again"
+        )
 
 
 def named_since(directory: Path) -> float:
@@ -65,18 +103,20 @@ def promote(directory: Path) -> Named:
     """Makes the canary the stable version.
 
     Raises:
-      UserError: there is none.
+      UserError: there is none, or the servers may not have loaded it yet.
     """
     named, canary = _tried(directory)
     if canary not in versions(directory):
         raise UserError(f"{directory}: version {canary}, the canary, is no longer there: give it up by `live rollback`")
+    _require_read(directory)
     found = Named(named.base_path, canary)
     write_named(directory, found)
     return found
 
 
-def give_up(directory: Path) -> tuple[Named, int]:
-    """Serves the stable version alone again, and marks the canary's model as rolled back; also returns its number.
+def give_up(directory: Path) -> GivenUp:
+    """Serves the stable version alone again, and marks the canary's model as rolled back, unless the stable version is
+    the same model, pushed again with a signature.
 
     Raises:
       UserError: there is no canary.
@@ -84,9 +124,11 @@ def give_up(directory: Path) -> tuple[Named, int]:
     named, canary = _tried(directory)
     found = Named(named.base_path, named.stable)
     write_named(directory, found)
-    if canary in versions(directory):
+    digests = [version_hash(directory / str(number)) for number in (named.stable, canary)]
+    withdrawn = canary in versions(directory) and digests[0] != digests[1]
+    if withdrawn:
         withdraw(directory, canary)
-    return found, canary
+    return GivenUp(found, canary, withdrawn)
 
 
 def _tried(directory: Path) -> tuple[Named, int]:

@@ -16,13 +16,14 @@ from flexunet.core.pictures import Refused, open_image
 from flexunet.live.exchange import Exchange
 from flexunet.serving.paths import PREDICT_PATH
 from flexunet.serving.protos import predict_pb2 as pb
-from flexunet.serving.wire import PREDICT, from_tensor
+from flexunet.serving.wire import CANARY, PREDICT, from_tensor
 
 # gRPC's frame of a message: whether it is compressed, and its length.
 _PREFIX: Final = 5
 _NEEDED: Final = (features.OUTPUT_VALID, features.OUTPUT_CONFIDENCE, features.OUTPUT_CLASS_FRACTIONS)
 # Of a camera: callers could send anything.
 _LONGEST_NAME: Final = 80
+_OF_CANARY: Final = -1
 _SIGNATURES: Final = ("", features.SIGNATURE_SERVING, features.SIGNATURE_REST)
 
 
@@ -45,7 +46,7 @@ class Seen:
     Attributes:
       time: in seconds since 1970.
       seconds: that its request took.
-      version: of the model, as the server told it; 0: not told.
+      version: of the model, as the server told it or the request named it; 0: not told, -1: the canary, not told which.
       valid: whether it had an answer; without one the numbers below are None or empty.
       camera: value of the header that tells cameras apart, its first 80 characters; "" without one.
       kind: of file, such as png.
@@ -160,12 +161,15 @@ def _require_images(signature: str) -> None:
 
 
 def _read_rest(exchange: Exchange) -> tuple[int, list[bytes], list[Answer]]:
-    if not PREDICT_PATH.fullmatch(exchange.path):
+    place = PREDICT_PATH.fullmatch(exchange.path)
+    if not place:
         raise NotSeenError("another method")
     asked, answered = json.loads(exchange.request), json.loads(exchange.answer)
     _require_images(asked.get("signature_name", ""))
     images = [base64.b64decode(row["b64"]) for row in _rows(asked)]
-    return 0, images, answers_of(_columns(answered))
+    # An answer tells no version.
+    version = int(place["version"] or (_OF_CANARY if place["label"] == CANARY else 0))
+    return version, images, answers_of(_columns(answered))
 
 
 def _rows(document: JsonObject) -> list[JsonObject]:

@@ -16,13 +16,15 @@ from pydantic import TypeAdapter, ValidationError
 from flexunet.core.results.live import FORMAT, Compared, ComparedClass
 from flexunet.serving.client import Prediction, connect, predict_image
 from flexunet.serving.model_config import Named
-from flexunet.serving.transport import Options, ServingError
+from flexunet.serving.transport import NotServedError, Options, UnknownLabelError
 from flexunet.serving.wire import CANARY, STABLE
 
 _AGAIN_SECONDS: Final = 60.0
 _DEADLINE: Final = 30.0
 # A rim of a few wrong pixels does not show a class.
 _SHOWN: Final = 0.001
+# How the hours count it.
+UNANSWERED: Final = "not compared: no answer"
 _SECONDS: Final = ("seconds", "canary_seconds")
 
 
@@ -53,6 +55,10 @@ class Pair:
 _PAIR: Final = TypeAdapter(Pair)
 
 
+class NoAnswerError(Exception):
+    """A version that is there, and gave no answer."""
+
+
 class Comparer:
     """Asks both versions of an image."""
 
@@ -61,17 +67,23 @@ class Comparer:
         self._until = 0.0
 
     def compare(self, encoded: bytes, moment: float) -> Pair | None:
-        """None where one of the two is not there, or answers otherwise than models of this project."""
+        """None where one of the two is not there, and for a minute after that.
+
+        Raises:
+          NoAnswerError: both are there, and one failed, or answers otherwise than models of this project.
+        """
         if time.monotonic() < self._until:
             return None
         try:
             # First the one that is often missing.
             canary, stable = (predict_image(model, encoded) for model in (self._canary, self._stable))
             return pair_of(stable, canary, moment)
-        # Of a mask that is no picture an OSError.
-        except (ServingError, OSError, ValueError):
+        except (UnknownLabelError, NotServedError):
             self._until = time.monotonic() + _AGAIN_SECONDS
             return None
+        # Other people's answers can be anything.
+        except Exception as error:
+            raise NoAnswerError from error
 
 
 def _options(label: str) -> Options:
@@ -106,7 +118,8 @@ def write_pair(path: Path, pair: Pair) -> None:
     """Adds a line to the pairs of an hour."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
-        file.write(_PAIR.dump_json(pair) + b"\n")
+        # First: a line that a killed process broke off ends there.
+        file.write(b"\n" + _PAIR.dump_json(pair))
 
 
 def read_pairs(path: Path) -> list[Pair]:
@@ -120,8 +133,8 @@ def read_pairs(path: Path) -> list[Pair]:
     return found
 
 
-def compared(named: Named, pairs: Sequence[Pair]) -> Compared:
-    """The document: how the two versions answered the same images."""
+def compared(named: Named, pairs: Sequence[Pair], not_answered: int = 0) -> Compared:
+    """The document: how the two versions answered the same images; `not_answered`: how often one of them did not."""
     both = [pair for pair in pairs if pair.same is not None]
     same = [pair.same for pair in both if pair.same is not None]
     confidence = [
@@ -133,6 +146,7 @@ def compared(named: Named, pairs: Sequence[Pair]) -> Compared:
         "stable": named.stable,
         "canary": named.canary,
         "images": len(pairs),
+        "not_answered": not_answered,
         "refused": [sum(not pair.valid for pair in pairs), sum(not pair.canary_valid for pair in pairs)],
         "same_pixels": float(np.mean(same)) if same else None,
         "least_same_pixels": min(same, default=None),
@@ -163,16 +177,21 @@ def _class(name: str, pairs: Sequence[Pair]) -> ComparedClass:
 
 def compared_words(found: Compared) -> list[str]:
     """A few lines for people."""
+    missing, refused = found["not_answered"], found["refused"]
+    failed = [f"{missing:,} times one of the two gave no answer at all: see the server's log"] if missing else []
     if found["same_pixels"] is None or found["confidence"] is None or found["median_seconds"] is None:
-        return [
-            "no image was compared yet: `flexunet live watch --compare SHARE` asks both versions of a share of them"
-        ]
+        none = "no image was compared yet: `flexunet live watch --compare SHARE` asks both versions of a share of them"
+        if found["images"]:
+            none = f"{found['images']:,} images asked of both, none that both answered with masks of one size"
+            none += f": refused {refused[0]}, canary {refused[1]}"
+        return [none, *failed]
     confidence, seconds = found["confidence"], found["median_seconds"]
     lines = [
         f"{found['images']:,} images asked of both: {found['same_pixels']:.2%} of the pixels are the same class, "
         f"{found['least_same_pixels']:.1%} in the image that differs most",
         f"confidence {confidence[0]:.4f}, canary {confidence[1]:.4f}; median answer {1000 * seconds[0]:.0f} ms, canary "
-        f"{1000 * seconds[1]:.0f} ms; refused {found['refused'][0]}, canary {found['refused'][1]}",
+        f"{1000 * seconds[1]:.0f} ms; refused {refused[0]}, canary {refused[1]}",
+        *failed,
     ]
     return lines + [
         f"{name}: shown in {row['stable']}, canary {row['canary']}; only by one of them {row['only_stable']} and "

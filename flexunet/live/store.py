@@ -220,6 +220,11 @@ def hours_since(directory: Path, begin: float) -> Iterator[tuple[str, list[Seen]
             yield path.stem, [*read_lines(path)], read_json(path.with_suffix(".json")) or {}
 
 
+def counted_since(directory: Path, begin: float, what: str) -> int:
+    """How often something was counted in the hours since `begin`, the one that it lies in included."""
+    return sum(counts.get(what, 0) for _, _, counts in hours_since(directory, begin))
+
+
 def pairs_since(directory: Path, begin: float) -> list[Pair]:
     """What two versions said of the same images since `begin`, in seconds since 1970."""
     found = [pair for path in sorted((directory / _PAIRS).glob("*.jsonl")) for pair in read_pairs(path)]

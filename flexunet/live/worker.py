@@ -13,16 +13,18 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from flexunet.live.exchange import Exchange, Note, read_told
 from flexunet.live.observe import NotSeenError, Seen, seen_in
-from flexunet.live.pairs import Comparer
+from flexunet.live.pairs import UNANSWERED, Comparer, NoAnswerError, Pair
 from flexunet.live.store import HOUR_SECONDS, Kept, Store
 
 _FLUSH_SECONDS: Final = 2.0
+_MOST_TO_COMPARE: Final = 4
 
 
 def main(arguments: list[str]) -> None:
@@ -31,7 +33,41 @@ def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     directory, days, image_bytes, camera_header, url, share = arguments
     kept = Kept(Path(directory), float(days), int(image_bytes), camera_header)
-    run(sys.stdin.buffer, Looking(Store(kept), camera_header, Comparer(url), float(share)))
+    run(sys.stdin.buffer, Looking(Store(kept), camera_header, Comparing(Comparer(url)), float(share)))
+
+
+class Comparing:
+    """Asks two versions in a thread of its own: one that hangs keeps nobody from looking at the other images."""
+
+    def __init__(self, comparer: Comparer) -> None:
+        self._comparer = comparer
+        self._asked: queue.Queue[tuple[bytes, float]] = queue.Queue(_MOST_TO_COMPARE)
+        self._told: queue.SimpleQueue[Pair | Note] = queue.SimpleQueue()
+        threading.Thread(target=self._ask, daemon=True).start()
+
+    def ask(self, encoded: bytes, moment: float) -> None:
+        """Later; an image that comes while too many wait is not compared, and told to be so."""
+        try:
+            self._asked.put_nowait((encoded, moment))
+        except queue.Full:
+            self._told.put(Note("not compared: too many at once", moment))
+
+    def told(self) -> Iterator[Pair | Note]:
+        """What ended since the last call."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                yield self._told.get_nowait()
+
+    def _ask(self) -> None:
+        while True:
+            encoded, moment = self._asked.get()
+            try:
+                pair = self._comparer.compare(encoded, moment)
+            except NoAnswerError:
+                self._told.put(Note(UNANSWERED, moment))
+            else:
+                if pair:
+                    self._told.put(pair)
 
 
 @dataclass(frozen=True)
@@ -41,13 +77,13 @@ class Looking:
     Attributes:
       store: gets what was seen.
       camera_header: whose values tell cameras apart.
-      comparer: asks two versions.
+      comparing: asks two versions.
       share: of the images that they are asked of.
     """
 
     store: Store
     camera_header: str
-    comparer: Comparer
+    comparing: Comparing
     share: float
 
     def look(self, exchange: Exchange) -> None:
@@ -68,9 +104,15 @@ class Looking:
 
     def _compare(self, encoded: bytes, seen: Seen) -> None:
         if random.random() < self.share:  # noqa: S311  no secret
-            pair = self.comparer.compare(encoded, seen.time)
-            if pair:
-                self.store.add_pair(pair)
+            self.comparing.ask(encoded, seen.time)
+
+    def take_down(self) -> None:
+        """What was compared meanwhile."""
+        for told in self.comparing.told():
+            if isinstance(told, Pair):
+                self.store.add_pair(told)
+            else:
+                self.store.count(told.what, told.moment, told.number)
 
 
 def run(source: BinaryIO, looking: Looking) -> None:
@@ -88,12 +130,14 @@ def run(source: BinaryIO, looking: Looking) -> None:
                 store.count(told.what, told.moment, told.number)
             else:
                 looking.look(told)
+        looking.take_down()
         if time.monotonic() - written > _FLUSH_SECONDS:
             store.flush()
             written = time.monotonic()
         if time.monotonic() - forgotten > HOUR_SECONDS or not forgotten:
             store.forget(time.time())
             forgotten = time.monotonic()
+    looking.take_down()
     store.flush()
 
 

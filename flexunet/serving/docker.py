@@ -28,10 +28,11 @@ def docker_command(model: Path, grpc_port: int, rest_port: int, config: Path | N
       config: `models.config` beside the versions, which the server follows instead.
 
     Raises:
-      UserError: the file names a folder that the container does not have.
+      UserError: the file lies or names a folder where the container does not have it.
     """
     base = model.resolve()
     if config is not None:
+        _check_place(config, base)
         _check_base_path(config)
     # TF Serving looks for versions: a SavedModel that is none itself is mounted as version 1.
     source, target = (base.parent, f"/models/{MODEL_NAME}")
@@ -49,6 +50,12 @@ def docker_command(model: Path, grpc_port: int, rest_port: int, config: Path | N
         *("--enable_batching=false", f"--grpc_max_threads={GRPC_THREADS}", f"--rest_api_num_threads={REST_THREADS}"),
     ]
     return shlex.join(words)
+
+
+def _check_place(config: Path, version: Path) -> None:
+    expected = version.parent / CONFIG_FILE
+    if config.resolve() != expected or not version.name.isdigit():
+        raise UserError(f"{config}: expected {expected}, beside numeric versions: the container reads it there")
 
 
 def _check_base_path(config: Path) -> None:

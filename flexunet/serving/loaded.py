@@ -119,6 +119,9 @@ class Versions:
     def _free(self, candidates: list[Loaded]) -> None:
         with self._lock:
             free = [one for one in candidates if one.retired and not one.users]
+            for one in free:
+                # Two that end at once may both see no user left: only the first of them frees.
+                one.retired = False
         for one in free:
             one.model.close()
 

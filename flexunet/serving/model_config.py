@@ -42,27 +42,34 @@ def read_named(directory: Path) -> Named | None:
     """What `models.config` in the versions' folder names; None without that file.
 
     Raises:
-      UserError: it is not what this project writes.
+      UserError: it is not what `write_named` writes: nothing but what the labels tell may be served.
     """
     path = directory / CONFIG_FILE
     if not path.is_file():
         return None
-    [model, *others] = parse_config(path).model_config_list.config
-    labels = dict(model.version_labels)
-    if others or STABLE not in labels:
-        raise UserError(f"{path}: expected one model with the label {STABLE}: restore it, or remove it to begin anew")
-    return Named(model.base_path, labels[STABLE], labels.get(CANARY))
+    config = parse_config(path)
+    model = config.model_config_list.config[0]
+    named = Named(model.base_path, model.version_labels.get(STABLE, 0), model.version_labels.get(CANARY))
+    if not named.stable or config != _config(named):
+        raise UserError(
+            f"{path}: expected what `flexunet live canary` writes, one model {MODEL_NAME} whose versions are those "
+            f"labelled {STABLE} and {CANARY}: restore it, or remove it to begin anew"
+        )
+    return named
 
 
 def write_named(directory: Path, named: Named) -> None:
     """Writes `models.config` by one rename: a server reads the old one or the new one."""
+    replace_text(directory / CONFIG_FILE, text_format.MessageToString(_config(named)))
+
+
+def _config(named: Named) -> pb.ModelServerConfig:
     model = pb.ModelConfig(name=MODEL_NAME, base_path=named.base_path, model_platform="tensorflow")
     model.model_version_policy.specific.versions.extend(named.versions)
     model.version_labels[STABLE] = named.stable
     if named.canary is not None:
         model.version_labels[CANARY] = named.canary
-    config = pb.ModelServerConfig(model_config_list=pb.ModelConfigList(config=[model]))
-    replace_text(directory / CONFIG_FILE, text_format.MessageToString(config))
+    return pb.ModelServerConfig(model_config_list=pb.ModelConfigList(config=[model]))
 
 
 def parse_config(path: Path) -> pb.ModelServerConfig:

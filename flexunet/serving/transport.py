@@ -55,7 +55,7 @@ class Options:
     Attributes:
       model_name: the server's name of the model.
       version: its version; by default the newest that the server has ready.
-      label: of its version, such as `stable`, in place of the number.
+      label: of its version, such as `stable`, in place of the number; both raise UserError.
       deadline: seconds for an answer, all attempts included.
       attempts: tries of a call that was answered UNAVAILABLE or RESOURCE_EXHAUSTED, with pauses that double from 0.1 to
         5 s: 12 are half a minute. Other failures are never tried again.
@@ -76,6 +76,10 @@ class Options:
     certificate_authority: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.version is not None and self.label:
+            raise UserError(f"version {self.version} and the label {self.label}, expected one of them")
 
 
 class Model(Protocol):

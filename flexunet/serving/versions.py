@@ -24,7 +24,7 @@ from flexunet.core.errors import UserError
 from flexunet.core.features import ASSETS_EXTRA, EXPORTED_GRAPH, EXPORTED_PROVENANCE, PUSHED_FILES
 from flexunet.core.files import read_json
 from flexunet.core.results.lineage import Provenance
-from flexunet.serving.model_config import read_named
+from flexunet.serving.model_config import CONFIG_FILE, Named, read_named
 
 # Seconds: a push waits so long for a rollback, and a rollback for a push; either copies a model, to a store as well.
 LONGEST_ROLLBACK: Final = 300.0
@@ -119,8 +119,12 @@ def push_version(
 
     Returns:
       The version's folder.
+
+    Raises:
+      UserError: `models.config` is not what this project writes.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    read_named(directory)  # a broken one is refused before anything is visible
     with _state(directory) as state:
         state["keep"], state["mirror"], state["unfinished"] = retention.versions, retention.mirror, None
     newest, digest = newest_version(directory), content_hash(model)
@@ -128,9 +132,7 @@ def push_version(
         return newest
 
     def finish(folder: Path) -> None:
-        # A model that was a version has those of that push.
-        for name in PUSHED_FILES:
-            (folder / ASSETS_EXTRA / name).unlink(missing_ok=True)
+        _remove_added(folder)
         complete(folder)
 
     return _push(model, directory, {**provenance, "sha256": digest}, retention.versions, above, finish)
@@ -149,12 +151,12 @@ def roll_back(directory: Path, to: int | None = None, keep: int | None = None, a
       above: as for `push_version`.
 
     Raises:
-      UserError: no such version, or none to go back to.
+      UserError: no such version, none to go back to, or not the newest is served.
     """
-    existing = versions(directory)
+    existing, named = versions(directory), read_named(directory)
     if not existing:
         raise UserError(f"{directory}: no version here, expected the folder that a run pushed to")
-    withdrawn, restored = _unfinished(directory, to) or _planned(directory, existing, to)
+    withdrawn, restored = _unfinished(directory, to) or _planned(directory, existing, named, to)
     if existing[-1] > withdrawn:
         return Rollback(withdrawn, restored, directory / str(existing[-1]))
     source, gone = directory / str(restored), version_hash(directory / str(withdrawn))
@@ -264,6 +266,12 @@ def _push(
     return target
 
 
+def _remove_added(folder: Path) -> None:
+    """A model that was a version has what was added by that push."""
+    for name in PUSHED_FILES:
+        (folder / ASSETS_EXTRA / name).unlink(missing_ok=True)
+
+
 def _unfinished(directory: Path, to: int | None) -> tuple[int, int] | None:
     """The versions withdrawn and restored by a rollback that was killed, unless another one is asked for."""
     unfinished = _read_state(directory)["unfinished"]
@@ -276,8 +284,14 @@ def _is_whole(version: Path) -> bool:
     return (version / EXPORTED_GRAPH).is_file() and noted in (None, content_hash(version))
 
 
-def _planned(directory: Path, existing: list[int], to: int | None) -> tuple[int, int]:
+def _planned(directory: Path, existing: list[int], named: Named | None, to: int | None) -> tuple[int, int]:
     newest = existing[-1]
+    if named and named.stable != newest:
+        raise UserError(
+            f"{directory}: everybody is answered by version {named.stable}, which {CONFIG_FILE} calls stable, expected "
+            f"the newest, {newest}: `flexunet live canary ROOT --version N`, then `flexunet live promote ROOT` serve "
+            "another one; `flexunet live rollback ROOT` gives up a canary"
+        )
     withdrawn = version_hash(directory / str(newest))
     if to is None:
         return newest, _earlier(directory, existing, withdrawn)

@@ -62,10 +62,12 @@ def run(
     from flexunet.core.config.load import load_config
     from flexunet.core.lock import locked
     from flexunet.dataset.compatible import check_data
+    from flexunet.serving.signing import check_key
     from flexunet.serving.versions import model_directory
     from pipeline.cli.outcome import conclude
 
     loaded = load_config(config, overrides)
+    check_key(loaded.serving.signing_key)
     model = model_directory(from_model) if from_model else None
     warnings = [check_data(data, loaded, training=model is None), _check_imported(model, loaded) if model else None]
     log = log_file(root)

@@ -10,6 +10,7 @@ from tfx.dsl.io import fileio
 from components import mirror
 from components.mirror import mirror_version, mirrored_versions, newest_mirrored
 from flexunet.core.errors import UserError
+from flexunet.serving.model_config import Named, write_named
 
 
 @pytest.fixture
@@ -58,6 +59,13 @@ def test_the_newest_few_stay(tmp_path: Path, store: str) -> None:
         mirror_version(version(tmp_path, number), store, keep=2)
     assert mirrored_versions(store) == [10, 11]
     assert not fileio.exists(f"{store}/9/variables/variables.index")
+
+
+def test_what_is_served_stays(tmp_path: Path, store: str) -> None:
+    write_named(tmp_path, Named(store, 8))
+    for number in (7, 8, 9, 10, 11):
+        mirror_version(version(tmp_path, number), store, keep=2)
+    assert mirrored_versions(store) == [8, 10, 11]
 
 
 def test_what_was_broken_off_takes_no_place_of_a_whole_version(tmp_path: Path, store: str) -> None:

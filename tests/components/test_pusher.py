@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from tfx.types import standard_artifacts
 
 from components import pusher
 from flexunet.core.lock import locked
+from flexunet.serving.signing import signed_by
 from flexunet.serving.versions import Retention, push_version, roll_back, versions
 
 
@@ -73,3 +76,30 @@ def test_a_push_waits_for_a_rollback_and_respects_it(tmp_path: Path) -> None:
             assert not ended.done()
         ended.result(timeout=60)
     assert versions(serving) == [1, 2, 3] and pushed.get_int_custom_property("pushed") == 0
+
+
+def test_another_key_signs_the_same_model_anew(tmp_path: Path) -> None:
+    """At the same path; the same key again pushes nothing."""
+    artifact, key = standard_artifacts.Model(), tmp_path / "signing.pem"
+    artifact.uri = str(tmp_path / "model")
+    (tmp_path / "model" / "Format-Serving").mkdir(parents=True)
+    (tmp_path / "model" / "Format-Serving" / "saved_model.pb").write_bytes(b"a model")
+    inputs = {
+        "model": [artifact],
+        "model_blessing": blessing(standard_artifacts.ModelBlessing, 1),
+        "infra_blessing": blessing(standard_artifacts.InfraBlessing, 1),
+    }
+    properties = {"directory": str(tmp_path / "serving"), "signing_key": str(key), "mirror": "", "settings": ""}
+    properties |= {"comparable": "", "accepted_refused": ""}
+    pushed: list[list[int]] = []
+    for new in (True, False, True):
+        if new:
+            secret = ec.generate_private_key(ec.SECP256R1())
+            kept = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+            key.write_bytes(secret.private_bytes(*kept))
+        output = standard_artifacts.PushedModel()
+        output.uri = str(tmp_path / "pushed")
+        pusher.Executor().Do(inputs, {"pushed_model": [output]}, properties)
+        pushed.append(versions(tmp_path / "serving"))
+    assert pushed == [[1], [1], [1, 2]]
+    assert [signed_by(tmp_path / "serving" / name, key) for name in ("1", "2")] == [False, True]

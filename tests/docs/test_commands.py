@@ -192,6 +192,21 @@ def test_the_week(reader: Reader, capfd: pytest.CaptureFixture[str]):
     assert len(seen) == 8 + 3 * 60 and {line.version for line in seen[-60:]} == {newest}
 
 
+@pytest.mark.parametrize(("drift", "picks", "code"), [(0, 0, 0), (1, 0, 1), (5, 1, 0)])
+def test_the_line_for_cron_picks_images_where_something_moved_and_only_once(
+    tmp_path: Path, drift: int, picks: int, code: int
+) -> None:
+    """As cron runs it, two mornings long, with a command in the place of `flexunet`."""
+    [line] = {command.text for command in documented.commands(WEEK) if "live queue" in command.text}
+    (tmp_path / "flexunet").write_text(f"#!/bin/sh\n[ $2 = drift ] && exit {drift}\nmkdir to-label && echo >> picked\n")
+    (tmp_path / "flexunet").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    for _ in range(2):
+        assert subprocess.run(["sh", "-c", line], cwd=tmp_path, env=environment, check=False).returncode == code
+    picked = tmp_path / "picked"
+    assert (len(picked.read_text()) if picked.exists() else 0) == picks
+
+
 def correct(folder: Path) -> None:
     """What a person does in a labelling tool, here by heart."""
     truth = {

@@ -65,6 +65,12 @@ def test_rest_by_rows_and_by_columns(asked: Any, answered: Any):
     assert (found.version, found.confidence, found.shares) == (0, 0.75, {"dent": 0.5})
 
 
+def test_rest_tells_the_version_that_the_request_names():
+    for place, version in (("", 0), ("/labels/stable", 0), ("/labels/canary", -1), ("/versions/12", 12)):
+        exchange = rest({"instances": [B64]}, {"predictions": [ANSWER]}, f"/v1/models/flexunet{place}:predict")
+        assert [seen.version for _, seen in seen_in(exchange)] == [version]
+
+
 def test_grpc_with_pictures_that_only_the_model_can_read():
     found = [seen for _, seen in seen_in(rpc([PICTURE, DEEP, b"none"], valid=np.array([True, True, False])))]
     assert [(seen.valid, seen.width, seen.confidence, seen.version) for seen in found] == [

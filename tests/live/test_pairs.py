@@ -1,14 +1,20 @@
 """Two versions on the same images, in numbers."""
 
+import io
+import socket
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import wait_until
 
 from flexunet.live import store
-from flexunet.live.pairs import compared, compared_words, pair_of, read_pairs
-from flexunet.live.store import HOUR_SECONDS, Kept, Store, pairs_since
+from flexunet.live.exchange import Note, tell
+from flexunet.live.pairs import UNANSWERED, Comparer, Pair, compared, compared_words, pair_of, read_pairs, write_pair
+from flexunet.live.store import HOUR_SECONDS, Kept, Store, counted_since, hours_since, pairs_since
+from flexunet.live.worker import Comparing, Looking, run
 from flexunet.serving.client import Prediction
 from flexunet.serving.model_config import Named
 
@@ -46,6 +52,52 @@ def test_where_two_versions_differ_is_told_by_class() -> None:
     assert "no image was compared" in compared_words(compared(NAMED, []))[0]
 
 
+def test_a_canary_that_answers_nothing_is_not_one_that_nobody_asked() -> None:
+    refused = compared_words(compared(NAMED, [pair_of(answer(0.2), REFUSED, NOON)] * 3))
+    assert refused == ["3 images asked of both, none that both answered with masks of one size: refused 0, canary 3"]
+    assert "2 times one of the two gave no answer at all" in compared_words(compared(NAMED, [], 2))[1]
+    assert "2 times" in compared_words(compared(NAMED, [pair_of(answer(0.3), answer(0.3), NOON)], 2))[2]
+
+
+def test_what_was_compared_is_taken_down_while_looking_goes_on(tmp_path: Path) -> None:
+    class Answered(Comparer):
+        def __init__(self) -> None:
+            pass
+
+        def compare(self, encoded: bytes, moment: float) -> Pair:
+            return pair_of(answer(0.3), answer(0.2), moment)
+
+    looking = Looking(Store(Kept(tmp_path, days=1)), "", Comparing(Answered()), 1.0)
+    looking.comparing.ask(b"image", NOON)
+    wait_until(lambda: bool(looking.take_down() or pairs_since(tmp_path, NOON)))
+    assert [pair.time for pair in pairs_since(tmp_path, NOON)] == [NOON]
+    source = io.BytesIO()
+    tell(source, Note("images", NOON, 7))
+    source.seek(0)
+    run(source, looking)
+    assert [counts["images"] for _, _, counts in hours_since(tmp_path, NOON)] == [7]
+
+
+def test_a_version_that_hangs_or_fails_is_counted_and_keeps_nobody_from_looking(tmp_path: Path) -> None:
+    told: list[Pair | Note] = []
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        comparing = Comparing(Comparer(f"http://127.0.0.1:{hanging.getsockname()[1]}"))
+        started = time.monotonic()
+        for _ in range(10):
+            comparing.ask(b"image", NOON)
+        assert time.monotonic() - started < 5
+        told += comparing.told()
+        assert {note.what for note in told if isinstance(note, Note)} == {"not compared: too many at once"}
+        # One is asked, or waits like four others.
+        assert 5 <= len(told) <= 6
+    # It hangs up.
+    wait_until(lambda: bool(told.extend(comparing.told())) or Note(UNANSWERED, NOON) in told)
+    counts = Store(Kept(tmp_path, days=1))
+    counts.count(UNANSWERED, NOON)
+    counts.flush()
+    assert counted_since(tmp_path, NOON, UNANSWERED) == 1 and counted_since(tmp_path, NOON + 3600, UNANSWERED) == 0
+
+
 def test_a_model_that_tells_no_names_has_numbers() -> None:
     nameless = replace(answer(0.3), class_names=())
     assert {*pair_of(nameless, answer(0.3), NOON).shares} == {"stable/1", "stable/2", "canary/dent", "canary/scratch"}
@@ -64,5 +116,8 @@ def test_what_is_kept_is_bounded_and_survives_a_broken_line(tmp_path: Path, monk
     first, _ = sorted((tmp_path / "pairs").iterdir())
     first.write_bytes(first.read_bytes()[:-20])
     assert read_pairs(first) == [pair, pair]
+    # What comes next is not lost with it.
+    write_pair(first, pair)
+    assert read_pairs(first) == [pair, pair, pair]
     kept.forget(NOON + 10**9)
     assert pairs_since(tmp_path, 0.0) == []

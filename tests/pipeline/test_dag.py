@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from tfx.dsl.compiler import compiler
 from tfx.orchestration import metadata
 
@@ -191,6 +193,15 @@ def test_a_reason_to_push_a_refused_model_reaches_only_what_the_gate_would_stop(
     found = changed(compiled(make_config()), compiler.Compiler().compile(pipeline))
     # The report says what became of the model, and so whether somebody overruled the gate.
     assert found == {"ServingValidator", "Pusher", "Reporter"}
+
+
+def test_another_key_in_the_same_file_reaches_the_pusher(make_config: Any, tmp_path: Path) -> None:
+    key, found = tmp_path / "signing.pem", list[Any]()
+    for _ in range(2):
+        kept = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        key.write_bytes(ec.generate_private_key(ec.SECP256R1()).private_bytes(*kept))
+        found.append(compiled(make_config(serving={"signing_key": str(key)})))
+    assert changed(*found) == {"Pusher"}
 
 
 def test_the_mask_validator_expects_what_the_manifest_says(make_config: Any, tmp_path: Path) -> None:

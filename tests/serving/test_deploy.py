@@ -188,6 +188,9 @@ def test_a_container_follows_the_file_only_where_its_folder_is(tmp_path: Path) -
     write_named(tmp_path, Named(str(tmp_path), 1))
     with pytest.raises(UserError, match="--base-path /models/flexunet"):
         docker_command(tmp_path / "1", 1, 2, tmp_path / CONFIG_FILE)
+    for version in (tmp_path / "model", tmp_path / "elsewhere" / "1"):
+        with pytest.raises(UserError, match="beside numeric versions"):
+            docker_command(version, 1, 2, tmp_path / CONFIG_FILE)
 
 
 def test_only_named_callers_reach_the_port_that_reloads_the_configuration(documents: list[dict[str, Any]]) -> None:

@@ -1,5 +1,8 @@
 """`models.config`: TF Serving's own message reads it, and what it would refuse is refused here."""
 
+import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,15 @@ from tensorflow_serving.config import model_server_config_pb2
 from flexunet.core.errors import UserError
 from flexunet.live import canary
 from flexunet.serving.model_config import CONFIG_FILE, Named, parse_config, read_named, write_named
-from flexunet.serving.versions import Retention, model_directory, push_version, rolled_back, version_hash, versions
+from flexunet.serving.versions import (
+    Retention,
+    model_directory,
+    push_version,
+    roll_back,
+    rolled_back,
+    version_hash,
+    versions,
+)
 
 
 def push(folder: Path, marks: str, keep: int | None = None) -> Path:
@@ -58,6 +69,10 @@ def test_a_canary_is_begun_promoted_and_given_up(tmp_path: Path) -> None:
     push(tmp_path, "b")
     # Pushed, and not served.
     assert model_directory(serving).name == "1"
+    # A server that did not read the file yet would refuse the next one at every poll.
+    with pytest.raises(UserError, match="written less than 30 s ago"):
+        canary.begin(serving, None, None)
+    settle(serving)
     assert canary.begin(serving, None, "/models/flexunet") == Named("/models/flexunet", 1, 2)
     push(tmp_path, "c")
     with pytest.raises(UserError, match="version 2 is the canary already"):
@@ -67,10 +82,14 @@ def test_a_canary_is_begun_promoted_and_given_up(tmp_path: Path) -> None:
     since = canary.named_since(serving)
     canary.begin(serving, None, None)
     assert canary.named_since(serving) == since > 0
+    with pytest.raises(UserError, match="written less than 30 s ago"):
+        canary.promote(serving)
+    settle(serving)
     assert canary.promote(serving) == Named("/models/flexunet", 2)
+    settle(serving)
     assert model_directory(serving).name == "2"
     assert canary.begin(serving, None, None) == Named("/models/flexunet", 2, 3)
-    assert canary.give_up(serving) == (Named("/models/flexunet", 2), 3)
+    assert canary.give_up(serving) == (Named("/models/flexunet", 2), 3, True)
     assert rolled_back(serving) == {version_hash(serving / "3"): 3}
     with pytest.raises(UserError, match="version 3 was rolled back"):
         canary.begin(serving, None, None)
@@ -78,11 +97,38 @@ def test_a_canary_is_begun_promoted_and_given_up(tmp_path: Path) -> None:
         canary.begin(serving, 9, None)
 
 
+def settle(serving: Path) -> None:
+    """As if what is named was written a minute ago."""
+    moment = time.time() - 60
+    os.utime(serving / CONFIG_FILE, (moment, moment))
+
+
+def test_a_rollback_withdraws_only_what_is_served(tmp_path: Path) -> None:
+    serving = push(tmp_path, "a")
+    canary.begin(serving, None, None)
+    push(tmp_path, "bc")
+    with pytest.raises(UserError, match=r"answered by version 1, .* expected the newest, 3: `flexunet live canary"):
+        roll_back(serving)
+    assert versions(serving) == [1, 2, 3] and rolled_back(serving) == {}
+    write_named(serving, Named(str(serving), 3))
+    assert (roll_back(serving).restored, rolled_back(serving)) == (2, {version_hash(serving / "3"): 3})
+
+
+def test_the_stable_model_signed_anew_is_given_up_and_not_rolled_back(tmp_path: Path) -> None:
+    serving = push(tmp_path, "a")
+    canary.begin(serving, None, None)
+    push_version(tmp_path / "a", serving, {}, Retention(), again=True)
+    settle(serving)
+    assert canary.begin(serving, None, None).canary == 2
+    assert canary.give_up(serving) == (Named(str(serving), 1), 2, False) and rolled_back(serving) == {}
+
+
 def test_what_is_named_is_not_removed_by_pushes(tmp_path: Path) -> None:
     serving = push(tmp_path, "a")
     canary.begin(serving, None, None)
     push(tmp_path, "bcdef", keep=2)
     assert versions(serving) == [1, 5, 6]
+    settle(serving)
     canary.begin(serving, 5, None)
     push(tmp_path, "ghi", keep=2)
     assert versions(serving) == [1, 5, 8, 9]
@@ -93,9 +139,15 @@ def test_a_version_that_the_check_refuses_changes_nothing(tmp_path: Path) -> Non
     canary.begin(serving, None, None)
     push(tmp_path, "b")
 
-    def refuse(folder: Path) -> None:
-        raise UserError(f"{folder}: not signed")
+    def refuse(number: str) -> Callable[[Path], None]:
+        def check(folder: Path) -> None:
+            if folder.name == number:
+                raise UserError(f"{folder}: not signed")
 
-    with pytest.raises(UserError, match="2: not signed"):
-        canary.begin(serving, None, None, refuse)
-    assert read_named(serving) == Named(str(serving), 1)
+        return check
+
+    # The stable one, pushed before there was a key, is served on.
+    for number in ("2", "1"):
+        with pytest.raises(UserError, match=f"{number}: not signed"):
+            canary.begin(serving, None, None, refuse(number))
+        assert read_named(serving) == Named(str(serving), 1)

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from flexunet.core.errors import UserError
 from flexunet.serving import signing
-from flexunet.serving.model_config import Named, write_named
+from flexunet.serving.model_config import CONFIG_FILE, Named, write_named
 from flexunet.serving.versions import Retention, push_version, roll_back
 
 SIGNATURE = Path("assets.extra") / "model.sig"
@@ -124,6 +124,76 @@ def test_commands_and_the_init_container_refuse_with_1(tmp_path: Path, keys: tup
     write_named(version.parent, Named(str(version.parent), 1, 2))
     with pytest.raises(SystemExit, match="2: not signed"):
         signing.main([str(keys[1]), str(version.parent)])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda folder: write_named(folder, Named(str(folder), 1)), "2: not signed"),
+        (lambda folder: write_named(folder, Named(str(folder / ".x"), 1)), "base_path is .*[.]x, expected"),
+        (
+            lambda folder: reword(folder, "versions: 1", "versions: 1 versions: 2"),
+            "expected what `flexunet live canary`",
+        ),
+        (lambda folder: reword(folder, "specific {\n        versions: 1\n      }", "all {}"), "expected what `flex"),
+        (lambda folder: reword(folder, 'key: "stable"', 'key: "other"'), "expected what `flexunet live canary`"),
+        (lambda folder: (folder / "099").mkdir(), "099: a server reads a number there"),
+        (lambda folder: (folder / "+9").mkdir(), "9: a server reads a number there"),
+    ],
+    ids=["newest", "base path", "two", "all", "label", "zeros", "plus"],
+)
+def test_the_init_container_refuses_whatever_a_server_could_load_unsigned(
+    tmp_path: Path, keys: tuple[Path, Path], spoil: Callable[[Path], None], words: str
+) -> None:
+    """Version 1 is signed, 2 is not: whoever writes into the folder puts there what makes a server take 2."""
+    folder = signed(tmp_path, "a", keys[0]).parent
+    write_named(folder, Named(str(folder), 1))
+    signing.main([str(keys[1]), str(folder)])
+    push(tmp_path, "b")
+    spoil(folder)
+    with pytest.raises(SystemExit, match=words):
+        signing.main([str(keys[1]), str(folder)])
+
+
+def reword(folder: Path, old: str, new: str) -> None:
+    text = (folder / CONFIG_FILE).read_text()
+    assert old in text
+    (folder / CONFIG_FILE).write_text(text.replace(old, new))
+
+
+def test_docker_verifies_what_the_container_will_follow(tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    """`stable` is signed; without --model-config TF Serving takes the newest, and with it the canary as well."""
+    folder = signed(tmp_path, "a", keys[0]).parent
+    push(tmp_path, "b")
+    command = ["serve", str(folder), "--docker", "--verify", str(keys[1])]
+    for named, more in ((Named("/models/flexunet", 1), []), (Named("/models/flexunet", 1, 2), ["--model-config"])):
+        write_named(folder, named)
+        done = flexunet(tmp_path, *command, *more, *([str(folder / CONFIG_FILE)] if more else []))
+        assert done.exit_code == 1 and "2: not signed" in done.stderr
+    write_named(folder, Named("/models/flexunet", 1))
+    assert flexunet(tmp_path, *command, "--model-config", str(folder / CONFIG_FILE)).exit_code == 0
+
+
+def test_a_key_is_known_by_itself_and_tried_before_a_run(tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    version, other = signed(tmp_path, "a", keys[0]), make_key(tmp_path, "other")
+    assert signing.signed_by(version, keys[0]) and not signing.signed_by(version, other[0])
+    assert signing.key_fingerprint(keys[0]) != signing.key_fingerprint(other[0])
+    setting = ["--set", "serving.signing_key='no.pem'"]
+    done = flexunet(tmp_path, "run", "--config", "demo", "--data", "records", "--root", "root", *setting)
+    assert done.exit_code == 1 and "no.pem: no such file, expected a private key" in done.stderr
+    assert not (tmp_path / "root").exists()
+
+
+def test_files_of_git_count_and_a_relative_folder_is_the_same(
+    tmp_path: Path, keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    version = signed(Path(), "a", keys[0])
+    signing.verify(tmp_path / version, keys[1])
+    (version / ".git").mkdir()
+    (version / ".git" / "config").write_text("")
+    with pytest.raises(UserError, match="not those that were signed"):
+        signing.verify(version, keys[1])
 
 
 def test_the_password_of_a_key_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,15 @@ def test_pushing_the_newest_again_changes_nothing(tmp_path: Path) -> None:
     assert versions(serving) == [1]
 
 
+def test_a_broken_file_of_names_refuses_a_push_before_anything_is_visible(tmp_path: Path) -> None:
+    serving = pushed(tmp_path, "ab")
+    (serving / "models.config").write_text("{")
+    for change in (lambda: pushed(tmp_path, "c"), lambda: roll_back(serving)):
+        with pytest.raises(UserError, match="expected a ModelServerConfig"):
+            change()
+    assert sorted(path.name for path in serving.iterdir()) == [".pushes.json", "1", "2", "models.config"]
+
+
 def test_another_model_at_the_same_place_is_pushed(tmp_path: Path) -> None:
     """Ids and paths begin anew when the metadata database is deleted."""
     serving = tmp_path / "serving"

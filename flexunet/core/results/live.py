@@ -73,6 +73,8 @@ class Compared(TypedDict):
     """its version; `null`: there is none"""
     images: int
     """that both were asked of"""
+    not_answered: int
+    """times that one of the two gave no answer at all, in the hours since the canary was named"""
     refused: list[int]
     """of them"""
     same_pixels: float | None
