@@ -25,9 +25,9 @@ def join_tiles(tiles: tf.Tensor, size: tf.Tensor, settings: ImageConfig) -> tf.T
     down, right = tile_strides(settings)
     rows, columns = tf.unstack(tile_grid(size, settings))
     grid = tf.reshape(tiles, [rows, columns, *tiles.shape[1:]])
-    upper = _rows(grid[:, :, :down], down, right)
-    lower = _rows(grid[-1:, :, down:], settings.tile_overlap, right)
-    whole = tf.concat([upper, lower], 0)
+    whole = _rows(grid[:, :, :down], down, right)
+    if settings.tile_overlap:
+        whole = tf.concat([whole, _rows(grid[-1:, :, down:], settings.tile_overlap, right)], 0)
     kept = tf.maximum(size, [settings.height, settings.width])
     return whole[: kept[0], : kept[1]]
 
@@ -44,15 +44,16 @@ def _rows(grid: tf.Tensor, height: int, stride: int) -> tf.Tensor:
 def crops(class_id: int, settings: ImageConfig) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
     """A function of a whole image uint8 `[h, w, 3]`, its class ids uint8 `[h, w]` and a seed int64 `[2]`.
 
-    It gives as many tiles as the image is cut into otherwise, uint8 `[tiles, height, width, 3]` and
-    `[tiles, height, width]`: each around a pixel of `class_id`, which the image must show; anywhere if that is 0.
+    It gives tiles uint8 `[tiles, height, width, 3]` and `[tiles, height, width]`: one around a pixel of `class_id`,
+    which the image must show, so that the next is of another image; anywhere if that is 0, and then as many as the
+    image is cut into otherwise.
     """
     height, width = settings.height, settings.width
 
     def cut(image: tf.Tensor, class_ids: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         size = tf.shape(class_ids)
         last = size - [height, width]
-        count = tf.reduce_prod(tile_grid(size, settings))
+        count = 1 if class_id else tf.reduce_prod(tile_grid(size, settings))
         seeds = tf.random.split(seed, 2)
         draws = tf.random.stateless_uniform([count, 2], seeds[0])
         if class_id:
@@ -72,7 +73,7 @@ def crops(class_id: int, settings: ImageConfig) -> Callable[..., tuple[tf.Tensor
     return cut
 
 
-def _pixels(class_ids: tf.Tensor, class_id: int, count: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def _pixels(class_ids: tf.Tensor, class_id: int, count: int, seed: tf.Tensor) -> tf.Tensor:
     """Places of `count` pixels of a class, drawn evenly, int32 `[count, 2]`."""
     places = tf.where(class_ids == class_id)
     drawn = tf.random.stateless_uniform([count], seed, 0, tf.shape(places, tf.int64)[0], tf.int64)

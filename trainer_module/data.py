@@ -28,6 +28,13 @@ _FEATURES: Final = {
 Cache = str | None
 
 
+class Pool(NamedTuple):
+    """What tiles are drawn from, and how much it is: tiles, or whole images that they are cut from."""
+
+    images: tf.data.Dataset
+    size: int
+
+
 class Kind(NamedTuple):
     """What a tile has to be: from one of `dataset.sources`, "" for none of them; showing a class, 0 for any tile."""
 
@@ -90,7 +97,11 @@ def _parse(record: tf.Tensor, config: TrainerConfig) -> tuple[tf.Tensor, tf.Tens
 
 def count_tiles(files: Sequence[str], config: TrainerConfig) -> int:
     """Reads the records once; an image may be several tiles."""
-    return int(tiles_dataset(files, config).reduce(tf.constant(0, tf.int64), lambda n, _: n + 1))
+    return _count(tiles_dataset(files, config))
+
+
+def _count(dataset: tf.data.Dataset) -> int:
+    return int(dataset.reduce(tf.constant(0, tf.int64), lambda n, _: n + 1))
 
 
 def shows_defect(files: Sequence[str], config: TrainerConfig) -> bool:
@@ -117,8 +128,8 @@ def training_batches(
     Order and changes of epoch e follow from `train.seed` and e alone, so that training can go on from `first_epoch` as
     if it had never stopped. What does not fill a batch is left out of an epoch, other tiles each time. With
     `train.defect_share` so many of a batch show a defect, the classes in turn, and with `dataset.sources` so many are
-    from each of them; of the others fewer are seen. With `augment.crops` tiles are cut anywhere, as many of each image
-    as it has otherwise, and around a defect where one is wanted.
+    from each of them; what does not come in one epoch comes in others. With `augment.crops` tiles are cut anywhere, as
+    many of each image as it has otherwise, or one around a defect where one is wanted.
 
     Raises:
       ValueError: no image is from one of `dataset.sources`, or all are.
@@ -127,6 +138,7 @@ def training_batches(
     pools = _pools(files, config, cache)
     buffer = max(size, min(_SHUFFLE_TILES, tiles, _SHUFFLE_BYTES // _tile_bytes(config)))
     turns = _turns(_classes_shown(pools[""], config) if config.train.defect_share else [], config)
+    counted = _counted(pools) if turns else {}
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         # Of this function's graph alone: a shuffle draws from it too, and with 0 takes no tensor for a seed.
@@ -134,7 +146,7 @@ def training_batches(
         # Split, not added: seed 1 would repeat all but the first epoch of seed 0.
         order, changes = tf.unstack(tf.random.split(tf.stack([tf.constant(seed, tf.int64), epoch]), 2)[:, 0])
         if turns:
-            shuffled = _in_turn(pools, buffer, order, turns, config)
+            shuffled = _in_turn(counted, buffer, order, turns, config)
         else:
             shuffled = _tiles(pools[""], order, 0, config).shuffle(buffer, seed=order)
         seeds = tf.data.Dataset.counter().map(lambda index: tf.stack([changes, index]))
@@ -155,13 +167,20 @@ def _pools(files: Sequence[str], config: TrainerConfig, cache: Cache) -> dict[st
     if not config.dataset.sources:
         return {"": _cached(pool(files, config), cache, "train")}
     names = ["", *config.dataset.sources]
-    pools = {name: _cached(pool(files, config, name), cache, f"train-{i}") for i, name in enumerate(names)}
-    for name, tiles in pools.items():
-        # All of them, which fills a cache: an epoch may end before a pool does.
-        if not int(tiles.reduce(tf.constant(0, tf.int64), lambda count, _: count + 1)):
+    return {name: _cached(pool(files, config, name), cache, f"train-{i}") for i, name in enumerate(names)}
+
+
+def _counted(pools: Mapping[str, tf.data.Dataset]) -> dict[str, Pool]:
+    """Reads all once, which fills a cache: an epoch may end before a pool does."""
+    counted = {name: Pool(images, _count(images)) for name, images in pools.items()}
+    for name, pool in counted.items():
+        if not pool.size:
             what = f"no training image is from {name!r}" if name else "all training images are"
-            raise ValueError(f"{what} of dataset.sources, expected some: ingest again, or change dataset.sources")
-    return pools
+            raise ValueError(
+                f"{what} of dataset.sources, expected some in the spans that are read: ingest again, raise "
+                "dataset.spans, or change dataset.sources"
+            )
+    return counted
 
 
 def _classes_shown(dataset: tf.data.Dataset, config: TrainerConfig) -> list[int]:
@@ -192,7 +211,7 @@ def _turns(classes: Sequence[int], config: TrainerConfig) -> list[Kind]:
 
 
 def _in_turn(
-    pools: Mapping[str, tf.data.Dataset], buffer: int, seed: tf.Tensor, turns: Sequence[Kind], config: TrainerConfig
+    pools: Mapping[str, Pool], buffer: int, seed: tf.Tensor, turns: Sequence[Kind], config: TrainerConfig
 ) -> tf.data.Dataset:
     """Endless: a shuffled stream of each kind, which share the buffer."""
     kinds, names = sorted({*turns}), [*pools]
@@ -210,15 +229,20 @@ def _in_turn(
     return tf.data.Dataset.choose_from_datasets(streams, choice.repeat())
 
 
-def _endless(
-    dataset: tf.data.Dataset, buffer: int, seed: tf.Tensor, class_id: int, config: TrainerConfig
-) -> tf.data.Dataset:
+def _endless(pool: Pool, buffer: int, seed: tf.Tensor, class_id: int, config: TrainerConfig) -> tf.data.Dataset:
     """Shuffled tiles that show a class again and again; 0 is the background, which is no kind of tile: any may come."""
-    wanted = dataset.filter(lambda _, ids: tf.reduce_any(ids == class_id)) if class_id else dataset
+    images = _from_anywhere(pool, seed)
+    wanted = images.filter(lambda _, ids: tf.reduce_any(ids == class_id)) if class_id else images
     if config.augment.crops:
         # Others at each repetition.
         return _tiles(wanted.repeat(), seed, class_id, config).shuffle(buffer, seed=seed)
     return wanted.shuffle(buffer, seed=seed).repeat()
+
+
+def _from_anywhere(pool: Pool, seed: tf.Tensor) -> tf.data.Dataset:
+    """Each epoch begins elsewhere: one that always began at the first image would never come to the last."""
+    start = tf.random.stateless_uniform([], tf.stack([seed, -1]), 0, pool.size, tf.int64)
+    return pool.images.skip(start).concatenate(pool.images.take(start))
 
 
 def _tiles(dataset: tf.data.Dataset, seed: tf.Tensor, class_id: int, config: TrainerConfig) -> tf.data.Dataset:

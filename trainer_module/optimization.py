@@ -16,8 +16,8 @@ _MUON_MOMENTUM: Final = 0.9
 class Muon(keras.optimizers.Muon):
     """Muon for the kernels of convolutions, Adam for offsets and scales.
 
-    A kernel is a matrix here, `[height * width * inputs, filters]`, and its step has singular values of about 1 in all
-    directions: what few pixels show is learnt as fast as what all do (Jordan et al. 2024,
+    A kernel is a matrix here, of all its axes but the last, and the last, and its step has singular values of about 1
+    in all directions: what few pixels show is learnt as fast as what all do (Jordan et al. 2024,
     https://kellerjordan.github.io/posts/muon). Keras does so with dense layers alone. The mean square of a step is that
     of 0.2 times the rate, about as with Adam (Liu et al. 2025, arXiv:2502.16982).
     """

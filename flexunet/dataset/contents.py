@@ -50,13 +50,7 @@ def contents(
         "ignore_color": list(config.records.ignore_color) if config.records.ignore_color else None,
         "layout": layout.description,
         "files": {"read": layout.files_read, "left_out": [_left_out(entry) for entry in layout.left_out]},
-        "notes": [
-            *layout.notes,
-            *_splits_words(rows, layout, policy),
-            *_overlaps(rows, config),
-            *_empty(rows),
-            *_snapped(rows, config),
-        ],
+        "notes": _notes(rows, layout, policy, config),
         "splits_policy": "keep" if layout.has_splits and policy != "regroup" else "regroup",
         "median_size": [int(np.median([getattr(r.facts, side) for r in rows])) for side in ("height", "width")],
         "images": len(rows),
@@ -65,6 +59,11 @@ def contents(
         "splits": {s: _split_summary([r for r in rows if r.split == s], config, lost.get(s)) for s in SPLITS},
         "metadata": sorted({column for row in rows for column in row.facts.metadata}),
     }
+
+
+def _notes(rows: Sequence[Row], layout: Layout, policy: SplitPolicy | None, config: Config) -> list[str]:
+    splits = _splits_words(rows, layout, policy)
+    return [*layout.notes, *splits, *_overlaps(rows, config), *_empty(rows), *_snapped(rows, config)]
 
 
 def _left_out(entry: LeftOut) -> FilesLeftOut:

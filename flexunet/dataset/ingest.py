@@ -44,6 +44,14 @@ _LINKS: Final = "links near-duplicate groups that are in different splits alread
 _HELD_OUT: Final = "only trains, and is a near-duplicate of an image that is held out already"
 
 
+class AlreadyIngested(UserError):
+    """All images of what should become the next span are in the newest one, whose number is `span`."""
+
+    def __init__(self, words: str, span: int) -> None:
+        super().__init__(words)
+        self.span = span
+
+
 @dataclass(frozen=True)
 class Ingested:
     """What an ingest found and where it wrote it; `version` is None after a check, `manifest` is of this span."""
@@ -71,12 +79,10 @@ def ingest(
     """Checks every pair below `source`, assigns groups to splits and writes `out/span-N/version-M`.
 
     Args:
-      source: the user's folder.
-      out: the folder of the records.
+      source, out: the user's folder, and that of the records.
       config: classes, records, image and dataset are read.
       splits: what becomes of splits that the source has.
-      skip_bad: leaves bad pairs out instead of refusing all.
-      check_only: writes nothing.
+      skip_bad, check_only: leaves bad pairs out instead of refusing all; writes nothing.
       span: its number; "next" for one more than the newest.
       metadata: a CSV of facts about the images.
       layout_name: of the source, as `find_layout` takes it.
@@ -86,15 +92,13 @@ def ingest(
 
     Raises:
       DataError: lists every problem found; nothing was written.
-      UserError: the source cannot be used as a whole.
+      UserError: the source cannot be used as a whole, holds nothing new, or others wrote to `out` meanwhile.
       OSError: `out` cannot be written.
     """
     if not check_only:
         require_writable(out)
     layout = find_layout(source, out, layout_name, no_mask_is_background)
-    facts, problems = _examined(layout, metadata, skip_bad, config, progress)
-    number = _next_span(out, facts, source) if span == "next" else span
-    found = _Found(source, out, number, span == "next", layout, _renamed(facts, number), problems)
+    found = _found(source, out, span, layout, *_examined(layout, metadata, skip_bad, config, progress))
     rows, summary = _summarized(found, config, splits, accept_losses)
     return Ingested(layout, None, summary, False) if check_only else _write(found, rows, summary, config, progress)
 
@@ -106,11 +110,24 @@ class _Found:
     source: Path
     out: Path
     span: int
-    # Whether nobody else may have written that span when this one is.
-    is_next: bool
+    # What was there, by span: the splits are chosen by it, and nobody else may have written meanwhile.
+    seen: dict[int, Path]
     layout: Layout
     facts: list[Facts]
     problems: list[Problem]
+
+
+def _found(
+    source: Path,
+    out: Path,
+    span: int | Literal["next"],
+    layout: Layout,
+    facts: list[Facts],
+    problems: list[Problem],
+) -> _Found:
+    seen = versions(out)
+    number = _next_span(seen, facts, source) if span == "next" else span
+    return _Found(source, out, number, seen, layout, _renamed(facts, number), problems)
 
 
 def _examined(
@@ -134,7 +151,7 @@ def _summarized(
 ) -> tuple[Sequence[Row], Summary]:
     """The images with their splits, and what is said of them."""
     source, out, span = found.source, found.out, found.span
-    others = {number: a for number, v in versions(out).items() if number != span and (a := read_assignment(v))}
+    others = {number: a for number, v in found.seen.items() if number != span and (a := read_assignment(v))}
     previous = _previous_splits(out, span, found.facts)
     rows, linking, crossing = _assign(found.facts, [*others.values()], config, policy, previous, source)
     _require_usable(rows, config, source)
@@ -166,7 +183,8 @@ def _unknown_sources(rows: Sequence[Row], config: Config) -> list[str]:
     sources = config.dataset.sources
     found = {source_of(row.facts.pair.id, sources) for row in rows}
     return [
-        f"dataset.sources names {name!r}, and no image lies below such a folder"
+        f"dataset.sources names {name!r}, and no image lies below such a folder; a run needs spans that have some: "
+        'dataset.spans = "all"'
         for name in sources
         if name not in found
     ]
@@ -188,17 +206,18 @@ def _examine_all(pairs: Sequence[Pair], config: Config, progress: Progress) -> t
     return [r for r in results if isinstance(r, Facts)], [r for r in results if isinstance(r, Problem)]
 
 
-def _next_span(out: Path, facts: Sequence[Facts], source: Path) -> int:
+def _next_span(seen: Mapping[int, Path], facts: Sequence[Facts], source: Path) -> int:
     """One more than the newest; the images of the newest would be trained on twice as much."""
-    newest = max(versions(out).items(), default=None)
+    newest = max(seen.items(), default=None)
     if newest is None:
         return 1
     number, version = newest
     known = read_assignment(version)
     if known is not None and {f.pixel_digest for f in facts} <= set(known.digests):
-        raise UserError(
+        raise AlreadyIngested(
             f"{source}: all {len(facts)} images are in span {number} already, expected new ones for --span next; to "
-            f"ingest that span anew: --span {number}"
+            f"ingest that span anew: --span {number}",
+            number,
         )
     return number + 1
 
@@ -280,8 +299,9 @@ def _write_locked(found: _Found, rows: Sequence[Row], summary: Summary, config: 
     out, span, layout = found.out, found.span, found.layout
     directory = out / f"span-{span}"
     settle(out)
-    if found.is_next and newest_version(directory):
-        raise UserError(f"{out}: another ingest wrote span {span} meanwhile: start this one again")
+    if versions(out) != found.seen:
+        # Near-duplicates of what that one wrote might be in other splits than it put them.
+        raise UserError(f"{out}: another ingest wrote, or somebody removed, records meanwhile: start this one again")
     fingerprint = _fingerprint(rows, config)
     # Old spans may be deleted to free the disk.
     known = [entry for entry in _spans(out) if version_path(out, entry).is_dir()]

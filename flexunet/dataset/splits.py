@@ -65,14 +65,17 @@ def assign(
     settled, left_out = _settled(facts, own, placed, previous, sourced)
     fresh = [i for i in range(len(facts)) if settled[i] is None and i not in left_out]
     shares = {name: getattr(config.dataset, name) for name in SPLITS}
-    # What only trains takes no place of the others.
-    training = {own[i] for i in sourced}
-    taken = Counter(split for label, split in zip(own, settled, strict=True) if split and label not in training)
-    assigned = _assign_fresh(facts, own, fresh, shares, config, taken)
+    assigned = _assign_fresh(facts, own, fresh, shares, config, _taken(own, settled, sourced))
     kept = [(i, settled[i] or assigned[i]) for i in range(len(facts)) if i not in left_out]
     rows = [Row(facts[i], groups[i], split) for i, split in kept]
     linking = [facts[i] for i in sorted(left_out)]
     return Assigned(rows, linking, _crossing([(own[i], split) for i, split in kept], placed))
+
+
+def _taken(labels: Sequence[int], settled: Sequence[str | None], sourced: Set[int]) -> Counter[str]:
+    """Images in each split before the fresh ones come; what only trains takes no place of the others."""
+    training = {labels[i] for i in sourced}
+    return Counter(split for label, split in zip(labels, settled, strict=True) if split and label not in training)
 
 
 def _crossing(own: Sequence[tuple[int, str]], placed: Sequence[tuple[int, str]]) -> int:

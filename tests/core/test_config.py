@@ -115,6 +115,10 @@ def test_a_space_holds_only_values_that_a_config_could_have(space: dict[str, Any
             ["dataset.sources and train.defect_share add up to more than 1"],
         ),
         (
+            {"dataset": {"sources": {"a": 0.05}}, "train": {"batch_size": 4}},
+            ["dataset.sources.a is 0.05, and 1 of a batch of 4 would be 0.25", "train.batch_size = 14 or more"],
+        ),
+        (
             {"dataset": {"sources": {"a": 0.4, "b": 0.4}}, "train": {"batch_size": 2}},
             ["a batch is 2 images, 1 of a, 1 of b by dataset.sources", "raise train.batch_size"],
         ),

@@ -297,9 +297,11 @@ def test_the_next_span_is_numbered_by_itself(own: Path, tmp_path: Path):
     assert ingest(own, out, CONFIG, span="next").version == out / "span-2/version-1"
 
 
-def test_another_ingest_that_took_the_next_span_meanwhile_is_not_written_over(
-    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("span", ["next", 2])
+def test_an_ingest_that_others_overtook_is_told_to_start_again(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, span: Any
 ):
+    """It would write over a span, or put near-duplicates of that one's images into other splits."""
     out, summarized = tmp_path / "out", ingest_module._summarized
 
     def after_somebody_else(*given: Any):
@@ -308,8 +310,8 @@ def test_another_ingest_that_took_the_next_span_meanwhile_is_not_written_over(
         return summarized(*given)
 
     monkeypatch.setattr(ingest_module, "_summarized", after_somebody_else)
-    with pytest.raises(UserError, match="another ingest wrote span 1 meanwhile"):
-        ingest(own, out, CONFIG, span="next")
+    with pytest.raises(UserError, match=r"another ingest wrote, or somebody removed, records meanwhile"):
+        ingest(own, out, CONFIG, span=span)
     assert [s["version"] for s in read_manifest(out)["spans"]] == [1]
 
 

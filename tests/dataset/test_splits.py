@@ -227,7 +227,8 @@ def test_images_of_a_source_and_their_copies_only_train_and_take_no_place_of_oth
     assert {split for name, split in splits.items() if "/" in name} == {"train"} and len(splits) == 101
     assert {name: split for name, split in splits.items() if "/" not in name} == splits_of(alone)
     assert [w for w in done.manifest["warnings"] if "sources" in w] == [
-        "dataset.sources names 'nowhere', and no image lies below such a folder"
+        "dataset.sources names 'nowhere', and no image lies below such a folder; a run needs spans that have some: "
+        'dataset.spans = "all"'
     ]
 
 

@@ -14,9 +14,11 @@ from click.testing import CliRunner
 from processes import ROOT
 from waiting import wait_until
 
+from flexunet.core.config.load import load_config
 from flexunet.core.errors import UserError
 from flexunet.core.lock import locked
 from flexunet.core.problems import DataError
+from flexunet.dataset.ingest import ingest
 from flexunet.dataset.manifest import read_manifest
 from kubeflow import take_in
 
@@ -63,10 +65,14 @@ def test_a_killed_step_goes_on_with_what_it_claimed_and_forgets_nothing_that_it_
     step: Callable[[], str], tmp_path: Path, write_colorful_pairs: Any
 ) -> None:
     incoming, records = tmp_path / "incoming", tmp_path / "records"
-    write_colorful_pairs(tmp_path / "kept" / "span-1", 20)
+    write_colorful_pairs(tmp_path / "kept" / "waiting", 20)
     write_colorful_pairs(incoming, 24, seed=1)
     assert "records written" in step() and incoming.is_dir()
     assert spans(records) == {1: 20}
+    # Between the records and the name of their photos.
+    (tmp_path / "kept" / "span-1").rename(tmp_path / "kept" / "waiting")
+    assert "all are in span 1" in step() and incoming.is_dir()
+    assert (tmp_path / "kept" / "span-1").is_dir()
     # Between the two renames of an ingest: the version is there, what describes it is not.
     (records / "dataset.json").rename(records / ".dataset.json.incomplete")
     step()
@@ -114,28 +120,31 @@ def test_photos_that_are_still_being_copied_are_waited_for(
     assert spans(tmp_path / "records") == {1: 20}
 
 
+@pytest.mark.parametrize("name", ["growing.png", ".growing.png.a1B2c3"])
 def test_copying_that_never_ends_is_told(
-    step: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    step: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    """The second is how rsync names what it has not finished."""
     incoming, ended = tmp_path / "incoming", threading.Event()
     incoming.mkdir()
+    (incoming / "first.png").touch()
     monkeypatch.setattr(take_in, "_LONGEST_COPY", 0.1)
 
     def write() -> None:
-        with (incoming / "growing.png").open("ab", buffering=0) as file:
+        with (incoming / name).open("ab", buffering=0) as file:
             while not ended.wait(0.005):
                 file.write(b"x")
 
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        wait_until((incoming / "growing.png").exists)
+        wait_until((incoming / name).exists)
         with pytest.raises(UserError, match="files still come in after 0 s, expected photos that are whole"):
             step(still=0.3)
     finally:
         ended.set()
         writer.join()
-    assert (incoming / "growing.png").is_file() and not (tmp_path / "records").exists()
+    assert (incoming / name).is_file() and not (tmp_path / "records").exists()
 
 
 def test_two_at_once_do_not_take_in_the_same_photos(step: Callable[[], str], tmp_path: Path) -> None:
@@ -177,7 +186,7 @@ def test_the_container_of_the_manifest_does_it_where_everybody_may_write(
 def test_refused_photos_wait_to_be_mended_and_newer_ones_wait_behind_them(
     step: Callable[[], str], tmp_path: Path, write_colorful_pairs: Any
 ) -> None:
-    incoming, claimed = tmp_path / "incoming", tmp_path / "kept" / "span-1"
+    incoming, claimed = tmp_path / "incoming", tmp_path / "kept" / "waiting"
     write_colorful_pairs(incoming, 20)
     [broken, *_] = sorted((incoming / "images").iterdir())
     whole = broken.read_bytes()
@@ -188,6 +197,10 @@ def test_refused_photos_wait_to_be_mended_and_newer_ones_wait_behind_them(
     write_colorful_pairs(incoming, 4, seed=1)
     with pytest.raises(DataError):
         step()
+    # Somebody ingests others by hand: these are not forgotten.
+    write_colorful_pairs(tmp_path / "others", 24, seed=2)
+    ingest(tmp_path / "others", tmp_path / "records", load_config(str(tmp_path / "mine.toml")), span="next")
     (claimed / "images" / broken.name).write_bytes(whole)
     step()
-    assert spans(tmp_path / "records") == {1: 20} and incoming.is_dir()
+    assert spans(tmp_path / "records") == {1: 24, 2: 20} and incoming.is_dir()
+    assert not claimed.exists() and (tmp_path / "kept" / "span-2").is_dir()

@@ -159,6 +159,22 @@ def test_without_defects_all_tiles_come_equally_often(tmp_path: Path, make_confi
     assert sorted(order(data.training_batches(files, 8, config, cache=""), 2)) == list(range(8))
 
 
+@pytest.mark.parametrize("sections", [{"train": {"defect_share": 0.25}}, {"dataset": {"sources": {"a": 0.5}}}])
+def test_every_tile_comes_in_some_epoch_also_where_an_epoch_holds_a_part_of_a_stream(
+    tmp_path: Path, make_config: Any, monkeypatch: pytest.MonkeyPatch, sections: dict[str, Any]
+) -> None:
+    """Of photos that are three times as many as images of `a`, or of the tiles beside those of a class."""
+    monkeypatch.setattr(data, "_SHUFFLE_TILES", 8)
+
+    def drawn(index: int) -> bytes:
+        class_ids = np.full((1, 32, 32), index % 10 == 0, np.uint8)
+        return tile(np.full((1, 32, 32, 3), index, np.uint8), class_ids, source="a" * (index >= 75))
+
+    files = [str(write_examples(tmp_path / "many.gz", map(drawn, range(100))))]
+    config = make_config(**{**sections, "train": {"batch_size": 4, **sections.get("train", {})}})
+    assert {*order(data.training_batches(files, 100, config, cache=""), 25 * 20)} == {*range(100)}
+
+
 @pytest.fixture
 def rendered(tmp_path: Path) -> list[str]:
     """Thirty tiles of no source, image i filled with i, every tenth of class 1; four of `a`, 100 and on; two of `b`."""
@@ -195,5 +211,5 @@ def test_each_batch_holds_the_shares_of_the_sources(
 
 def test_a_source_without_a_training_image_is_named(rendered: list[str], make_config: Any) -> None:
     config = make_config(dataset={"sources": {"a": 0.25, "c": 0.25}})
-    with pytest.raises(ValueError, match=r"no training image is from 'c' of dataset\.sources, expected some"):
+    with pytest.raises(ValueError, match=r"no training image is from 'c' of dataset\.sources, .* raise dataset\.spans"):
         data.training_batches(rendered, 36, config, cache="")

@@ -79,8 +79,9 @@ print(json.dumps([fit([]), fit(["CPU:0", "CPU:1"])]))
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("optimizer", [{}, {"optimizer": "muon", "weight_decay": 0.01, "learning_rate": 0.01}])
 def test_two_devices_train_what_one_does_at_the_same_global_batch(
-    tmp_path: Path, make_config: Any, write_tiles: Any, run_forked: Callable[..., str]
+    tmp_path: Path, make_config: Any, write_tiles: Any, run_forked: Callable[..., str], optimizer: dict[str, Any]
 ) -> None:
     """Batch statistics and the pooled Dice loss are those of the whole batch, not of each half."""
     write_tiles(tmp_path / "train.gz", 16)
@@ -94,6 +95,7 @@ def test_two_devices_train_what_one_does_at_the_same_global_batch(
             "class_weights": {"scratches": 2.0},
             "ema_decay": 0.8,
             "preview_images": 0,
+            **optimizer,
         },
     )
     printed = run_forked(SCRIPT, part_of(config, TrainerConfig).model_dump_json(), tmp_path)

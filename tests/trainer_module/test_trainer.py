@@ -116,8 +116,12 @@ def test_pictures_of_training_are_left(recipe: Recipe) -> None:
     assert tags == {"images", "truth", "epoch", "augmented"}
 
 
-def test_mixed_precision_trains_and_what_is_exported_is_float32(run: Callable[..., Trained]) -> None:
-    trained = run("mixed", train={"precision": "mixed_bfloat16", "deterministic": "off"})
+@pytest.mark.parametrize(("precision", "optimizer"), [("mixed_bfloat16", "adamw"), ("mixed_float16", "muon")])
+def test_mixed_precision_trains_and_what_is_exported_is_float32(
+    run: Callable[..., Trained], precision: str, optimizer: str
+) -> None:
+    trained = run("mixed", train={"precision": precision, "optimizer": optimizer, "deterministic": "off"})
+    assert all(np.isfinite(w).all() for w in trained.model.get_weights())
     assert {layer.compute_dtype for layer in trained.model.layers} == {"float32"}
     assert keras.config.dtype_policy().name == "float32"
 
@@ -220,12 +224,12 @@ def result(started: Any) -> tuple[dict[str, Any], str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
+@pytest.mark.parametrize(("schedule", "optimizer"), [("cosine", "adamw"), ("plateau", "muon")])
 def test_killed_in_the_middle_it_goes_on_as_if_it_had_not_been(
-    run: Callable[..., Trained], tiles: Path, tmp_path: Path, make_config: Any, schedule: str
+    run: Callable[..., Trained], tiles: Path, tmp_path: Path, make_config: Any, schedule: str, optimizer: str
 ) -> None:
     """Bit for bit: optimizer, schedule, averaged weights, dropout, order and changes of the images."""
-    changed = {"schedule": schedule, "epochs": 6}
+    changed = {"schedule": schedule, "optimizer": optimizer, "epochs": 6}
     config = part_of(make_config(**{**RECIPE, "train": {**RECIPE["train"], **changed}}), TrainerConfig)
     checkpoints = tmp_path / "checkpoints"
     checkpoints.mkdir()
@@ -271,8 +275,8 @@ class InterruptIn(keras.callbacks.Callback):
 
 
 def test_interrupted_in_an_epoch_it_goes_on_as_if_it_had_not_been(run: Callable[..., Trained], tmp_path: Path) -> None:
-    """What a kill at any moment is to show, at one."""
-    changed = {"epochs": 6}
+    """What a kill at any moment is to show, at one, with the optimizer of the preset."""
+    changed = {"optimizer": "muon", "epochs": 6}
     with pytest.raises(KeyboardInterrupt):
         run("stopped", train=changed, callbacks=[InterruptIn(3)])
     assert_goes_on(run, tmp_path, changed)

@@ -1,5 +1,6 @@
 """Settings of the model and of its training: `[model]`, `[augment]` and `[train]`."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal, Self
 
@@ -311,12 +312,25 @@ class TrainerConfig(TransformConfig):
         of_sources, defect_share = self.source_tiles(), self.train.defect_share
         if sum(self.dataset.sources.values()) + defect_share > 1:
             yield "dataset.sources and train.defect_share add up to more than 1, expected at most 1 of a batch"
+        yield from self._check_rounded_shares()
         if sum(of_sources.values()) >= self.train.batch_size:
             tiles = ", ".join(f"{number} of {name}" for name, number in of_sources.items())
             yield (
                 f"a batch is {self.train.batch_size} images, {tiles} by dataset.sources, expected room for the others: "
                 "raise train.batch_size or lower the shares"
             )
+
+    def _check_rounded_shares(self) -> Iterator[str]:
+        """At least one image of a batch is from each source, which in a small batch may be many times its share."""
+        size = self.train.batch_size
+        for name, tiles in self.source_tiles().items():
+            share = self.dataset.sources[name]
+            if tiles / size > 1.5 * share:
+                yield (
+                    f"dataset.sources.{name} is {share:g}, and {tiles} of a batch of {size} would be {tiles / size:g}, "
+                    f"expected at most half more: train.batch_size = {math.ceil(2 / (3 * share))} or more, or a larger "
+                    "share"
+                )
 
     def _check_weights(self) -> Iterator[str]:
         names = [c.name for c in self.classes]
