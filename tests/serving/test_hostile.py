@@ -74,7 +74,7 @@ def test_the_reason_says_what_is_wrong(color_export: Path, hostile_images: Any) 
         "JPEG cut at 160": damaged,
         "random bytes behind a PNG header": damaged,
         "text": f"no picture by its first bytes; {picture}: save it as PNG",
-        "empty": f"no bytes; {picture}: save it as PNG",
+        "empty": f"no bytes; {picture}: copy it again",
     }
     with SavedModel(color_export) as model:
         images = as_strings([hostile_images[name] for name in reasons])

@@ -109,7 +109,7 @@ def test_every_file_without_an_answer_is_named_with_its_reason(
         "(image.max_pixels): scale it down or raise the limit)",
         "animated GIF.png: no prediction (a GIF of several pictures; expected a single picture: save the picture that "
         "is meant as a file of its own)",
-        "empty.png: no prediction (no bytes; expected a PNG, JPEG, BMP or WebP picture: save it as PNG)",
+        "empty.png: no prediction (no bytes; expected a PNG, JPEG, BMP or WebP picture: copy it again)",
     ]
     assert (out / "good_mask.png").is_file() and not (out / "empty_mask.png").exists()
     assert len(rows(out)) == 2 * 4

@@ -59,7 +59,7 @@ def test_inspect_tells_the_totals(capfd: pytest.CaptureFixture[str], tmp_path: P
         main(["inspect", "--config", "demo", "--batch", "4", "--diagram", str(tmp_path / "d.svg")])
     printed = capfd.readouterr().out
     assert left.value.code == 0
-    assert "126,740 parameters, 0.22 GMAC an image, 50 MiB of activations for a training step of 4 images" in printed
+    assert "122,260 parameters, 0.15 GMAC an image, 50 MiB of activations for a training step of 4 images" in printed
     assert "encoder0_a" in printed and (tmp_path / "d.svg").is_file()
 
 

@@ -306,7 +306,7 @@ def test_records_that_are_broken_are_rows_that_say_so(exported: tuple[Path, Conf
     good = records(config)[0]
     served = in_python(directory, "serving_examples", examples=[b"\xff\xff", good, b""])
     assert list(served["valid"]) == [False, True, False]
-    nothing = b"no bytes; expected a PNG, JPEG, BMP or WebP picture: save it as PNG"
+    nothing = b"no bytes; expected a PNG, JPEG, BMP or WebP picture: copy it again"
     assert list(served["error"]) == [nothing, b"", nothing]
 
 
