@@ -178,24 +178,7 @@ class TrainingNodes(NamedTuple):
 
 def training_nodes(settings: Settings, data: DataNodes) -> TrainingNodes:
     """Transforms `train` and `eval`, searches where that is asked for, and trains."""
-    config = settings.config
-    transform = tfx.components.Transform(
-        examples=data.examples.outputs["examples"],
-        schema=data.schema.outputs["schema"],
-        preprocessing_fn=PREPROCESSING_FN,
-        # `test` is evaluated from the raw records.
-        splits_config=tfx.proto.SplitsConfig(
-            analyze=[features.SPLIT_TRAIN], transform=[features.SPLIT_TRAIN, features.SPLIT_EVAL]
-        ),
-        # Statistics of pixels would be computed twice and read by nobody; StatisticsGen has those of the records.
-        disable_statistics=True,
-        custom_config={
-            **_custom_config(settings, TransformConfig, PREPROCESSING_FN),
-            **({features.OWN_SIZE: "yes"} if config.operating_point.target else {}),
-        },
-    )
-    # Nothing is learnt from records that were not found good.
-    transform.add_upstream_node(data.validator)
+    config, transform = settings.config, _transform(settings, data)
     transformed = transform.outputs["transformed_examples"]
     base_models = [_warm_start(config, transformed)] if config.train.warm_start else []
     search = _tuner(settings, transformed) if config.tune.space.by_key() else None
@@ -217,6 +200,27 @@ def training_nodes(settings: Settings, data: DataNodes) -> TrainingNodes:
         },
     )
     return TrainingNodes(trainer, [transform, *([search] if search else []), *base_models, trainer], search)
+
+
+def _transform(settings: Settings, data: DataNodes) -> base_node.BaseNode:
+    transform = tfx.components.Transform(
+        examples=data.examples.outputs["examples"],
+        schema=data.schema.outputs["schema"],
+        preprocessing_fn=PREPROCESSING_FN,
+        # `test` is evaluated from the raw records.
+        splits_config=tfx.proto.SplitsConfig(
+            analyze=[features.SPLIT_TRAIN], transform=[features.SPLIT_TRAIN, features.SPLIT_EVAL]
+        ),
+        # Statistics of pixels would be computed twice and read by nobody; StatisticsGen has those of the records.
+        disable_statistics=True,
+        custom_config={
+            **_custom_config(settings, TransformConfig, PREPROCESSING_FN),
+            **({features.OWN_SIZE: "yes"} if settings.config.operating_point.target else {}),
+        },
+    )
+    # Nothing is learnt from records that were not found good.
+    transform.add_upstream_node(data.validator)
+    return transform
 
 
 def _tuner(settings: Settings, transformed: tfx.types.BaseChannel) -> tuner.Tuner:

@@ -84,9 +84,11 @@ def make_folds(data: Path, config: Config, count: int, out: Path) -> Folds:
     """
     files = _files(data, config)
     facts = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    shares = config.dataset.model_dump_json(include={"train", "eval", "seed", "sources"})
+    shares = config.dataset.model_dump_json(include={"train", "eval", "seed"})
+    # Not their shares, by which arms may differ.
+    sources = sorted(config.dataset.sources)
     sections = part_of(config, TransformConfig).model_dump_json(include={"classes", "records"})
-    directory = out.resolve() / f"folds-{digest([str(count), shares, sections, *map(str, facts)])}"
+    directory = out.resolve() / f"folds-{digest([str(count), shares, sections, *sources, *map(str, facts)])}"
     if not directory.is_dir():
         _write(files, config, count, directory)
     sizes = _Sizes.model_validate_json((directory / _SIZES).read_text(encoding="utf-8"))

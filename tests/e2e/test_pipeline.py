@@ -16,6 +16,7 @@ import pytest
 import tf_keras
 from original import original_layers
 from PIL import Image
+from steel import CLASSES
 
 from flexunet.cli import main
 from flexunet.core.config.data import RecordsConfig
@@ -43,6 +44,16 @@ CONTRACT = set(
     calibration_error classes defects slices parameters train_seconds verdict problems next_step
     operating_point""".split()  # noqa: SIM905
 )
+
+
+# What a user may call a class, and what keys of TFMA, file names, HTML and TOML have meanings for.
+NAMES = ["background", 'Einschluß / "A:1"', "Fläche 100 % <b>'🔧', x=1", "scratches"]
+
+
+@pytest.fixture(scope="module")
+def make_config(make_config: Callable[..., Config]) -> Callable[..., Config]:
+    classes = [{**segmentation_class, "name": name} for segmentation_class, name in zip(CLASSES, NAMES, strict=True)]
+    return lambda **sections: make_config(**{"classes": classes, **sections})
 
 
 @dataclass
@@ -130,9 +141,9 @@ def test_the_report_has_the_contracts_fields(story: Story) -> None:
     assert np.sum(details["confusion"]) == 6 * 32 * 32
     assert "6 groups of test images" in details["warnings"][0]
     assert (saved["split"], saved["examples"]) == ("test", 6)
-    assert set(saved["classes"]) == {"background", "inclusion", "patches", "scratches"}
-    assert set(saved["classes"]["patches"]) == {"dice", "iou", "precision", "recall", "pixels"}
-    dice = [saved["classes"][name]["dice"] for name in ("inclusion", "patches", "scratches")]
+    assert list(saved["classes"]) == NAMES
+    assert set(saved["classes"][NAMES[2]]) == {"dice", "iou", "precision", "recall", "pixels"}
+    dice = [saved["classes"][name]["dice"] for name in NAMES[1:]]
     assert saved["foreground_dice"] == pytest.approx(np.mean(dice))
     assert {"check", "slice", "value", "bound", "passed", "words"} == set(saved["gate"][0])
 
@@ -148,6 +159,7 @@ def shown_cases(page: Any) -> list[str]:
 def test_the_report_opens_in_a_browser(story: Story, open_page: Callable[..., Any]) -> None:
     page = open_page(story.root / "report" / "index.html")
     assert page.locator("h1").text_content() == "Accepted: version 1"
+    assert all(name in page.locator("body").text_content() for name in NAMES[1:])
     listed = json.loads((story.root / "report" / "details.json").read_text())["images"]
     assert set(shown_cases(page)) == {image["id"] for images in listed.values() for image in images}
     assert page.locator("#lineage ~ dl").text_content().count("num_files:") == 3
@@ -195,8 +207,10 @@ def test_the_same_gate_again_accepts_the_same_model_and_pushes_nothing_new(story
 
 
 def test_a_looser_gate_measures_again_but_pushes_nothing_new(story: Story, make_config: Any) -> None:
-    metrics = story.run(make_config(gate={"min_foreground_dice": 0.4}))
+    metrics = story.run(make_config(gate={"min_foreground_dice": 0.4, "min_class_dice": {NAMES[2]: 0.01}}))
     assert story.ran == AFTER_GATE
+    [words] = [check["words"] for check in metrics["gate"] if check["passed"] and NAMES[2] in check["words"]]
+    assert words.startswith(f"Dice of {NAMES[2]} is ") and words.endswith(", at least 0.0100 is required")
     assert metrics["baseline"] is None
     assert metrics["pushed_version"] == 1
     assert story.versions == ["1"]
@@ -239,13 +253,14 @@ def config_file(tmp_path_factory: pytest.TempPathFactory, make_config: Any) -> P
     """The second model's configuration as a user would write it."""
     lines = []
     for segmentation_class in make_config().classes:
-        lines += ["[[classes]]", f'name = "{segmentation_class.name}"', f"color = {list(segmentation_class.color)}"]
+        name = json.dumps(segmentation_class.name, ensure_ascii=False)
+        lines += ["[[classes]]", f"name = {name}", f"color = {list(segmentation_class.color)}"]
     lines += ["[image]", "height = 32", "width = 32"]
     lines += ["[model]", "num_layers = 2", "base_filters = 8", "base_kernel = 3", "dropout = 0.0"]
     lines += ["[train]", "epochs = 8", "batch_size = 4", "learning_rate = 0.01", 'schedule = "constant"']
     lines += ["[gate]", "min_foreground_dice = 0.5"]
     path = tmp_path_factory.mktemp("config") / "mine.toml"
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 
@@ -424,6 +439,7 @@ def test_a_target_is_chosen_served_measured_and_shown(story: Story, open_page: C
     with connect(str(export)) as model:
         for path in sorted((story.data.parent / "source" / "images").iterdir())[:8]:
             answer = model.run("serving_default", {"image_bytes": as_strings([path.read_bytes()])})
+            assert [name.decode() for name in answer["class_names"][0]] == NAMES
             pixels = np.asarray(Image.open(path))[np.newaxis]
             expected = above(model.run("probabilities", {"pixels": pixels})["probabilities"], answer["thresholds"][0])
             found = np.asarray(Image.open(io.BytesIO(answer["mask_png"][0])))

@@ -170,6 +170,11 @@ def test_what_a_found_defect_is_matters_to_a_training_that_chooses_by_it(make_co
     assert changed(before, after) == {"Trainer", "Evaluator", "Pusher", "Reporter"}
 
 
+def test_another_share_of_a_source_reaches_the_training_alone(make_config: Any) -> None:
+    before, after = (compiled(make_config(dataset={"sources": {"rendered": share}})) for share in (0.25, 0.3))
+    assert changed(before, after) == {"Trainer", "Reporter"}
+
+
 @pytest.mark.parametrize(("node", "module"), ENTRY_MODULES.items())
 def test_an_edit_reaches_only_the_nodes_that_run_it(make_config: Any, node: str, module: str) -> None:
     def edited(modules: Sequence[str]) -> str:

@@ -132,6 +132,8 @@ def test_images_of_a_source_train_in_every_fold_and_are_never_held_out(
         write_examples(target, [example.SerializeToString() for example in examples])
     sourced = config.model_copy(update={"dataset": config.dataset.model_copy(update={"sources": {"rendered": 0.25}})})
     folds = make_folds(tmp_path / "records", sourced, 3, tmp_path)
+    halved = sourced.model_copy(update={"dataset": config.dataset.model_copy(update={"sources": {"rendered": 0.5}})})
+    assert make_folds(tmp_path / "records", halved, 3, tmp_path) == folds
     held_out = [ids_and_groups(folds.records(fold)) for fold in range(3)]
     assert not {group for fold in held_out for _, group in fold} & {*renamed}
     assert sum(size.groups for size in folds.sizes) == len({group for fold in held_out for _, group in fold}) == 14

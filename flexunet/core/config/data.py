@@ -1,6 +1,7 @@
 """Settings of what is read: `[[classes]]`, `[records]` and `[image]`."""
 
 import unicodedata
+from collections.abc import Collection
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, FiniteFloat, field_validator, model_validator
@@ -100,6 +101,17 @@ class ImageConfig(Section):
         return self
 
 
+class SourceNames(Section):
+    """Which images only train, without their shares."""
+
+    sources: tuple[str, ...] = ()
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _without_shares(cls, sources: Collection[str]) -> tuple[str, ...]:
+        return tuple(sources)
+
+
 class SourcesConfig(Section):
     """The part of `[dataset]` that tells which images only train."""
 
@@ -134,4 +146,4 @@ class TransformConfig(SchemaConfig):
     """The sections that Transform reads."""
 
     image: ImageConfig = Field(default_factory=ImageConfig)
-    dataset: SourcesConfig = Field(default_factory=SourcesConfig)
+    dataset: SourceNames = Field(default_factory=SourceNames)

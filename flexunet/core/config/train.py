@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
-from flexunet.core.config.data import TransformConfig
+from flexunet.core.config.data import SourcesConfig, TransformConfig
 from flexunet.core.config.operating import OperatingPointConfig
 from flexunet.core.config.section import Scalar, Section, Share
 from flexunet.core.config.symmetries import ExportedServing
@@ -223,6 +223,8 @@ class TrainConfig(Section):
 class TrainerConfig(TransformConfig):
     """The sections that Trainer reads."""
 
+    # With the shares. Frozen, so that nobody can put the other in its place; basedpyright does not know.
+    dataset: SourcesConfig = Field(default_factory=SourcesConfig)  # pyright: ignore[reportIncompatibleVariableOverride]
     model: ModelConfig = Field(default_factory=ModelConfig)
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
