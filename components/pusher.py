@@ -6,8 +6,9 @@ The stock Pusher copies file by file into the final folder, which TF Serving pol
 import datetime
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict
 
 from tfx.components.pusher import executor
 from tfx.dsl.components.base import base_component, executor_spec
@@ -33,6 +34,7 @@ from flexunet.core.features import (
 from flexunet.core.files import read_json
 from flexunet.core.lock import locked
 from flexunet.core.results.lineage import Provenance
+from flexunet.core.results.metrics import Scores
 from flexunet.history.pushes import PUSHED_COMPARABLE, PUSHED_MODEL_ID, PUSHED_SHA256
 from flexunet.serving.signing import sign, signed_by
 from flexunet.serving.versions import (
@@ -95,7 +97,9 @@ class Executor(executor.Executor):
         reason: str,
     ) -> None:
         directory = Path(exec_properties["directory"])
-        provenance = _provenance(input_dict, exec_properties["settings"], model)
+        inputs = {key: artifacts[0] for key, artifacts in input_dict.items() if artifacts}
+        measured = _measured(inputs, exec_properties["settings"])
+        provenance = _provenance(inputs, measured, model)
         provenance["run"] = self._context.pipeline_run_id if self._context else None
         if reason:
             provenance["accepted_refused"] = reason
@@ -104,7 +108,7 @@ class Executor(executor.Executor):
         above, key = newest_mirrored(retention.mirror), exec_properties["signing_key"]
         again = bool(reason) and _accepted_for(directory) != reason
         again = again or (bool(key) and not _is_signed(directory, Path(key)))
-        card = _card(input_dict, exec_properties["settings"], provenance, model)
+        card = _card(inputs, measured, provenance, model)
 
         def complete(folder: Path) -> None:
             if card:
@@ -118,7 +122,7 @@ class Executor(executor.Executor):
         if retention.mirror:
             mirror_version(target, retention.mirror, retention.versions)
         self._MarkPushed(pushed, pushed_destination=str(target), pushed_version=target.name)
-        pushed.set_int_custom_property(PUSHED_MODEL_ID, artifact_utils.get_single_instance(input_dict[MODEL_KEY]).id)
+        pushed.set_int_custom_property(PUSHED_MODEL_ID, inputs[MODEL_KEY].id)
         pushed.set_string_custom_property(PUSHED_COMPARABLE, exec_properties["comparable"])
         pushed.set_string_custom_property(PUSHED_SHA256, pushed_hash(target))
         if reason:
@@ -240,10 +244,24 @@ def _was_rolled_back(model: Path, directory: Path) -> bool:
     return version is not None
 
 
-def _provenance(input_dict: Artifacts, settings: str, exported: Path) -> Provenance:
+class _Measured(NamedTuple):
+    """What the Evaluator found, and the scores that it is told by."""
+
+    settings: PushSettings
+    evaluation: gate.Evaluation
+    scores: Scores
+
+
+def _measured(inputs: Mapping[str, Artifact], settings: str) -> _Measured | None:
+    if "evaluation" not in inputs:
+        return None
+    said, evaluation = PushSettings.model_validate_json(settings), gate.read_evaluation(inputs["evaluation"].uri)
+    return _Measured(said, evaluation, gate.metrics_json(evaluation, said))
+
+
+def _provenance(inputs: Mapping[str, Artifact], measured: _Measured | None, exported: Path) -> Provenance:
     """What a version is made from and why it was accepted, as far as the pipeline tells."""
-    inputs = {key: artifacts[0] for key, artifacts in input_dict.items() if artifacts}
-    examples, baseline, evaluation = (inputs.get(key) for key in ("examples", "baseline_model", "evaluation"))
+    examples, baseline = inputs.get("examples"), inputs.get("baseline_model")
     found: Provenance = {
         "pushed": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "model_uri": inputs[MODEL_KEY].uri,
@@ -256,8 +274,8 @@ def _provenance(input_dict: Artifacts, settings: str, exported: Path) -> Provena
     if examples:
         fingerprint = examples.get_string_custom_property(RECORDS_FINGERPRINT)
         found["data"] = {"fingerprint": fingerprint, "span": examples.span}
-    if evaluation:
-        scores = gate.metrics_json(gate.read_evaluation(evaluation.uri), PushSettings.model_validate_json(settings))
+    if measured:
+        scores = measured.scores
         found["gate"] = scores["gate"]
         found["scores"] = {
             "examples": scores["examples"],
@@ -268,20 +286,21 @@ def _provenance(input_dict: Artifacts, settings: str, exported: Path) -> Provena
     return found
 
 
-def _card(input_dict: Artifacts, settings: str, provenance: Provenance, exported: Path) -> CardFacts | None:
+def _card(
+    inputs: Mapping[str, Artifact], measured: _Measured | None, provenance: Provenance, exported: Path
+) -> CardFacts | None:
     """What a version's card is made of; None without an evaluation, or for a model of somebody else."""
-    inputs = {key: artifacts[0] for key, artifacts in input_dict.items() if artifacts}
     extra = exported / ASSETS_EXTRA
     config = read_json(extra / EXPORTED_CONFIG)
-    if "evaluation" not in inputs or config is None:
+    if measured is None or config is None:
         return None
-    said, evaluation = PushSettings.model_validate_json(settings), gate.read_evaluation(inputs["evaluation"].uri)
+    said, evaluation, scores = measured
     baseline, validation = inputs.get("baseline_model"), inputs.get("validation")
     checked = json.loads((Path(validation.uri) / VALIDATION_FILE).read_text("utf-8")) if validation else {"splits": {}}
     return CardFacts(
         card=said.card,
         classes=[c.name for c in said.classes],
-        scores=gate.metrics_json(evaluation, said),
+        scores=scores,
         details=gate.details_json(evaluation, said),
         baseline=gate.baseline_json(evaluation, baseline.uri) if baseline else None,
         splits=checked["splits"],
