@@ -221,17 +221,21 @@ def test_examples_go_from_the_largest_share_to_the_smallest(tmp_path: Path, make
     assert [alt for alt in alts if alt.endswith("with scratches tinted")] == ["Image 30 with scratches tinted"]
 
 
+def page_of_one(directory: Path, config: Config, image: np.ndarray, mask: np.ndarray) -> Picture:
+    """The page of a data set of one image, `a`."""
+    for folder, pixels in (("images", image), ("masks", mask)):
+        (directory / folder).mkdir()
+        Image.fromarray(pixels).save(directory / folder / "a.png")
+    rows = rows_of(directory, config)
+    write_picture(directory / "p.html", entry_of(rows, config), rows, config)
+    return Picture(directory / "p.html")
+
+
 def test_overlay_has_the_colour_where_the_mask_is(tmp_path: Path, make_config: MakeConfig) -> None:
     """A scratch one pixel wide in an image eight times as large as its thumbnail still shows."""
-    config = make_config()
     mask = np.zeros((1280, 640, 3), np.uint8)
     mask[:, 320] = (255, 0, 0)
-    for folder, pixels in (("images", np.full_like(mask, 90)), ("masks", mask)):
-        (tmp_path / folder).mkdir()
-        Image.fromarray(pixels).save(tmp_path / folder / "a.png")
-    rows = rows_of(tmp_path, config)
-    write_picture(tmp_path / "p.html", entry_of(rows, config), rows, config)
-    page = Picture(tmp_path / "p.html")
+    page = page_of_one(tmp_path, make_config(), np.full_like(mask, 90), mask)
     alts = [image["alt"] or "" for image in page.all("img")]
     overlay = np.asarray(page.thumbnails()[alts.index("Image a with scratches tinted")]).astype(int)
     plain = np.asarray(page.thumbnails()[alts.index("Image a with scratches tinted") - 1]).astype(int)
@@ -244,16 +248,10 @@ def test_overlay_has_the_colour_where_the_mask_is(tmp_path: Path, make_config: M
 
 def test_an_outline_is_seen_on_every_grey(tmp_path: Path, make_config: MakeConfig) -> None:
     """A blue scratch on steel from black to white: its own blue is lost on grey 30 to 90, the rim is not."""
-    config = make_config()
     greys = np.linspace(0, 255, 160).round().astype(np.uint8)
     mask = np.zeros((160, 80, 3), np.uint8)
     mask[:, 40] = (0, 0, 255)
-    for folder, pixels in (("images", np.tile(greys[:, None, None], (1, 80, 3))), ("masks", mask)):
-        (tmp_path / folder).mkdir()
-        Image.fromarray(pixels).save(tmp_path / folder / "a.png")
-    rows = rows_of(tmp_path, config)
-    write_picture(tmp_path / "p.html", entry_of(rows, config), rows, config)
-    page = Picture(tmp_path / "p.html")
+    page = page_of_one(tmp_path, make_config(), np.tile(greys[:, None, None], (1, 80, 3)), mask)
     alts = [image["alt"] or "" for image in page.all("img")]
     drawn = np.asarray(page.thumbnails()[alts.index("Image a with inclusion tinted")]).astype(float)
     rim = luminance(drawn[:, 36:45]) + 0.05
