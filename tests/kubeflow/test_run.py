@@ -6,6 +6,7 @@ starts each as a process of its own.
 
 import json
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,24 @@ def test_a_node_of_another_run_is_told_that_nothing_was_prepared(
     attempt = cluster.attempt(Run("another"), "transform", 0, {}, fork_server.start)
     assert attempt.child_exit_code == 1
     assert "error: " in attempt.text and "expected what the step prepare writes" in attempt.text
+
+
+@pytest.mark.parametrize("attempt", [0, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 2))])
+def test_runs_that_start_at_once_on_an_empty_database_do_no_harm(
+    attempt: int, package: Package, cluster: Cluster, database_server: Server, fork_server: ForkServer, tmp_path: Path
+) -> None:
+    empty = database_server.create_database(f"empty-{attempt}")
+    there = Cluster(package, {"flexunet-metadata": empty}, cluster.volumes, tmp_path, cluster.image_environment)
+    values = {"data": "records", "span": 0, "overrides": [], "accept_refused": ""}
+    runs = [Run(f"race-{attempt}-{number}") for number in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        starts = [pool.submit(there.attempt, run, "prepare", 0, values, fork_server.start) for run in runs]
+        for start in starts:
+            assert start.result().exit_code == 0, start.result().text
+    types = database_server.ask(empty["database"], "SELECT name, count(*) FROM type GROUP BY name, type_kind")
+    assert len(types) > 20 and {count for _, count in types} == {"1"}
+    contexts = database_server.ask(empty["database"], "SELECT name, count(*) FROM context GROUP BY name, type_id")
+    assert {count for _, count in contexts} == {"1"} and {run.run_id for run in runs} <= {name for name, _ in contexts}
 
 
 @pytest.mark.slow
