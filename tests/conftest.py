@@ -36,7 +36,6 @@ LONGEST = (
     "trainer_module/test_export.py",
     "serving/test_client.py",
     "serving/test_hostile.py",
-    "pipeline/test_tuning.py",
     "trainer_module/test_imported.py",
     "serving/test_wheel.py",
     "e2e/test_spans.py",

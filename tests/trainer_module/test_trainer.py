@@ -117,7 +117,10 @@ def test_pictures_of_training_are_left(recipe: Recipe) -> None:
     assert tags == {"images", "truth", "epoch", "augmented"}
 
 
-@pytest.mark.parametrize(("precision", "optimizer"), [("mixed_bfloat16", "adamw"), ("mixed_float16", "muon")])
+@pytest.mark.parametrize(
+    ("precision", "optimizer"),
+    [pytest.param("mixed_bfloat16", "adamw", marks=pytest.mark.slow), ("mixed_float16", "muon")],
+)
 def test_mixed_precision_trains_and_what_is_exported_is_float32(
     run: Callable[..., Trained], precision: str, optimizer: str
 ) -> None:
