@@ -59,6 +59,16 @@ def in_batches(predict: Callable[[tf.Tensor], tf.Tensor], tiles: tf.Tensor, sett
     return predicted
 
 
+def in_requests(
+    function: Callable[[tf.Tensor], tuple[tf.Tensor, ...]], rows: tf.Tensor, dtypes: tuple[tf.DType, ...], most: int
+) -> tuple[tf.Tensor, ...]:
+    """`in_chunks` for rows `[N, ...]` of which most requests have no more than `most`: for those there is no loop."""
+    count = tf.shape(rows)[0]
+    # A request without rows is refused there.
+    fits = (count > 0) & (count <= most)
+    return tf.cond(fits, lambda: function(rows), lambda: in_chunks(function, rows, dtypes, most))
+
+
 def join_requests(
     function: Callable[[tf.Tensor], tuple[tf.Tensor, ...]], rows: tf.Tensor, queue: str, most: int
 ) -> tuple[tf.Tensor, ...]:

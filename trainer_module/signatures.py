@@ -14,7 +14,7 @@ from flexunet.core import features
 from flexunet.core.config.data import SegmentationClass
 from flexunet.core.config.train import TrainerConfig
 from flexunet.serving.limits import BATCH_ROWS
-from trainer_module.batching import in_batches, in_chunks, join_requests, map_rows, map_small_rows
+from trainer_module.batching import in_batches, in_chunks, in_requests, join_requests, map_rows, map_small_rows
 from transform_module import images, unfit
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class ServingSignatures:
         operating point also `thresholds`, and `smallest_regions_not_applied`: see `point_outputs`.
         """
         image_bytes = tf.ensure_shape(image_bytes, [None])
-        masks, fractions, confidence, error = in_chunks(
+        masks, fractions, confidence, error = in_requests(
             lambda part: join_requests(self._answer_images, part, self._answers, self._images_at_once),
             image_bytes,
             _ROW_TYPES,
@@ -177,20 +177,24 @@ class ServingSignatures:
     def _answer_images(self, encoded: tf.Tensor) -> tuple[tf.Tensor, ...]:
         tiles, sizes, problem = images.decode_rows(encoded, self._image)
         probabilities = self._predict_rows(tiles, self._predict)
-        # argmax over NaN gives a plausible mask.
-        finite = tf.reduce_all(tf.math.is_finite(probabilities), axis=[1, 2, 3, 4])
+        # argmax over NaN gives a plausible mask, and a sum of probabilities is finite if each of them is.
+        finite = tf.math.is_finite(tf.reduce_sum(probabilities, axis=[1, 2, 3, 4]))
         problem = tf.where((problem == "") & tf.logical_not(finite), "the model gave no number", problem)
+        masks, fractions, confidence = self._masks(probabilities, sizes)
+        good = problem == ""
+        fractions = tf.where(good[:, tf.newaxis], fractions, 0.0)
+        return tf.where(good, masks, ""), fractions, tf.where(good, confidence, 0.0), problem
+
+    def _masks(self, probabilities: tf.Tensor, sizes: tf.Tensor) -> tuple[tf.Tensor, ...]:
         small = tf.reduce_max(tf.reduce_prod(tf.cast(sizes, tf.int64), axis=1)) <= _PARALLEL_PIXELS
-        rows = (probabilities, sizes, problem)
-        return *map_small_rows(self._mask_or_nothing, rows, _ROW_TYPES[:3], small), problem
+        return tf.cond(
+            tf.shape(sizes)[0] == 1,
+            lambda: tuple(values[tf.newaxis] for values in self._mask((probabilities[0], sizes[0]))),
+            lambda: map_small_rows(self._mask, (probabilities, sizes), _ROW_TYPES[:3], small),
+        )
 
-    def _mask_or_nothing(self, row: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
-        probabilities, size, problem = row
-        nothing = (tf.constant(b""), tf.zeros([self._num_classes]), tf.constant(0.0))
-        return tf.cond(problem == "", lambda: self._mask(probabilities, size), lambda: nothing)
-
-    def _mask(self, probabilities: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        class_ids, confidence = unfit.class_ids_and_confidence(probabilities, size, self._image, self._thresholds)
+    def _mask(self, row: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
+        class_ids, confidence = unfit.class_ids_and_confidence(*row, self._image, self._thresholds)
         ids = tf.cast(class_ids, tf.float32)
         # 1 at the class and 0 elsewhere: see `unfit.most_probable`.
         fractions = [tf.reduce_mean(tf.maximum(1 - tf.abs(ids - class_id), 0)) for class_id in range(self._num_classes)]

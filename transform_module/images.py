@@ -182,9 +182,13 @@ def decode_rows(encoded: tf.Tensor, settings: ImageConfig) -> tuple[tf.Tensor, t
     # A graph pays for the branches of a mapped function at every call, 10 ms for those of `decode_image`.
     plain = tf.reduce_all((tf.gather(_DECODERS, rows.kind) == 0) & (rows.orientation == 1))
     found, tiles, sizes, problems = tf.cond(
-        plain,
-        lambda: _try_each(rows, lambda one, *_: Decoded(_decode_plain(one), tf.constant("")), settings),
-        lambda: _try_each(rows, lambda one, kind, turn: decode_image(one, kind, turn, settings), settings),
+        plain & (count == 1),
+        lambda: _try_one(rows, settings),
+        lambda: tf.cond(
+            plain,
+            lambda: _try_each(rows, lambda one, *_: Decoded(_decode_plain(one), tf.constant("")), settings),
+            lambda: _try_each(rows, lambda one, kind, turn: decode_image(one, kind, turn, settings), settings),
+        ),
     )
     # Where each image's tiles are among those that could be decoded; negative for the others.
     place_of = tf.math.unsorted_segment_max(tf.range(tf.size(found)), found, count)
@@ -203,6 +207,18 @@ class _Rows(NamedTuple):
     encoded: tf.Tensor
     kind: tf.Tensor
     orientation: tf.Tensor
+
+
+def _try_one(rows: _Rows, settings: ImageConfig) -> tuple[tf.Tensor, ...]:
+    """`_try_each` for one plain image: no threads, and in the data set, which is made anew at every call, nothing but
+    what may fail.
+    """
+    found = tf.data.Dataset.from_tensors((rows.index[0], rows.encoded[0]))
+    found = found.map(lambda index, one: (index, _decode_plain(one), tf.constant("")))
+    nothing = (tf.constant(-1, tf.int64), tf.zeros([1, 1, 3], tf.uint8), tf.constant(str(readable.DAMAGED)))
+    found = found.ignore_errors(log_warning=False).concatenate(tf.data.Dataset.from_tensors(nothing)).take(1)
+    index, image, problem = found.get_single_element()
+    return tuple(values[tf.newaxis] for values in (index, fit_image(image, settings), _size(image), problem))
 
 
 def _try_each(rows: _Rows, decode: Callable[..., Decoded], settings: ImageConfig) -> tuple[tf.Tensor, ...]:

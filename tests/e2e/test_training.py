@@ -1,7 +1,6 @@
 """Training across runs: on after a kill, and from the weights of the model that was pushed from other data."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -9,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import ENVIRONMENT, python
 from waiting import epochs_in, wait_until
 
 from flexunet.core.config.whole import Config
 from flexunet.dataset.ingest import ingest
+from flexunet.serving.versions import versions
 from pipeline import local
 
 RESOLVERS = {"BaselineResolver", "PreviousSpanResolver", "WarmStartResolver"}
@@ -33,6 +34,44 @@ def ran(config: Config, data: Path, root: Path) -> tuple[set[str], dict[str, Any
     return {result.node for result in results if not result.cached} - RESOLVERS, metrics
 
 
+def started_run(config: Config, data: Path, root: Path) -> subprocess.Popen[bytes]:
+    arguments = [config.model_dump_json(), str(data), str(root)]
+    environment = {**ENVIRONMENT, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, *arguments], env=environment)
+
+
+def epochs_of(root: Path) -> int:
+    """Of the newest training, begun or ended."""
+    histories = root.glob("Trainer/model_run/*/history.csv")
+    return epochs_in(max(histories, key=lambda path: int(path.parent.name), default=Path()))
+
+
+@pytest.mark.slow
+def test_a_rollback_while_a_run_trains_is_respected_by_its_push(
+    tmp_path: Path, make_config: Any, write_colorful_pairs: Any
+) -> None:
+    data, root = tmp_path / "data", tmp_path / "root"
+    write_colorful_pairs(tmp_path / "source", 60)
+    ingest(tmp_path / "source", data, make_config())
+    for epochs in (4, 5):
+        ran(make_config(train={"epochs": epochs}), data, root)
+    serving = root / "serving_model"
+    assert versions(serving) == [1, 2]
+
+    started = started_run(make_config(train={"epochs": 60}), data, root)
+    wait_until(lambda: 1 <= epochs_of(root) < 4, lambda: started.poll() is not None)
+    printed = python("-m", "flexunet.cli.main", "rollback", "--root", root)
+    assert "version 1 is served again as version 3; version 2 is rolled back" in printed
+    assert started.poll() is None and epochs_of(root) < 60 and versions(serving) == [1, 2, 3]
+    assert started.wait() == 0
+
+    metrics = json.loads((root / "report" / "metrics.json").read_text())
+    assert metrics["pushed_version"] == 4 and versions(serving) == [1, 2, 3, 4]
+    # The withdrawn model does not come back, from the cache neither.
+    _, metrics = ran(make_config(train={"epochs": 5}), data, root)
+    assert metrics["pushed_version"] is None and versions(serving) == [1, 2, 3, 4]
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on_with_its_training_and_a_warm_start_with_the_pushed_model(
     tmp_path: Path, make_config: Any, write_colorful_pairs: Any, caplog: pytest.LogCaptureFixture
@@ -43,12 +82,8 @@ def test_a_killed_run_goes_on_with_its_training_and_a_warm_start_with_the_pushed
     write_colorful_pairs(source, 60)
     ingest(source, data, config)
 
-    arguments = [config.model_dump_json(), str(data), str(root)]
-    started = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, *arguments], env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    )
-    histories = "Trainer/model_run/*/history.csv"
-    wait_until(lambda: any(epochs_in(path) >= 3 for path in root.glob(histories)), lambda: started.poll() is not None)
+    started = started_run(config, data, root)
+    wait_until(lambda: epochs_of(root) >= 3, lambda: started.poll() is not None)
     started.send_signal(signal.SIGKILL)
     started.wait()
     assert len(list((root / "checkpoints").glob("*.npz"))) == 1

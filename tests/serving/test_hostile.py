@@ -31,6 +31,9 @@ with SavedModel(Path(sys.argv[1])) as model:
     for image in images:
         outputs = model.run("serving_default", {"image_bytes": as_strings([good, image, good])})
         mates = all(outputs["mask_png"][i] == expected and outputs["valid"][i] for i in (0, 2))
+        # What one image has of its own in the graph.
+        alone = model.run("serving_default", {"image_bytes": as_strings([image])})
+        mates &= all(alone[name][0] == outputs[name][1] for name in ("valid", "error", "mask_png"))
         rows.append([bool(outputs["valid"][1]), outputs["error"][1].decode(), mates, len(outputs["mask_png"][1])])
     print(json.dumps({"rows": rows, "megabytes": peak.megabytes_above_idle()}))
 """
