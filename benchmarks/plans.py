@@ -8,6 +8,8 @@ as wide, which become tiles; and large surfaces of which there are few. A plan m
 """
 
 import argparse
+import math
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -57,12 +59,15 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="KIND", help="These kinds alone.")
     parser.add_argument("--presets", nargs="+", default=PRESETS, choices=PRESETS)
     arguments = parser.parse_args()
-    kinds = arguments.only or [*KINDS, *([arguments.images.name] if arguments.images else [])]
+    known = [*KINDS, *([arguments.images.name] if arguments.images else [])]
+    kinds = arguments.only or known
+    if unknown := [kind for kind in kinds if kind not in known]:
+        sys.exit(f"error: --only {unknown[0]!r}: expected some of {', '.join(map(repr, known))}")
     for kind in kinds:
         folder = arguments.out / kind.replace(" ", "-")
         source = _written(kind, folder) if kind in KINDS else arguments.images
         scores = _compare(source, folder, arguments.seconds, arguments.presets)
-        Console(width=120).print(_table(kind, scores))
+        Console(width=120).print(table(kind, scores))
 
 
 def _written(kind: str, folder: Path) -> Path:
@@ -113,11 +118,12 @@ def _bounded(config: Config, seconds: float) -> Config:
     return config.model_copy(update={"train": config.train.model_copy(update=budget)})
 
 
-def _table(kind: str, recipes: list[RecipeScores]) -> Table:
-    table = Table("recipe", "Dice", "to the plan", "95 % interval", "epochs", "parameters", title=kind)
+def table(kind: str, recipes: list[RecipeScores]) -> Table:
+    """A row for each recipe, the plan's first, and whether that is at most `BOUND` behind the best of the others."""
+    result = Table("recipe", "Dice", "to the plan", "95 % interval", "epochs", "parameters", title=kind)
     for recipe in recipes:
         ends, difference = recipe["difference_interval"], recipe["difference"]
-        table.add_row(
+        result.add_row(
             recipe["name"],
             f"{recipe['foreground_dice'] or 0:.3f}",
             "" if difference is None else f"{difference:+.3f}",
@@ -125,11 +131,12 @@ def _table(kind: str, recipes: list[RecipeScores]) -> Table:
             " ".join(str(fold["epochs"]) for fold in recipe["folds"]),
             f"{recipe['parameters']:,}",
         )
-    behind = max((recipe["difference"] or 0.0 for recipe in recipes[1:]), default=0.0)
-    table.caption = (
-        f"the plan is {behind:.3f} behind the best, at most {BOUND}: {'ok' if behind <= BOUND else 'missed'}"
-    )
-    return table
+    # Undefined where a recipe has no Dice at all: no plan is as good as that.
+    differences = [math.inf if recipe["difference"] is None else recipe["difference"] for recipe in recipes[1:]]
+    behind = max(differences, default=0.0)
+    verdict = "ok" if behind <= BOUND else "missed"
+    result.caption = f"the best preset has {behind:+.3f} to the plan, at most {BOUND:+}: {verdict}"
+    return result
 
 
 if __name__ == "__main__":
