@@ -31,7 +31,8 @@ class Muon(keras.optimizers.Muon):
         Keras' polynomial of the matrix, whose factors are found from its products of columns (or of rows, the fewer):
         nine times as many rows as columns are multiplied twice, not in each step, which halves the arithmetic.
         """
-        ops = keras.ops
+        # Some of Keras' operations are declared to give nothing.
+        ops: Any = keras.ops
         matrix = ops.reshape(x, (-1, x.shape[-1]))
         matrix /= ops.norm(matrix) + 1e-7
         tall = matrix.shape[0] > matrix.shape[1]
