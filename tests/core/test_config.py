@@ -447,6 +447,7 @@ def test_the_seed_number_for_number():
         "num_layers": 8,
         "base_filters": 16,
         "base_kernel": 9,
+        "stem_stride": 1,
         "dilation": 1,
         "dropout": 0.03,
         "dropout_seed": None,
