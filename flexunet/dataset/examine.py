@@ -1,7 +1,7 @@
 """Reads one pair, checks it, and makes of it what goes into a record."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -166,8 +166,12 @@ def with_losses(facts: Facts, config: Config) -> Facts:
     return replace(facts, losses=losses_of(class_ids, config.image, len(config.classes)))
 
 
-def examine_or_problem(pair: Pair, config: Config) -> Facts | Problem:
-    """`examine`, with the problem as a result: for other processes."""
+def examine_each(pairs: Sequence[Pair], config: Config) -> list[Facts | Problem]:
+    """`examine`, with the problems as results."""
+    return [_examine_or_problem(pair, config) for pair in pairs]
+
+
+def _examine_or_problem(pair: Pair, config: Config) -> Facts | Problem:
     try:
         return examine(pair, config)
     except BadPair as bad:
