@@ -78,6 +78,8 @@ def ingest(
 ) -> Ingested:
     """Checks every pair below `source`, assigns groups to splits and writes `out/span-N/version-M`.
 
+    Of many images other processes do a part, which import a script that calls this: `if __name__ == "__main__":`.
+
     Args:
       source, out: the user's folder, and that of the records.
       config: classes, records, image and dataset are read.
@@ -92,7 +94,8 @@ def ingest(
 
     Raises:
       DataError: lists every problem found; nothing was written.
-      UserError: the source cannot be used as a whole, holds nothing new, or others wrote to `out` meanwhile.
+      UserError: the source cannot be used as a whole, holds nothing new, others wrote to `out` meanwhile, or one of the
+        other processes was killed.
       OSError: `out` cannot be written.
     """
     if not check_only:
