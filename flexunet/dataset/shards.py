@@ -2,7 +2,7 @@
 
 Any process makes the same bytes, and none needs TensorFlow for it, which takes seconds to import: TFRecord is a frame
 of length and checksums (https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details), and gzip's
-members can be strung together (RFC 1952, 2.2), so that each process compresses a part of a file.
+members can be strung together (RFC 1952, 2.2), so that each process makes a part of a file.
 """
 
 import hashlib
@@ -28,12 +28,11 @@ from flexunet.dataset.protos import example_pb2 as pb
 # Small enough that readers can share a split, large enough that headers do not matter. Counted in bytes of the user's
 # files: a shard of images that are converted (compressed TIFF, lossless JPEG) can become several times larger.
 SHARD_BYTES: Final = 32 * 2**20
-# Of what a process compresses at once. A few for each process are held until it is their turn.
+# Of what a process makes at once. A few for each process are held until it is their turn.
 PART_BYTES: Final = 2**20
-# Images and masks are compressed already, and deflating them again is half of the time of writing. Runs and Huffman
-# codes alone take a third of level 1's time, and leave 1.000 of the demo's bytes instead of 0.982, of NEU-Seg's 0.975
-# instead of 0.865: level 1 finds the keys again, which are much of such small records.
-_LEVEL: Final = 1
+# As they are: images and masks are compressed already. Runs and Huffman codes alone left 1.000 of the demo's bytes, of
+# NEU-Seg's 0.975, and took more than half of the time of writing, and as much of each reading.
+_STORED: Final = 0
 _GZIP: Final = zlib.MAX_WBITS + 16
 # Of the format: the checksum of data that holds checksums would be weak.
 _MASK_DELTA: Final = 0xA282EAD8
@@ -136,7 +135,7 @@ def write_shard(shard: Shard, config: Config, each: Mapper = map, on_record: Cal
 
 def pack(part: Part, config: Config) -> bytes:
     """The records of `part`, framed, as one member of a gzip file."""
-    packer = zlib.compressobj(_LEVEL, wbits=_GZIP, strategy=zlib.Z_RLE)
+    packer = zlib.compressobj(_STORED, wbits=_GZIP)
     packed = [packer.compress(_framed(make_record(entry, config))) for entry in part.entries()]
     return b"".join([*packed, packer.flush()])
 

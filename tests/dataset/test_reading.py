@@ -171,6 +171,7 @@ def test_interpolated_masks_are_a_warning(tmp_path: Path):
     for index, (_, ids) in enumerate(surfaces(24)):
         blurred = np.where(ids == 2, 2, 0).astype(np.uint8)
         blurred[19:31, 14:20] = np.where(blurred[19:31, 14:20] == 2, 2, 1)
+        blurred[19, 14] = 0
         Image.fromarray(COLORS[blurred]).save(folder / "masks" / f"{index:02d}.png")
     [warning] = manifest(folder)["warnings"]
     assert "of scratch is a rim one pixel wide between two other classes" in warning
