@@ -205,7 +205,7 @@ def png_of(rgb: np.ndarray) -> bytes:
 
 
 def jpeg_of(rgb: np.ndarray) -> bytes:
-    return encoded(rgb, "JPEG", quality=90)
+    return encoded(rgb, "JPEG", quality=95, subsampling=0)
 
 
 def test_boxes_drawn_as_masks_are_doubted(tmp_path: Path):
