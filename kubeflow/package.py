@@ -20,11 +20,13 @@ from flexunet.core.config.load import ConfigError
 from flexunet.core.config.whole import Config
 from flexunet.core.disk import naming
 from flexunet.core.errors import UserError
-from kubeflow.resources import configure_task
+from kubeflow.resources import SIGNING_KEY, configure_task, give_signing_key
 
 PIPELINE_NAME: Final = "flexunet"
 PREPARE: Final = "Prepare"
 VERDICT: Final = "Verdict"
+# Prepare holds the key against what signed the versions that are there.
+_SIGNS: Final = (PREPARE, "Pusher")
 _LONGEST_ARGUMENT: Final = 128 * 1024
 # Argo counts it from the start of the first attempt and retries no task that began earlier: a year is for ever. kfp
 # 2.16.1 cuts what it is given to an hour, which a training outlasts (lifted later: kubeflow/pipelines 13452).
@@ -55,9 +57,10 @@ def write_package(package: Package, output: Path) -> None:
     """Writes PipelineSpec and PlatformSpec, two documents in one YAML file.
 
     Raises:
-      UserError: the config names a node that there is not, or cannot travel in an argument.
+      UserError: the config names a node that there is not, or a key that no pod has, or cannot travel in an argument.
     """
     _check_names(package)
+    _check_signing(package.config)
     aside = output.with_name(f".{output.name}.incomplete.yaml")
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -118,6 +121,8 @@ def _task(
     task.set_caching_options(False).set_display_name(node)
     settings = package.config.kubeflow.node(node)
     configure_task(task, settings, package.config.kubeflow)
+    if node in _SIGNS and package.config.kubeflow.signing_secret:
+        give_signing_key(task, package.config.kubeflow.signing_secret)
     if node not in (PREPARE, VERDICT) and settings.retries:
         task.set_retry(settings.retries, f"{settings.retry_wait_seconds}s", 2.0)
     return task
@@ -167,12 +172,23 @@ def _config_json(config: Config) -> str:
     Raises:
       UserError: Argo would read a part of it as a placeholder, or it is longer than Linux takes as one argument.
     """
+    if config.kubeflow.signing_secret:
+        config = config.model_copy(update={"serving": config.serving.model_copy(update={"signing_key": SIGNING_KEY})})
     text = config.model_dump_json(exclude_unset=True)
     if "{{" in text:
         raise UserError("the config holds '{{', which Kubeflow would replace, expected none: write the value otherwise")
     if len(text.encode()) >= _LONGEST_ARGUMENT:
         raise UserError(f"the config has {len(text.encode())} bytes as JSON, expected less than {_LONGEST_ARGUMENT}")
     return text
+
+
+def _check_signing(config: Config) -> None:
+    """One machine's file is on no other; a key on the volume could be read by whoever can write versions there."""
+    if config.serving.signing_key and not config.kubeflow.signing_secret:
+        raise ConfigError(
+            f"serving.signing_key: {config.serving.signing_key} is in no pod, expected kubeflow.signing_secret, the "
+            "name of a Secret with the key: docs/how-to/sign.md"
+        )
 
 
 def _check_names(package: Package) -> None:

@@ -6,10 +6,13 @@ from kfp import dsl, kubernetes
 
 from flexunet.core.config.kubeflow import KubeflowConfig, NodeConfig
 from flexunet.history.database import DATABASE_VARIABLES, OPTIONAL_VARIABLES
+from flexunet.serving.signing import PASSWORD_VARIABLE
 from kubeflow.environment import GPUS_VARIABLE
 
 # The root file system may be read-only; Beam, TensorFlow and TFX write here.
 _SCRATCH: Final = "/tmp"  # noqa: S108  the container's own
+_SIGNING: Final = "/var/run/secrets/flexunet/signing"
+SIGNING_KEY: Final = f"{_SIGNING}/signing.pem"
 
 
 def configure_task(task: dsl.PipelineTask, node: NodeConfig, cluster: KubeflowConfig) -> None:
@@ -19,6 +22,12 @@ def configure_task(task: dsl.PipelineTask, node: NodeConfig, cluster: KubeflowCo
     _storage(task, node, cluster)
     _identity(task, cluster)
     _environment(task, node, cluster)
+
+
+def give_signing_key(task: dsl.PipelineTask, secret: str) -> None:
+    """The key as the file `SIGNING_KEY`, its password as the variable that the signing reads."""
+    kubernetes.use_secret_as_volume(task, secret, _SIGNING)
+    kubernetes.use_secret_as_env(task, secret, {"password": PASSWORD_VARIABLE}, optional=True)
 
 
 def _compute(task: dsl.PipelineTask, node: NodeConfig) -> None:

@@ -162,17 +162,18 @@ def _tell(named: "Named", serving: Path, root: Path, given: tuple[Path, ...], ho
 def _compared(
     named: "Named", since: float, root: Path, given: tuple[Path, ...], hours: float, console: "Console"
 ) -> "Compared":
-    """What the watches compared since the canary was named, said and as a document."""
+    """How the two compared, said and as a document; what gave no answer counts since the canary was named."""
     import time
 
     from flexunet.core.root import Root
     from flexunet.live.pairs import UNANSWERED, compared, compared_words
     from flexunet.live.store import HOUR_SECONDS, counted_since, pairs_since
 
-    begin = max(since, time.time() - hours * HOUR_SECONDS)
+    begin = time.time() - hours * HOUR_SECONDS
     folders = given or (Root(root).live,)
     pairs = [pair for folder in folders for pair in pairs_since(folder, begin)]
-    found = compared(named, pairs, sum(counted_since(folder, begin, UNANSWERED) for folder in folders))
+    since = max(since, begin)
+    found = compared(named, pairs, sum(counted_since(folder, since, UNANSWERED) for folder in folders))
     for line in compared_words(found):
         console.print(line)
     return found

@@ -52,7 +52,7 @@ def begin(
         check(directory / str(each))
     if named and found.canary not in (None, named.canary):
         _require_read(directory)
-    # What was compared counts from when the file was written.
+    # When it was written tells what servers may not have read yet, and from when a lack of answers counts.
     if found != named:
         write_named(directory, found)
     return found

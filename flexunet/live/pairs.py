@@ -1,12 +1,13 @@
 """Two versions on the same images: what the stable one and the canary say of what is served, beside the requests.
 
 The process that looks at images asks both again of a share of them, by their labels; no caller waits for it. Where
-there is no canary, it asks again after a minute.
+there is no canary, it asks again after a minute. Labels move between two questions, so a pair says which versions
+answered, and gRPC is what is spoken: REST does not tell.
 """
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,8 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from flexunet.core.results.live import FORMAT, Compared, ComparedClass
-from flexunet.serving.client import Prediction, connect, predict_image
+from flexunet.serving.client import Prediction, predict_image
+from flexunet.serving.grpc_model import GrpcModel
 from flexunet.serving.model_config import Named
 from flexunet.serving.transport import NotServedError, Options, UnknownLabelError
 from flexunet.serving.wire import CANARY, STABLE
@@ -34,6 +36,7 @@ class Pair:
 
     Attributes:
       time: in seconds since 1970.
+      stable, canary: the versions that answered.
       valid, canary_valid: whether there was an answer; without both the numbers below are None or empty.
       seconds, canary_seconds: from the request to the answer.
       same: share of the pixels that both give the same class.
@@ -42,6 +45,8 @@ class Pair:
     """
 
     time: float
+    stable: int
+    canary: int
     valid: bool
     canary_valid: bool
     seconds: float
@@ -60,10 +65,10 @@ class NoAnswerError(Exception):
 
 
 class Comparer:
-    """Asks both versions of an image."""
+    """Asks both versions of an image, of the server whose gRPC is at `address`, `host:port`."""
 
-    def __init__(self, url: str) -> None:
-        self._stable, self._canary = (connect(url, _options(label)) for label in (STABLE, CANARY))
+    def __init__(self, address: str) -> None:
+        self._stable, self._canary = (GrpcModel(address, False, _options(label)) for label in (STABLE, CANARY))
         self._until = 0.0
 
     def compare(self, encoded: bytes, moment: float) -> Pair | None:
@@ -77,7 +82,7 @@ class Comparer:
         try:
             # First the one that is often missing.
             canary, stable = (predict_image(model, encoded) for model in (self._canary, self._stable))
-            return pair_of(stable, canary, moment)
+            return pair_of(stable, canary, moment, (self._stable.version or 0, self._canary.version or 0))
         except (UnknownLabelError, NotServedError):
             self._until = time.monotonic() + _AGAIN_SECONDS
             return None
@@ -90,9 +95,9 @@ def _options(label: str) -> Options:
     return Options(label=label, deadline=_DEADLINE, attempts=1, unreachable_attempts=1)
 
 
-def pair_of(stable: Prediction, canary: Prediction, moment: float) -> Pair:
-    """Two answers to one image in numbers."""
-    pair = Pair(moment, stable.valid, canary.valid, stable.seconds, canary.seconds)
+def pair_of(stable: Prediction, canary: Prediction, moment: float, versions: tuple[int, int]) -> Pair:
+    """Two answers to one image in numbers; `versions`: which gave them."""
+    pair = Pair(moment, *versions, stable.valid, canary.valid, stable.seconds, canary.seconds)
     if not (stable.valid and canary.valid) or stable.class_ids.shape != canary.class_ids.shape:
         return pair
     shares = {
@@ -100,8 +105,8 @@ def pair_of(stable: Prediction, canary: Prediction, moment: float) -> Pair:
         for label, answer in ((STABLE, stable), (CANARY, canary))
         for name, share in [*zip(_named(answer), answer.class_fractions, strict=True)][1:]
     }
-    return Pair(
-        *(moment, True, True, stable.seconds, canary.seconds),
+    return replace(
+        pair,
         same=float(np.mean(stable.class_ids == canary.class_ids)),
         confidence=stable.confidence,
         canary_confidence=canary.confidence,
@@ -134,8 +139,12 @@ def read_pairs(path: Path) -> list[Pair]:
 
 
 def compared(named: Named, pairs: Sequence[Pair], not_answered: int = 0) -> Compared:
-    """The document: how the two versions answered the same images; `not_answered`: how often one of them did not."""
-    both = [pair for pair in pairs if pair.same is not None]
+    """The document: how the two versions answered the same images; `not_answered`: how often one of them did not.
+
+    Pairs of other versions are counted and left out.
+    """
+    theirs = [pair for pair in pairs if (pair.stable, pair.canary) == (named.stable, named.canary)]
+    both = [pair for pair in theirs if pair.same is not None]
     same = [pair.same for pair in both if pair.same is not None]
     confidence = [
         [value for pair in both if (value := getattr(pair, key)) is not None]
@@ -145,9 +154,10 @@ def compared(named: Named, pairs: Sequence[Pair], not_answered: int = 0) -> Comp
         "format": FORMAT,
         "stable": named.stable,
         "canary": named.canary,
-        "images": len(pairs),
+        "images": len(theirs),
+        "other_versions": len(pairs) - len(theirs),
         "not_answered": not_answered,
-        "refused": [sum(not pair.valid for pair in pairs), sum(not pair.canary_valid for pair in pairs)],
+        "refused": [sum(not pair.valid for pair in theirs), sum(not pair.canary_valid for pair in theirs)],
         "same_pixels": float(np.mean(same)) if same else None,
         "least_same_pixels": min(same, default=None),
         "confidence": [float(np.mean(values)) for values in confidence] if both else None,
@@ -178,20 +188,22 @@ def _class(name: str, pairs: Sequence[Pair]) -> ComparedClass:
 def compared_words(found: Compared) -> list[str]:
     """A few lines for people."""
     missing, refused = found["not_answered"], found["refused"]
-    failed = [f"{missing:,} times one of the two gave no answer at all: see the server's log"] if missing else []
+    notes = [f"{missing:,} times one of the two gave no answer at all: see the server's log"] if missing else []
+    if found["other_versions"]:
+        notes.append(f"asked of other versions before or meanwhile, and left out: {found['other_versions']:,}")
     if found["same_pixels"] is None or found["confidence"] is None or found["median_seconds"] is None:
         none = "no image was compared yet: `flexunet live watch --compare SHARE` asks both versions of a share of them"
         if found["images"]:
             none = f"{found['images']:,} images asked of both, none that both answered with masks of one size"
             none += f": refused {refused[0]}, canary {refused[1]}"
-        return [none, *failed]
+        return [none, *notes]
     confidence, seconds = found["confidence"], found["median_seconds"]
     lines = [
         f"{found['images']:,} images asked of both: {found['same_pixels']:.2%} of the pixels are the same class, "
         f"{found['least_same_pixels']:.1%} in the image that differs most",
         f"confidence {confidence[0]:.4f}, canary {confidence[1]:.4f}; median answer {1000 * seconds[0]:.0f} ms, canary "
         f"{1000 * seconds[1]:.0f} ms; refused {refused[0]}, canary {refused[1]}",
-        *failed,
+        *notes,
     ]
     return lines + [
         f"{name}: shown in {row['stable']}, canary {row['canary']}; only by one of them {row['only_stable']} and "

@@ -62,7 +62,7 @@ class Settings:
     Attributes:
       host: to listen on.
       server_host: of the server.
-      routes: ports; port 0 takes a free one.
+      routes: ports, one of them of gRPC, by which versions are compared; port 0 takes a free one.
       kept: what is kept of what went by.
       rate: share of the requests whose images are looked at.
       compare: share of these images that a stable version and a canary are asked of again.
@@ -78,10 +78,10 @@ class Settings:
     metrics_port: int | None = None
 
     @property
-    def server_url(self) -> str:
-        """Of the server, past the watch: of the first route."""
-        route = self.routes[0]
-        return f"{'grpc' if route.tap is GrpcTap else 'http'}://{self.server_host}:{route.server_port}"
+    def server_address(self) -> str:
+        """Of the server's gRPC, past the watch, `host:port`."""
+        [port] = [route.server_port for route in self.routes if route.tap is GrpcTap]
+        return f"{self.server_host}:{port}"
 
 
 class Witness:
@@ -130,7 +130,7 @@ class Witness:
     def _started(self) -> "subprocess.Popen[bytes]":
         kept, settings = self._settings.kept, self._settings
         arguments = [kept.directory.resolve(), kept.days, kept.image_bytes, kept.camera_header]
-        arguments += [settings.server_url, settings.compare]
+        arguments += [settings.server_address, settings.compare]
         command = [sys.executable, "-m", "flexunet.live.worker", *map(str, arguments)]
         return subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603
 

@@ -66,7 +66,7 @@ class Store:
         self._hours = kept.directory / _HOURS
         self._hours.mkdir(parents=True, exist_ok=True)
         self._hour: _Hour | None = None
-        self._pairs: Counter[str] = Counter()
+        self._pairs: Counter[tuple[str, int, int]] = Counter()
         self._reservoirs = [Reservoir(kept.directory / _IMAGES, why, kept.image_bytes // 2) for why in get_args(Why)]
 
     def count(self, what: str, moment: float, number: int = 1) -> None:
@@ -82,11 +82,12 @@ class Store:
                 reservoir.add(encoded, seen)
 
     def add_pair(self, pair: Pair) -> None:
-        """What two versions said of an image; the first `HOUR_LINES` of an hour are kept."""
+        """What two versions said of an image; the first `HOUR_LINES` of these two in an hour are kept."""
         path = self._kept.directory / _PAIRS / f"{hour_name(pair.time)}.jsonl"
-        if self._pairs[path.stem] < HOUR_LINES:
+        theirs = (path.stem, pair.stable, pair.canary)
+        if self._pairs[theirs] < HOUR_LINES:
             write_pair(path, pair)
-            self._pairs[path.stem] += 1
+            self._pairs[theirs] += 1
 
     def flush(self) -> None:
         """Writes the hour that is under way."""
@@ -101,7 +102,7 @@ class Store:
             if path.stat().st_mtime < oldest:
                 path.unlink()
         # Of this hour at most: an earlier process may have left some.
-        self._pairs = Counter({name: number for name, number in self._pairs.items() if name >= hour_name(now)})
+        self._pairs = Counter({key: number for key, number in self._pairs.items() if key[0] >= hour_name(now)})
         for reservoir in self._reservoirs:
             reservoir.look()
 

@@ -1,9 +1,9 @@
 """Looks at exchanges in a process of its own, so that no request waits for it.
 
-    python -m flexunet.live.worker DIR DAYS IMAGE_BYTES CAMERA_HEADER URL SHARE
+    python -m flexunet.live.worker DIR DAYS IMAGE_BYTES CAMERA_HEADER ADDRESS SHARE
 
 Exchanges come through its input, from the proxy that started it; it ends where that ends, however it ends. Of a SHARE
-of the images it asks the server at URL again, both the stable version and the canary.
+of the images it asks the server's gRPC at ADDRESS again, both the stable version and the canary.
 """
 
 import contextlib
@@ -31,9 +31,9 @@ def main(arguments: list[str]) -> None:
     """Until the input ends."""
     # Ctrl-C in a terminal reaches both processes: the proxy decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    directory, days, image_bytes, camera_header, url, share = arguments
+    directory, days, image_bytes, camera_header, address, share = arguments
     kept = Kept(Path(directory), float(days), int(image_bytes), camera_header)
-    run(sys.stdin.buffer, Looking(Store(kept), camera_header, Comparing(Comparer(url)), float(share)))
+    run(sys.stdin.buffer, Looking(Store(kept), camera_header, Comparing(Comparer(address)), float(share)))
 
 
 class Comparing:

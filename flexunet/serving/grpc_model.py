@@ -35,10 +35,15 @@ _NOT_REACHED: Final = ("failed to connect", "errors resolving", "DNS resolution 
 
 
 class GrpcModel(Remote):
-    """A model behind `host:port`."""
+    """A model behind `host:port`.
+
+    Attributes:
+      version: that gave the last answer; None before the first. Of several threads any one's.
+    """
 
     def __init__(self, address: str, secure: bool, options: Options) -> None:
         super().__init__(options)
+        self.version: int | None = None
         self._address = address
         settings = _channel_options(options)
         self._channel = (
@@ -63,6 +68,7 @@ class GrpcModel(Remote):
                 "send fewer images at once or raise the limit"
             )
         response = self.patiently(lambda seconds: self._attempt(request, seconds))
+        self.version = response.model_spec.version.value
         return {name: from_tensor(tensor) for name, tensor in response.outputs.items()}
 
     def _attempt(self, request: pb.PredictRequest, seconds: float) -> pb.PredictResponse:

@@ -70,7 +70,7 @@ def test_an_overlay_is_applied_by_the_server_and_again_without_a_change(server: 
     assert difference.returncode == 0, difference.stdout + difference.stderr
 
 
-@pytest.mark.parametrize("component", ["schedule", "flink"])
+@pytest.mark.parametrize("component", ["schedule", "drift", "flink"])
 def test_a_component_is_applied_with_an_overlay(server: Kubernetes, tmp_path: Path, component: str) -> None:
     shutil.copytree(CLUSTER, tmp_path / "cluster")
     overlay = tmp_path / "cluster" / "overlays" / "try-out"

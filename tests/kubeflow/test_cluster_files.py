@@ -1,6 +1,7 @@
 """The manifests: valid for Kubernetes, with no more rights than they need, and no secret in them."""
 
 import importlib.metadata
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from apache_beam.options.pipeline_options import FlinkRunnerOptions
 
+from flexunet.cli import live
 from flexunet.core.config.beam import BeamRunConfig
 from flexunet.core.config.kubeflow import KubeflowConfig
 from flexunet.history.database import DATABASE_VARIABLES, OPTIONAL_VARIABLES
@@ -230,6 +232,49 @@ def test_the_weeks_containers_are_called_as_their_commands_take_it() -> None:
     given = commands.kubeflow_submit.get_params(click.Context(commands.kubeflow_submit))
     known = {option for parameter in given for option in parameter.opts}
     assert {argument.partition("=")[0] for argument in submit["args"]} <= known
+
+
+def test_drift_starts_a_run_as_the_week_does() -> None:
+    found = pods(files())
+    [container] = found["flexunet-drift"]["containers"]
+    take_in, submit = ([*one["command"], *one["args"]] for one in containers(found["flexunet-weekly"]))
+    script = container["args"][0]
+    assert " ".join(take_in) in script and " ".join(submit).replace("weekly", "drift") in script
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounts["data"] == KubeflowConfig().mount_path == container["workingDir"]
+    claims = {v["name"]: v["persistentVolumeClaim"]["claimName"] for v in found["flexunet-drift"]["volumes"][:2]}
+    watch = CLUSTER.parents[1] / "flexunet" / "serving" / "deploy" / "components" / "watch"
+    [claim] = yaml.safe_load_all((watch / "watched.yaml").read_text())
+    assert claims["watched"] == claim["metadata"]["name"]
+    assert {"name": "WATCHED", "value": mounts["watched"]} in container["env"]
+
+
+@pytest.mark.parametrize(("drift", "taken_in", "done", "code"), [
+    (0, 0, ["drift"], 0),
+    (1, 0, ["drift"], 1),
+    (5, 0, ["drift", "take-in", "submit"], 2),
+    (5, 1, ["drift", "take-in"], 1),
+])  # fmt: skip
+def test_only_drift_starts_a_run_whose_verdict_is_the_jobs(
+    tmp_path: Path, drift: int, taken_in: int, done: list[str], code: int
+) -> None:
+    """The job's own line by a shell, with commands that end as ours do in the place of ours."""
+    [container] = pods(files())["flexunet-drift"]["containers"]
+    submits = "[ $1 = kubeflow ] && { echo submit >> done; exit 2; }"
+    flexunet = f'{submits}\necho drift >> done; echo "$@" > asked; exit {drift}'
+    for name, text in {"flexunet": flexunet, "python": f"echo take-in >> done; exit {taken_in}"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    for age, pod in enumerate(("flexunet-b", "flexunet-a")):
+        (tmp_path / "watched" / pod / "hours").mkdir(parents=True)
+        os.utime(tmp_path / "watched" / pod / "hours", (10**9 - age, 10**9 - age))
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "WATCHED": "watched"}
+    command = [*container["command"], *container["args"]]
+    assert subprocess.run(command, cwd=tmp_path, env=environment, check=False).returncode == code
+    assert (tmp_path / "done").read_text().split() == done
+    asked = (tmp_path / "asked").read_text().split()
+    assert asked == ["live", "drift", "runs/main", "--watched", "watched/flexunet-b", "--watched", "watched/flexunet-a"]
+    live.drift.make_context("drift", asked[2:])
 
 
 def test_each_task_manager_has_a_worker_pool_of_its_own_where_the_config_looks_for_it() -> None:

@@ -1,24 +1,29 @@
 """The compiled package: the same graph as locally, and what each task asks of the cluster."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 from google.protobuf import json_format
 from kfp_package import Package, check_rules, read_package
+from kfp_pods import pod_of
 from processes import python
 from small_disk import fill, small_disk
 from tfx.orchestration import metadata
 
-from flexunet.core.config.load import ConfigError
+from flexunet.core.config.load import ConfigError, config_from
 from flexunet.core.config.whole import Config
 from flexunet.core.disk import words_of
 from flexunet.core.errors import UserError
+from flexunet.serving.signing import PASSWORD_VARIABLE
 from kubeflow import package as packages
+from kubeflow.resources import SIGNING_KEY
 from pipeline import dag
 from pipeline.launch import compile_run
 
@@ -182,6 +187,37 @@ def test_the_database_is_told_by_a_secret_and_nothing_else(compiled: Any) -> Non
         assert {pair.secret_key for pair in optional.key_to_env} == {"sslmode", "sslrootcert"} and optional.optional
     text = package.spec.SerializeToString()
     assert b"password" not in text.lower()
+
+
+def test_the_key_that_signs_is_in_the_pods_that_need_it_and_in_no_other(
+    tmp_path: Path, make_config: Callable[..., Config]
+) -> None:
+    """The file of one machine gives way to the cluster's, and the password is no argument."""
+    config = make_config(kubeflow={"signing_secret": "mine"}, serving={"signing_key": "signing.pem"})
+    graph = {**GRAPH, "Pusher": ["Trainer"]}
+    packages.write_package(packages.Package(config, "registry.example/flexunet:1", graph), tmp_path / "p.yaml")
+    package = read_package(tmp_path / "p.yaml")
+    check_rules(package)
+    has_key = {task for task in package.tasks if package.cluster(task).secret_as_volume}
+    assert has_key == {"prepare", "pusher"}
+    for task in package.tasks:
+        pod = pod_of(package, task, "kubeflow", "flexunet-pipeline")
+        kubernetes_validate.validate(pod, "1.32", strict=True)
+        [main] = pod["spec"]["containers"]
+        password = [one["valueFrom"] for one in main["env"] if one["name"] == PASSWORD_VARIABLE]
+        asked = {"secretKeyRef": {"name": "mine", "key": "password", "optional": True}}
+        assert password == ([asked] if task in has_key else [])
+        mounted = {one["name"]: one["mountPath"] for one in main["volumeMounts"]}
+        assert mounted.get("mine") == (str(Path(SIGNING_KEY).parent) if task in has_key else None)
+    arguments = [*package.container("prepare").args]
+    travelled = config_from(json.loads(arguments[arguments.index("--config") + 1]), "the package")
+    assert travelled.serving.signing_key == SIGNING_KEY
+
+
+def test_a_key_that_is_in_no_pod_is_refused(tmp_path: Path, make_config: Callable[..., Config]) -> None:
+    config = make_config(serving={"signing_key": "signing.pem"})
+    with pytest.raises(ConfigError, match=r"signing\.pem is in no pod, expected kubeflow\.signing_secret"):
+        packages.write_package(packages.Package(config, "image", GRAPH), tmp_path / "p.yaml")
 
 
 def test_a_node_that_there_is_not_is_named(compiled: Any) -> None:

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,6 +20,8 @@ from waiting import wait_until
 from watch_process import watch_of
 
 from flexunet.core.errors import UserError
+from flexunet.live.pairs import Comparer
+from flexunet.live.store import Kept, Store
 from flexunet.serving.c_api import SavedModel
 from flexunet.serving.client import Options, connect, predict_image
 from flexunet.serving.loaded import ConfigFile, Loaded, Versions
@@ -138,9 +141,15 @@ def test_what_is_promoted_answers_everybody(serving: Path, served: Server) -> No
     root = serving.parent
     assert flexunet(root.parent, "live", "canary", "root").exit_code == 0
     wait_until(lambda: versions_of(served, "canary") == [False])
+    pair = Comparer(f"127.0.0.1:{served.grpc_port}").compare(RED, time.time())
+    assert pair and (pair.stable, pair.canary) == (3, 4)
+    watched = Store(Kept(root / "live", days=1))
+    watched.add_pair(pair)
+    watched.add_pair(replace(pair, stable=2, canary=3))
     settle(serving)
     done = flexunet(root.parent, "live", "promote", "root")
-    assert done.exit_code == 0 and "version 4 is stable" in done.stdout and "no image was compared" in done.stdout
+    assert done.exit_code == 0 and "version 4 is stable" in done.stdout
+    assert "1 images asked of both" in done.stdout and "left out: 1" in done.stdout
     wait_until(lambda: (versions_of(served, "stable"), versions_of(served, "canary")) == ([False], []))
     with connect(f"http://127.0.0.1:{served.rest_port}", Options(version=3)) as old:
         wait_until(lambda: is_gone(old))

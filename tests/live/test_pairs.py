@@ -20,6 +20,7 @@ from flexunet.serving.model_config import Named
 
 NOON = 1_795_608_000.0
 NAMED = Named("/models/flexunet", 3, 4)
+VERSIONS = (3, 4)
 NAMES = ("background", "dent", "scratch")
 
 
@@ -35,10 +36,10 @@ REFUSED = Prediction(np.zeros((0, 0), np.uint8), np.zeros(3, np.float32), 0.0, "
 
 def test_where_two_versions_differ_is_told_by_class() -> None:
     pairs = [
-        pair_of(answer(0.3), answer(0.3), NOON),
-        pair_of(answer(0.5), answer(0.0, 0.7, 0.04), NOON),
-        pair_of(answer(0.0), answer(0.1, 0.8, 0.06), NOON),
-        pair_of(answer(0.2), REFUSED, NOON),
+        pair_of(answer(0.3), answer(0.3), NOON, VERSIONS),
+        pair_of(answer(0.5), answer(0.0, 0.7, 0.04), NOON, VERSIONS),
+        pair_of(answer(0.0), answer(0.1, 0.8, 0.06), NOON, VERSIONS),
+        pair_of(answer(0.2), REFUSED, NOON, VERSIONS),
     ]
     found = compared(NAMED, pairs)
     assert (found["stable"], found["canary"], found["images"], found["refused"]) == (3, 4, 4, [0, 1])
@@ -52,11 +53,22 @@ def test_where_two_versions_differ_is_told_by_class() -> None:
     assert "no image was compared" in compared_words(compared(NAMED, []))[0]
 
 
+def test_what_other_versions_said_is_not_said_of_these() -> None:
+    """A promotion, and a label that moved between the two questions."""
+    theirs = pair_of(answer(0.3), answer(0.3), NOON, VERSIONS)
+    others = [pair_of(answer(0.5), answer(0.0), NOON, versions) for versions in ((2, 3), (4, 4), (4, 5))]
+    found = compared(NAMED, [*others, theirs])
+    assert {**found, "other_versions": 0} == compared(NAMED, [theirs]) and found["other_versions"] == 3
+    assert "left out: 3" in compared_words(found)[2]
+    alone = compared(NAMED, others)
+    assert (alone["images"], alone["same_pixels"]) == (0, None) and "left out: 3" in compared_words(alone)[1]
+
+
 def test_a_canary_that_answers_nothing_is_not_one_that_nobody_asked() -> None:
-    refused = compared_words(compared(NAMED, [pair_of(answer(0.2), REFUSED, NOON)] * 3))
+    refused = compared_words(compared(NAMED, [pair_of(answer(0.2), REFUSED, NOON, VERSIONS)] * 3))
     assert refused == ["3 images asked of both, none that both answered with masks of one size: refused 0, canary 3"]
     assert "2 times one of the two gave no answer at all" in compared_words(compared(NAMED, [], 2))[1]
-    assert "2 times" in compared_words(compared(NAMED, [pair_of(answer(0.3), answer(0.3), NOON)], 2))[2]
+    assert "2 times" in compared_words(compared(NAMED, [pair_of(answer(0.3), answer(0.3), NOON, VERSIONS)], 2))[2]
 
 
 def test_what_was_compared_is_taken_down_while_looking_goes_on(tmp_path: Path) -> None:
@@ -65,7 +77,7 @@ def test_what_was_compared_is_taken_down_while_looking_goes_on(tmp_path: Path) -
             pass
 
         def compare(self, encoded: bytes, moment: float) -> Pair:
-            return pair_of(answer(0.3), answer(0.2), moment)
+            return pair_of(answer(0.3), answer(0.2), moment, VERSIONS)
 
     looking = Looking(Store(Kept(tmp_path, days=1)), "", Comparing(Answered()), 1.0)
     looking.comparing.ask(b"image", NOON)
@@ -81,7 +93,7 @@ def test_what_was_compared_is_taken_down_while_looking_goes_on(tmp_path: Path) -
 def test_a_version_that_hangs_or_fails_is_counted_and_keeps_nobody_from_looking(tmp_path: Path) -> None:
     told: list[Pair | Note] = []
     with socket.create_server(("127.0.0.1", 0)) as hanging:
-        comparing = Comparing(Comparer(f"http://127.0.0.1:{hanging.getsockname()[1]}"))
+        comparing = Comparing(Comparer(f"127.0.0.1:{hanging.getsockname()[1]}"))
         started = time.monotonic()
         for _ in range(10):
             comparing.ask(b"image", NOON)
@@ -100,19 +112,27 @@ def test_a_version_that_hangs_or_fails_is_counted_and_keeps_nobody_from_looking(
 
 def test_a_model_that_tells_no_names_has_numbers() -> None:
     nameless = replace(answer(0.3), class_names=())
-    assert {*pair_of(nameless, answer(0.3), NOON).shares} == {"stable/1", "stable/2", "canary/dent", "canary/scratch"}
+    assert {*pair_of(nameless, answer(0.3), NOON, VERSIONS).shares} == {
+        "stable/1",
+        "stable/2",
+        "canary/dent",
+        "canary/scratch",
+    }
     other = replace(answer(0.3), class_ids=np.zeros((5, 5), np.uint8))
-    assert pair_of(answer(0.3), other, NOON).same is None
+    assert pair_of(answer(0.3), other, NOON, VERSIONS).same is None
 
 
 def test_what_is_kept_is_bounded_and_survives_a_broken_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "HOUR_LINES", 3)
     kept = Store(Kept(tmp_path, days=1))
-    pair = pair_of(answer(0.3), answer(0.2), NOON)
+    pair = pair_of(answer(0.3), answer(0.2), NOON, VERSIONS)
     for moment in (NOON, NOON + HOUR_SECONDS):
         for _ in range(5):
             kept.add_pair(replace(pair, time=moment))
     assert len(pairs_since(tmp_path, NOON)) == 6 and len(pairs_since(tmp_path, NOON + 1)) == 3
+    # An earlier canary takes no room of the next.
+    kept.add_pair(replace(pair, time=NOON + HOUR_SECONDS, stable=4, canary=5))
+    assert [(one.stable, one.canary) for one in pairs_since(tmp_path, NOON + 1)] == [VERSIONS] * 3 + [(4, 5)]
     first, _ = sorted((tmp_path / "pairs").iterdir())
     first.write_bytes(first.read_bytes()[:-20])
     assert read_pairs(first) == [pair, pair]

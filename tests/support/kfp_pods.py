@@ -17,6 +17,9 @@ def pod_of(package: Package, task: str, namespace: str, account: str) -> dict[st
     volumes += [{"name": mount.volume_name, "emptyDir": _empty(mount)} for mount in cluster.empty_dir_mounts]
     mounts = [{"name": name, "mountPath": mount.mount_path} for name, mount in claims.items()]
     mounts += [{"name": mount.volume_name, "mountPath": mount.mount_path} for mount in cluster.empty_dir_mounts]
+    secrets = {one.secret_name_parameter.runtime_value.constant.string_value: one for one in cluster.secret_as_volume}
+    volumes += [{"name": n, "secret": {"secretName": n, "optional": one.optional}} for n, one in secrets.items()]
+    mounts += [{"name": name, "mountPath": one.mount_path} for name, one in secrets.items()]
     main = {
         "name": "main",
         "image": container.image,

@@ -100,6 +100,11 @@ class KubeflowConfig(Section):
     database_secret: ObjectName = Field(
         default="flexunet-metadata", description="Secret with the address and password of ML Metadata's database."
     )
+    signing_secret: ObjectName | None = Field(
+        default=None,
+        description="Secret with the private key `signing.pem`, and its `password` if it has one, which Prepare and "
+        "Pusher get in place of serving.signing_key; unset: nothing is signed.",
+    )
     service_account: ObjectName = Field(default="flexunet-pipeline", description="Service account of a run's pods.")
     image_pull_secrets: tuple[ObjectName, ...] = Field(default=(), description="Secrets of the image registry.")
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(

@@ -73,6 +73,8 @@ class Compared(TypedDict):
     """its version; `null`: there is none"""
     images: int
     """that both were asked of"""
+    other_versions: int
+    """images that another pair of versions answered, such as an earlier canary's, which are left out"""
     not_answered: int
     """times that one of the two gave no answer at all, in the hours since the canary was named"""
     refused: list[int]
