@@ -6,7 +6,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Final, Self, TypeVar
 
@@ -22,7 +22,8 @@ _WORTH_BYTES: Final = 20_000_000
 _LEAST_BYTES: Final = 20_000
 _CHUNK_BYTES: Final = 32 * _LEAST_BYTES
 _SAMPLE: Final = 64
-_AHEAD: Final = 3
+# One that is worked on, one that waits: more would be left to the others at the end.
+_AHEAD: Final = 2
 
 
 class Workers:
@@ -78,16 +79,22 @@ class Workers:
         self, pool: ProcessPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item]
     ) -> Iterator[Result]:
         pending: deque[Future[Result]] = deque()
-        for item in items:
-            if sum(not future.done() for future in pending) < _AHEAD * self._others:
-                pending.append(pool.submit(function, item))
-            else:
-                pending.append(Future())
-                pending[-1].set_result(function(item))
-            while pending and pending[0].done():
+        try:
+            for item in items:
+                if sum(not future.done() for future in pending) < _AHEAD * self._others:
+                    pending.append(pool.submit(function, item))
+                else:
+                    pending.append(Future())
+                    pending[-1].set_result(function(item))
+                while pending and pending[0].done():
+                    yield pending.popleft().result()
+            while pending:
                 yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+        finally:
+            # Nobody works on what is to be cleared after an error.
+            for future in pending:
+                future.cancel()
+            wait(pending)
 
 
 def chunks_of(pairs: Sequence[Pair]) -> Iterator[Sequence[Pair]]:

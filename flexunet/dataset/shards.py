@@ -1,19 +1,17 @@
 """Files of records: which records go into which, in what order, and their bytes.
 
 Any process makes the same bytes, and none needs TensorFlow for it, which takes seconds to import: TFRecord is a frame
-of length and checksums (https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details), and gzip's
-members can be strung together (RFC 1952, 2.2), so that each process makes a part of a file.
+of length and checksums, https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details.
 """
 
 import hashlib
 import pickle
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 from uuid import uuid4
 
 import google_crc32c
@@ -28,8 +26,6 @@ from flexunet.dataset.protos import example_pb2 as pb
 # Small enough that readers can share a split, large enough that headers do not matter. Counted in bytes of the user's
 # files: a shard of images that are converted (compressed TIFF, lossless JPEG) can become several times larger.
 SHARD_BYTES: Final = 32 * 2**20
-# Of what a process makes at once. A few for each process are held until it is their turn.
-PART_BYTES: Final = 2**20
 # As they are: images and masks are compressed already. Runs and Huffman codes alone left 1.000 of the demo's bytes, of
 # NEU-Seg's 0.975, and took more than half of the time of writing, and as much of each reading.
 _STORED: Final = 0
@@ -49,58 +45,34 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Part:
-    """Records that follow each other: `count` entries, pickled once and not anew at every step to a worker."""
-
-    pickled: bytes
-    count: int
-
-    def entries(self) -> tuple[Entry, ...]:
-        """The records to be, in order."""
-        return pickle.loads(self.pickled)  # noqa: S301 - made in plan_shards, nothing else comes here
-
-
-@dataclass(frozen=True)
 class Shard:
     """A file to be, and its records in order."""
 
     file: Path
-    parts: tuple[Part, ...]
-
-
-class Mapper(Protocol):
-    """What the built-in `map` does, perhaps in other processes."""
-
-    def __call__(self, function: Callable[[Part], bytes], items: Iterable[Part], /) -> Iterator[bytes]: ...
+    entries: tuple[Entry, ...]
 
 
 def plan_shards(directory: Path, rows: Iterable[Row], seed: int) -> Iterator[Shard]:
     """Each split shuffled by a hash of seed and id, cut where the files it stands for reach `SHARD_BYTES`."""
     shuffled = sorted(rows, key=lambda row: hashlib.sha256(f"{seed}/{row.facts.pair.id}".encode()).digest())
     for split in features.SPLITS:
-        sized = [(row, row.facts.pair.file_bytes()) for row in shuffled if row.split == split]
-        for number, members in enumerate(_cut(sized, SHARD_BYTES)):
-            parts = tuple(_part(rows) for rows in _cut(members, PART_BYTES))
-            yield Shard(directory / split / f"records-{number:05d}.tfrecord.gz", parts)
+        entries = [Entry(_light(row.facts), row.group) for row in shuffled if row.split == split]
+        for number, part in enumerate(_cut(entries)):
+            yield Shard(directory / split / f"records-{number:05d}.tfrecord.gz", part)
 
 
-def _cut(sized: Iterable[tuple[Row, int]], limit: int) -> Iterator[list[tuple[Row, int]]]:
-    """As many as together are no larger than `limit`, or one that alone is."""
-    cut: list[tuple[Row, int]] = []
+def _cut(entries: Iterable[Entry]) -> Iterator[tuple[Entry, ...]]:
+    part: list[Entry] = []
     filled = 0
-    for row, size in sized:
-        if cut and filled + size > limit:
-            yield cut
-            cut, filled = [], 0
-        cut.append((row, size))
+    for entry in entries:
+        size = entry.facts.pair.file_bytes()
+        if part and filled + size > SHARD_BYTES:
+            yield tuple(part)
+            part, filled = [], 0
+        part.append(entry)
         filled += size
-    if cut:
-        yield cut
-
-
-def _part(rows: Sequence[tuple[Row, int]]) -> Part:
-    entries = tuple(Entry(_light(row.facts), row.group) for row, _ in rows)
-    return Part(pickle.dumps(entries), len(entries))
+    if part:
+        yield tuple(part)
 
 
 def _light(facts: Facts) -> Facts:
@@ -108,36 +80,32 @@ def _light(facts: Facts) -> Facts:
     return replace(facts, thumbnail=_NONE, rims=_NO_RIMS, losses=None)
 
 
-def write_shard(shard: Shard, config: Config, each: Mapper = map, on_record: Callable[[], None] = lambda: None) -> None:
-    """Makes the file of `shard`, by one rename: runners try again, and some run two attempts side by side.
+def write_shard(pickled: bytes, config: Config) -> int:
+    """Makes the file of a shard, by one rename: runners try again, and some run two attempts side by side.
 
     Args:
-      shard: the file and its records.
+      pickled: a `Shard`, pickled once and not anew at every step to a worker.
       config: keys and classes.
-      each: makes the bytes of the parts, in order.
-      on_record: called after each record.
+
+    Returns:
+      The number of records.
 
     Raises:
       BadPair: an image or mask is no longer what was examined.
       OSError: the disk is full, closed or read-only.
     """
+    shard: Shard = pickle.loads(pickled)  # noqa: S301 - made in write_version, nothing else comes here
     attempt = shard.file.with_name(f".{shard.file.name}.{uuid4().hex}")
+    packer = zlib.compressobj(_STORED, wbits=_GZIP)
     try:
         with attempt.open("wb") as file:
-            for part, packed in zip(shard.parts, each(partial(pack, config=config), shard.parts), strict=True):
-                file.write(packed)
-                for _ in range(part.count):
-                    on_record()
+            for entry in shard.entries:
+                file.write(packer.compress(_framed(make_record(entry, config))))
+            file.write(packer.flush())
         attempt.replace(shard.file)
     finally:
         attempt.unlink(missing_ok=True)
-
-
-def pack(part: Part, config: Config) -> bytes:
-    """The records of `part`, framed, as one member of a gzip file."""
-    packer = zlib.compressobj(_STORED, wbits=_GZIP)
-    packed = [packer.compress(_framed(make_record(entry, config))) for entry in part.entries()]
-    return b"".join([*packed, packer.flush()])
+    return len(shard.entries)
 
 
 def make_record(entry: Entry, config: Config) -> bytes:
