@@ -81,12 +81,14 @@ class Executor(executor.Executor):
         if (refused and not reason) or not self._is_servable(input_dict):
             self._MarkNotPushed(pushed)
             return
+        # Reads all of the model: once for all who ask, and before anybody has to wait.
+        digest = content_hash(model)
         # `flexunet rollback` may come while a run trains: it holds the folder from its first step to its last.
         with locked(directory, wait_seconds=LONGEST_ROLLBACK):
-            if _was_rolled_back(model, directory):
+            if _was_rolled_back(digest, directory):
                 self._MarkNotPushed(pushed)
             else:
-                self._push(input_dict, pushed, exec_properties, model, reason)
+                self._push(input_dict, pushed, exec_properties, model, digest, reason)
 
     def _push(
         self,
@@ -94,12 +96,14 @@ class Executor(executor.Executor):
         pushed: Artifact,
         exec_properties: Parameters,
         model: Path,
+        digest: str,
         reason: str,
     ) -> None:
         directory = Path(exec_properties["directory"])
         inputs = {key: artifacts[0] for key, artifacts in input_dict.items() if artifacts}
         measured = _measured(inputs, exec_properties["settings"])
         provenance = _provenance(inputs, measured, model)
+        provenance["sha256"] = digest
         provenance["run"] = self._context.pipeline_run_id if self._context else None
         if reason:
             provenance["accepted_refused"] = reason
@@ -237,8 +241,8 @@ def _is_signed(directory: Path, key: Path) -> bool:
     return newest is not None and signed_by(newest, key)
 
 
-def _was_rolled_back(model: Path, directory: Path) -> bool:
-    version = rolled_back(directory).get(content_hash(model))
+def _was_rolled_back(digest: str, directory: Path) -> bool:
+    version = rolled_back(directory).get(digest)
     if version is not None:
         logger.warning("the model was rolled back as version %s: not pushed again", version)
     return version is not None
@@ -308,5 +312,5 @@ def _card(
         config=config,
         training=read_json(extra / EXPORTED_TRAINING) or {},
         point=read_json(extra / EXPORTED_OPERATING_POINT),
-        sha256=content_hash(exported),
+        sha256=provenance.get("sha256", ""),
     )

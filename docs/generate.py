@@ -79,6 +79,9 @@ EXIT_CODES: Final = (
 BOUNDS: Final = (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
 KINDS: Final = {"integer": "integer", "number": "number", "boolean": "true or false", "string": "text"}
 READING_RULES: Final = f"""\
+PNG and JPEG may have {readable.MOST_SEGMENTS - 1:,} chunks or segments before their pixels; a file with more is called
+damaged.
+
 ## Which way is up
 
 EXIF's orientation turns a picture, for ingest and for a served model alike; masks come back upright, at the upright

@@ -19,6 +19,7 @@ from flexunet.core.config.data import ImageConfig
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.palette import rgb_from_class_ids
 from trainer_module.augment import make_augment
+from trainer_module.crops import join_tiles
 from trainer_module.data import images_dataset, tiles_dataset
 from transform_module import unfit
 from transform_module.geometry import tile_grid, tile_strides
@@ -72,8 +73,8 @@ class Previews(keras.callbacks.Callback):
         self._directory.mkdir(parents=True, exist_ok=True)
         self._writer = tf.summary.create_file_writer(str(self._directory))
         settings = self._config.image
-        self._save(IMAGES_FILE, "images", [put_together(cut.tiles, cut.size, settings) for cut in self._cuts], 0)
-        truth = [put_together(cut.class_ids, cut.size, settings) for cut in self._cuts]
+        self._save(IMAGES_FILE, "images", [_put_together(cut.tiles, cut.size, settings) for cut in self._cuts], 0)
+        truth = [_put_together(cut.class_ids, cut.size, settings) for cut in self._cuts]
         self._save(TRUTH_FILE, "truth", self._colored(truth), 0)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -127,18 +128,11 @@ def upper_left(cut: Cut, settings: ImageConfig) -> Cut:
     return Cut(tiles, class_ids, np.minimum(cut.size, kept * strides + settings.tile_overlap).astype(np.int32))
 
 
-def put_together(tiles: NDArray[np.uint8], size: NDArray[np.int32], settings: ImageConfig) -> NDArray[np.uint8]:
+def _put_together(tiles: NDArray[np.uint8], size: NDArray[np.int32], settings: ImageConfig) -> NDArray[np.uint8]:
     """`[tiles, height, width, ...]` as cut from one image -> `[h, w, ...]`."""
     if settings.fit != "tile":
         return tiles[0]
-    rows, columns = tile_grid(tf.constant(size), settings).numpy()
-    down, right = tile_strides(settings)
-    overlap, (height, width) = settings.tile_overlap, tiles.shape[1:3]
-    canvas = np.zeros((rows * down + overlap, columns * right + overlap, *tiles.shape[3:]), np.uint8)
-    for index, one in enumerate(tiles):
-        top, left = index // columns * down, index % columns * right
-        canvas[top : top + height, left : left + width] = one
-    return canvas[: size[0], : size[1]]
+    return join_tiles(tf.constant(tiles), tf.constant(size), settings).numpy()[: size[0], : size[1]]
 
 
 def draw_augmented(files: Sequence[str], config: TrainerConfig, log_directory: Path) -> None:

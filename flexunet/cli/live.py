@@ -1,5 +1,6 @@
 """`flexunet live`: what a served model is asked."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -118,14 +119,19 @@ def watch(
     with locked(out), captured_output(out / "watch.log") as console:
 
         def ready(ports: list[int]) -> None:
-            console.print(f"grpc://{host}:{ports[0]} -> {server}:{server_grpc_port}")
-            console.print(f"http://{host}:{ports[1]} -> {server}:{server_rest_port}")
-            if metrics_port is not None:
-                console.print(f"http://{host}:{ports[2]}/metrics for Prometheus")
+            console.print("\n".join(_addresses(host, ports, server, (server_grpc_port, server_rest_port))))
             console.print(f"numbers of the images that go by: {out}; Ctrl-C ends it")
 
         if asyncio.run(run(Settings(host, server, routes, kept, rate, compare, metrics_port), ready)) == signal.SIGINT:
             raise KeyboardInterrupt
+
+
+def _addresses(host: str, ports: Sequence[int], server: str, served: Sequence[int]) -> Iterator[str]:
+    """Where gRPC and REST come in and go on to; and what Prometheus reads, where there is a third port."""
+    yield f"grpc://{host}:{ports[0]} -> {server}:{served[0]}"
+    yield f"http://{host}:{ports[1]} -> {server}:{served[1]}"
+    if len(ports) > 2:
+        yield f"http://{host}:{ports[2]}/metrics for Prometheus"
 
 
 @click.command(cls=Command)

@@ -60,7 +60,7 @@ def segments(encoded: bytes, kind: Kind) -> Iterator[Segment]:
     """What comes before the pixels: JPEG's segments up to the frame header, PNG's and WebP's chunks.
 
     The last one is the one that ends the walk: JPEG's frame header, PNG's IDAT. A walk that meets no such end, or more
-    than 512 segments, yields an empty name at last.
+    than `MOST_SEGMENTS`, yields an empty name at last.
     """
     walk = {readable.JPEG: _jpeg_segments, readable.PNG: _png_chunks, readable.WEBP: _webp_chunks}[kind]
     return walk(encoded)

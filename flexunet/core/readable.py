@@ -180,9 +180,10 @@ JPEG_LOSSLESS_MARKER: Final = 0xC3
 # The last is JPEG-LS's (ITU-T T.87).
 JPEG_FRAMES: Final = (*(m for m in range(0xC0, 0xD0) if m not in (0xC4, 0xC8, 0xCC)), 0xF7)
 
-# Steps through the segments or chunks of a file, and entries of its EXIF directory that are looked at: tags are in
-# ascending order, and at most twenty come before the orientation.
-MOST_SEGMENTS: Final = 512
+# Steps through the segments or chunks of a file before its pixels, which neither JPEG nor PNG limits: a hostile file
+# must not keep a server walking. And entries of its EXIF directory that are looked at: tags are in ascending order, and
+# at most twenty come before the orientation.
+MOST_SEGMENTS: Final = 1024
 MOST_EXIF_ENTRIES: Final = 64
 ORIENTATION_TAG: Final = 0x0112
 

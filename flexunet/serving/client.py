@@ -6,10 +6,12 @@ with connect("grpc://host:8500") as model:
 """
 
 import collections
+import contextlib
 import functools
 import io
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -156,26 +158,31 @@ def predict_images(model: Model, images: Iterable[bytes], concurrency: int = 4) 
     Raises:
       ServingError: the model gave no answer at all; what is under way is let go.
     """
-    for answer in in_order(functools.partial(predict_image, model), images, concurrency):
-        yield answer.result()
+    with contextlib.closing(in_order(functools.partial(predict_image, model), images, concurrency)) as answers:
+        for answer in answers:
+            yield answer.result()
 
 
 def in_order(
     function: Callable[[_Item], _Answer], items: Iterable[_Item], concurrency: int
-) -> Iterator[Future[_Answer]]:
-    """`function` of each item, `concurrency` at a time; yields what ended, in the order of the items."""
-    waiting: collections.deque[Future[_Answer]] = collections.deque()
-    with ThreadPoolExecutor(concurrency) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) >= concurrency:
-                    yield _ended(waiting.popleft())
-            while waiting:
+) -> Generator[Future[_Answer], None, None]:
+    """`function` of each item, `concurrency` at a time; yields what ended, in the order of the items.
+
+    Closed before its end, it drops what has not begun and waits for what has.
+    """
+    waiting, own = collections.deque[Future[_Answer]](), set[int]()
+    pool = ThreadPoolExecutor(concurrency, initializer=lambda: own.add(threading.get_ident()))
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= concurrency:
                 yield _ended(waiting.popleft())
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield _ended(waiting.popleft())
+    finally:
+        # Nobody closed it, and the garbage collector happened to come in one of its own threads.
+        collected = threading.get_ident() in own
+        pool.shutdown(wait=not collected, cancel_futures=True)
 
 
 def _ended(future: Future[_Answer]) -> Future[_Answer]:

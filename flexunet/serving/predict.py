@@ -1,5 +1,6 @@
 """Predictions on image files: pictures or annotations, and a table of areas and regions."""
 
+import contextlib
 import csv
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -170,20 +171,20 @@ def predict_files(
 
 def _answers(job: Job, images: Sequence[Path], output: Output) -> Iterator[Result | Failure]:
     """What became of each image, in their order."""
-    answers = in_order(job.predict, images, job.concurrency)
-    for image, stem, answer in zip(images, _output_stems(images), answers, strict=True):
-        try:
-            prediction = answer.result()
-            pixels = read_picture(image.read_bytes(), job.config.image).image
-            written = output.write(image, stem, pixels, prediction.class_ids)
-        except (UnreachableError, NotServedError, OtherClassesError, CannotWriteError):
-            raise
-        # Whatever goes wrong with an image is named and stops none of the others.
-        except Exception as error:  # noqa: BLE001
-            yield Failure(image, _first_line(error))
-        else:
-            areas = _areas(prediction.class_ids, job.config)
-            yield Result(image, *written, prediction.seconds, prediction.confidence, areas)
+    with contextlib.closing(in_order(job.predict, images, job.concurrency)) as answers:
+        for image, stem, answer in zip(images, _output_stems(images), answers, strict=True):
+            try:
+                prediction = answer.result()
+                pixels = read_picture(image.read_bytes(), job.config.image).image
+                written = output.write(image, stem, pixels, prediction.class_ids)
+            except (UnreachableError, NotServedError, OtherClassesError, CannotWriteError):
+                raise
+            # Whatever goes wrong with an image is named and stops none of the others.
+            except Exception as error:  # noqa: BLE001
+                yield Failure(image, _first_line(error))
+            else:
+                areas = _areas(prediction.class_ids, job.config)
+                yield Result(image, *written, prediction.seconds, prediction.confidence, areas)
 
 
 def read_picture(encoded: bytes, settings: ImageConfig) -> Picture:

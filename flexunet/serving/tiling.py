@@ -47,6 +47,20 @@ def predict_tiled(
         raise ValueError(
             f"an overlap of {overlap} pixels, expected from 0 to half of the tile's side, {min(tile) // 2}"
         )
+    class_ids, confidence, num_classes = _decided(model, rgb, tile, overlap)
+    return Prediction(
+        class_ids=class_ids,
+        class_fractions=fractions_of(class_ids, num_classes),
+        confidence=float(confidence.mean()),
+        error="",
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _decided(
+    model: Model, rgb: NDArray[np.uint8], tile: tuple[int, int], overlap: int
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], int]:
+    """Class ids uint8 `[h, w]` by the model's operating point, each pixel's confidence, the number of classes."""
     height, width = rgb.shape[:2]
     padded = _at_least(rgb, tile)
     class_ids, num_classes = np.zeros(padded.shape[:2], np.uint8), 0
@@ -61,13 +75,7 @@ def predict_tiled(
     class_ids = class_ids[:height, :width]
     if features.OUTPUT_SMALLEST_REGIONS in told:
         class_ids = without_small(class_ids, told[features.OUTPUT_SMALLEST_REGIONS].tolist())
-    return Prediction(
-        class_ids=class_ids,
-        class_fractions=fractions_of(class_ids, num_classes),
-        confidence=float(confidence[:height, :width].mean()),
-        error="",
-        seconds=time.perf_counter() - started,
-    )
+    return class_ids, confidence[:height, :width], num_classes
 
 
 def _blended_bands(

@@ -111,7 +111,8 @@ def push_version(
     Args:
       model: a SavedModel's folder.
       directory: the folder of the versions.
-      provenance: what `provenance.json` says of the version's origin.
+      provenance: what `provenance.json` says of the version's origin; `sha256`, where it is given, is the model's
+        `content_hash`.
       retention: remembered for rollbacks.
       above: numbers up to this one were given elsewhere, by another folder that the same store mirrors.
       again: pushes also what the newest version already holds; else that changes nothing.
@@ -127,7 +128,7 @@ def push_version(
     read_named(directory)  # a broken one is refused before anything is visible
     with _state(directory) as state:
         state["keep"], state["mirror"], state["unfinished"] = retention.versions, retention.mirror, None
-    newest, digest = newest_version(directory), content_hash(model)
+    newest, digest = newest_version(directory), provenance.get("sha256") or content_hash(model)
     if not again and newest and pushed_hash(newest) == digest:
         return newest
 

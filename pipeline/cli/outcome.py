@@ -97,8 +97,16 @@ def _print_accepted(metrics: Metrics, rolled_back: int | None, root: Path, conso
         return
     how = "accepted" if metrics["verdict"] == ACCEPTED else "REFUSED by the gate and pushed all the same"
     console.print(f"{how}; the model is version {metrics['pushed_version']}: {Root(root).serving}")
+    print_if_named(root, console)
+
+
+def print_if_named(root: Path, console: Console) -> None:
+    """What a new version still needs where `models.config`, and not the highest number, decides what is served."""
     if read_named(Root(root).serving):
-        console.print(f"{CONFIG_FILE} names what is served: flexunet live canary {root}")
+        console.print(
+            f"{CONFIG_FILE} names what is served: `flexunet live canary {root}`, and when the server has it "
+            f"`flexunet live promote {root}`"
+        )
 
 
 def conclude(metrics: Metrics, refusal: Refusal | None) -> None:

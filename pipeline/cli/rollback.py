@@ -30,8 +30,8 @@ def rollback(root: Path, to: int | None, keep: int | None) -> None:
     from flexunet.core.lock import locked
     from flexunet.history.database import is_known, open_store
     from flexunet.history.pushes import record_rollbacks
-    from flexunet.serving.model_config import CONFIG_FILE, read_named
     from flexunet.serving.versions import LONGEST_ROLLBACK, finish_rollback, last_retention, roll_back
+    from pipeline.cli.outcome import print_if_named
 
     serving = Root(root).serving
     if not serving.is_dir():
@@ -51,11 +51,7 @@ def rollback(root: Path, to: int | None, keep: int | None) -> None:
             f"version {done.restored} is served again as version {done.version.name}; version {done.withdrawn} is "
             "rolled back: no run pushes that model again or compares with it"
         )
-        if read_named(serving):
-            console.print(
-                f"{CONFIG_FILE} names what is served: `flexunet live canary {root}`, and when the server has it "
-                f"`flexunet live promote {root}`"
-            )
+        print_if_named(root, console)
         console.print(f"to bring it back: flexunet rollback --root {root} --to {done.withdrawn}")
     print_result({"version": int(done.version.name), "restored": done.restored, "withdrawn": done.withdrawn})
 

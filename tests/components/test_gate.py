@@ -1,4 +1,4 @@
-"""The gate: eight verdicts by TFX's real Evaluator, which must be those of its parts on values, the others by these.
+"""The gate: six verdicts by TFX's real Evaluator, which must be those of its parts on values, the others by these.
 
 The images show what the model answers: `color_reader()` reads class ids off the colours, so that a record is a pair of
 any prediction and any truth.
@@ -171,10 +171,10 @@ def test_a_perfect_model_is_blessed(measure_by_node: Measure) -> None:
 
 
 def test_all_background_is_refused_though_pixel_accuracy_and_the_seeds_dice_are_high(
-    measure_by_node: Measure, exported: Any
+    measure: Measure, exported: Any
 ) -> None:
     """SEED defect 1."""
-    measured = measure_by_node(model=background_everywhere(exported))
+    measured = measure(model=background_everywhere(exported))
     metrics = measured.metrics
     assert not measured.blessed
     assert metrics["foreground_dice"] == metrics["defects"]["found_share"] == 0.0
@@ -434,8 +434,8 @@ def test_slices_are_measured_and_gated_from_so_many_groups_on(measure: Measure, 
     assert "shown, not gated: 0 groups" in shown.words("line=C")
 
 
-def test_records_that_lack_a_column_are_a_slice_of_their_own(measure_by_node: Measure) -> None:
-    some = measure_by_node(metadata={"line": ["A", "", "B"] * 4}, slice_columns=["line", "coil"], min_groups=1).metrics
+def test_records_that_lack_a_column_are_a_slice_of_their_own(measure: Measure) -> None:
+    some = measure(metadata={"line": ["A", "", "B"] * 4}, slice_columns=["line", "coil"], min_groups=1).metrics
     rows = {row["slice"]: row["images"] for row in some["slices"]}
     assert {name: rows.get(name) for name in ("line=A", "line=B", "line=missing", "coil=missing")} == {
         "line=A": 4, "line=B": 4, "line=missing": 4, "coil=missing": 12

@@ -136,6 +136,9 @@ def pngs() -> Iterator[Cell]:
     yield Cell("PNG of another gamma", png(RGB, 2, 8, linear), readable.PNG, RGB)
     yield Cell("grey PNG of another gamma", png(GREY, 0, 8, linear), readable.PNG, GREY_RGB)
     yield Cell("PNG with a profile", encoded(RGB, "PNG", icc_profile=b"x" * 500, dpi=(72, 72)), readable.PNG, RGB)
+    note, most = png_chunk(b"tEXt", b"shift\0night"), readable.MOST_SEGMENTS
+    yield Cell("PNG of many chunks", png(RGB, 2, 8, (most - 1) * note), readable.PNG, RGB)
+    yield Cell("PNG of more", png(RGB, 2, 8, most * note), readable.PNG, None, told=readable.DAMAGED.what)
     short = png_chunk(b"PLTE", PALETTE[:6].tobytes())
     dark = np.where(FEW[..., np.newaxis] < 6, PALETTE[FEW], 0).astype(np.uint8)
     yield Cell("PNG of an index outside its palette", png(FEW, 3, 8, short), readable.PNG, dark)

@@ -1,13 +1,9 @@
-"""ML Metadata on PostgreSQL: what it cannot write by itself, races, and what is said of a wrong database."""
+"""ML Metadata on PostgreSQL: what it cannot write by itself, and what is said of a wrong database."""
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fork_server import ForkServer
-from kfp_cluster import Cluster, Run
-from kfp_package import Package
 from ml_metadata import errors
 from ml_metadata.proto import metadata_store_pb2
 from postgres_server import Server
@@ -81,24 +77,6 @@ def test_ml_metadata_by_itself_answers_in_another_order(secret: dict[str, str]) 
 def test_what_is_asked_by_id_comes_in_the_order_of_the_question(secret: dict[str, str]) -> None:
     with database.PostgresqlMetadata(connection_config(variables(secret))) as handle:
         assert answered_ids(handle) == [3, 0, 2, 1]
-
-
-@pytest.mark.parametrize("attempt", [0, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 2))])
-def test_runs_that_start_at_once_on_an_empty_database_do_no_harm(
-    attempt: int, package: Package, cluster: Cluster, database_server: Server, fork_server: ForkServer, tmp_path: Path
-) -> None:
-    empty = database_server.create_database(f"empty-{attempt}")
-    there = Cluster(package, {"flexunet-metadata": empty}, cluster.volumes, tmp_path, cluster.image_environment)
-    values = {"data": "records", "span": 0, "overrides": [], "accept_refused": ""}
-    runs = [Run(f"race-{attempt}-{number}") for number in range(2)]
-    with ThreadPoolExecutor(2) as pool:
-        starts = [pool.submit(there.attempt, run, "prepare", 0, values, fork_server.start) for run in runs]
-        for start in starts:
-            assert start.result().exit_code == 0, start.result().text
-    types = database_server.ask(empty["database"], "SELECT name, count(*) FROM type GROUP BY name, type_kind")
-    assert len(types) > 20 and {count for _, count in types} == {"1"}
-    contexts = database_server.ask(empty["database"], "SELECT name, count(*) FROM context GROUP BY name, type_id")
-    assert {count for _, count in contexts} == {"1"} and {run.run_id for run in runs} <= {name for name, _ in contexts}
 
 
 def test_sqlite_is_refused_on_a_cluster() -> None:

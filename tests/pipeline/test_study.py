@@ -298,6 +298,7 @@ def test_an_ensemble_answers_the_mean_of_its_members(config: Config) -> None:
     np.testing.assert_allclose(ensemble(pixels), np.mean(answers, axis=0), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_ends_the_study_with_its_reason(data: Path, tmp_path: Path) -> None:
     settings = {
         **SETTINGS,

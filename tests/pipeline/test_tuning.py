@@ -1,4 +1,7 @@
-"""A search through the real nodes: `study tune` up to Tuner, then `run` to a model, which takes what was found."""
+"""A search through the real nodes: `study tune` up to Tuner, then `run` to a model, which takes what was found.
+
+Slow, all of it: the trials themselves are in trainer_module/test_search.py, where Tuner stands in pipeline/test_dag.py.
+"""
 
 import json
 from dataclasses import dataclass
@@ -13,6 +16,8 @@ from flexunet.core.config.load import load_config
 from flexunet.core.config.write import to_toml
 from flexunet.dataset.ingest import ingest
 from flexunet.history.lineage import lineage_of
+
+pytestmark = pytest.mark.slow
 
 SETTINGS = {
     "classes": CLASSES,
@@ -59,7 +64,6 @@ def test_a_search_is_a_node_that_is_steered_by_eval_and_writes_the_best(search: 
     assert (tuned.model, tuned.dataset, tuned.gate) == (mine.model, mine.dataset, mine.gate)
 
 
-@pytest.mark.slow
 def test_what_a_search_found_is_trained_exported_and_reported(search: Search) -> None:
     run = flexunet(search.folder, "run", *search.options)
     assert run.exit_code == 0, run.output

@@ -61,7 +61,7 @@ def test_large_images_are_made_smaller_until_all_fit(
 ) -> None:
     settings = part_of(make_config(), GateSettings)
     noise = np.random.default_rng(2).integers(0, 256, (700, 900, 3)).astype(np.uint8)
-    truth = np.random.default_rng(3).integers(0, 4, (700, 900)).astype(np.uint8)
+    truth = np.random.default_rng(3).integers(0, 4, (70, 90)).astype(np.uint8).repeat(10, 0).repeat(10, 1)
     image = Predicted(["best"], "b", 1.0, encoded(noise), truth, truth)
     write_gallery(ReportFolder(tmp_path / "large"), [image], settings)
     monkeypatch.setattr(gallery, "MOST_BYTES", 200_000)

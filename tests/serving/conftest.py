@@ -1,5 +1,6 @@
 """Broken, hostile and odd images, an export whose answers are known, and a process that measures it."""
 
+import functools
 import io
 import struct
 import zlib
@@ -145,8 +146,12 @@ def good_image() -> tuple[bytes, np.ndarray]:
 def make_color_export(
     make_config: Any, color_reader: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Path]:
-    """`make_color_export(fit="tile")`: a model folder with version 1 whose answers follow from the colours."""
+    """`make_color_export(fit="tile")`: a model folder with version 1 whose answers follow from the colours.
 
+    Exported once for each set of arguments: nothing may write into it.
+    """
+
+    @functools.cache
     def make(**image: Any) -> Path:
         from flexunet.core.config.section import part_of
         from flexunet.core.config.train import TrainerConfig

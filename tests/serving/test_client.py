@@ -4,6 +4,7 @@ import datetime
 import io
 import json
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from PIL import Image
 from processes import python
 
 from flexunet.core.errors import UserError
-from flexunet.serving.client import Options, ServingError, connect, predict_image, predict_images
+from flexunet.serving.client import Options, ServingError, connect, in_order, predict_image, predict_images
 from flexunet.serving.protos import predict_pb2 as pb
 from flexunet.serving.server import Server
 from flexunet.serving.wire import PREDICT, as_strings
@@ -70,6 +71,24 @@ def test_many_images_come_back_in_order(target: str, odd_images: dict[str, bytes
     for one, expected in zip(together, alone * 3, strict=True):
         # Rounding may choose another class at an edge that JPEG blurred: the batches are of other sizes.
         assert one.shape == expected.shape and (one == expected).mean() > 0.99
+
+
+def test_answers_that_nobody_takes_are_given_up_from_any_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The garbage collector comes when it likes, also in a thread that asks the server."""
+    unraised, held, asked, collected = list[Any](), list[Any](), threading.Event(), threading.Event()
+    monkeypatch.setattr(sys, "unraisablehook", unraised.append)
+
+    def ask(item: int) -> int:
+        if item == 1:
+            asked.wait()
+            held.clear()
+            collected.set()
+        return item
+
+    held.append(in_order(ask, range(10), 2))
+    assert next(held[0]).result() == 0
+    asked.set()
+    assert collected.wait(60) and unraised == []
 
 
 @pytest.mark.parametrize("signature", ["pixels", "probabilities"])

@@ -41,7 +41,8 @@ def probe(directory: Path, good: bytes, images: list[bytes], folder: Path) -> di
     return json.loads(python("-c", PROBE, directory, folder / "inputs.npz"))
 
 
-@pytest.mark.parametrize("fit", ["stretch", "pad", "tile"])
+# How an image is padded comes after all that is refused.
+@pytest.mark.parametrize("fit", ["stretch", pytest.param("pad", marks=pytest.mark.slow), "tile"])
 def test_hostile_images_get_a_reason_and_their_batch_mates_an_answer(
     fit: str, make_color_export: Any, hostile_images: Any, odd_images: Any, good_image: Any, tmp_path: Path
 ) -> None:

@@ -57,6 +57,12 @@ def exit_code(*arguments: Any) -> int:
     return int(ended.value.code or 0)
 
 
+@pytest.fixture
+def served(server: Server, config: Path) -> tuple[Any, ...]:
+    """A running server, whose first answers took their seconds: where files are looked at, and not who answers."""
+    return f"grpc://127.0.0.1:{server.grpc_port}", "--config", config
+
+
 def rows(out: Path) -> list[dict[str, str]]:
     with (out / "areas.csv").open(newline="") as file:
         return list(csv.DictReader(file))
@@ -90,19 +96,19 @@ def test_every_interface_gives_the_same_files(
     assert found["good", "background"]["regions"] == "" and found["good", "background"]["boxes"] == ""
 
 
-def test_tiles_keep_the_scale_and_give_what_the_colors_say(color_export: Path, photos: Path, tmp_path: Path) -> None:
-    assert exit_code("predict", color_export, photos / "large.png", "--out", tmp_path / "out", "--tiled") == 0
+def test_tiles_keep_the_scale_and_give_what_the_colors_say(served: Any, photos: Path, tmp_path: Path) -> None:
+    assert exit_code("predict", *served, photos / "large.png", "--out", tmp_path / "out", "--tiled") == 0
     mask, picture = (np.asarray(Image.open(p)) for p in (tmp_path / "out" / "large_mask.png", photos / "large.png"))
     np.testing.assert_array_equal(mask, picture)
 
 
 def test_every_file_without_an_answer_is_named_with_its_reason(
-    color_export: Path, photos: Path, tmp_path: Path, hostile_images: Any, capfd: Any
+    served: Any, photos: Path, tmp_path: Path, hostile_images: Any, capfd: Any
 ) -> None:
     for name in ("animated GIF", "empty", "PNG of 13000x13000"):
         (photos / f"{name}.png").write_bytes(hostile_images[name])
     out = tmp_path / "out"
-    assert exit_code("predict", color_export, photos, "--out", out) == 1
+    assert exit_code("predict", *served, photos, "--out", out) == 1
     lines = capfd.readouterr().err.splitlines()
     assert [line.partition("photos/")[2] for line in lines] == [
         "PNG of 13000x13000.png: no prediction (13000x13000 pixels; expected at most 50,000,000 pixels "
@@ -115,7 +121,7 @@ def test_every_file_without_an_answer_is_named_with_its_reason(
     assert len(rows(out)) == 2 * 4
 
 
-def test_folders_are_searched_as_ingest_does(color_export: Path, photos: Path, tmp_path: Path, capfd: Any) -> None:
+def test_folders_are_searched_as_ingest_does(served: Any, photos: Path, tmp_path: Path, capfd: Any) -> None:
     picture = Image.open(photos / "good.png")
     for name in ("UPPER.PNG", "sub/deep.png", ".ipynb_checkpoints/good-checkpoint.png", "._good.png", "notes.txt"):
         (photos / name).parent.mkdir(exist_ok=True)
@@ -125,7 +131,7 @@ def test_folders_are_searched_as_ingest_does(color_export: Path, photos: Path, t
     (photos / "link").symlink_to(tmp_path / "elsewhere")
     (photos / "circle").symlink_to(photos)
     for out in (photos / "earlier", photos / "out"):
-        assert exit_code("predict", color_export, photos, "--out", out) == 0
+        assert exit_code("predict", *served, photos, "--out", out) == 0
         printed = " ".join(capfd.readouterr().out.split())
         assert "5 of 5 images" in printed
         assert "1 in hidden folders" in printed and "1 with the suffix .txt" in printed and "1 hidden" in printed
@@ -136,7 +142,7 @@ def test_folders_are_searched_as_ingest_does(color_export: Path, photos: Path, t
 
 
 def test_what_ingest_turns_and_converts_predict_does_too(
-    color_export: Path, good_image: Any, odd_images: Any, tmp_path: Path
+    served: Any, good_image: Any, odd_images: Any, tmp_path: Path
 ) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
@@ -147,7 +153,7 @@ def test_what_ingest_turns_and_converts_predict_does_too(
             folder / "photo.png", exif=orientation(6)
         )
         Image.fromarray(np.asarray(picture).astype(np.float32)[..., 0] / 255).save(folder / "float.tiff")
-    assert exit_code("predict", color_export, folder, "--out", out) == 1
+    assert exit_code("predict", *served, folder, "--out", out) == 1
     expected = np.asarray(Image.open(out / "good_mask.png"))
     np.testing.assert_array_equal(np.asarray(Image.open(out / "scan_mask.png")), expected)
     turned = np.asarray(Image.open(out / "photo_mask.png"))
@@ -164,12 +170,12 @@ def orientation(value: int) -> Image.Exif:
 
 @pytest.mark.parametrize("kind", ["coco", "labelme"])
 def test_predictions_are_annotations_that_ingest_reads(
-    kind: str, color_export: Path, photos: Path, tmp_path: Path, make_config: Any
+    kind: str, served: Any, photos: Path, tmp_path: Path, make_config: Any
 ) -> None:
     """Out and in again: the same pixels as the masks that are written as pictures."""
     out = tmp_path / "out"
-    assert exit_code("predict", color_export, photos, "--out", out, "--format", kind) == 0
-    assert exit_code("predict", color_export, photos, "--out", tmp_path / "masks") == 0
+    assert exit_code("predict", *served, photos, "--out", out, "--format", kind) == 0
+    assert exit_code("predict", *served, photos, "--out", tmp_path / "masks") == 0
     names = {"coco": ["annotations.json"], "labelme": ["good.json", "large.json"]}[kind]
     assert sorted(path.name for path in out.iterdir()) == sorted(["areas.csv", *names])
     for name in names:
@@ -210,7 +216,7 @@ def judged_masks(annotations: Path) -> dict[str, dict[str, NDArray[np.uint8]]]:
 
 
 def test_from_coco_to_records_to_predictions_to_coco_and_back(
-    color_export: Path, config: Path, tmp_path: Path, capfd: Any
+    served: Any, config: Path, tmp_path: Path, capfd: Any
 ) -> None:
     """Images that show their classes' colours, which the model reads: nothing may be lost on the way around."""
     shown = [(f"steel-{i:03d}", generate_surface(5, i, 48)[1]) for i in range(24)]
@@ -223,7 +229,7 @@ def test_from_coco_to_records_to_predictions_to_coco_and_back(
     photos.mkdir()
     for name, (image, _) in records.items():
         (photos / f"{name}.png").write_bytes(image)
-    assert exit_code("predict", color_export, photos, "--out", out, "--format", "coco") == 0
+    assert exit_code("predict", *served, photos, "--out", out, "--format", "coco") == 0
     given, predicted = (judged_masks(f) for f in (source / "annotations/instances_default.json", out / COCO_FILE))
     assert {name: sorted(masks) for name, masks in given.items()} == {n: sorted(m) for n, m in predicted.items()}
     for name, masks in given.items():
@@ -261,8 +267,8 @@ def test_a_server_of_other_classes_and_a_folder_of_others_are_refused(
     assert "its classes are background [0, 0, 0], inclusion [0, 0, 255]" in line and "leave --config out" in line
 
 
-def test_json_tells_each_images_result(color_export: Path, photos: Path, tmp_path: Path, capfd: Any) -> None:
-    assert exit_code("predict", color_export, photos, "--out", tmp_path / "out", "--json") == 0
+def test_json_tells_each_images_result(served: Any, photos: Path, tmp_path: Path, capfd: Any) -> None:
+    assert exit_code("predict", *served, photos, "--out", tmp_path / "out", "--json") == 0
     told = json.loads(capfd.readouterr().out)
     assert told["images"] == 2 and told["failed"] == []
     good = next(result for result in told["results"] if Path(result["image"]).name == "good.png")
@@ -320,12 +326,12 @@ def test_serving_no_model_is_the_users_mistake(tmp_path: Path, capfd: Any) -> No
     assert "no model here" in capfd.readouterr().err
 
 
-def test_the_first_that_has_no_room_ends_it(color_export: Path, photos: Path, tmp_path: Path, capfd: Any) -> None:
+def test_the_first_that_has_no_room_ends_it(served: Any, photos: Path, tmp_path: Path, capfd: Any) -> None:
     with small_disk(tmp_path / "small", 16) as disk:
         fill(disk)
         with (disk / "filler").open("r+b") as filler:
             filler.truncate(4096)
-        assert exit_code("predict", color_export, photos, "--out", disk / "out") == 1
+        assert exit_code("predict", *served, photos, "--out", disk / "out") == 1
         [line] = capfd.readouterr().err.splitlines()
         assert line.startswith(f"error: {disk / 'out'}") and "no space left on the disk, expected" in line
         assert not list(disk.rglob("*.incomplete"))

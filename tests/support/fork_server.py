@@ -4,6 +4,7 @@ A fork runs the same code by the same arguments in the same environment; what it
 interpreter itself. TensorFlow's runtime starts in the forks.
 """
 
+import gc
 import json
 import os
 import runpy
@@ -96,6 +97,9 @@ def _serve() -> None:
     import transform_module.preprocessing
 
     del components, kubeflow, pipeline, trainer_module, transform_module
+    # Forks share this memory until somebody writes into it, and a garbage collection does.
+    gc.collect()
+    gc.freeze()
     while True:
         ready, _, _ = select.select([sys.stdin.buffer.raw], [], [], 0.05)
         if ready:

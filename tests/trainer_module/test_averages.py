@@ -42,7 +42,13 @@ def test_too_few_steps_are_said(
     assert words in message if words else not message
 
 
-@pytest.mark.parametrize("settings", [{}, {"ema_decay": 0.99}], ids=["moving statistics", "averaged weights"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({}, id="moving statistics"),
+        pytest.param({"ema_decay": 0.99}, id="averaged weights", marks=pytest.mark.slow),
+    ],
+)
 def test_few_images_are_learnt_in_few_steps(
     tmp_path: Path, write_tiles: Any, make_config: Any, settings: dict[str, Any]
 ) -> None:

@@ -50,7 +50,11 @@ def records(config: Config) -> list[bytes]:
     return [record(picture, mask, f"id-{index}") for index, (picture, mask) in enumerate(pairs)]
 
 
-@pytest.fixture(scope="module", params=sorted(FITS))
+# What padding changes, test_images.py of transform_module tells; here it is once more a whole export.
+FITTED = [pytest.param(fit, marks=[pytest.mark.slow] if fit == "pad" else []) for fit in sorted(FITS)]
+
+
+@pytest.fixture(scope="module", params=FITTED)
 def exported(request: Any, make_config: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Config]:
     config = make_config(image=FITS[request.param], model={"normalization": "batch"})
     model = build_model(config)

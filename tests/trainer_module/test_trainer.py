@@ -38,7 +38,7 @@ RECIPE = {
         "schedule": "cosine",
         "plateau_patience": 0,
         "ema_decay": 0.8,
-        "preview_images": 2,
+        "preview_images": 0,
         "loss": "cross_entropy_dice",
     },
 }
@@ -69,7 +69,7 @@ def trained_in(folder: Path, name: str, config: TrainerConfig, tiles: Path, **jo
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training as RECIPE has it, which several tests look at, and its folder of logs."""
+    """A training as RECIPE has it, but with pictures; several tests look at it, and at its folder of logs."""
 
     trained: Trained
     weights: list[bytes]
@@ -79,7 +79,8 @@ class Recipe:
 @pytest.fixture(scope="module")
 def recipe(tiles: Path, tmp_path_factory: pytest.TempPathFactory, make_config: Any) -> Recipe:
     folder = tmp_path_factory.mktemp("recipe")
-    trained = trained_in(folder, "recipe", part_of(make_config(**RECIPE), TrainerConfig), tiles)
+    settings = {**RECIPE, "train": {**RECIPE["train"], "preview_images": 2}}
+    trained = trained_in(folder, "recipe", part_of(make_config(**settings), TrainerConfig), tiles)
     return Recipe(trained, weights(trained), folder / "recipe")
 
 
@@ -116,7 +117,10 @@ def test_pictures_of_training_are_left(recipe: Recipe) -> None:
     assert tags == {"images", "truth", "epoch", "augmented"}
 
 
-@pytest.mark.parametrize(("precision", "optimizer"), [("mixed_bfloat16", "adamw"), ("mixed_float16", "muon")])
+@pytest.mark.parametrize(
+    ("precision", "optimizer"),
+    [pytest.param("mixed_bfloat16", "adamw", marks=pytest.mark.slow), ("mixed_float16", "muon")],
+)
 def test_mixed_precision_trains_and_what_is_exported_is_float32(
     run: Callable[..., Trained], precision: str, optimizer: str
 ) -> None:
