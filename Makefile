@@ -85,9 +85,9 @@ audit: $(UV) ## Known weaknesses of what the image installs, but for those that 
 	$(UV) run --no-project --isolated --python $(PYTHON) --with pip-audit==2.10.0 pip-audit --requirement requirements.txt \
 	  --disable-pip --require-hashes --strict $(addprefix --ignore-vuln ,$(shell sed 's/[ #].*//' audit.txt))
 
-protos: $(UV) ## Generates flexunet/serving/protos/predict_pb2.py, for protobuf 6.31 and newer
+protos: $(UV) ## Generates the *_pb2.py of flexunet, for protobuf 6.31 and newer
 	$(UV) run --no-project --isolated --python $(PYTHON) --with grpcio-tools==1.76.0 \
-	  python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. flexunet/serving/protos/predict.proto
+	  python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. flexunet/*/protos/*.proto
 
 clean: ## Removes the environment, not the runs
 	rm -rf .venv .uv

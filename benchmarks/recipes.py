@@ -1,7 +1,7 @@
 """Recipes against each other on a user's images, by group folds: same images, same seconds.
 
     make recipes IMAGES=NEU_SEG     the preset neu-seg, that of 0.1, and the seed's recipe: 3 x 5 folds of 4 minutes
-    make ablation IMAGES=NEU_SEG    what each part of the preset is worth: 7 arms, 5 folds of 2 minutes
+    make ablation IMAGES=NEU_SEG    what each part of the preset is worth: 10 arms, 5 folds of 2 minutes
 
 `flexunet study crossvalidate` does the work: each group of images is predicted once by a model that never saw it, and
 each arm's difference to the first has a paired interval. What is finished is kept below --out, so that the same command
@@ -36,6 +36,7 @@ ABLATION: Final[Mapping[str, Mapping[str, Any]]] = {
     "no averaged weights": {"train": {"ema_decay": None}},
     "AdamW": {"train": _ADAMW},
     "cosine": {"train": {"schedule": "cosine"}},
+    "half the resolution, 16 filters": {"model": {"stem_stride": 2, "base_filters": 16}},
     "kernel 5, 8 filters": {"model": {"base_kernel": 5, "base_filters": 8}},
     "standardized": {"model": {"standardize": True}},
 }
@@ -71,7 +72,7 @@ def main() -> None:
     budgets = _budgets(arms, minutes, arguments.epochs)
     configs = {arm: config_of(arm, [*budget, *arguments.set]) for arm, budget in zip(arms, budgets, strict=True)}
     scores = _compare(configs, arguments.images, arguments.out, arguments.folds, arguments.cores)
-    Console(width=150).print(_table(scores, "fixed epochs" if arguments.epochs else f"{minutes:g} minutes"))
+    Console(width=150).print(table(scores, "fixed epochs" if arguments.epochs else f"{minutes:g} minutes"))
 
 
 def _budgets(arms: Sequence[str], minutes: float, epochs: Sequence[int] | None) -> list[tuple[str, ...]]:
@@ -114,14 +115,15 @@ def _compare(configs: Mapping[str, Config], images: Path, out: Path, folds: int,
     return document(crossvalidate(arms, made, out, cores), made)["recipes"]
 
 
-def _table(recipes: list[RecipeScores], budget: str) -> Table:
+def table(recipes: list[RecipeScores], budget: str) -> Table:
+    """A row for each recipe, all compared with the first."""
     classes = list(recipes[0]["classes"])
     groups = sum(fold["groups"] for fold in recipes[0]["folds"])
     title = f"foreground Dice over {groups} groups, {budget} of training a fold"
     heads = ("recipe", "Dice", "95 % interval", "to the first", "95 % interval", *classes, "epochs", "parameters")
-    table = Table(*heads, title=title)
+    result = Table(*heads, title=title)
     for recipe in recipes:
-        table.add_row(
+        result.add_row(
             recipe["name"],
             _number(recipe["foreground_dice"]),
             _interval(recipe["foreground_dice_interval"], ""),
@@ -131,7 +133,7 @@ def _table(recipes: list[RecipeScores], budget: str) -> Table:
             " ".join(str(fold["epochs"]) for fold in recipe["folds"]),
             f"{recipe['parameters']:,}",
         )
-    return table
+    return result
 
 
 def _number(value: float | None, sign: str = "") -> str:

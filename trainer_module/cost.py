@@ -125,7 +125,9 @@ def draw_diagram(config: TrainerConfig, path: Path) -> None:
 
 
 def _box(axes: "Axes", x: float, level: Level, config: TrainerConfig) -> "Text":
-    height, width = config.image.height >> level.index, config.image.width >> level.index
+    height, width = (
+        side // config.model.stem_stride >> level.index for side in (config.image.height, config.image.width)
+    )
     details = f"{level.kernel}x{level.kernel} kernel, dilation {level.dilation}, dropout {level.dropout:.2g}"
     return axes.text(
         x,

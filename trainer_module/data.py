@@ -45,20 +45,24 @@ class Kind(NamedTuple):
 def tiles_dataset(files: Sequence[str], config: TrainerConfig, source: str | None = None) -> tf.data.Dataset:
     """Pairs of uint8 `[height, width, 3]` and class ids uint8 `[height, width]`, one for each tile.
 
-    Of all images, or of those from one of `dataset.sources`: "" for none of them.
+    Of all images that train, or of those from one of `dataset.sources`: "" for none of them.
     """
-    records = _records(files, source)
+    records = _records(files, config, source)
     return records.map(lambda record: _parse(record, config), num_parallel_calls=tf.data.AUTOTUNE).unbatch()
 
 
-def _records(files: Sequence[str], source: str | None) -> tf.data.Dataset:
+def _records(files: Sequence[str], config: TrainerConfig, source: str | None) -> tf.data.Dataset:
     records = tf.data.TFRecordDataset(files, compression_type="GZIP")
-    if source is None:
+    left_out = [name for name, share in config.dataset.sources.items() if not share]
+    if source is None and not left_out:
         return records
     feature = {features.TRANSFORMED_SOURCE: tf.io.FixedLenFeature([], tf.string)}
-    return records.filter(
-        lambda record: tf.io.parse_single_example(record, feature)[features.TRANSFORMED_SOURCE] == source
-    )
+
+    def is_wanted(record: tf.Tensor) -> tf.Tensor:
+        its_source = tf.io.parse_single_example(record, feature)[features.TRANSFORMED_SOURCE]
+        return tf.reduce_all(its_source != left_out) if source is None else its_source == source
+
+    return records.filter(is_wanted)
 
 
 def whole_images(files: Sequence[str], config: TrainerConfig, source: str | None = None) -> tf.data.Dataset:
@@ -82,7 +86,7 @@ def images_dataset(files: Sequence[str], config: TrainerConfig, source: str | No
         row = tf.io.parse_single_example(record, {key: tf.io.FixedLenFeature([], tf.string)})
         return tf.ensure_shape(tf.io.parse_tensor(row[key], tf.int32), [2])
 
-    records = _records(files, source)
+    records = _records(files, config, source)
     return records.map(lambda record: (*_parse(record, config), size_of(record)))
 
 
@@ -96,7 +100,7 @@ def _parse(record: tf.Tensor, config: TrainerConfig) -> tuple[tf.Tensor, tf.Tens
 
 
 def count_tiles(files: Sequence[str], config: TrainerConfig) -> int:
-    """Reads the records once; an image may be several tiles."""
+    """Of images that train. Reads the records once; an image may be several tiles."""
     return _count(tiles_dataset(files, config))
 
 
@@ -164,9 +168,9 @@ def training_batches(
 def _pools(files: Sequence[str], config: TrainerConfig, cache: Cache) -> dict[str, tf.data.Dataset]:
     """By source the tiles that it has, or the whole images that they are cut from; "" for those of no source."""
     pool = whole_images if config.augment.crops else tiles_dataset
-    if not config.dataset.sources:
+    if not config.source_tiles():
         return {"": _cached(pool(files, config), cache, "train")}
-    names = ["", *config.dataset.sources]
+    names = ["", *config.source_tiles()]
     return {name: _cached(pool(files, config, name), cache, f"train-{i}") for i, name in enumerate(names)}
 
 

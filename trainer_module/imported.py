@@ -223,6 +223,8 @@ def _key_of(setting: str, own: Step) -> str:
     keys["activation"] = (
         "model.head" if own.settings.get("activation") in ("softmax", "sigmoid") else "model.activation"
     )
+    if own.name == "stem":
+        keys["strides"] = "model.stem_stride"
     return f" ({keys[setting]})" if setting in keys else ""
 
 

@@ -2,7 +2,8 @@
 
 Level i of `num_layers` (the bridge is the last) has `base_filters * 2**i` filters, kernel `max(3, base_kernel - 2 i)`,
 dilation `max(1, dilation - i)` and dropout `dropout * i`. Source: the FlexUNet image segmentation experiment, 2026;
-U-Net: Ronneberger et al. 2015, arXiv:1505.04597.
+U-Net: Ronneberger et al. 2015, arXiv:1505.04597. With `stem_stride` all levels are at a half or a quarter of the
+image's resolution: a convolution without overlap leads there, and a transposed one, the output layer, back.
 """
 
 import math
@@ -30,7 +31,7 @@ class Level:
 
 
 def levels(config: ModelConfig) -> list[Level]:
-    """The levels from the top (full resolution) to the bridge."""
+    """The levels from the top (the resolution behind the stem) to the bridge."""
     return [
         Level(
             index=i,
@@ -51,6 +52,8 @@ def build_model(config: TrainerConfig) -> keras.Model:
     if layers.standardize:
         # As nnU-Net does with all but CT: light that differs from image to image is nothing to learn.
         x = keras.layers.LayerNormalization((1, 2, 3), 1e-6, center=False, scale=False, name="standardize")(x)
+    if layers.stem_stride > 1:
+        x = keras.layers.Conv2D(layers.base_filters, layers.stem_stride, layers.stem_stride, name="stem")(x)
     *upper, bridge = levels(layers)
     skips = []
     for level in upper:
@@ -102,7 +105,10 @@ def _dropout_seed(config: ModelConfig, seed: int, layer: str) -> int:
 
 def _head(x: keras.KerasTensor, num_classes: int, config: ModelConfig) -> keras.KerasTensor:
     channels = 1 if config.head == "sigmoid" else num_classes
-    x = keras.layers.Conv2D(channels, 1, name="head")(x)
+    if config.stem_stride > 1:
+        x = keras.layers.Conv2DTranspose(channels, config.stem_stride, config.stem_stride, name="head")(x)
+    else:
+        x = keras.layers.Conv2D(channels, 1, name="head")(x)
     # float32 whatever the precision policy: probabilities near 1 differ by less than half precision can hold.
     x = keras.layers.Activation(config.head, dtype="float32", name="probabilities")(x)
     if config.head == "sigmoid":

@@ -26,9 +26,23 @@ class Muon(keras.optimizers.Muon):
         return len(variable.shape) != 4
 
     def zeropower_via_newtonschulz5(self, x: Any, steps: int) -> Any:
-        """The kernel `x` with singular values of about 1, by so many steps of an iteration."""
-        matrix = keras.ops.reshape(x, (-1, x.shape[-1]))
-        return keras.ops.reshape(super().zeropower_via_newtonschulz5(matrix, steps), x.shape)
+        """The kernel `x` with singular values of about 1, by so many steps of an iteration.
+
+        Keras' polynomial of the matrix, whose factors are found from its products of columns (or of rows, the fewer):
+        nine times as many rows as columns are multiplied twice, not in each step, which halves the arithmetic.
+        """
+        # Some of Keras' operations are declared to give nothing.
+        ops: Any = keras.ops
+        matrix = ops.reshape(x, (-1, x.shape[-1]))
+        matrix /= ops.norm(matrix) + 1e-7
+        tall = matrix.shape[0] > matrix.shape[1]
+        products = ops.transpose(matrix) @ matrix if tall else matrix @ ops.transpose(matrix)
+        identity = ops.eye(products.shape[0], dtype=products.dtype)
+        factor = identity
+        for _ in range(steps):
+            change = self.muon_a * identity + self.muon_b * products + self.muon_c * (products @ products)
+            factor, products = change @ factor, change @ products @ change
+        return ops.reshape(matrix @ factor if tall else factor @ matrix, x.shape)
 
     def _apply_weight_decay(self, variables: Any) -> None:
         """As other optimizers do: Muon's own assigns past the replicas of several GPUs."""

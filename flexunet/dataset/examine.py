@@ -1,7 +1,7 @@
 """Reads one pair, checks it, and makes of it what goes into a record."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,7 @@ from flexunet.core.grey import grey_of
 from flexunet.core.pictures import Picture, Refused, open_image, png, served_bytes
 from flexunet.core.problems import Problem
 from flexunet.dataset.annotation import Background, BadAnnotation
+from flexunet.dataset.doubts import are_boxes, is_painted
 from flexunet.dataset.losses import Losses, losses_of
 from flexunet.dataset.masks import Mask, read_mask, rims
 from flexunet.dataset.pairs import Pair
@@ -61,6 +62,8 @@ class Facts:
       unlisted: whether pixels have an index that the image's palette does not have, and are black.
       mask_is_ids: whether the mask's numbers are ids of classes and no colours.
       is_flat: whether nearly all pixels have one or two grey levels.
+      boxes: whether all defects are upright rectangles.
+      painted: whether the image shows a defect in one flat colour.
       levels: grey levels below which 1 % and 99 % of the pixels lie.
       rims: pixels of each class in rims one pixel wide between two others, int64 `[C]`.
       overlaps: pixels on which annotated instances of two classes lie.
@@ -90,6 +93,8 @@ class Facts:
     unlisted: bool
     mask_is_ids: bool
     is_flat: bool
+    boxes: bool
+    painted: bool
     levels: tuple[int, int]
     rims: NDArray[np.int64]
     losses: Losses | None = None
@@ -145,6 +150,8 @@ def examine(pair: Pair, config: Config) -> Facts:
         unlisted=picture.unlisted is not None,
         mask_is_ids=mask.is_ids,
         is_flat=bool(np.sort(histogram)[-2:].sum() >= _FLAT_SHARE * histogram.sum()),
+        boxes=are_boxes(class_ids),
+        painted=is_painted(image, class_ids),
         levels=_levels(histogram),
         rims=rims(class_ids, len(config.classes)),
         losses=_losses(class_ids, config),
@@ -166,8 +173,12 @@ def with_losses(facts: Facts, config: Config) -> Facts:
     return replace(facts, losses=losses_of(class_ids, config.image, len(config.classes)))
 
 
-def examine_or_problem(pair: Pair, config: Config) -> Facts | Problem:
-    """`examine`, with the problem as a result: for other processes."""
+def examine_each(pairs: Sequence[Pair], config: Config) -> list[Facts | Problem]:
+    """`examine`, with the problems as results."""
+    return [_examine_or_problem(pair, config) for pair in pairs]
+
+
+def _examine_or_problem(pair: Pair, config: Config) -> Facts | Problem:
     try:
         return examine(pair, config)
     except BadPair as bad:

@@ -25,14 +25,14 @@ from flexunet.dataset.commit import committed, newest_manifest, settle
 from flexunet.dataset.contents import contents, pixels_of
 from flexunet.dataset.drift import drift, drift_words
 from flexunet.dataset.duplicates import duplicate_summary
-from flexunet.dataset.examine import Facts, examine_or_problem
+from flexunet.dataset.examine import Facts, examine_each
 from flexunet.dataset.layouts.detect import find_layout
 from flexunet.dataset.layouts.interface import Layout
 from flexunet.dataset.manifest import newest_version, version_path, versions
 from flexunet.dataset.metadata import read_metadata
 from flexunet.dataset.outlook import lost, unmeasured, with_all_losses
 from flexunet.dataset.pairs import Pair
-from flexunet.dataset.parallel import mapped, mapped_by_processes, threads_for
+from flexunet.dataset.parallel import Workers, chunks_of
 from flexunet.dataset.splits import Assigned, SplitPolicy, assign
 from flexunet.reporting.data import render_picture
 
@@ -78,6 +78,8 @@ def ingest(
 ) -> Ingested:
     """Checks every pair below `source`, assigns groups to splits and writes `out/span-N/version-M`.
 
+    Of many images other processes do a part, which import a script that calls this: `if __name__ == "__main__":`.
+
     Args:
       source, out: the user's folder, and that of the records.
       config: classes, records, image and dataset are read.
@@ -92,15 +94,21 @@ def ingest(
 
     Raises:
       DataError: lists every problem found; nothing was written.
-      UserError: the source cannot be used as a whole, holds nothing new, or others wrote to `out` meanwhile.
+      UserError: the source cannot be used as a whole, holds nothing new, others wrote to `out` meanwhile, or one of the
+        other processes was killed.
       OSError: `out` cannot be written.
     """
     if not check_only:
         require_writable(out)
     layout = find_layout(source, out, layout_name, no_mask_is_background)
-    found = _found(source, out, span, layout, *_examined(layout, metadata, skip_bad, config, progress))
-    rows, summary = _summarized(found, config, splits, accept_losses)
-    return Ingested(layout, None, summary, False) if check_only else _write(found, rows, summary, config, progress)
+    with Workers() as workers:
+        examined = _examined(layout, metadata, skip_bad, config, workers, progress)
+        found = _found(source, out, span, layout, *examined)
+        rows, summary = _summarized(found, config, splits, accept_losses)
+        if check_only:
+            return Ingested(layout, None, summary, False)
+        with locked(out):
+            return _write(found, rows, summary, config, workers, progress)
 
 
 @dataclass(frozen=True)
@@ -131,7 +139,7 @@ def _found(
 
 
 def _examined(
-    layout: Layout, metadata: Path | None, skip_bad: bool, config: Config, progress: Progress
+    layout: Layout, metadata: Path | None, skip_bad: bool, config: Config, workers: Workers, progress: Progress
 ) -> tuple[list[Facts], list[Problem]]:
     """Facts of the images that can be used, with their columns of `metadata`, and the problems of the others.
 
@@ -139,7 +147,7 @@ def _examined(
       DataError: there are problems, and they are not to be skipped or leave no image.
     """
     columns, mistakes = read_metadata(metadata, layout.pairs) if metadata else ({}, [])
-    facts, problems = _examine_all(layout.pairs, config, progress)
+    facts, problems = _examine_all(layout.pairs, config, workers, progress)
     problems = [*layout.problems, *problems]
     if mistakes or (problems and not (skip_bad and facts)):
         raise DataError([*problems, *mistakes])
@@ -196,13 +204,16 @@ def _span_before(out: Path, span: int) -> SpanEntry | None:
     return max(earlier, key=lambda entry: entry["span"], default=None)
 
 
-def _examine_all(pairs: Sequence[Pair], config: Config, progress: Progress) -> tuple[list[Facts], list[Problem]]:
+def _examine_all(
+    pairs: Sequence[Pair], config: Config, workers: Workers, progress: Progress
+) -> tuple[list[Facts], list[Problem]]:
     step = progress("checking images and masks", len(pairs))
-    attempt, threads = partial(examine_or_problem, config=config), threads_for(pairs)
+    workers.start_for(pairs)
     results: list[Facts | Problem] = []
-    for result in mapped(attempt, pairs, threads) if threads > 1 else mapped_by_processes(attempt, pairs):
-        results.append(result)
-        step()
+    for chunk in workers.map(partial(examine_each, config=config), chunks_of(pairs)):
+        for result in chunk:
+            results.append(result)
+            step()
     return [r for r in results if isinstance(r, Facts)], [r for r in results if isinstance(r, Problem)]
 
 
@@ -290,12 +301,9 @@ def _require_usable(rows: Sequence[Row], config: Config, source: Path) -> None:
         raise DataError(problems)
 
 
-def _write(found: _Found, rows: Sequence[Row], summary: Summary, config: Config, progress: Progress) -> Ingested:
-    with locked(found.out):
-        return _write_locked(found, rows, summary, config, progress)
-
-
-def _write_locked(found: _Found, rows: Sequence[Row], summary: Summary, config: Config, progress: Progress) -> Ingested:
+def _write(
+    found: _Found, rows: Sequence[Row], summary: Summary, config: Config, workers: Workers, progress: Progress
+) -> Ingested:
     out, span, layout = found.out, found.span, found.layout
     directory = out / f"span-{span}"
     settle(out)
@@ -315,7 +323,7 @@ def _write_locked(found: _Found, rows: Sequence[Row], summary: Summary, config: 
     spans[span] = entry
     if entry == old:
         return Ingested(layout, version, entry, True)
-    # Checks must not wait for TensorFlow.
+    # Checks must not wait for Beam.
     from flexunet.dataset.records import write_version
 
     directory.mkdir(parents=True, exist_ok=True)
@@ -323,7 +331,7 @@ def _write_locked(found: _Found, rows: Sequence[Row], summary: Summary, config: 
     with committed(out, manifest, render_picture(entry, [row.shown(config) for row in rows], config)):
         # Others may have been skipped or left out with the same result.
         if not same_records:
-            write_version(version, rows, config, progress("writing records", len(rows)))
+            write_version(version, rows, config, workers, progress("writing records", len(rows)))
     return Ingested(layout, version, entry, same_records)
 
 

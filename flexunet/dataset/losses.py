@@ -87,7 +87,7 @@ def _share(part: int, whole: int) -> float:
 
 def sizes_that_keep(sizes: Sequence[tuple[int, int]], config: Config) -> str:
     """What to set so that images of these heights and widths lose nothing."""
-    step = 2 ** (config.model.num_layers - 1)
+    step = config.model.size_divisor
     height, width = (-(-max(sides) // step) * step for sides in zip(*sizes, strict=True))
     tile = 'image.fit = "tile" keeps them'
     return tile if max(height, width) > _LARGEST_SIDE else f"{tile}, or image.height = {height}, image.width = {width}"

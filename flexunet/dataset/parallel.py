@@ -6,76 +6,107 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from typing import Final, TypeVar
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Final, Self, TypeVar
 
+from flexunet.core.errors import UserError
 from flexunet.dataset.pairs import Pair
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Decoding a small image is so short that threads only fight for the interpreter's lock: on two cores two threads took
-# 1.7 times as long as none for images of 64x64 (5 KB), as long for 200x200 (20 KB), half as long for 1024x1024 (1 MB).
-_WORTH_A_THREAD: Final = 100_000
+# A process is there after a second, in which one core checks about 1000 images of 20 KB, or a fewer larger ones.
+_WORTH_BYTES: Final = 20_000_000
+# What an image costs at least, however small its file.
+_LEAST_BYTES: Final = 20_000
+_CHUNK_BYTES: Final = 32 * _LEAST_BYTES
 _SAMPLE: Final = 64
-# A process is there after a second, in which one core checks about this many small images.
-_WORTH_A_PROCESS: Final = 1000
-_CHUNK: Final = 32
-_AHEAD: Final = 3
+# One that is worked on, one that waits: more would be left to the others at the end.
+_AHEAD: Final = 2
 
 
-def threads_for(pairs: Sequence[Pair]) -> int:
-    """How many threads read these best, by the size of some of their images; 1 is none beside the caller's."""
-    sizes = [pair.image.stat().st_size for pair in pairs[:: max(1, len(pairs) // _SAMPLE)] if pair.image.is_file()]
-    return (os.cpu_count() or 1) if sizes and sum(sizes) / len(sizes) > _WORTH_A_THREAD else 1
+class Workers:
+    """Processes of the other cores: started where there is enough for them to do, and kept until the context ends.
 
-
-def mapped(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """Results in order; at most two items ahead for each thread, so that memory does not grow with their number."""
-    if threads == 1:
-        yield from map(function, items)
-        return
-    pending: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) > 2 * threads:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-
-
-def mapped_by_processes(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """Results in order, where there are many items from this process and one more for each other core.
-
-    `function` must be picklable. This process works too, so that nobody waits while the others start.
+    Not threads: decoding a small image is so short that they only fight for the interpreter's lock; two on two cores
+    took as long as one for images of 200x200.
     """
-    others = (os.cpu_count() or 1) - 1
-    if others == 0 or len(items) < _WORTH_A_PROCESS:
-        yield from map(function, items)
-        return
-    # Not fork, which copies the locks of other threads.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(others, mp_context=context, initializer=_follow_parent)
-    pending: deque[Future[list[Result]]] = deque()
-    try:
-        for start in range(0, len(items), _CHUNK):
-            chunk = items[start : start + _CHUNK]
-            if sum(not future.done() for future in pending) < _AHEAD * others:
-                pending.append(pool.submit(_each, function, chunk))
-            else:
-                pending.append(Future())
-                pending[-1].set_result(_each(function, chunk))
-            while pending and pending[0].done():
-                yield from pending.popleft().result()
-        while pending:
-            yield from pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+
+    def __init__(self) -> None:
+        self._others = (os.cpu_count() or 1) - 1
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    @property
+    def processes(self) -> int:
+        """How many work, this one among them."""
+        return 1 if self._pool is None else 1 + self._others
+
+    def start_for(self, pairs: Sequence[Pair]) -> None:
+        """Starts them if reading `pairs` takes longer than that."""
+        if self._others and self._pool is None and len(pairs) * _cost(pairs) >= _WORTH_BYTES:
+            # Not fork, which copies the locks of other threads.
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self._others, mp_context=context, initializer=_follow_parent)
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Results in order, few of them ahead; `function`, items and results must be picklable.
+
+        This process works too, so that nobody waits while the others start.
+
+        Raises:
+          UserError: a process was killed.
+        """
+        if self._pool is None:
+            yield from map(function, items)
+            return
+        try:
+            yield from self._spread(self._pool, function, items)
+        except BrokenProcessPool:
+            raise UserError(
+                "a process of this command was killed while it read images, expected it to live until the end; most "
+                "often memory ran out: free some, or let the command use fewer cores (taskset)"
+            ) from None
+
+    def _spread(
+        self, pool: ProcessPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item]
+    ) -> Iterator[Result]:
+        pending: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                if sum(not future.done() for future in pending) < _AHEAD * self._others:
+                    pending.append(pool.submit(function, item))
+                else:
+                    pending.append(Future())
+                    pending[-1].set_result(function(item))
+                while pending and pending[0].done():
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            # Nobody works on what is to be cleared after an error.
+            for future in pending:
+                future.cancel()
+            wait(pending)
 
 
-def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    return [function(item) for item in items]
+def chunks_of(pairs: Sequence[Pair]) -> Iterator[Sequence[Pair]]:
+    """Parts that take about as long as 32 small images: passing on single ones would cost as much as reading them."""
+    length = max(1, int(_CHUNK_BYTES / _cost(pairs)))
+    return (pairs[start : start + length] for start in range(0, len(pairs), length))
+
+
+def _cost(pairs: Sequence[Pair]) -> float:
+    """Bytes of an image's file, by some of them: what reading takes follows it."""
+    sizes = [pair.image.stat().st_size for pair in pairs[:: max(1, len(pairs) // _SAMPLE)] if pair.image.is_file()]
+    return max(_LEAST_BYTES, sum(sizes) / max(1, len(sizes)))
 
 
 def _follow_parent() -> None:

@@ -14,6 +14,8 @@ _NAMED: Final = 3
 # A class is suspect when more than this share of its pixels lies in rims one pixel wide, and there are that many.
 _RIM_SHARE: Final = 0.5
 _LEAST_RIM_PIXELS: Final = 20
+# Some images of a set may have no other defects.
+_BOX_SHARE: Final = 0.5
 # An eighth of the range, within which 99 % of the pixels lie; the high byte of 12 bits has 16 levels.
 _DARK_LEVEL: Final = 32
 # Spans whose darkest or brightest levels differ by more than an eighth of the range.
@@ -43,6 +45,7 @@ def reading_summary(facts: Sequence[Facts], config: Config, earlier: SpanEntry |
         *_rims(facts, config),
         *_inverted(facts, config),
         *_mixed(facts),
+        *_drawn_otherwise(facts),
         *_moved(levels, earlier),
     ]
     return {"read": read, "warnings": warnings}
@@ -113,6 +116,22 @@ def _mixed(facts: Sequence[Facts]) -> Iterator[str]:
         yield (
             f"{len(ids)} masks hold ids ({_some(ids)}) and {len(with_defects) - len(ids)} others colours: do the ids "
             "count the classes as [[classes]] does, 0 for the first?"
+        )
+
+
+def _drawn_otherwise(facts: Sequence[Facts]) -> Iterator[str]:
+    with_defects = [f for f in facts if f.defects]
+    boxes = [f.pair.id for f in with_defects if f.boxes]
+    if len(boxes) > _BOX_SHARE * len(with_defects):
+        yield (
+            f"the defects of {len(boxes)} of {len(with_defects)} images are upright rectangles ({_some(boxes)}): boxes "
+            "do not tell which pixels are defect, and a model of them learns boxes; draw outlines"
+        )
+    painted = [f.pair.id for f in facts if f.painted]
+    if painted:
+        yield (
+            f"{len(painted)} images show a defect in one flat colour ({_some(painted)}): is the mask painted into the "
+            "image? A model learns the paint; take the photos as they were"
         )
 
 

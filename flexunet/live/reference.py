@@ -16,11 +16,11 @@ from flexunet.core.features import (
     SPLIT_EVAL,
     SPLIT_TEST,
 )
+from flexunet.dataset.protos import example_pb2 as pb
 from flexunet.live.observe import Seen, answers_of, seen
 from flexunet.live.store import read_lines, write_lines
 from flexunet.serving.exported import exported_config
 from flexunet.serving.local_model import LocalModel
-from flexunet.serving.protos import predict_pb2 as pb
 from flexunet.serving.versions import version_hash
 from flexunet.serving.wire import as_strings, tfrecords
 

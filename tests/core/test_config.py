@@ -90,6 +90,10 @@ def test_a_space_holds_only_values_that_a_config_could_have(space: dict[str, Any
         ({"image": {"height": 130}}, ["image.height is 130", "multiple of 16", "such as 128"]),
         ({"image": {"width": 8}}, ["image.width is 8", "multiple of 16", "such as 16"]),
         (
+            {"image": {"width": 144}, "model": {"stem_stride": 2}},
+            ["image.width is 144", "multiple of 32 (model.stem_stride * 2**(model.num_layers - 1))", "such as 128"],
+        ),
+        (
             {"image": {"width": 512}, "model": {"num_layers": 10}},
             ["image.height is 256", "multiple of 512", "such as 512"],
         ),
@@ -109,7 +113,7 @@ def test_a_space_holds_only_values_that_a_config_could_have(space: dict[str, Any
         ({"dataset": {"train": 0.7}}, ["dataset", "is 0.9", "expected 1"]),
         ({"dataset": {"sources": {"a": 0.5, "b": 0.5}}}, ["dataset.sources", "add up to 1", "less than 1"]),
         ({"dataset": {"sources": {"a/": 0.5}}}, ["dataset.sources", "'a/'", "without / around it"]),
-        ({"dataset": {"sources": {"a": 0}}}, ["dataset.sources.a: got 0", "greater than 0"]),
+        ({"dataset": {"sources": {"a": -0.1}}}, ["dataset.sources.a: got -0.1", "greater than or equal to 0"]),
         (
             {"dataset": {"sources": {"a": 0.4}}, "train": {"defect_share": 0.7}},
             ["dataset.sources and train.defect_share add up to more than 1"],
@@ -443,6 +447,7 @@ def test_the_seed_number_for_number():
         "num_layers": 8,
         "base_filters": 16,
         "base_kernel": 9,
+        "stem_stride": 1,
         "dilation": 1,
         "dropout": 0.03,
         "dropout_seed": None,

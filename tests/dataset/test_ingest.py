@@ -1,6 +1,7 @@
 """From folders to records: the layout of the contract, honest splits, repeatable bytes, all or nothing."""
 
 import json
+import multiprocessing
 import os
 import shutil
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
 from flexunet.core.problems import DataError
 from flexunet.dataset import ingest as ingest_module
+from flexunet.dataset import parallel
 from flexunet.dataset.ingest import Ingested, ingest
 from flexunet.dataset.manifest import read_manifest
 from flexunet.dataset.synthetic import generate_surface, write_surfaces
@@ -482,6 +484,32 @@ def test_interrupted_writing_leaves_nothing(own: Path, tmp_path: Path, records: 
     with pytest.raises(Interrupted):
         ingest(own, out, CONFIG, progress=interrupting_after(written))
     assert snapshot(out) == before
+
+
+def killing_workers_before(stage: str) -> Callable[[str, int], Callable[[], None]]:
+    """A progress that kills all other processes, as the system does when memory runs out."""
+
+    def progress(what: str, steps: int) -> Callable[[], None]:
+        if what == stage:
+            for process in multiprocessing.active_children():
+                process.kill()
+                process.join()
+        return lambda: None
+
+    return progress
+
+
+def test_a_killed_process_is_one_line_and_leaves_nothing(
+    own: Path, tmp_path: Path, records: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(parallel, "_WORTH_BYTES", 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match="was killed while it read images"):
+        ingest(own, out, CONFIG, progress=killing_workers_before("writing records"))
+    assert contents(out) == {}
+    ingest(own, out, CONFIG)
+    assert contents(out) == contents(records)
 
 
 def test_progress_counts_every_image_twice(surfaces: Path, tmp_path: Path):

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -204,6 +206,38 @@ def test_images_that_no_folder_of_severstal_labels_are_left_out(surfaces: source
     clean = next(pair for pair in layout.pairs if pair.id == "clean")
     assert examine(clean, CONFIG).pixels.tolist()[1:] == [0, 0, 0]
     assert any("images without run lengths in the CSV are background" in note for note in layout.notes)
+
+
+def test_a_submission_beside_the_truth_of_severstal_is_none(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    """As the archive of Kaggle has it: a run of one pixel for each class and image of the contest."""
+    sources.severstal(tmp_path, surfaces)
+    expected = find_layout(tmp_path).pairs
+    names = sorted(path.name for path in (tmp_path / "test_images").iterdir())
+    lines = [f"{name}_{class_id},1 1" for name in names for class_id in (1, 2, 3)]
+    (tmp_path / "sample_submission.csv").write_text("\n".join(["ImageId_ClassId,EncodedPixels", *lines]))
+    layout = find_layout(tmp_path)
+    assert (list(layout.pairs), layout.problems) == (list(expected), [])
+    assert {entry.why: entry.files for entry in layout.left_out} == {
+        "images in a folder of which the CSV names none": 2,
+        "tables of a contest's submission, which is no truth": 1,
+    }
+
+
+def test_an_image_in_two_tables_of_severstal_is_refused(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    sources.severstal(tmp_path, surfaces)
+    shutil.copy(tmp_path / "train.csv", tmp_path / "predicted.csv")
+    (problem,) = find_layout(tmp_path).problems
+    assert re.search(r"train\.csv: has lines of .*\.png, as predicted\.csv has; expected one table", str(problem))
+
+
+def test_predictions_in_coco_are_told(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    sources.images(tmp_path, surfaces)
+    document = sources.coco_document(surfaces)
+    for annotation in document["annotations"][:5]:
+        annotation["score"] = 0.5
+    (tmp_path / "all.json").write_text(json.dumps(document))
+    told = "5 annotations have a score, as a model's predictions do: they are taken for truth"
+    assert told in find_layout(tmp_path).notes
 
 
 def test_images_without_a_mask_are_background_where_it_is_said(surfaces: sources.Surfaces, tmp_path: Path) -> None:

@@ -1,63 +1,99 @@
-"""Results in order, from threads and processes; no process outlives the one that started it."""
+"""Results in order, from all processes; no process outlives the one that started it."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from itertools import chain
+from multiprocessing import parent_process
 from pathlib import Path
 
 import pytest
 from waiting import wait_until
 
-from flexunet.dataset import parallel
+from flexunet.core.errors import UserError
 from flexunet.dataset.pairs import Pair
-from flexunet.dataset.parallel import mapped, mapped_by_processes, threads_for
+from flexunet.dataset.parallel import Workers, chunks_of
+
+CORES = 3
 
 
-def test_small_images_get_no_threads_and_large_ones_get_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 3)
-    for size, threads in ((5_000, 1), (1_000_000, 3)):
-        path = tmp_path / str(size)
-        path.write_bytes(bytes(size))
-        assert threads_for([Pair("a", path, path, None)] * 200) == threads
-    assert threads_for([]) == 1
+@pytest.fixture
+def some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Pair]:
+    """Enough for processes on a machine of three cores."""
+    monkeypatch.setattr(os, "cpu_count", lambda: CORES)
+    return of_bytes(tmp_path, 5_000, 1000)
 
 
-@pytest.mark.parametrize("threads", [1, 4])
-def test_results_come_in_order_and_few_are_ahead(threads: int):
-    started: list[int] = []
-
-    def work(item: int) -> int:
-        started.append(item)
-        time.sleep(0.001 * (item % 3))
-        return item
-
-    results = mapped(work, range(100), threads)
-    assert [next(results), next(results)] == [0, 1]
-    assert len(started) <= 2 * threads + 3
-    assert list(results) == list(range(2, 100))
+def of_bytes(folder: Path, size: int, count: int) -> list[Pair]:
+    path = folder / f"{size}.png"
+    path.write_bytes(bytes(size))
+    return [Pair("a", path, path, None)] * count
 
 
-def test_processes_give_results_in_order_and_errors_as_they_are(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(parallel, "_WORTH_A_PROCESS", 1)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    assert list(mapped_by_processes(str, range(100))) == [str(i) for i in range(100)]
-    with pytest.raises(ValueError, match=r"invalid literal.*'x'"):
-        list(mapped_by_processes(int, ["1", "x", "2"]))
+def my_process(item: int) -> int:
+    time.sleep(0.002)
+    return os.getpid()
+
+
+def end_the_other(item: int) -> int:
+    time.sleep(0.01)
+    if parent_process() is not None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+def test_few_small_images_get_no_processes_and_few_large_ones_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: CORES)
+    for size, count, chunk, processes in ((5_000, 999, 32, 1), (5_000, 1000, 32, 3), (1_000_000, 20, 1, 3)):
+        pairs = of_bytes(tmp_path, size, count)
+        assert max(map(len, chunks_of(pairs))) == chunk
+        assert [*chain(*chunks_of(pairs))] == pairs
+        with Workers() as workers:
+            workers.start_for(pairs)
+            assert workers.processes == processes
+    assert list(chunks_of([])) == []
+
+
+def test_all_processes_work_for_one_map_and_the_next(some: list[Pair]):
+    with Workers() as workers:
+        workers.start_for(some)
+        first = set(workers.map(my_process, range(1500)))
+        assert len(first) == CORES
+        assert set(workers.map(my_process, range(200))) <= first
+
+
+def test_results_come_in_order_and_errors_as_they_are(some: list[Pair]):
+    with Workers() as workers:
+        workers.start_for(some)
+        assert list(workers.map(str, range(1000))) == [str(i) for i in range(1000)]
+        with pytest.raises(ValueError, match=r"invalid literal.*'x'"):
+            list(workers.map(int, [*"123", "x", *"456"]))
+
+
+def test_a_process_that_the_system_killed_is_one_line(some: list[Pair]):
+    with Workers() as workers:
+        workers.start_for(some)
+        with pytest.raises(UserError, match="was killed while it read images"):
+            list(workers.map(end_the_other, range(1000)))
 
 
 SCRIPT = """
 import os, time
-from flexunet.dataset import parallel
+from pathlib import Path
+from flexunet.dataset.pairs import Pair
+from flexunet.dataset.parallel import Workers
 
 def worker(item):
     time.sleep(0.05)
     return os.getpid()
 
 if __name__ == "__main__":
-    parallel._WORTH_A_PROCESS = 1
-    parallel.os.cpu_count = lambda: 2
-    results = parallel.mapped_by_processes(worker, range(10_000))
+    os.cpu_count = lambda: 2
+    workers = Workers()
+    workers.start_for([Pair("a", Path("a"), Path("a"), None)] * 1000)
+    results = workers.map(worker, range(10_000))
     print(*{next(results) for _ in range(80)}, flush=True)
     time.sleep(60)
 """

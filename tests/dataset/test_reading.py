@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from picture_files import exif, lossless_jpeg, png, png_chunk, with_app1
+from pictures import encoded
 from PIL import Image
 
 from flexunet.core.config.load import config_from
@@ -33,6 +34,7 @@ def surfaces(count: int, seed: int = 0, height: int = SIDE, width: int = SIDE) -
         coarse = Image.fromarray(generator.integers(60, 200, (7, 7)).astype(np.uint8))
         ids = np.zeros((height, width), np.uint8)
         ids[5:9, 6:30], ids[20:30, 15:19] = 1, 2
+        ids[5, 6] = 0
         yield np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)), ids
 
 
@@ -169,6 +171,7 @@ def test_interpolated_masks_are_a_warning(tmp_path: Path):
     for index, (_, ids) in enumerate(surfaces(24)):
         blurred = np.where(ids == 2, 2, 0).astype(np.uint8)
         blurred[19:31, 14:20] = np.where(blurred[19:31, 14:20] == 2, 2, 1)
+        blurred[19, 14] = 0
         Image.fromarray(COLORS[blurred]).save(folder / "masks" / f"{index:02d}.png")
     [warning] = manifest(folder)["warnings"]
     assert "of scratch is a rim one pixel wide between two other classes" in warning
@@ -195,3 +198,39 @@ def test_a_span_of_another_range_is_a_warning(tmp_path: Path):
     [warning] = [words for words in manifest(darker, span=2)["warnings"] if "grey levels" in words]
     assert warning.startswith("grey levels reach from ") and "in span 1 from" in warning
     assert manifest(source(tmp_path / "third", seed=2), span=2)["warnings"] == []
+
+
+def png_of(rgb: np.ndarray) -> bytes:
+    return encoded(rgb, "PNG")
+
+
+def jpeg_of(rgb: np.ndarray) -> bytes:
+    return encoded(rgb, "JPEG", quality=95, subsampling=0)
+
+
+def test_boxes_drawn_as_masks_are_doubted(tmp_path: Path):
+    folder = source(tmp_path / "src")
+    masks = sorted((folder / "masks").iterdir())
+    for number, mask in enumerate(masks):
+        rgb = np.array(Image.open(mask))
+        rgb[5, 6] = COLORS[1]
+        if number % 2 == 0:
+            Image.fromarray(rgb).save(mask)
+    # A pixel at one corner is not drawn in half of them: that is no majority.
+    assert manifest(folder)["warnings"] == []
+    Image.fromarray(rgb).save(masks[1])
+    (warning,) = manifest(folder)["warnings"]
+    assert warning.startswith("the defects of 13 of 24 images are upright rectangles (00, 01, 02, ...)")
+
+
+@pytest.mark.parametrize("fits", [png_of, jpeg_of])
+def test_masks_painted_into_images_are_doubted(tmp_path: Path, fits: Any):
+    """As tools save overlays; a flat defect without a colour is light or rust, and said nothing of."""
+    folder = source(tmp_path / "src")
+    images, masks = (sorted((folder / role).iterdir()) for role in ("images", "masks"))
+    for number, (image, mask) in enumerate(zip(images[:4], masks, strict=False)):
+        rgb, drawn = np.array(Image.open(image).convert("RGB")), np.array(Image.open(mask)).any(axis=-1)
+        rgb[drawn] = [255, 255, 255] if number == 0 else [230, 40, 40]
+        image.write_bytes(fits(rgb))
+    (warning,) = manifest(folder)["warnings"]
+    assert warning.startswith("3 images show a defect in one flat colour (01, 02, 03)")

@@ -1,6 +1,7 @@
 """Records: shuffled shards of bounded size, the same bytes on any runner, and nothing half-written after SIGKILL."""
 
 import json
+import os
 import pickle
 import random
 import subprocess
@@ -10,20 +11,25 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import pytest
 import tensorflow as tf
+from apache_beam.coders import BytesCoder
+from apache_beam.io.filesystem import CompressionTypes
 from steel import CLASSES, COLORS
 
 from flexunet.core import features
 from flexunet.core.config.beam import BeamConfig
 from flexunet.core.config.load import config_from
 from flexunet.core.config.whole import Config
-from flexunet.dataset import records
+from flexunet.dataset import parallel, records, shards
 from flexunet.dataset.assignment import Row
 from flexunet.dataset.commit import settle
 from flexunet.dataset.examine import BadPair, examine
 from flexunet.dataset.layouts.detect import find_layout
-from flexunet.dataset.records import plan_shards, write_shard, write_version
+from flexunet.dataset.parallel import Workers
+from flexunet.dataset.records import write_version
+from flexunet.dataset.shards import plan_shards, write_shard
 from flexunet.dataset.synthetic import write_surfaces
 
 CONFIG: Config = config_from({"classes": CLASSES}, "test")
@@ -47,7 +53,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "SHARD_BYTES", SMALL)
+    monkeypatch.setattr(shards, "SHARD_BYTES", SMALL)
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -65,7 +71,7 @@ def ids(file: Path) -> list[str]:
 
 @pytest.mark.usefixtures("small_shards")
 def test_shards_are_bounded_and_hold_every_record_once(rows: list[Row], tmp_path: Path):
-    write_version(tmp_path / "version-1", rows, CONFIG, nothing)
+    write_version(tmp_path / "version-1", rows, CONFIG, Workers(), nothing)
     size_of = {
         row.facts.pair.id: sum(p.stat().st_size for p in (row.facts.pair.image, row.facts.pair.mask)) for row in rows
     }
@@ -85,7 +91,7 @@ def test_shards_are_bounded_and_hold_every_record_once(rows: list[Row], tmp_path
 def test_an_image_larger_than_a_shard_gets_one_of_its_own(
     rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(records, "SHARD_BYTES", 1)
+    monkeypatch.setattr(shards, "SHARD_BYTES", 1)
     assert [len(shard.entries) for shard in plan_shards(tmp_path, rows, 0)] == [1] * COUNT
 
 
@@ -119,20 +125,41 @@ def test_a_plan_is_small(rows: list[Row], tmp_path: Path):
 )
 def test_any_runner_and_order_of_rows_gives_the_same_bytes(rows: list[Row], tmp_path: Path, beam_args: list[str]):
     done = []
-    write_version(tmp_path / "expected", rows, CONFIG, nothing)
+    write_version(tmp_path / "expected", rows, CONFIG, Workers(), nothing)
     config = CONFIG.model_copy(update={"beam": BeamConfig(options=tuple(beam_args))})
-    write_version(tmp_path / "version-1", rows[::-1], config, lambda: done.append(1))
+    write_version(tmp_path / "version-1", rows[::-1], config, Workers(), lambda: done.append(1))
     assert contents(tmp_path / "version-1") == contents(tmp_path / "expected")
     assert len(done) == COUNT
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_several_processes_give_the_same_bytes(rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_version(tmp_path / "alone", rows, CONFIG, Workers(), nothing)
+    monkeypatch.setattr(parallel, "_WORTH_BYTES", 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    done = []
+    with Workers() as workers:
+        workers.start_for([row.facts.pair for row in rows])
+        write_version(tmp_path / "together", rows, CONFIG, workers, lambda: done.append(1))
+    assert contents(tmp_path / "together") == contents(tmp_path / "alone")
+    assert len(done) == COUNT
+    for file in (tmp_path / "alone").rglob("*.gz"):
+        assert raw(file) == [*tf.data.TFRecordDataset(str(file), "GZIP").as_numpy_iterator()]
+
+
+def raw(file: Path) -> list[bytes]:
+    """As Beam reads records, with their checksums checked."""
+    source = beam.io.tfrecordio._TFRecordSource(str(file), BytesCoder(), CompressionTypes.AUTO, validate=False)
+    return [*source.read(source.get_range_tracker(None, None))]
 
 
 def test_a_second_attempt_at_a_shard_changes_nothing(rows: list[Row], tmp_path: Path):
     (tmp_path / "test").mkdir()
     shard = list(plan_shards(tmp_path, rows, 0))[-1]
-    write_shard(shard, CONFIG)
+    assert write_shard(pickle.dumps(shard), CONFIG) == len(shard.entries) == 3
     before = contents(tmp_path)
     assert list(before) == ["test/records-00000.tfrecord.gz"]
-    write_shard(shard, CONFIG)
+    assert write_shard(pickle.dumps(shard), CONFIG) == len(shard.entries) == 3
     assert contents(tmp_path) == before
 
 
@@ -148,14 +175,14 @@ def test_a_file_that_changed_since_it_was_checked_is_named_and_leaves_nothing(ro
     broken = own[7].facts.pair.image
     broken.write_bytes(broken.read_bytes()[:300])
     with pytest.raises(BadPair, match=r"steel-00008\.png"):
-        write_version(tmp_path / "out/version-1", own, CONFIG, nothing)
+        write_version(tmp_path / "out/version-1", own, CONFIG, Workers(), nothing)
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_shards_that_no_worker_wrote_are_missed(rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(records, "write_shard", lambda *given: None)
+    monkeypatch.setattr(records, "write_shard", lambda *given, **settings: 0)
     with pytest.raises(FileNotFoundError, match=r"records-00000\.tfrecord\.gz and 2 others of 3 shards"):
-        write_version(tmp_path / "version-1", rows, CONFIG, nothing)
+        write_version(tmp_path / "version-1", rows, CONFIG, Workers(), nothing)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,5 +1,6 @@
 """`flexunet study`: folds by group, one pooled score, and the folds' models as one."""
 
+import io
 import json
 import re
 from collections import Counter
@@ -14,9 +15,13 @@ from examples import write_examples
 from html_page import Page
 from label_errors import SPOILS
 from PIL import Image
+from rich.console import Console
+from rich.table import Table
 from sklearn.metrics import roc_auc_score
 from steel import CLASSES, COLORS
 
+from benchmarks import plans
+from benchmarks import recipes as compared
 from components.bootstrap import group_key, group_weights
 from components.measurement import ImageResult, Sums, Totals
 from flexunet.core import scores
@@ -27,6 +32,7 @@ from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.whole import Config
 from flexunet.core.config.write import to_toml
 from flexunet.core.errors import UserError
+from flexunet.core.results.study import RecipeScores
 from flexunet.dataset.examine import read_class_ids
 from flexunet.dataset.ingest import ingest
 from flexunet.dataset.layouts.detect import find_layout
@@ -163,24 +169,35 @@ def totals_of(counts: np.ndarray, settings: GateSettings, first: int) -> Totals:
     return totals
 
 
-def test_the_pooled_score_and_the_paired_difference_are_those_of_all_groups(config: Config, tmp_path: Path) -> None:
-    """Against NumPy: counts of all folds added up, and both recipes weighted by the same resamples."""
-    (tmp_path / "training.json").write_text('{"parameters": 7, "epochs": 3, "train_seconds": 1.5}')
+FOLDS = Folds(Path(), (FoldSize(images=8, groups=8), FoldSize(images=12, groups=12)))
+
+
+def validated(name: str, counts: np.ndarray, config: Config, folder: Path) -> crossvalidation.Validated:
+    """Of trainings in `folder` with these counts, `[20, C, C]`, eight of them in the first of two folds."""
+    (folder / "training.json").write_text('{"parameters": 7000, "epochs": 3, "train_seconds": 1.5}')
     settings = part_of(config, GateSettings)
+    parts = [totals_of(counts[:8], settings, 0), totals_of(counts[8:], settings, 8)]
+    return crossvalidation.Validated(crossvalidation.Arm(name, config), [folder] * 2, settings, parts)
+
+
+@pytest.fixture(scope="module")
+def counts() -> tuple[np.ndarray, np.ndarray]:
+    """Of twenty images by two recipes, the second of which errs more."""
     generator = np.random.default_rng(1)
     ours = generator.integers(1, 100, (20, 4, 4)) + 200.0 * np.eye(4)
-    theirs = ours + generator.integers(0, 40, (20, 4, 4))
-    folds = Folds(Path(), (FoldSize(images=8, groups=8), FoldSize(images=12, groups=12)))
+    return ours, ours + generator.integers(0, 40, (20, 4, 4))
 
-    def validated(name: str, counts: np.ndarray) -> crossvalidation.Validated:
-        parts = [totals_of(counts[:8], settings, 0), totals_of(counts[8:], settings, 8)]
-        return crossvalidation.Validated(crossvalidation.Arm(name, config), [tmp_path] * 2, settings, parts)
 
-    first = validated("first", theirs)
-    found = crossvalidation.recipe_scores(validated("ours", ours), folds, first)
+def test_the_pooled_score_and_the_paired_difference_are_those_of_all_groups(
+    config: Config, counts: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    """Against NumPy: counts of all folds added up, and both recipes weighted by the same resamples."""
+    ours, theirs = counts
+    first = validated("first", theirs, config, tmp_path)
+    found = crossvalidation.recipe_scores(validated("ours", ours, config, tmp_path), FOLDS, first)
     assert found["foreground_dice"] == pytest.approx(scores.foreground_dice(ours.sum(0)))
     assert found["folds"][1]["foreground_dice"] == pytest.approx(scores.foreground_dice(ours[8:].sum(0)))
-    assert (found["parameters"], found["folds"][0]["epochs"], found["folds"][0]["train_seconds"]) == (7, 3, 1.5)
+    assert (found["parameters"], found["folds"][0]["epochs"], found["folds"][0]["train_seconds"]) == (7000, 3, 1.5)
     assert found["difference"] == pytest.approx(
         scores.foreground_dice(ours.sum(0)) - scores.foreground_dice(theirs.sum(0))
     )
@@ -192,6 +209,38 @@ def test_the_pooled_score_and_the_paired_difference_are_those_of_all_groups(conf
     # The ends are percentiles, a little wider than 95 % for so few groups.
     assert np.quantile(changes, 0.001) <= low <= np.quantile(changes, 0.025)
     assert np.quantile(changes, 0.975) <= high <= np.quantile(changes, 0.999)
+
+
+def test_the_tables_of_plans_and_recipes_say_who_is_better(
+    config: Config, counts: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    def printed(table: Table) -> str:
+        console = Console(width=200, record=True, file=io.StringIO())
+        console.print(table)
+        return " ".join(console.export_text().split())
+
+    def recipes(**named: np.ndarray) -> list[RecipeScores]:
+        results = [validated(name, of_recipe, config, tmp_path) for name, of_recipe in named.items()]
+        return crossvalidation.document(results, FOLDS)["recipes"]
+
+    better, worse = counts
+    behind = recipes(plan=worse, preset=better)
+    difference = scores.foreground_dice(better.sum(0)) - scores.foreground_dice(worse.sum(0))
+    assert difference > plans.BOUND
+    text = printed(plans.table("steel", behind))
+    assert f"the best preset has {difference:+.3f} to the plan, at most +0.01: missed" in text
+    assert f"preset │ {behind[1]['foreground_dice']:.3f} │ {difference:+.3f} │" in text and "3 3 │ 7,000" in text
+    assert f"the best preset has {-difference:+.3f} to the plan, at most +0.01: ok" in printed(
+        plans.table("steel", recipes(plan=better, preset=worse))
+    )
+    # With no pixel of a defect, in truth or answer, there is no Dice.
+    nothing = np.zeros_like(better)
+    nothing[:, 0, 0] = 100
+    assert "+inf to the plan, at most +0.01: missed" in printed(
+        plans.table("steel", recipes(plan=nothing, preset=better))
+    )
+    text = printed(compared.table(behind, "4 minutes"))
+    assert "foreground Dice over 20 groups, 4 minutes" in text and f"{difference:+.3f} │ +" in text
 
 
 def written(folder: Path, **configs: dict[str, Any]) -> list[str]:

@@ -44,12 +44,22 @@ def test_costs_of_a_small_model_by_hand() -> None:
     assert activation_bytes(list(costs.values()), batch_size=3) == numbers * 3 * 4
 
 
+def test_behind_a_stem_levels_cost_a_quarter() -> None:
+    layers = ModelConfig(num_layers=2, base_filters=2, base_kernel=3, stem_stride=2)
+    costs = {cost.name: cost for cost in layer_costs(build_model(config_of(layers, 8, classes=2)))}
+    assert costs["stem"].multiply_accumulates == 16 * 4 * 3 * 2
+    assert costs["encoder0_a"].multiply_accumulates == 16 * 9 * 2 * 2
+    assert costs["head"].multiply_accumulates == 64 * 2 * 2 and costs["head"].output_shape == (8, 8, 2)
+
+
 def test_the_diagram_is_drawn(tmp_path: Path, make_config: Any) -> None:
-    config = part_of(make_config(model={"num_layers": 3}), TrainerConfig)
+    config = part_of(make_config(model={"num_layers": 3, "stem_stride": 2}), TrainerConfig)
     draw_diagram(config, tmp_path / "model.png")
     assert min(Image.open(tmp_path / "model.png").size) > 200
     draw_diagram(config, tmp_path / "model.svg")
-    assert "<svg" in (tmp_path / "model.svg").read_text()
+    # matplotlib writes a text's words beside its outlines.
+    drawn = (tmp_path / "model.svg").read_text()
+    assert all(f"<!-- {side}x{side}x{filters} -->" in drawn for side, filters in ((16, 8), (8, 16), (4, 32)))
     with pytest.raises(UserError, match=r"model.bmp: expected a file that ends in one of .png, .svg, .pdf"):
         draw_diagram(config, tmp_path / "model.bmp")
 

@@ -209,6 +209,22 @@ def test_each_batch_holds_the_shares_of_the_sources(
     assert numbers("", 2, 8) == numbers(str(tmp_path / "tiles"), 2, 8) == whole[8:16]
 
 
+@pytest.mark.parametrize("defect_share", [0.0, 0.25])
+def test_of_a_source_with_a_share_of_0_nothing_trains(
+    rendered: list[str], make_config: Any, defect_share: float
+) -> None:
+    """Nor need it have an image; nothing of it makes an epoch longer, or is in the sample that measures statistics."""
+    shares = {"dataset": {"sources": {"a": 0.0, "b": 0.25, "c": 0.0}}}
+    config = make_config(**shares, train={"batch_size": 8, "defect_share": defect_share})
+    assert data.count_tiles(rendered, config) == 32
+    assert {*order(data.training_batches(rendered, 32, config, cache=""), 80)} == {*range(30), 204, 205}
+    none = make_config(dataset={"sources": {"a": 0.0, "b": 0.0}}, train={"batch_size": 8, "defect_share": defect_share})
+    assert data.count_tiles(rendered, none) == 30
+    assert {*order(data.training_batches(rendered, 30, none, cache=""), 24)} == {*range(30)}
+    sample = data.sample_batches(rendered, 30, none).as_numpy_iterator()
+    assert {int(image[0, 0, 0]) for images in sample for image in images} <= {*range(30)}
+
+
 def test_a_source_without_a_training_image_is_named(rendered: list[str], make_config: Any) -> None:
     config = make_config(dataset={"sources": {"a": 0.25, "c": 0.25}})
     with pytest.raises(ValueError, match=r"no training image is from 'c' of dataset\.sources, .* raise dataset\.spans"):

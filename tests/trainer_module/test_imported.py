@@ -106,6 +106,7 @@ OTHER: dict[str, tuple[dict[str, Any], str]] = {
     "fewer levels": ({"num_layers": 2}, "is a MaxPooling2D, expected a Conv2DTranspose (model.num_layers)"),
     "more levels": ({"num_layers": 4}, "is a Conv2DTranspose, expected a MaxPooling2D (model.num_layers)"),
     "dilation": ({"dilation": 2}, "layer 2, conv2d: has dilation_rate [1, 1], expected [2, 2] (model.dilation)"),
+    "stem": ({"stem_stride": 2}, "layer 2, conv2d: has strides [1, 1], expected [2, 2] (model.stem_stride)"),
     "normalization": ({"normalization": "batch"}, "is a Conv2D, expected a BatchNormalization (model.normalization)"),
     "activation": ({"activation": "elu"}, 'has activation "relu", expected "elu" (model.activation)'),
     "classes": ({"classes": 3}, "expected [[1, 1, 4, 3], [3]] ([[classes]], model.head)"),

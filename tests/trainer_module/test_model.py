@@ -21,7 +21,9 @@ def parameters(config: ModelConfig, classes: int) -> int:
     group norm."""
     filters = [config.base_filters * 2**i for i in range(config.num_layers)]
     kernels = [max(3, config.base_kernel - 2 * i) for i in range(config.num_layers)]
-    total, channels = 0, 3
+    total, channels, stride = 0, 3, config.stem_stride
+    if stride > 1:
+        total, channels = 3 * stride**2 * filters[0] + filters[0], filters[0]
 
     def double(channels_in: int, level: int) -> int:
         width, area = filters[level], kernels[level] ** 2
@@ -36,7 +38,7 @@ def parameters(config: ModelConfig, classes: int) -> int:
         total += double(2 * filters[level], level)
         channels = filters[level]
     outputs = 1 if config.head == "sigmoid" else classes
-    return total + channels * outputs + outputs
+    return total + stride**2 * channels * outputs + outputs
 
 
 def test_the_seeds_model_has_124_996_900_parameters() -> None:
@@ -56,6 +58,7 @@ def test_the_smaller_model_has_1_958_308_parameters() -> None:
         ModelConfig(num_layers=4, base_filters=8, base_kernel=9, normalization="batch"),
         ModelConfig(num_layers=3, base_filters=5, base_kernel=4, activation="mish"),
         ModelConfig(num_layers=5, base_filters=8, base_kernel=5, normalization="group"),
+        ModelConfig(num_layers=3, base_filters=6, stem_stride=4),
     ],
 )
 def test_parameter_counts_follow_the_formula(config: ModelConfig) -> None:
@@ -164,6 +167,24 @@ def test_the_layers_stand_in_order() -> None:
     assert (up.filters, up.kernel_size, up.strides, up.activation.__name__) == (4, (2, 2), (2, 2), "linear")
     assert (decoder.filters, decoder.kernel_size, decoder.dilation_rate) == (4, (5, 5), (2, 2))
     assert model.get_layer("bridge1_dropout").rate == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("stride", [2, 4])
+def test_behind_a_stem_every_level_is_coarser_and_a_shift_by_its_pixels_stays_a_shift(stride: int) -> None:
+    """Neighbouring pixels of one cell of the stem may get different answers: the output layer has weights for each."""
+    layers = ModelConfig(num_layers=2, base_filters=4, base_kernel=3, stem_stride=stride)
+    model = build(layers, 128)
+    assert [layer.name for layer in model.layers][:3] == ["pixels", "scale", "stem"]
+    sides = {name: model.get_layer(name).output.shape[1] for name in ("encoder0_b", "bridge1_b", "decoder0_b", "head")}
+    assert sides == {"encoder0_b": 128 // stride, "bridge1_b": 64 // stride, "decoder0_b": 128 // stride, "head": 128}
+    pixels = np.random.default_rng(0).uniform(0, 255, (1, 128, 128, 3)).astype(np.float32)
+    # A pixel of the bridge is as wide as the divisor; away from the border a shift by that many is a shift.
+    step = layers.size_divisor
+    assert step == 2 * stride
+    answer, moved = (model(x).numpy()[0] for x in (pixels, np.roll(pixels, step, axis=2)))
+    middle = slice(60, 68)
+    np.testing.assert_allclose(moved[middle, middle], np.roll(answer, step, axis=1)[middle, middle], atol=1e-5)
+    assert np.ptp(answer[60:62, 60:62], axis=(0, 1)).max() > 1e-4
 
 
 @pytest.mark.parametrize("normalization", ["none", "batch", "group"])

@@ -91,6 +91,18 @@ def test_muon_steps_equally_in_all_directions_that_a_gradient_has() -> None:
         np.testing.assert_allclose(step, 0.1 * 0.3 * np.sign(gradient), rtol=1e-3)
 
 
+@pytest.mark.parametrize("shape", [(3, 3, 20, 10), (2, 2, 5, 40), (3, 3, 3, 10)])
+def test_muons_kernels_are_those_of_keras_own_iteration(shape: tuple[int, ...]) -> None:
+    """Kernels whose directions differ by a factor of ten thousand; in float32 by another way."""
+    optimizer = make_optimizer(TrainConfig(optimizer="muon"))
+    draws = np.random.default_rng(0).normal(size=shape) * np.geomspace(1, 1e4, shape[-1])
+    kernel = draws.astype(np.float32)
+    found = np.asarray(optimizer.zeropower_via_newtonschulz5(kernel, 5))
+    keras_own = keras.optimizers.Muon.zeropower_via_newtonschulz5
+    expected = np.asarray(keras_own(optimizer, kernel.reshape(-1, shape[-1]), 5)).reshape(shape)
+    np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())
+
+
 def test_adam_is_the_seeds() -> None:
     optimizer = make_optimizer(TrainConfig(learning_rate=6e-5, clipvalue=0.5))
     assert type(optimizer) is keras.optimizers.Adam

@@ -115,10 +115,10 @@ class SourceNames(Section):
 class SourcesConfig(Section):
     """The part of `[dataset]` that tells which images only train."""
 
-    sources: dict[Annotated[str, Field(min_length=1)], Annotated[float, Field(gt=0, lt=1)]] = Field(
+    sources: dict[Annotated[str, Field(min_length=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
         default_factory=dict,
         description="Folders whose images, such as generated ones, only train, and the share of each batch that is "
-        "drawn from each: { rendered = 0.25 }. Their near-duplicates only train, too.",
+        "drawn from each: { rendered = 0.25 }; 0: nothing of it trains. Their near-duplicates only train, too.",
     )
 
     @field_validator("sources")

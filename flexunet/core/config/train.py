@@ -33,6 +33,11 @@ class ModelConfig(Section):
     base_kernel: int = Field(
         default=5, ge=1, le=31, description="Kernel size of level 0; level i has max(3, base_kernel - 2 i)."
     )
+    stem_stride: Literal[1, 2, 4] = Field(
+        default=1,
+        description="Pixels on a side that a first convolution joins to one; every level works at that resolution, and "
+        "the output layer brings the image's own back. 1: no such layer.",
+    )
     dilation: int = Field(
         default=1, ge=1, le=16, description="Dilation rate of level 0; level i has max(1, dilation - i)."
     )
@@ -66,6 +71,11 @@ class ModelConfig(Section):
         default="softmax",
         description="Output layer; sigmoid: one channel, for exactly two classes; everything after it sees two.",
     )
+
+    @property
+    def size_divisor(self) -> int:
+        """What height and width of the model's input must be multiples of: a pixel of the bridge is so many wide."""
+        return self.stem_stride * 2 ** (self.num_layers - 1)
 
 
 class AugmentConfig(Section):
@@ -236,8 +246,9 @@ class TrainerConfig(TransformConfig):
         return self.model_dump_json(exclude={"operating_point", "serving"})
 
     def source_tiles(self) -> dict[str, int]:
-        """How many images (or tiles) of a batch are from each of `dataset.sources`."""
-        return {name: max(1, round(share * self.train.batch_size)) for name, share in self.dataset.sources.items()}
+        """How many images (or tiles) of a batch are from each of `dataset.sources` that has a share."""
+        shares = {name: share for name, share in self.dataset.sources.items() if share}
+        return {name: max(1, round(share * self.train.batch_size)) for name, share in shares.items()}
 
     def tuned(self, values: Mapping[str, Scalar]) -> Self:
         """With other values by `section.key`.
@@ -267,12 +278,14 @@ class TrainerConfig(TransformConfig):
             yield from check()
 
     def _check_image_size(self) -> Iterator[str]:
-        divisor = 2 ** (self.model.num_layers - 1)
+        divisor = self.model.size_divisor
+        halvings = "2**(model.num_layers - 1)"
+        because = f"model.stem_stride * {halvings}" if self.model.stem_stride > 1 else halvings
         for key in ("height", "width"):
             size = getattr(self.image, key)
             if size % divisor:
                 yield (
-                    f"image.{key} is {size}, expected a multiple of {divisor} (2**(model.num_layers - 1)), such as "
+                    f"image.{key} is {size}, expected a multiple of {divisor} ({because}), such as "
                     f"{max(1, round(size / divisor)) * divisor}"
                 )
 

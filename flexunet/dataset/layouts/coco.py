@@ -59,6 +59,7 @@ class _Region(BaseModel, strict=True):
     image_id: _Identity
     category_id: _Identity
     segmentation: list[list[Annotated[float, Field(allow_inf_nan=False)]]] | _RunLengths | None = None
+    score: float | None = None
 
 
 @dataclass
@@ -71,6 +72,7 @@ class _Document:
     regions: dict[_Identity, list[Instance]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     bad_images: set[_Identity] = field(default_factory=set)
+    scored: int = 0
 
     def refuse(self, bad: BadAnnotation, where: str = "") -> None:
         what, expected, repair = bad.words
@@ -83,17 +85,22 @@ def _signs(source: Source) -> str:
 
 
 def _read(source: Source) -> Reading:
-    reading, by_ending = Reading(), _by_ending(source)
+    reading, by_ending, scored = Reading(), _by_ending(source), 0
     for name in _documents(source):
         reading.read.add(name)
         document = _load(source.root / name)
         reading.problems += document.problems
+        scored += document.scored
         for identity, image in document.images.items():
             if identity not in document.bad_images:
                 _pair(source, reading, document, name, image, by_ending)
     clean = sum(isinstance(pair.annotation, Instances) and not pair.annotation.instances for pair in reading.pairs)
     if clean:
         reading.notes.append(f"{clean} images without an annotation in the JSON are background as a whole")
+    if scored:
+        reading.notes.append(
+            f"{scored} annotations have a score, as a model's predictions do: they are taken for truth"
+        )
     images = set(source.files.with_suffix(IMAGE_SUFFIXES))
     reading.reasons = dict.fromkeys(images - reading.read, "images that the JSON does not list")
     seen = Counter(pair.id for pair in reading.pairs)
@@ -223,6 +230,7 @@ def _add_region(document: _Document, region: _Region) -> None:
         document.refuse(bad, where)
         document.bad_images.add(region.image_id)
     else:
+        document.scored += region.score is not None
         document.regions.setdefault(region.image_id, []).append(Instance(document.names[region.category_id], counts))
 
 

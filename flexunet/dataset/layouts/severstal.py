@@ -17,6 +17,8 @@ from flexunet.dataset.layouts.names import printable
 from flexunet.dataset.pairs import Pair
 
 _HEADER: Final = ("ImageId", "ClassId", "EncodedPixels")
+# `sample_submission.csv` lies in the set's archive: a run of one pixel for each class of each image of the contest.
+_NO_TRUTH: Final = "submission"
 _OLD_HEADER: Final = ("ImageId_ClassId", "EncodedPixels")
 # The longest line of a 50-megapixel image, every second pixel a run.
 _FIELD_BYTES: Final = 512 * 2**20
@@ -69,14 +71,17 @@ def _read(source: Source) -> Reading:
         reading.read.add(table)
         try:
             for image, class_id, line, packed in _rows(source.root / table):
-                owner.setdefault(image, source.root / table)
+                if owner.setdefault(image, source.root / table) != source.root / table:
+                    what = f"has lines of {image}, as {owner[image].name} has"
+                    raise BadAnnotation(what, "one table of an image", "remove the one that is no truth")
                 found = lines.setdefault(image, [])
                 if packed:
                     found.append((class_id, line, packed))
         except BadAnnotation as bad:
             reading.problems.append(Problem(source.root / table, *bad.words))
+    reading.reasons = dict.fromkeys(_of_contests(source), "tables of a contest's submission, which is no truth")
     if reading.problems:
-        reading.reasons = dict.fromkeys(source.files.with_suffix(IMAGE_SUFFIXES), "images of a table that is damaged")
+        reading.reasons |= dict.fromkeys(source.files.with_suffix(IMAGE_SUFFIXES), "images of a table that is damaged")
         return reading
     _pair(source, reading, lines, owner)
     return reading
@@ -151,6 +156,18 @@ def _row(row: dict[str | None, str | None], line: int) -> tuple[str, int, int, b
 
 
 def _tables(source: Source) -> list[str]:
+    return [name for name in _with_header(source) if not _is_of_contest(name)]
+
+
+def _of_contests(source: Source) -> list[str]:
+    return [name for name in _with_header(source) if _is_of_contest(name)]
+
+
+def _is_of_contest(name: str) -> bool:
+    return _NO_TRUTH in name.rpartition("/")[2].casefold()
+
+
+def _with_header(source: Source) -> list[str]:
     return [name for name in source.files.with_suffix({".csv"}) if _has_header(source.root / name)]
 
 

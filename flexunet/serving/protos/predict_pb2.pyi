@@ -285,34 +285,3 @@ class VersionPolicy(_message.Message):
     all: VersionPolicy.All
     specific: VersionPolicy.Specific
     def __init__(self, latest: _Optional[_Union[VersionPolicy.Latest, _Mapping]] = ..., all: _Optional[_Union[VersionPolicy.All, _Mapping]] = ..., specific: _Optional[_Union[VersionPolicy.Specific, _Mapping]] = ...) -> None: ...
-
-class Example(_message.Message):
-    __slots__ = ("features",)
-    FEATURES_FIELD_NUMBER: _ClassVar[int]
-    features: Features
-    def __init__(self, features: _Optional[_Union[Features, _Mapping]] = ...) -> None: ...
-
-class Features(_message.Message):
-    __slots__ = ("feature",)
-    class FeatureEntry(_message.Message):
-        __slots__ = ("key", "value")
-        KEY_FIELD_NUMBER: _ClassVar[int]
-        VALUE_FIELD_NUMBER: _ClassVar[int]
-        key: str
-        value: Feature
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Feature, _Mapping]] = ...) -> None: ...
-    FEATURE_FIELD_NUMBER: _ClassVar[int]
-    feature: _containers.MessageMap[str, Feature]
-    def __init__(self, feature: _Optional[_Mapping[str, Feature]] = ...) -> None: ...
-
-class Feature(_message.Message):
-    __slots__ = ("bytes_list",)
-    BYTES_LIST_FIELD_NUMBER: _ClassVar[int]
-    bytes_list: BytesList
-    def __init__(self, bytes_list: _Optional[_Union[BytesList, _Mapping]] = ...) -> None: ...
-
-class BytesList(_message.Message):
-    __slots__ = ("value",)
-    VALUE_FIELD_NUMBER: _ClassVar[int]
-    value: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, value: _Optional[_Iterable[bytes]] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""TensorFlow's message of a record under a name of our own."""
