@@ -107,7 +107,7 @@ def _done(result: Result) -> Future[Result]:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Processes that start here never hear of a Ctrl-C, not while they import either: it is the parent's to handle."""
+    """Processes that start here never hear of a Ctrl-C, nor while they import: they inherit what is blocked."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

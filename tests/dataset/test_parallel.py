@@ -52,8 +52,8 @@ def end_the_other(item: int) -> int:
 
 
 def test_few_small_images_get_no_processes_and_few_large_ones_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(CORES)))
-    for size, count, chunk, processes in ((5_000, 999, 32, 1), (5_000, 1000, 32, 3), (1_000_000, 20, 1, 3)):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    for size, count, chunk, processes in ((5_000, 999, 32, 1), (5_000, 1000, 32, 2), (1_000_000, 20, 1, 2)):
         pairs = of_bytes(tmp_path, size, count)
         assert max(map(len, chunks_of(pairs))) == chunk
         assert [*chain(*chunks_of(pairs))] == pairs
@@ -94,14 +94,16 @@ def test_a_ctrl_c_while_workers_start_prints_nothing_of_theirs(tmp_path: Path):
         [sys.executable, "script.py"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     ) as parent:  # fmt: skip
-        wait_until(lambda: bool(_children(parent.pid)))
+        # One is multiprocessing's own tracker; the other imports for some tenths of a second.
+        wait_until(lambda: len(_children(parent.pid)) == 2)
+        time.sleep(0.1)
         os.killpg(parent.pid, signal.SIGINT)
         _, told = parent.communicate(timeout=60)
     assert told.count("Traceback") == 1 and told.rstrip().endswith("KeyboardInterrupt")
 
 
-def _children(pid: int) -> str:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text()
+def _children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 def test_a_process_that_the_system_killed_is_one_line(some: list[Pair]):
