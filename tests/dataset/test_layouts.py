@@ -659,7 +659,6 @@ def many_instances(root: Path, images: int, of_each: int) -> Path:
     return root
 
 
-@pytest.mark.slow
 def test_memory_does_not_follow_the_number_of_instances(tmp_path: Path) -> None:
     peaks = []
     for images in (125, 500):
