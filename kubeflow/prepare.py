@@ -6,7 +6,7 @@ Every mistake of whoever started the run shows here, within seconds, and before 
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -20,6 +20,8 @@ from kubeflow.files import LONGEST_WAIT, Parameters, Run, close_to_others
 
 if TYPE_CHECKING:
     from tfx.proto.orchestration import pipeline_pb2
+
+_SOURCE: Final = "the package's config"
 
 
 @click.command()
@@ -37,7 +39,8 @@ def main(config: str, nodes: str, run_id: str, data: str, span: int, overrides: 
     from flexunet.serving.signing import check_key
 
     changes = _changes(overrides)
-    loaded = config_from(json.loads(config), "the package's config", changes)
+    loaded = config_from(json.loads(config), _SOURCE, changes)
+    _check_signing(loaded, config_from(json.loads(config), _SOURCE))
     settings, newest = loaded.kubeflow, span or None
     mount, run = Path(settings.mount_path), Run(Path(settings.mount_path) / settings.root, run_id)
     _check_volume(mount)
@@ -61,12 +64,23 @@ def _changes(overrides: str) -> list[str]:
         changes = None
     if not isinstance(changes, list) or not all(isinstance(change, str) for change in changes):
         raise UserError(f"overrides: got {overrides}, expected a list such as ['train.epochs=20']")
-    compiled_in = [change for change in changes if change.strip().startswith("kubeflow.")]
+    # `kubeflow={...}` as well, which replaces the section.
+    compiled_in = [change for change in changes if change.partition("=")[0].partition(".")[0].strip() == "kubeflow"]
     if compiled_in:
         raise UserError(
             f"overrides: {compiled_in[0]} is compiled into the package, expected another key: compile again"
         )
     return changes
+
+
+def _check_signing(changed: Config, compiled: Config) -> None:
+    """An override must neither leave the Secret's key out nor name one on the volume, whatever section it replaces."""
+    key = changed.serving.signing_key
+    if key != compiled.serving.signing_key:
+        raise UserError(
+            f"overrides: serving.signing_key={key!r}: who signs is compiled into the package, expected no change: "
+            "compile again, with kubeflow.signing_secret (docs/how-to/sign.md)"
+        )
 
 
 def _check_volume(mount: Path) -> None:

@@ -50,11 +50,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
+def pytest_collection() -> None:
+    """Modules of TensorFlow and TFX are millions of objects, and none of them is ever garbage: while they are imported
+    the collector would take half of the time, and later look at all of them again for the graphs that are traced."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
-    """Modules of TensorFlow and TFX are millions of objects, all of them imported by now and none of them ever garbage:
-    the collector need not look at them again with each graph that is traced."""
+    """They are all there by now."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

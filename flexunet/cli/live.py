@@ -142,7 +142,7 @@ def _addresses(host: str, ports: Sequence[int], server: str, served: Sequence[in
     multiple=True,
     type=PATH,
     metavar="DIR",
-    help="What `live watch` writes to, again for each replica; the first gets the page.  [default: ROOT/live]",
+    help="What `live watch` writes to, again for each replica.  [default: ROOT/live]",
 )
 @click.option(
     "--hours",
@@ -177,18 +177,21 @@ def drift(root: Path, given: tuple[Path, ...], hours: float, data: Path | None) 
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder, expected what `flexunet live watch --out` writes to: name it")
-    watched = folders[0]
+    # Of the served version, whichever replicas there are today.
+    kept = Root(root).live
     version = model_directory(Root(root).serving)
     with captured_output(NO_LOG) as console:
         with bars(console) as progress:
-            reference = reference_of(version, watched, lambda: data or _records_of(version), progress)
+            reference = reference_of(version, kept, lambda: data or _records_of(version), progress)
         found = find_drift(folders, int(version.name), reference, time.time(), hours)
-        write_json(watched / "drift.json", found)
-        replace_text(watched / DRIFT_METRICS, metrics_text(found))
-        replace_text(watched / DRIFT_PAGE, render_drift(found))
+        write_json(kept / "drift.json", found)
+        replace_text(kept / DRIFT_PAGE, render_drift(found))
+        # Each watch tells Prometheus its own: an old one would stand as an alarm.
+        for folder in folders:
+            replace_text(folder / DRIFT_METRICS, metrics_text(found))
         words = [*drift_words(found)]
         verdict = f"{len(words)} of {len(found['findings'])} numbers moved" if found["findings"] else "too few images"
-        console.print(f"{verdict}: {found['sampled']:,} images of {hours:g} hours, {watched / DRIFT_PAGE}")
+        console.print(f"{verdict}: {found['sampled']:,} images of {hours:g} hours, {kept / DRIFT_PAGE}")
     print_result(found)
     if words:
         raise Drifted("\n".join(words))

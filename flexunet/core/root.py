@@ -104,7 +104,7 @@ class Root:
 
     @property
     def live(self) -> Path:
-        """What `flexunet live watch` saw of the served model, where it was told to write here."""
+        """What `flexunet live watch` saw, where it was told to write here; and what `live drift` found."""
         return self.path / "live"
 
     @property

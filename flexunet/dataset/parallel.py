@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Final, Self, TypeVar
 
 from flexunet.core.errors import UserError
@@ -24,6 +25,8 @@ _CHUNK_BYTES: Final = 32 * _LEAST_BYTES
 _SAMPLE: Final = 64
 # One that is worked on, one that waits: more would be left to the others at the end.
 _AHEAD: Final = 2
+# Each holds images and the libraries that read them, and this process hands all of them their work.
+_MOST: Final = 16
 
 
 class Workers:
@@ -34,7 +37,7 @@ class Workers:
     """
 
     def __init__(self) -> None:
-        self._others = (os.cpu_count() or 1) - 1
+        self._others = min(_MOST, _cores()) - 1
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Self:
@@ -43,11 +46,6 @@ class Workers:
     def __exit__(self, *error: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
-
-    @property
-    def processes(self) -> int:
-        """How many work, this one among them."""
-        return 1 if self._pool is None else 1 + self._others
 
     def start_for(self, pairs: Sequence[Pair]) -> None:
         """Starts them if reading `pairs` takes longer than that."""
@@ -72,7 +70,8 @@ class Workers:
         except BrokenProcessPool:
             raise UserError(
                 "a process of this command was killed while it read images, expected it to live until the end; most "
-                "often memory ran out: free some, or let the command use fewer cores (taskset)"
+                "often memory ran out: free some, or let the command use fewer cores (taskset); a script of your own "
+                "must call ingest below `if __name__ == '__main__':`"
             ) from None
 
     def _spread(
@@ -82,19 +81,38 @@ class Workers:
         try:
             for item in items:
                 if sum(not future.done() for future in pending) < _AHEAD * self._others:
-                    pending.append(pool.submit(function, item))
+                    with _uninterrupted():
+                        pending.append(pool.submit(function, item))
                 else:
-                    pending.append(Future())
-                    pending[-1].set_result(function(item))
+                    pending.append(_done(function(item)))
                 while pending and pending[0].done():
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
         finally:
             # Nobody works on what is to be cleared after an error.
-            for future in pending:
-                future.cancel()
-            wait(pending)
+            wait([future for future in pending if not future.cancel()])
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _done(result: Result) -> Future[Result]:
+    future: Future[Result] = Future()
+    future.set_result(result)
+    return future
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Processes that start here never hear of a Ctrl-C, nor while they import: they inherit what is blocked."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def chunks_of(pairs: Sequence[Pair]) -> Iterator[Sequence[Pair]]:
@@ -110,8 +128,7 @@ def _cost(pairs: Sequence[Pair]) -> float:
 
 
 def _follow_parent() -> None:
-    """Ctrl-C is the parent's to handle; if the parent is killed, a worker would wait for it for ever."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """If the parent is killed, a worker would wait for it for ever."""
     threading.Thread(target=_exit_after_parent, daemon=True).start()
 
 

@@ -44,7 +44,8 @@ def write_version(
         the bytes repeat.
       config: keys, classes, seed, and where Beam runs.
       workers: help where Beam runs in this process.
-      on_record: called after each record, from any thread; not on runners whose workers are other processes.
+      on_record: called for each record when its file is written, from any thread; not on runners whose workers are
+        other processes.
 
     Raises:
       BadPair: an image or mask is no longer what was examined.

@@ -36,7 +36,7 @@ class Pair:
 
     Attributes:
       time: in seconds since 1970.
-      stable, canary: the versions that answered.
+      stable, canary: the versions that answered; 0: the answer did not tell.
       valid, canary_valid: whether there was an answer; without both the numbers below are None or empty.
       seconds, canary_seconds: from the request to the answer.
       same: share of the pixels that both give the same class.
@@ -141,9 +141,10 @@ def read_pairs(path: Path) -> list[Pair]:
 def compared(named: Named, pairs: Sequence[Pair], not_answered: int = 0) -> Compared:
     """The document: how the two versions answered the same images; `not_answered`: how often one of them did not.
 
-    Pairs of other versions are counted and left out.
+    Pairs of other versions, and of versions that nobody knows, are counted and left out.
     """
     theirs = [pair for pair in pairs if (pair.stable, pair.canary) == (named.stable, named.canary)]
+    untold = sum(0 in (pair.stable, pair.canary) for pair in pairs)
     both = [pair for pair in theirs if pair.same is not None]
     same = [pair.same for pair in both if pair.same is not None]
     confidence = [
@@ -155,7 +156,8 @@ def compared(named: Named, pairs: Sequence[Pair], not_answered: int = 0) -> Comp
         "stable": named.stable,
         "canary": named.canary,
         "images": len(theirs),
-        "other_versions": len(pairs) - len(theirs),
+        "other_versions": len(pairs) - len(theirs) - untold,
+        "untold_versions": untold,
         "not_answered": not_answered,
         "refused": [sum(not pair.valid for pair in theirs), sum(not pair.canary_valid for pair in theirs)],
         "same_pixels": float(np.mean(same)) if same else None,
@@ -191,6 +193,11 @@ def compared_words(found: Compared) -> list[str]:
     notes = [f"{missing:,} times one of the two gave no answer at all: see the server's log"] if missing else []
     if found["other_versions"]:
         notes.append(f"asked of other versions before or meanwhile, and left out: {found['other_versions']:,}")
+    if found["untold_versions"]:
+        notes.append(
+            f"answered without telling a version, and left out: {found['untold_versions']:,}; let `flexunet live watch "
+            "--server` name TensorFlow Serving itself, which tells it"
+        )
     if found["same_pixels"] is None or found["confidence"] is None or found["median_seconds"] is None:
         none = "no image was compared yet: `flexunet live watch --compare SHARE` asks both versions of a share of them"
         if found["images"]:

@@ -1,7 +1,7 @@
 """What a served version said of images that it never learnt from: the numbers that served images are held against.
 
-They are the images of `eval` and `test` in the records of its run, asked of the model once and kept beside what is
-watched: the same function makes the same numbers of both.
+They are the images of `eval` and `test` in the records of its run, asked of the model once and kept: the function that
+makes their numbers makes those of watched images.
 """
 
 import gzip
@@ -30,7 +30,7 @@ _SPLITS: Final = (SPLIT_EVAL, SPLIT_TEST)
 
 def reference_of(
     version: Path,
-    watched: Path,
+    kept_in: Path,
     records: Callable[[], Path],
     progress: Callable[[str, int], Callable[..., None]] = lambda what, steps: lambda: None,
 ) -> list[Seen]:
@@ -38,18 +38,18 @@ def reference_of(
 
     Args:
       version: folder of the served version, with a number for its name.
-      watched: what `flexunet live watch` writes to; the numbers are kept there, by the model.
+      kept_in: folder of the numbers that were made once, by the model; it is made.
       records: gives a folder of records with the splits `eval` and `test`; called where they are needed.
       progress: starts a bar of so many steps and gives what moves it.
 
     Raises:
       UserError: no records, or the model cannot be run.
     """
-    kept = watched / f"reference-{version_hash(version)[:16]}.csv"
+    kept = kept_in / f"reference-{version_hash(version)[:16]}.csv"
     if not kept.is_file():
         images = [*_images(records(), exported_config(version).records.image)]
         step = progress("asking the model of images that it never learnt from", len(images))
-        watched.mkdir(parents=True, exist_ok=True)
+        kept_in.mkdir(parents=True, exist_ok=True)
         write_lines(kept, [*_asked(version, images, step)])
     return [*read_lines(kept)]
 

@@ -157,7 +157,6 @@ def test_a_pixel_that_rounding_decides_refuses_nothing(config: Config, color_rea
     assert check(row_by_row(tmp_path / "export", tmp_path / "alone"), config)["problems"] == []
 
 
-@pytest.mark.slow
 def test_a_batch_size_that_changes_more_than_rounding_refuses(
     config: Config, color_reader: Any, tmp_path: Path
 ) -> None:

@@ -503,7 +503,7 @@ def test_a_killed_process_is_one_line_and_leaves_nothing(
     own: Path, tmp_path: Path, records: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(parallel, "_WORTH_BYTES", 1)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     out = tmp_path / "out"
     with pytest.raises(UserError, match="was killed while it read images"):
         ingest(own, out, CONFIG, progress=killing_workers_before("writing records"))

@@ -221,6 +221,10 @@ def test_a_submission_beside_the_truth_of_severstal_is_none(surfaces: sources.Su
         "images in a folder of which the CSV names none": 2,
         "tables of a contest's submission, which is no truth": 1,
     }
+    (tmp_path / "train.csv").rename(tmp_path / "my_submission.csv")
+    (tmp_path / "sample_submission.csv").unlink()
+    alone = find_layout(tmp_path)
+    assert ([pair.id for pair in alone.pairs], alone.problems) == ([pair.id for pair in expected], [])
 
 
 def test_an_image_in_two_tables_of_severstal_is_refused(surfaces: sources.Surfaces, tmp_path: Path) -> None:
@@ -234,7 +238,7 @@ def test_predictions_in_coco_are_told(surfaces: sources.Surfaces, tmp_path: Path
     sources.images(tmp_path, surfaces)
     document = sources.coco_document(surfaces)
     for annotation in document["annotations"][:5]:
-        annotation["score"] = 0.5
+        annotation["score"] = "0.5"
     (tmp_path / "all.json").write_text(json.dumps(document))
     told = "5 annotations have a score, as a model's predictions do: they are taken for truth"
     assert told in find_layout(tmp_path).notes
@@ -655,7 +659,6 @@ def many_instances(root: Path, images: int, of_each: int) -> Path:
     return root
 
 
-@pytest.mark.slow
 def test_memory_does_not_follow_the_number_of_instances(tmp_path: Path) -> None:
     peaks = []
     for images in (125, 500):

@@ -22,7 +22,7 @@ CORES = 3
 @pytest.fixture
 def some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Pair]:
     """Enough for processes on a machine of three cores."""
-    monkeypatch.setattr(os, "cpu_count", lambda: CORES)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(CORES)))
     return of_bytes(tmp_path, 5_000, 1000)
 
 
@@ -37,6 +37,13 @@ def my_process(item: int) -> int:
     return os.getpid()
 
 
+def fail_at_home(item: int) -> int:
+    time.sleep(0.002)
+    if parent_process() is None:
+        raise KeyboardInterrupt
+    return item
+
+
 def end_the_other(item: int) -> int:
     time.sleep(0.01)
     if parent_process() is not None:
@@ -45,14 +52,14 @@ def end_the_other(item: int) -> int:
 
 
 def test_few_small_images_get_no_processes_and_few_large_ones_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: CORES)
-    for size, count, chunk, processes in ((5_000, 999, 32, 1), (5_000, 1000, 32, 3), (1_000_000, 20, 1, 3)):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    for size, count, chunk, processes in ((5_000, 999, 32, 1), (5_000, 1000, 32, 2), (1_000_000, 20, 1, 2)):
         pairs = of_bytes(tmp_path, size, count)
         assert max(map(len, chunks_of(pairs))) == chunk
         assert [*chain(*chunks_of(pairs))] == pairs
         with Workers() as workers:
             workers.start_for(pairs)
-            assert workers.processes == processes
+            assert len(set(workers.map(my_process, range(1500)))) == processes
     assert list(chunks_of([])) == []
 
 
@@ -70,6 +77,33 @@ def test_results_come_in_order_and_errors_as_they_are(some: list[Pair]):
         assert list(workers.map(str, range(1000))) == [str(i) for i in range(1000)]
         with pytest.raises(ValueError, match=r"invalid literal.*'x'"):
             list(workers.map(int, [*"123", "x", *"456"]))
+
+
+def test_an_interrupt_in_this_process_ends_the_work_of_all(some: list[Pair]):
+    with Workers() as workers:
+        workers.start_for(some)
+        with pytest.raises(KeyboardInterrupt):
+            list(workers.map(fail_at_home, range(1000)))
+        assert list(workers.map(str, range(10))) == [str(i) for i in range(10)]
+
+
+def test_a_ctrl_c_while_workers_start_prints_nothing_of_theirs(tmp_path: Path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        [sys.executable, "script.py"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as parent:  # fmt: skip
+        # One is multiprocessing's own tracker; the other imports for some tenths of a second.
+        wait_until(lambda: len(_children(parent.pid)) == 2)
+        time.sleep(0.1)
+        os.killpg(parent.pid, signal.SIGINT)
+        _, told = parent.communicate(timeout=60)
+    assert told.count("Traceback") == 1 and told.rstrip().endswith("KeyboardInterrupt")
+
+
+def _children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 def test_a_process_that_the_system_killed_is_one_line(some: list[Pair]):
@@ -90,7 +124,7 @@ def worker(item):
     return os.getpid()
 
 if __name__ == "__main__":
-    os.cpu_count = lambda: 2
+    os.sched_getaffinity = lambda _: {0, 1}
     workers = Workers()
     workers.start_for([Pair("a", Path("a"), Path("a"), None)] * 1000)
     results = workers.map(worker, range(10_000))

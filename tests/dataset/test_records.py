@@ -136,7 +136,7 @@ def test_any_runner_and_order_of_rows_gives_the_same_bytes(rows: list[Row], tmp_
 def test_several_processes_give_the_same_bytes(rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write_version(tmp_path / "alone", rows, CONFIG, Workers(), nothing)
     monkeypatch.setattr(parallel, "_WORTH_BYTES", 1)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     done = []
     with Workers() as workers:
         workers.start_for([row.facts.pair for row in rows])

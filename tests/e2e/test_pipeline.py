@@ -723,7 +723,6 @@ def test_clean_frees_old_runs_and_keeps_what_versions_and_the_newest_run_need(
     assert "`flexunet clean` freed it" in capfd.readouterr().err
 
 
-@pytest.mark.slow
 def test_after_clean_nothing_half_there_comes_from_the_cache(story: Story, make_config: Any) -> None:
     gone = [artifact for artifact in read_history(story.root).artifacts.values() if not artifact.is_live]
     assert gone and not any(Path(artifact.uri).exists() for artifact in gone)

@@ -1,7 +1,8 @@
 """The manifests: valid for Kubernetes, with no more rights than they need, and no secret in them."""
 
 import importlib.metadata
-import os
+import itertools
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -49,8 +50,10 @@ def pods(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def pods_labels(name: str) -> dict[str, str]:
-    [found] = [d["metadata"]["labels"] for d in files() if d["kind"] == "Pod" and d["metadata"]["name"] == name]
-    return found
+    """Of a pod, or of the pods of a CronJob."""
+    [found] = [d for d in files() if d["kind"] in ("Pod", "CronJob") and d["metadata"]["name"] == name]
+    pod = found if found["kind"] == "Pod" else found["spec"]["jobTemplate"]["spec"]["template"]
+    return pod["metadata"]["labels"]
 
 
 def containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
@@ -115,8 +118,9 @@ def test_the_secrets_keys_are_those_that_the_package_reads() -> None:
     assert secret["metadata"]["name"] == KubeflowConfig().database_secret
 
 
-def test_the_toolbox_looks_back_with_the_same_secret() -> None:
-    [container] = pods(files())["flexunet-toolbox"]["containers"]
+@pytest.mark.parametrize("pod", ["flexunet-toolbox", "flexunet-drift"])
+def test_who_asks_the_database_does_so_with_the_same_secret(pod: str) -> None:
+    [container] = pods(files())[pod]["containers"]
     references = {v["name"]: v["valueFrom"]["secretKeyRef"] for v in container["env"] if "valueFrom" in v}
     assert {name: reference["key"] for name, reference in references.items()} == {
         variable: key for key, variable in {**DATABASE_VARIABLES, **OPTIONAL_VARIABLES}.items()
@@ -138,16 +142,17 @@ def test_the_database_takes_its_password_from_the_secret() -> None:
     assert {reference["name"] for reference in references.values()} == {KubeflowConfig().database_secret}
 
 
-def test_only_runs_and_the_toolbox_reach_the_database() -> None:
+def test_only_runs_the_toolbox_and_the_job_of_drift_reach_the_database() -> None:
     policies = {d["metadata"]["name"]: d["spec"] for d in files() if d["kind"] == "NetworkPolicy"}
     policy = policies["flexunet-metadata"]
     assert policy["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "flexunet-metadata"}
     # Nothing goes out; an empty list would count as a change each time that the file is applied.
     assert set(policy["policyTypes"]) == {"Ingress", "Egress"} and "egress" not in policy
     [rule] = policy["ingress"]
-    runs, toolbox = (source["podSelector"]["matchLabels"] for source in rule["from"])
+    runs, *others = (source["podSelector"]["matchLabels"] for source in rule["from"])
     assert runs == {"pipelines.kubeflow.org/v2_component": "true"}
-    assert toolbox.items() <= pods_labels("flexunet-toolbox").items()
+    for labels, pod in zip(others, ("flexunet-toolbox", "flexunet-drift"), strict=True):
+        assert labels.items() <= pods_labels(pod).items()
 
 
 def test_the_account_of_runs_may_neither_list_secrets_nor_make_pods() -> None:
@@ -249,6 +254,17 @@ def test_drift_starts_a_run_as_the_week_does() -> None:
     assert {"name": "WATCHED", "value": mounts["watched"]} in container["env"]
 
 
+def test_no_morning_is_in_no_window_of_drift() -> None:
+    [job] = [d["spec"] for d in files() if d["kind"] == "CronJob" and d["metadata"]["name"] == "flexunet-drift"]
+    *_, days = job["schedule"].split()
+    ends = [part.split("-") for part in days.split(",")]
+    checked = [day for end in ends for day in range(int(end[0]), int(end[-1]) + 1)]
+    longest = max(after - before for before, after in itertools.pairwise([*checked, checked[0] + 7]))
+    [container] = job["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    [hours] = re.findall(r"--hours=(\d+)", container["args"][0])
+    assert checked == [0, 2, 3, 4, 5, 6] and int(hours) >= 24 * longest
+
+
 @pytest.mark.parametrize(("drift", "taken_in", "done", "code"), [
     (0, 0, ["drift"], 0),
     (1, 0, ["drift"], 1),
@@ -265,16 +281,25 @@ def test_only_drift_starts_a_run_whose_verdict_is_the_jobs(
     for name, text in {"flexunet": flexunet, "python": f"echo take-in >> done; exit {taken_in}"}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o755)
-    for age, pod in enumerate(("flexunet-b", "flexunet-a")):
-        (tmp_path / "watched" / pod / "hours").mkdir(parents=True)
-        os.utime(tmp_path / "watched" / pod / "hours", (10**9 - age, 10**9 - age))
+    for folder in ("flexunet-b/hours", "flexunet-a/hours", "lost+found"):
+        (tmp_path / "watched" / folder).mkdir(parents=True)
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "WATCHED": "watched"}
     command = [*container["command"], *container["args"]]
     assert subprocess.run(command, cwd=tmp_path, env=environment, check=False).returncode == code
     assert (tmp_path / "done").read_text().split() == done
     asked = (tmp_path / "asked").read_text().split()
-    assert asked == ["live", "drift", "runs/main", "--watched", "watched/flexunet-b", "--watched", "watched/flexunet-a"]
+    watched = [argument for pod in "ab" for argument in ("--watched", f"watched/flexunet-{pod}")]
+    assert asked == ["live", "drift", "runs/main", "--hours=48", *watched]
     live.drift.make_context("drift", asked[2:])
+
+
+def test_drift_where_no_watch_has_written_is_an_error_and_nothing_is_compared(tmp_path: Path) -> None:
+    """What an earlier morning found is beside the runs, so that a folder of no watch is there."""
+    [container] = pods(files())["flexunet-drift"]["containers"]
+    environment = {"PATH": "/usr/bin:/bin", "WATCHED": "watched"}
+    command = [*container["command"], *container["args"]]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "error: watched: no watch has written there yet\n")
 
 
 def test_each_task_manager_has_a_worker_pool_of_its_own_where_the_config_looks_for_it() -> None:

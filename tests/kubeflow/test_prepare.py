@@ -30,7 +30,8 @@ def run(volume: Path, make_config: Callable[..., Config]) -> Callable[..., str]:
     """`run(overrides=[...], ...)`: prepares and gives the error."""
 
     def prepared(mount: Path = volume, **given: Any) -> str:
-        config = make_config(kubeflow={"mount_path": str(mount)})
+        changes = given.pop("config", {})
+        config = make_config(**changes, kubeflow={"mount_path": str(mount), **given.pop("kubeflow", {})})
         values = {"data": "records", "span": "0", "overrides": [], "accept-refused": "", **given}
         values["overrides"] = json.dumps(values["overrides"])
         nodes = ",".join(values.pop("nodes", ["RecordGen"]))
@@ -51,6 +52,8 @@ def run(volume: Path, make_config: Callable[..., Config]) -> Callable[..., str]:
         ({"overrides": ["epochs"]}, "expected section.key=value"),
         ({"overrides": {"train.epochs": 3}}, "expected a list such as ['train.epochs=20']"),
         ({"overrides": ["kubeflow.root=x"]}, "kubeflow.root=x is compiled into the package"),
+        ({"overrides": ["kubeflow={root='x'}"]}, "kubeflow={root='x'} is compiled into the package"),
+        ({"overrides": ["serving.signing_key='/k.pem'"]}, "'/k.pem': who signs is compiled into the package"),
         ({"data": "nothing"}, "not readable, expected the output of `flexunet ingest`"),
         ({"span": 7}, "no span 7, expected one of 1"),
     ],
@@ -61,6 +64,14 @@ def test_a_mistake_of_who_started_the_run_is_one_line(
     error = run(**given)
     assert message in error and len(error.splitlines()) == 1
     assert [path.name for path in volume.iterdir()] == ["records"]
+
+
+@pytest.mark.parametrize("override", ["serving.signing_key=''", "serving.signing_key='/mnt/k.pem'", "serving={}"])
+def test_no_override_takes_the_secrets_key_away(run: Callable[..., str], override: str) -> None:
+    """The model would be pushed unsigned, or signed by a key on the volume, and a package says that neither is so."""
+    signed = {"config": {"serving": {"signing_key": "/var/key.pem"}}, "kubeflow": {"signing_secret": "mine"}}
+    error = run(overrides=[override], **signed)
+    assert "who signs is compiled into the package" in error and "kubeflow.signing_secret" in error
 
 
 def test_a_volume_that_is_not_mounted_is_one_line(run: Callable[..., str], tmp_path: Path) -> None:

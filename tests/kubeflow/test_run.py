@@ -171,7 +171,7 @@ def test_nobody_else_may_write_or_read_what_the_runs_wrote(story: Story) -> None
 
 
 def test_the_commands_that_look_back_work_on_a_clusters_root(
-    story: Story, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    story: Story, cluster: Cluster, mount: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for key, value in cluster.secrets["flexunet-metadata"].items():
         monkeypatch.setenv(DATABASE_VARIABLES[key], value)
@@ -194,6 +194,10 @@ def test_the_commands_that_look_back_work_on_a_clusters_root(
     # The pushed model is needed, and what made it.
     assert plan["bytes_kept"] > plan["bytes"]
     assert answer("runs", "--root", str(story.root.with_name("another"))) == []
+    # What the job of drift asks: which records made the version, and that the volume still has them.
+    (mount / "watched").mkdir()
+    drift = answer("live", "drift", str(story.root), "--watched", str(mount / "watched"))
+    assert drift["version"] == 1 and drift["reference_images"] > 0 and drift["sampled"] == 0
 
 
 def test_no_credential_reaches_the_volume_or_a_log(story: Story, cluster: Cluster, mount: Path) -> None:

@@ -1,6 +1,7 @@
 """`flexunet live drift`: the model's answers to held-out images against what was watched; page, metrics, exit code."""
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -121,6 +122,24 @@ def test_names_of_cameras_are_escaped_for_prometheus():
     finding = {"feature": "brightness", "camera": 'a"b\\c\nd', "moved": False}
     text = metrics_text({"moved": False, "sampled": 0, "findings": [finding]})  # type: ignore[typeddict-item]
     assert 'camera="a\\"b\\\\c\\nd"} 0\n' in text
+
+
+def test_what_was_found_is_told_by_every_watch_whichever_is_named_first(root: Path, records: Path):
+    """Each watch serves its own file: one that an all-clear does not reach stays an alarm."""
+    folders = [root.parent / name for name in ("a", "b")]
+    for order, brighter, code in ((folders, 60.0, 5), (folders[::-1], 0.0, 0)):
+        for folder in folders:
+            shutil.rmtree(folder / "hours", ignore_errors=True)
+            watched(folder, served(root, records, 50, brightness=brighter))
+        given = [argument for folder in order for argument in ("--watched", str(folder))]
+        # Which records made the version nobody can tell here: it was asked once, for whichever folder.
+        done = flexunet(root.parent, "live", "drift", "root", *given)
+        assert done.exit_code == code, done.output
+        for folder in folders:
+            assert f"flexunet_drift_moved {int(code == 5)}\n" in (folder / "drift.prom").read_text()
+            assert {path.name for path in folder.iterdir()} == {"hours", "drift.prom"}
+        assert json.loads((root / "live" / "drift.json").read_text())["moved"] == (code == 5)
+    assert len([*(root / "live").glob("reference-*.csv")]) == 1 and (root / "live" / "drift.html").is_file()
 
 
 def test_replicas_are_taken_together(tmp_path: Path):

@@ -64,6 +64,16 @@ def test_what_other_versions_said_is_not_said_of_these() -> None:
     assert (alone["images"], alone["same_pixels"]) == (0, None) and "left out: 3" in compared_words(alone)[1]
 
 
+def test_answers_that_tell_no_version_are_not_said_of_other_versions() -> None:
+    """A gateway in between, or a server of somebody else's, may fill in none."""
+    theirs = pair_of(answer(0.3), answer(0.3), NOON, VERSIONS)
+    untold = [pair_of(answer(0.5), answer(0.0), NOON, versions) for versions in ((0, 0), (3, 0))]
+    found = compared(NAMED, [theirs, *untold])
+    assert (found["images"], found["other_versions"], found["untold_versions"]) == (1, 0, 2)
+    [note] = [line for line in compared_words(found) if "left out" in line]
+    assert note.startswith("answered without telling a version, and left out: 2;")
+
+
 def test_a_canary_that_answers_nothing_is_not_one_that_nobody_asked() -> None:
     refused = compared_words(compared(NAMED, [pair_of(answer(0.2), REFUSED, NOON, VERSIONS)] * 3))
     assert refused == ["3 images asked of both, none that both answered with masks of one size: refused 0, canary 3"]

@@ -1,7 +1,4 @@
-"""A search through the real nodes: `study tune` up to Tuner, then `run` to a model, which takes what was found.
-
-Slow, all of it: the trials themselves are in trainer_module/test_search.py, where Tuner stands in pipeline/test_dag.py.
-"""
+"""A search through the real nodes: `study tune` up to Tuner, then `run` to a model, which takes what was found."""
 
 import json
 from dataclasses import dataclass
@@ -16,8 +13,6 @@ from flexunet.core.config.load import load_config
 from flexunet.core.config.write import to_toml
 from flexunet.dataset.ingest import ingest
 from flexunet.history.lineage import lineage_of
-
-pytestmark = pytest.mark.slow
 
 SETTINGS = {
     "classes": CLASSES,

@@ -75,6 +75,8 @@ class Compared(TypedDict):
     """that both were asked of"""
     other_versions: int
     """images that another pair of versions answered, such as an earlier canary's, which are left out"""
+    untold_versions: int
+    """images where an answer did not tell which version gave it, which are left out"""
     not_answered: int
     """times that one of the two gave no answer at all, in the hours since the canary was named"""
     refused: list[int]

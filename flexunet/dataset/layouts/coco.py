@@ -59,7 +59,7 @@ class _Region(BaseModel, strict=True):
     image_id: _Identity
     category_id: _Identity
     segmentation: list[list[Annotated[float, Field(allow_inf_nan=False)]]] | _RunLengths | None = None
-    score: float | None = None
+    score: object = None
 
 
 @dataclass

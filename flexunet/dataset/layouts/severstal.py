@@ -156,11 +156,13 @@ def _row(row: dict[str | None, str | None], line: int) -> tuple[str, int, int, b
 
 
 def _tables(source: Source) -> list[str]:
-    return [name for name in _with_header(source) if not _is_of_contest(name)]
+    """Those of the truth; one that is there alone is, whatever its name."""
+    tables = _with_header(source)
+    return [name for name in tables if not _is_of_contest(name)] or tables
 
 
 def _of_contests(source: Source) -> list[str]:
-    return [name for name in _with_header(source) if _is_of_contest(name)]
+    return sorted({*_with_header(source)} - {*_tables(source)})
 
 
 def _is_of_contest(name: str) -> bool:
