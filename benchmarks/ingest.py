@@ -45,8 +45,8 @@ CLASSES: Final = [
 TIME_RATIO_AT_MOST: Final = 4.5
 MEMORY_RATIO_AT_MOST: Final = 1.3
 # Of issue 15. At the larger number: of fewer images the start of Beam, of the other processes and the page's pictures,
-# some seconds for any number, are a larger part. Missed when it was last measured, before whole files were written by
-# processes: 16,000 images took 23.6 s, the bare loop 17.1 s, 0.73 (two cores with nothing beside, November 2026).
+# some seconds for any number, are a larger part. Measured last, two cores with nothing beside, November 2026: 16,000
+# images took 21.7 and 21.4 s, the bare loop 17.4 and 16.8 s, in turns: 0.80 and 0.78.
 THROUGHPUT_AT_LEAST: Final = 0.75
 # Of issue 16, for four times as many instances.
 INSTANCES: Final = (5000, 20_000)
