@@ -10,7 +10,7 @@ export PYTHONHASHSEED := 0
 
 IMAGES ?= $(error name a folder of images and masks: make $(MAKECMDGOALS) IMAGES=DIR)
 
-.PHONY: demo test test-all lint docs bench recipes ablation plans setup requirements sbom audit protos clean
+.PHONY: demo test test-all lint docs bench recipes ablation plans queue setup requirements sbom audit protos clean
 .DEFAULT_GOAL := demo
 
 # Two processes, each of which runs whole files, the longest first: see tests/conftest.py.
@@ -54,6 +54,9 @@ recipes ablation: setup ## Needs IMAGES=DIR, such as NEU-Seg; goes on where it w
 
 plans: setup ## What `flexunet plan` writes against the presets; with IMAGES=DIR on those too; goes on where it was stopped
 	$(RUN)python -m benchmarks.plans $(if $(filter command environment,$(origin IMAGES)),--images $(IMAGES))
+
+queue: setup ## What `flexunet live queue` picks against random images; with IMAGES=DIR on those too; goes on where it was stopped
+	$(RUN)python -m benchmarks.queue $(if $(filter command environment,$(origin IMAGES)),--images $(IMAGES))
 
 setup: .venv/.done
 

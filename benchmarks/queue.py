@@ -1,0 +1,259 @@
+"""Does `flexunet live queue` teach more than chance? What it picks against random images, labelled round by round.
+
+    make queue [IMAGES=NEU_SEG]      3 seeds of 2 kinds of generated surfaces, and a user's: minutes each on two cores
+
+A model learns from 20 labelled images. Five times 10 more are labelled: once those that the queue picks of half of all
+images, by its own code and the model's own export, once random ones of the same. Each time a new model is trained for
+as many steps. What is printed is foreground Dice on the other half, by near-duplicate groups. Both arms begin with the
+same images and weights; three seeds prove little, so the range of their differences stands beside the mean. What is
+finished is kept below --out, so that the same command goes on where it was stopped.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count, product
+from pathlib import Path
+from typing import Final, NamedTuple, TypedDict
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from flexunet.core import features, scores
+from flexunet.core.config.data import TransformConfig
+from flexunet.core.config.load import config_from, load_config
+from flexunet.core.config.section import part_of
+from flexunet.core.config.train import TrainerConfig
+from flexunet.core.config.whole import Config
+from flexunet.core.files import replace_text
+from flexunet.dataset.ingest import ingest
+from flexunet.dataset.manifest import versions
+from flexunet.dataset.synthetic import generate_surface
+from pipeline.queue import pick
+from pipeline.study.folds import decode_record, record_files, records_of
+from trainer_module.export import export_model
+from trainer_module.metrics import count_matrix
+from trainer_module.trainer import compiled_model
+from transform_module import images
+
+START: Final = 20
+ADDED: Final = 10
+ROUNDS: Final = 5
+ARMS: Final = ("chosen", "random")
+_SIDE: Final = 64
+_SURFACES: Final = 800
+_BATCH: Final = 8
+Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+
+class Labelled(NamedTuple):
+    """As the model sees them: images uint8 `[N, side, side, 3]`, class ids uint8 `[N, side, side]`."""
+
+    images: NDArray[np.uint8]
+    class_ids: NDArray[np.uint8]
+
+    def of(self, rows: list[int]) -> "Labelled":
+        """Some of them."""
+        return Labelled(self.images[rows], self.class_ids[rows])
+
+
+class Arm(TypedDict):
+    """What was labelled, and foreground Dice by round, of which the first is before any."""
+
+    rows: list[int]
+    dice: list[float]
+
+
+class Simulation(NamedTuple):
+    """Who is asked: `files[i]` is row `i` of `pool`, as a watch would have kept it."""
+
+    config: Config
+    files: list[Path]
+    pool: Labelled
+    test: Labelled
+
+
+def _surfaces() -> Iterator[Pair]:
+    """As they are generated: one in eight shows no defect."""
+    return (generate_surface(21, index, _SIDE) for index in range(_SURFACES))
+
+
+def _mostly_sound() -> Iterator[Pair]:
+    """Four of five show no defect, as most of what a mill sees."""
+    left = {True: _SURFACES // 5, False: _SURFACES - _SURFACES // 5}
+    for index in count():
+        pair = generate_surface(22, index, _SIDE)
+        has_defect = bool(pair[1].any())
+        if left[has_defect]:
+            left[has_defect] -= 1
+            yield pair
+        if not any(left.values()):
+            return
+
+
+KINDS: Final[Mapping[str, Callable[[], Iterator[Pair]]]] = {"surfaces": _surfaces, "mostly sound": _mostly_sound}
+
+
+def main() -> None:
+    """Runs what is missing and prints a table for each kind."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, help="Folder of images and masks in neu-seg's classes, as one more.")
+    parser.add_argument("--out", type=Path, default=Path("runs/queue"))
+    parser.add_argument("--steps", type=int, default=150, help=f"Of each training, of {_BATCH} images.")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", metavar="KIND", help="These kinds alone.")
+    arguments = parser.parse_args()
+    known = [*KINDS, *([arguments.images.name] if arguments.images else [])]
+    kinds = arguments.only or known
+    if unknown := [kind for kind in kinds if kind not in known]:
+        sys.exit(f"error: --only {unknown[0]!r}: expected some of {', '.join(map(repr, known))}")
+    for kind in kinds:
+        folder = arguments.out / kind.replace(" ", "-")
+        source = arguments.images if kind not in KINDS else folder / "source"
+        found = _measured(kind, source, folder, arguments.steps, arguments.seeds)
+        Console(width=120).print(_table(kind, arguments.steps, arguments.seeds, found))
+
+
+def _measured(kind: str, source: Path, folder: Path, steps: int, seeds: list[int]) -> list[dict[str, Arm]]:
+    """The arms of each seed; what an earlier call finished is read."""
+    path = folder / f"{steps}-steps.json"
+    found: dict[str, dict[str, Arm]] = json.loads(path.read_text()) if path.is_file() else {}
+    missing = [seed for seed in seeds if not _is_whole(found.get(str(seed), {}))]
+    if missing:
+        if kind in KINDS:
+            _write(KINDS[kind](), source)
+        simulation = _simulation(source, folder)
+        for seed in missing:
+            begin = np.random.default_rng(seed).permutation(len(simulation.files))[:START].tolist()
+            arms = found.setdefault(str(seed), {arm: {"rows": [*begin], "dice": []} for arm in ARMS})
+            for told in _rounds(simulation, arms, folder / "model", seed, steps):
+                replace_text(path, json.dumps(found))
+                print(f"{kind}, seed {seed}, {told}", flush=True)
+    return [found[str(seed)] for seed in seeds]
+
+
+def _is_whole(arms: Mapping[str, Arm]) -> bool:
+    return bool(arms) and all(len(arm["dice"]) > ROUNDS for arm in arms.values())
+
+
+def _write(pairs: Iterator[Pair], folder: Path) -> None:
+    palette = np.array([one.color for one in load_config("neu-seg").classes], np.uint8)
+    if (folder / "masks" / f"{_SURFACES - 1:03d}.png").exists():
+        return
+    for role in ("images", "masks"):
+        (folder / role).mkdir(parents=True, exist_ok=True)
+    for index, (image, class_ids) in enumerate(pairs):
+        Image.fromarray(image).save(folder / "images" / f"{index:03d}.png")
+        Image.fromarray(palette[class_ids]).save(folder / "masks" / f"{index:03d}.png")
+
+
+def _simulation(source: Path, folder: Path) -> Simulation:
+    """One half of the images can be labelled, the other one measures."""
+    config = config_from({
+        "classes": load_config("neu-seg").model_dump(mode="json")["classes"],
+        "image": {"height": _SIDE, "width": _SIDE},
+        "model": {"num_layers": 3, "base_filters": 8, "base_kernel": 3, "dropout": 0.0, "normalization": "group"},
+        "train": {"learning_rate": 0.003, "batch_size": _BATCH, "loss": "cross_entropy_dice"},
+        "dataset": {"train": 0.5, "eval": 0.25, "test": 0.25},
+    }, "benchmark")  # fmt: skip
+    ingest(source, folder / "records", config, splits="regroup", accept_losses=True)
+    encoded, pool = _read(folder / "records", config, [features.SPLIT_TRAIN])
+    _, test = _read(folder / "records", config, [features.SPLIT_EVAL, features.SPLIT_TEST])
+    files = [folder / "watched" / f"{row:05d}.png" for row in range(len(encoded))]
+    files[0].parent.mkdir(exist_ok=True)
+    for path, content in zip(files, encoded, strict=True):
+        path.write_bytes(content)
+    return Simulation(config, files, pool, test)
+
+
+def _read(records: Path, config: Config, splits: list[str]) -> tuple[list[bytes], Labelled]:
+    """Files as they were ingested, and what the model sees of them."""
+    [version] = versions(records).values()
+    settings = part_of(config, TransformConfig)
+    encoded: list[bytes] = []
+    pictures: list[NDArray[np.uint8]] = []
+    labels: list[NDArray[np.uint8]] = []
+    for record in records_of([file for split in splits for file in record_files(version, split)]):
+        row, image, class_ids = decode_record(tf.constant(record), settings)
+        encoded.append(row[settings.records.image].numpy())
+        pictures.append(images.fit_image(image, config.image).numpy()[0])
+        labels.append(images.fit_class_ids(class_ids, config.image).numpy()[0])
+    return encoded, Labelled(np.stack(pictures), np.stack(labels))
+
+
+def _rounds(given: Simulation, arms: Mapping[str, Arm], directory: Path, seed: int, steps: int) -> Iterator[str]:
+    """Goes on with the arms, a round of each in turn, and tells each."""
+    config = part_of(given.config, TrainerConfig)
+    config = config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
+    asked: keras.Model | None = None
+    for number, name in product(range(ROUNDS + 1), ARMS):
+        rows, dice = arms[name]["rows"], arms[name]["dice"]
+        if len(dice) > number:
+            continue
+        left = sorted({*range(len(given.files))} - {*rows})
+        if number and name == "chosen":
+            if asked is None:
+                asked = _trained(config, given.pool.of(rows), steps)
+            rows += _picked(asked, config, [given.files[row] for row in left], directory)
+        elif number:
+            rows += np.random.default_rng([seed, number]).choice(left, ADDED, replace=False).tolist()
+        if number or name == "chosen":
+            model = _trained(config, given.pool.of(rows), steps)
+            asked = model if name == "chosen" else asked
+            dice.append(_dice(model, config, given.test))
+        else:
+            # The same images and weights.
+            dice.append(arms["chosen"]["dice"][0])
+        yield f"{name}, {len(rows)} labelled: {dice[-1]:.3f}"
+
+
+def _picked(model: keras.Model, config: TrainerConfig, files: list[Path], directory: Path) -> list[int]:
+    """What `flexunet live queue` does with what a watch kept."""
+    export_model(model, config, {"parameters": model.count_params()}, directory)
+    return [int(one.file.stem) for one in pick(directory, files, None, ADDED).candidates]
+
+
+def _trained(config: TrainerConfig, labelled: Labelled, steps: int) -> keras.Model:
+    """A new model after so many steps, on images that are turned and mirrored at random."""
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(config.train.seed)
+    model = compiled_model(config)
+    generator = np.random.default_rng(config.train.seed)
+    pictures = np.empty((steps * _BATCH, *labelled.images.shape[1:]), np.float32)
+    class_ids = np.empty(pictures.shape[:3], np.uint8)
+    for place, row in enumerate(generator.integers(0, len(labelled.images), len(pictures))):
+        turns, mirrored = int(generator.integers(4)), 1 - 2 * int(generator.integers(2))
+        pictures[place] = np.rot90(labelled.images[row], turns)[:, ::mirrored]
+        class_ids[place] = np.rot90(labelled.class_ids[row], turns)[:, ::mirrored]
+    model.fit(pictures, class_ids, batch_size=_BATCH, shuffle=False, verbose=0)
+    return model
+
+
+def _dice(model: keras.Model, config: TrainerConfig, test: Labelled) -> float:
+    predicted = np.argmax(model.predict(test.images.astype(np.float32), batch_size=50, verbose=0), axis=-1)
+    counts = count_matrix(tf.constant(test.class_ids), tf.constant(predicted), len(config.classes))
+    return float(scores.foreground_dice(counts.numpy()))
+
+
+def _table(kind: str, steps: int, seeds: list[int], found: list[dict[str, Arm]]) -> Table:
+    chosen, at_random = (np.array([arms[name]["dice"] for arms in found]) for name in ARMS)
+    title = f"{kind}: foreground Dice, the mean of seeds {', '.join(map(str, seeds))}; {steps} steps a training"
+    table = Table("labelled", *ARMS, "difference", "least", "most", title=title)
+    for number, (ours, theirs) in enumerate(zip(chosen.T, at_random.T, strict=True)):
+        gains = ours - theirs
+        table.add_row(
+            str(START + number * ADDED),
+            *(f"{values.mean():.3f}" for values in (ours, theirs)),
+            *(f"{gain:+.3f}" for gain in (gains.mean(), gains.min(), gains.max())),
+        )
+    return table
+
+
+if __name__ == "__main__":
+    main()
