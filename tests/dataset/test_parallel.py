@@ -114,7 +114,7 @@ def test_a_process_that_the_system_killed_is_one_line(some: list[Pair]):
 
 
 SCRIPT = """
-import os, time
+import os, signal, time
 from pathlib import Path
 from flexunet.dataset.pairs import Pair
 from flexunet.dataset.parallel import Workers
@@ -124,6 +124,8 @@ def worker(item):
     return os.getpid()
 
 if __name__ == "__main__":
+    # As at a terminal: what a shell starts in the background ignores Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.sched_getaffinity = lambda _: {0, 1}
     workers = Workers()
     workers.start_for([Pair("a", Path("a"), Path("a"), None)] * 1000)
