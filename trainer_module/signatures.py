@@ -195,7 +195,8 @@ class ServingSignatures:
         )
 
     def _mask(self, row: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
-        class_ids, confidence = unfit.class_ids_and_confidence(*row, self._image, self._thresholds)
+        probabilities, size = row
+        class_ids, confidence = unfit.class_ids_and_confidence(probabilities, size, self._image, self._thresholds)
         ids = tf.cast(class_ids, tf.float32)
         # 1 at the class and 0 elsewhere: see `unfit.most_probable`.
         fractions = [tf.reduce_mean(tf.maximum(1 - tf.abs(ids - class_id), 0)) for class_id in range(self._num_classes)]
