@@ -11,17 +11,15 @@ as wide, which become tiles; and large surfaces of which there are few. A plan m
 import argparse
 import math
 import os
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.sources import Pair, kinds_of, write_pairs
 from flexunet.core.config.load import config_from, load_config
 from flexunet.core.config.whole import Config
 from flexunet.core.results.study import RecipeScores
@@ -34,7 +32,6 @@ FOLDS: Final = 2
 PRESETS: Final = ("neu-seg", "demo")
 # Of a preset; the images, the seconds and what a run leaves are the same for all.
 _COMPARED: Final = ("image", "model", "train", "augment", "serving")
-Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
 def _strip(index: int) -> Pair:
@@ -62,11 +59,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="KIND", help="These kinds alone.")
     parser.add_argument("--presets", nargs="+", default=PRESETS, choices=PRESETS)
     arguments = parser.parse_args()
-    known = [*KINDS, *([arguments.images.name] if arguments.images else [])]
-    kinds = arguments.only or known
-    if unknown := [kind for kind in kinds if kind not in known]:
-        sys.exit(f"error: --only {unknown[0]!r}: expected some of {', '.join(map(repr, known))}")
-    for kind in kinds:
+    for kind in kinds_of(arguments.only, KINDS, arguments.images):
         folder = arguments.out / kind.replace(" ", "-")
         source = _written(kind, folder) if kind in KINDS else arguments.images
         scores = _compare(source, folder, arguments.seconds, arguments.presets, arguments.cores)
@@ -75,13 +68,7 @@ def main() -> None:
 
 def _written(kind: str, folder: Path) -> Path:
     count, draw = KINDS[kind]
-    palette = np.array([c.color for c in load_config("neu-seg").classes], np.uint8)
-    for index in range(count):
-        for role, pixels in zip(("images", "masks"), draw(index), strict=True):
-            path = folder / "source" / role / f"{index:03d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if not path.exists():
-                Image.fromarray(palette[pixels] if role == "masks" else pixels).save(path)
+    write_pairs(map(draw, range(count)), count, folder / "source")
     return folder / "source"
 
 

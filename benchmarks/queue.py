@@ -11,7 +11,6 @@ finished is kept below --out, so that the same command goes on where it was stop
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count, product
 from pathlib import Path
@@ -21,10 +20,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.sources import Pair, kinds_of, write_pairs
 from flexunet.core import features, scores
 from flexunet.core.config.data import TransformConfig
 from flexunet.core.config.load import config_from, load_config
@@ -49,7 +48,6 @@ ARMS: Final = ("chosen", "random")
 _SIDE: Final = 64
 _SURFACES: Final = 800
 _BATCH: Final = 8
-Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
 class Labelled(NamedTuple):
@@ -109,11 +107,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", metavar="KIND", help="These kinds alone.")
     arguments = parser.parse_args()
-    known = [*KINDS, *([arguments.images.name] if arguments.images else [])]
-    kinds = arguments.only or known
-    if unknown := [kind for kind in kinds if kind not in known]:
-        sys.exit(f"error: --only {unknown[0]!r}: expected some of {', '.join(map(repr, known))}")
-    for kind in kinds:
+    for kind in kinds_of(arguments.only, KINDS, arguments.images):
         folder = arguments.out / kind.replace(" ", "-")
         source = arguments.images if kind not in KINDS else folder / "source"
         found = _measured(kind, source, folder, arguments.steps, arguments.seeds)
@@ -127,7 +121,7 @@ def _measured(kind: str, source: Path, folder: Path, steps: int, seeds: list[int
     missing = [seed for seed in seeds if not _is_whole(found.get(str(seed), {}))]
     if missing:
         if kind in KINDS:
-            _write(KINDS[kind](), source)
+            write_pairs(KINDS[kind](), _SURFACES, source)
         simulation = _simulation(source, folder)
         for seed in missing:
             begin = np.random.default_rng(seed).permutation(len(simulation.files))[:START].tolist()
@@ -140,17 +134,6 @@ def _measured(kind: str, source: Path, folder: Path, steps: int, seeds: list[int
 
 def _is_whole(arms: Mapping[str, Arm]) -> bool:
     return bool(arms) and all(len(arm["dice"]) > ROUNDS for arm in arms.values())
-
-
-def _write(pairs: Iterator[Pair], folder: Path) -> None:
-    palette = np.array([one.color for one in load_config("neu-seg").classes], np.uint8)
-    if (folder / "masks" / f"{_SURFACES - 1:03d}.png").exists():
-        return
-    for role in ("images", "masks"):
-        (folder / role).mkdir(parents=True, exist_ok=True)
-    for index, (image, class_ids) in enumerate(pairs):
-        Image.fromarray(image).save(folder / "images" / f"{index:03d}.png")
-        Image.fromarray(palette[class_ids]).save(folder / "masks" / f"{index:03d}.png")
 
 
 def _simulation(source: Path, folder: Path) -> Simulation:
