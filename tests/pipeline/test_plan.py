@@ -85,7 +85,7 @@ def test_seconds_buy_width_after_they_have_bought_epochs() -> None:
     assert rich["model"]["base_filters"] == 32 and rich["train"]["epochs"] >= 20
     assert poor["train"]["max_seconds"] == 60
     # Many passes over few images are few steps all the same.
-    assert planned(120, images=20)["model"]["base_filters"] == 8
+    assert planned(60, images=20)["model"]["base_filters"] == 8
     assert poor["model"]["num_layers"] == 5
 
 
