@@ -1,0 +1,69 @@
+"""Lists of classes that labelling tools put beside masks: which colour, or which number, is which class."""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from flexunet.core.config.whole import Config
+from flexunet.dataset.annotation import BadAnnotation, plain_name
+from flexunet.dataset.layouts.bounded import read_text
+from flexunet.dataset.layouts.interface import Source, SourceClass
+
+_RGB: Final = r"(?P<red>\d+)\s*{0}\s*(?P<green>\d+)\s*{0}\s*(?P<blue>\d+)"
+# A line of each: of CVAT and Datumaro, of CamVid and CVAT's export of that name, of Kaggle's CamVid and DeepGlobe, and
+# of Roboflow's semantic masks, which hold numbers.
+_LINES: Final = {
+    "labelmap.txt": re.compile(rf"(?P<name>[^:#]+):{_RGB.format(',')}:.*"),
+    "label_colors.txt": re.compile(rf"{_RGB.format('')}\s+(?P<name>\S.*)"),
+    "class_dict.csv": re.compile(rf"(?P<name>[^,]+),\s*{_RGB.format(',')}"),
+    "_classes.csv": re.compile(r"(?P<id>\d+)\s*,\s*(?P<name>\S.*)"),
+}
+
+
+def told_classes(source: Source) -> dict[str, list[SourceClass]]:
+    """Classes with a colour or an id by the list's name; lines of any other form tell nothing."""
+    found = {}
+    for name in source.files.names:
+        line_of = _LINES.get(name.rpartition("/")[2].casefold())
+        if line_of is None:
+            continue
+        try:
+            lines = read_text(source.root / name).splitlines()
+        except BadAnnotation:
+            continue
+        told = [_told(match) for line in lines if (match := line_of.fullmatch(line.strip()))]
+        if told:
+            found[name] = told
+    return found
+
+
+def _told(line: re.Match[str]) -> SourceClass:
+    fields = line.groupdict()
+    if "id" in fields:
+        return SourceClass(fields["name"], class_id=int(fields["id"]))
+    return SourceClass(fields["name"], (int(fields["red"]), int(fields["green"]), int(fields["blue"])))
+
+
+def contradictions(told: Sequence[SourceClass], config: Config) -> list[str]:
+    """Where what a list says is one class is another by the config, which has both: a clause each.
+
+    The masks would be read without a word, and classes change places.
+    """
+    names = [_compared(c.name) for c in config.classes]
+    by_color = {c.color: name for c, name in zip(config.classes, names, strict=True)}
+    found = []
+    for one in told:
+        name = _compared(one.name)
+        if one.class_id is None:
+            ours, what = by_color.get(one.color or (), name), f"RGB {one.color}"
+            is_meant = config.records.mask_values != "ids"
+        else:
+            ours, what = names[one.class_id] if one.class_id < len(names) else name, f"id {one.class_id}"
+            is_meant = config.records.mask_values != "colors"
+        if is_meant and name in names and ours != name:
+            found.append(f"says that {what} is {one.name}, which is {ours} here")
+    return found
+
+
+def _compared(name: str) -> str:
+    return plain_name(name).casefold()
