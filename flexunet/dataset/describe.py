@@ -190,20 +190,26 @@ def _from_masks(masks: Sequence[Path]) -> _Seen:
     """What the pixels of masks say: colours, or grey levels that are ids."""
     grey: Counter[int] = Counter()
     colors: Counter[Color] = Counter()
-    looked_at, lossy = list(_some(masks)), False
+    looked_at, lossy, blurred = list(_some(masks)), False, list[str]()
     for path in looked_at:
         values, counts, is_lossy = _values(path)
         lossy |= is_lossy
-        if values.ndim == 1:
+        if is_lossy and values.ndim > 1:
+            blurred.append(path.name)
+        elif values.ndim == 1:
             grey.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
         else:
             colors.update({(r, g, b): n for (r, g, b), n in zip(values.tolist(), counts.tolist(), strict=True)})
+    if blurred and not grey and not colors:
+        words = ("a lossless format", "it blurs class borders: export the masks as PNG")
+        raise BadAnnotation(f"{blurred[0]}: a mask in colour as JPEG", *words)
     looked = f"how the classes are called, and whether more occur: looked at {len(looked_at)} of {len(masks)} masks"
     seen = _from_colors(colors, looked) if colors else _from_grey(sorted(grey), looked, lossy)
     mixed = (
         ["masks in grey levels beside masks in colours: these classes are of the colours"] if grey and colors else []
     )
-    return replace(seen, unknown=[*seen.unknown, *mixed])
+    unread = [f"what {len(blurred)} masks in colour as JPEG show: ingest refuses them"] if blurred else []
+    return replace(seen, unknown=[*seen.unknown, *mixed, *unread])
 
 
 def _from_grey(levels: Sequence[int], looked: str, lossy: bool) -> _Seen:
@@ -289,7 +295,8 @@ def _size(path: Path) -> tuple[int, int] | None:
         encoded = path.read_bytes()
         with Image.open(BytesIO(encoded)) as image:
             # Pillow turns TIFFs by itself.
-            return image.size[::-1] if read_header(encoded).orientation >= FIRST_LYING else image.size
+            is_lying = read_header(encoded).orientation >= FIRST_LYING
+            return (image.height, image.width) if is_lying else image.size
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
 

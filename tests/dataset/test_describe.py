@@ -196,6 +196,19 @@ def test_a_background_that_a_source_names_is_the_first_class(surfaces: sources.S
             assert examine(pair, config).pixels.tolist() == counts.tolist()
 
 
+def test_masks_in_color_as_jpeg_tell_no_classes(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    for stem, (image, class_ids) in surfaces.items():
+        sources.save(tmp_path / f"images/{stem}.png", image)
+        sources.save(tmp_path / f"masks/{stem}.jpg", sources.COLORS[np.maximum(class_ids, 1)])
+    with pytest.raises(UserError, match=r"\.jpg: a mask in colour as JPEG; expected a lossless format"):
+        describe(Source(find_files(tmp_path)))
+    (tmp_path / "masks/steel-00001.jpg").unlink()
+    sources.save(tmp_path / "masks/steel-00001.png", sources.COLORS[surfaces["steel-00001"][1]])
+    found = describe(Source(find_files(tmp_path)))
+    assert {c.color for c in found.classes} <= {*map(tuple, sources.COLORS.tolist())}
+    assert any(sentence.startswith("what 5 masks in colour as JPEG show") for sentence in found.unknown)
+
+
 def test_a_damaged_archive_is_named(surfaces: sources.Surfaces, tmp_path: Path) -> None:
     sources.npz(sources.one_hot)(tmp_path, surfaces)
     (tmp_path / "masks/steel-00001.npz").write_bytes(b"PK\x03\x04 and no more")

@@ -429,6 +429,26 @@ def test_shapes_of_labelme(tmp_path: Path) -> None:
     np.testing.assert_array_equal(class_ids[3:5, 2:5], [[3, 0, 3], [0, 3, 0]])
 
 
+def test_a_folder_of_which_no_image_has_a_mask_is_doubted(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    """A contest's test set is not labelled, and would teach that defects are background."""
+    sources.folders("train/images/{}.png", "train/masks/{}.png")(tmp_path, surfaces)
+    (tmp_path / "train/masks/strip.png").unlink()
+    layout = find_layout(tmp_path, no_mask_is_background=True)
+    assert layout.notes == ("1 images without a mask are background as a whole (--no-mask-is-background)",)
+    sources.images(tmp_path, surfaces, "test/images/{}.png")
+    layout = find_layout(tmp_path, no_mask_is_background=True)
+    assert layout.notes[0].startswith("8 images") and layout.notes[1:] == (
+        "no image in test has a mask: are they free of defects, or not labelled?",
+    )
+
+
+def test_empty_label_files_of_yolo_are_told(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    sources.yolo(tmp_path, surfaces)
+    (tmp_path / "labels/strip.txt").write_text("")
+    empty = 1 + sum(not ids.any() for stem, (_, ids) in surfaces.items() if stem != "strip")
+    assert find_layout(tmp_path).notes == (f"{empty} images whose label file is empty are background as a whole",)
+
+
 def rectangle(x: float, y: float, width: float, height: float, degrees: float) -> list[list[float]]:
     """The corners of a box that was turned around its middle."""
     angle = np.deg2rad(degrees)

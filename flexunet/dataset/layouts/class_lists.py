@@ -54,12 +54,12 @@ def contradictions(told: Sequence[SourceClass], config: Config) -> list[str]:
     found = []
     for one in told:
         name = _compared(one.name)
-        if one.class_id is None:
-            ours, what = by_color.get(one.color or (), name), f"RGB {one.color}"
-            is_meant = config.records.mask_values != "ids"
-        else:
+        if one.class_id is not None:
             ours, what = names[one.class_id] if one.class_id < len(names) else name, f"id {one.class_id}"
             is_meant = config.records.mask_values != "colors"
+        else:
+            ours, what = by_color.get(one.color, name) if one.color else name, f"RGB {one.color}"
+            is_meant = config.records.mask_values != "ids"
         if is_meant and name in names and ours != name:
             found.append(f"says that {what} is {one.name}, which is {ours} here")
     return found

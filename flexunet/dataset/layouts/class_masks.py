@@ -130,7 +130,7 @@ def _read(source: Source) -> Reading:
         else:
             what, repair = "image without a mask", "add one, or use --no-mask-is-background if it shows no defect"
             reading.problems.append(Problem(source.root / names[0], what, "a mask of some class", repair))
-    reading.notes += clean_notes(source, [i for i in images if i not in of_image])
+    reading.notes += clean_notes(source, [i for i in images if i not in of_image], of_image)
     reading.notes.append("where a class has no mask for an image that others have, the image does not show it")
     return reading
 

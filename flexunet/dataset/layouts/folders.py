@@ -3,7 +3,7 @@
 import os.path
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 
 from flexunet.core.problems import Problem
 from flexunet.dataset.layouts.interface import Reader, Reading, Source
@@ -43,7 +43,7 @@ def _by_id(source: Source) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     return bare if find_affixes(*plain) is None and find_affixes(*bare) is not None else plain
 
 
-def _only_masks(source: Source, masks: Mapping[str, Sequence[str]]) -> Problem:
+def _only_masks(source: Source, masks: dict[str, list[str]]) -> Problem:
     """A folder around all of them, such as `lab`, may be called as if it were for masks."""
     names = sorted(_names(masks))
     shared = os.path.commonpath(names) if len(names) > 1 else ""
