@@ -797,6 +797,18 @@ def test_archives_are_checked_and_never_unpickled(
     assert not (tmp_path / "mark").exists()
 
 
+def test_a_damaged_archive_is_named_whatever_is_damaged(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    sources.npz(sources.one_hot)(tmp_path, {"a": surfaces["steel-00001"]})
+    file = tmp_path / "masks/a.npz"
+    whole = file.read_bytes()
+    kinds = set()
+    for position in range(0, len(whole), 5):
+        file.write_bytes(whole[:position] + b"\xff(" + whole[position + 2 :])
+        ((found,),) = [examine_each(find_layout(tmp_path).pairs, CONFIG)]
+        kinds.add(found.what.partition("(")[0] if isinstance(found, Problem) else "read")
+    assert {"read", "cannot be read "} <= kinds
+
+
 def test_a_class_mask_with_more_than_two_levels_is_refused(
     surfaces: sources.Surfaces, tmp_path: Path, capfd: Any
 ) -> None:

@@ -1,6 +1,10 @@
 """Masks as NumPy archives, `a.npz` for `a.png`: one-hot `[H, W, C]` or `[C, H, W]`, or class ids `[H, W]`."""
 
+import lzma
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +24,11 @@ from flexunet.dataset.layouts.names import Affix, find_affixes, images_by_id, ot
 from flexunet.dataset.layouts.pairing import annotated, pair_up
 
 _KINDS = "biuf"
+# What zipfile, zlib, lzma and NumPy raised on thousands of damaged archives, whose header is a Python expression.
+_READ_ERRORS = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, tokenize.TokenError, SyntaxError),
+    *(ValueError, TypeError, LookupError, OSError, EOFError, NotImplementedError, RuntimeError, MemoryError),
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,7 @@ def count_classes(path: Path, size: tuple[int, int] | None) -> int:
 def _reading() -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, ValueError, KeyError, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+    except _READ_ERRORS as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise BadAnnotation(f"cannot be read ({reason})", "a NumPy archive of numbers", "save it anew") from None
 
