@@ -16,13 +16,13 @@ _MOST_PIXELS: Final = 1_000_000
 # Grey levels: JPEG blurs paint by less, and no light colours steel by more.
 _FLAT_LEVELS: Final = 8
 _COLORFUL_LEVELS: Final = 64
-# Of a mask laid over a grey image: how colourful it is, how little its colour varies in most of its pixels (JPEG blurs
-# its rims), and how grey most of the others are.
+# Of a mask laid over a grey image: how colourful it is, how alike its colour in most of its pixels (JPEG blurs rims),
+# how little that follows the light, as rust's does, and how grey the rest is.
 _TINT_LEVELS: Final = 40
-_SAME_TINT_LEVELS: Final = 6
-_SAME_TINT_SHARE: Final = 0.8
-_GREY_LEVELS: Final = 16
-_GREY_SHARE: Final = 0.9
+_TINT_TOLERANCE: Final = 0.25
+_TINT_SHARE: Final = 0.6
+_TINT_SLOPE: Final = 0.1
+_GREY_LEVELS: Final = 8
 _SIDE: Final = 32
 
 
@@ -78,16 +78,20 @@ def _is_paint(pixels: NDArray[np.uint8]) -> bool:
 
 
 def _is_grey(pixels: NDArray[np.uint8]) -> bool:
-    return bool((np.ptp(pixels, axis=1) <= _GREY_LEVELS).mean() >= _GREY_SHARE) if len(pixels) else False
+    return len(pixels) > 0 and bool(np.median(np.ptp(pixels, axis=1)) <= _GREY_LEVELS)
 
 
 def _is_tint(pixels: NDArray[np.uint8]) -> bool:
     if len(pixels) < _LEAST_PIXELS:
         return False
-    differences = np.diff(pixels.astype(np.int16), axis=1)
+    differences = np.diff(pixels.astype(np.float64), axis=1)
     tint = np.median(differences, axis=0)
-    same = (np.abs(differences - tint) <= _SAME_TINT_LEVELS).all(axis=1).mean()
-    return bool(same >= _SAME_TINT_SHARE and np.ptp([0, tint[0], tint.sum()]) > _TINT_LEVELS)
+    strength = np.ptp([0, tint[0], tint.sum()])
+    alike = (np.abs(differences - tint) <= _TINT_TOLERANCE * strength).all(axis=1).mean()
+    light = pixels.mean(axis=1)
+    light -= light.mean()
+    slopes = np.abs(light @ differences) / max(float(light @ light), 1.0)
+    return bool(strength > _TINT_LEVELS and alike >= _TINT_SHARE and slopes.max() <= _TINT_SLOPE)
 
 
 def _defects(class_ids: NDArray[np.uint8]) -> NDArray[np.bool_]:
