@@ -174,10 +174,17 @@ def _more_colors() -> list[Color]:
 
 
 def _named(told: Sequence[SourceClass]) -> _Seen:
-    """The classes that a source names, of which one may be the background."""
-    classes = [c for c in told if c.name.casefold() != _BACKGROUND]
-    background = next((c for c in told if c.name.casefold() == _BACKGROUND), SourceClass(_BACKGROUND))
-    return _Seen(classes, replace(background, color=background.color or _BLACK))
+    """The classes that a source names, of which one may be the background, and some may be slips of the pen."""
+    once: dict[str, SourceClass] = {}
+    spellings: dict[str, list[str]] = {}
+    for found in told:
+        if plain_name(found.name) not in once:
+            spellings.setdefault(plain_name(found.name).casefold(), []).append(found.name)
+        once.setdefault(plain_name(found.name), found)
+    unknown = [f"whether {' and '.join(names)} are one class" for names in spellings.values() if len(names) > 1]
+    background = next((c for c in once.values() if c.name.casefold() == _BACKGROUND), SourceClass(_BACKGROUND))
+    classes = [c for c in once.values() if c.name.casefold() != _BACKGROUND]
+    return _Seen(classes, replace(background, color=background.color or _BLACK), unknown=unknown)
 
 
 def _from_archives(pairs: Sequence[Pair]) -> _Seen:

@@ -196,6 +196,19 @@ def test_a_background_that_a_source_names_is_the_first_class(surfaces: sources.S
             assert examine(pair, config).pixels.tolist() == counts.tolist()
 
 
+def test_slips_in_names_are_one_class_or_asked_for(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    sources.labelme("{}.png", "{}.json")(tmp_path / "src", surfaces)
+    for name, slip in (("steel-00001", "patches "), ("steel-00002", "Patches")):
+        file = tmp_path / f"src/{name}.json"
+        file.write_text(file.read_text().replace('"scratches"', f'"{slip}"').replace('"inclusion"', f'"{slip}"'))
+    found = describe(Source(find_files(tmp_path / "src")))
+    names = [c.name for c in found.classes]
+    assert names.count("patches") == 1 and not any(name.endswith(" ") for name in names)
+    assert ("whether Patches and patches are one class" in found.unknown) == ("Patches" in names)
+    config = described(tmp_path / "src", tmp_path / "mine.toml")
+    assert all(examine(pair, config).pixels.sum() == 48**2 for pair in find_layout(tmp_path / "src").pairs)
+
+
 def test_masks_in_color_as_jpeg_tell_no_classes(surfaces: sources.Surfaces, tmp_path: Path) -> None:
     for stem, (image, class_ids) in surfaces.items():
         sources.save(tmp_path / f"images/{stem}.png", image)

@@ -127,6 +127,26 @@ def test_images_and_masks_of_one_name(surfaces: sources.Surfaces, tmp_path: Path
 
 
 @pytest.mark.parametrize(
+    ("image", "mask"), [("{}_sat.png", "{}_mask.png"), ("line 1/{}/Image.png", "line 1/{}/Mask.png")]
+)
+def test_images_and_masks_may_both_have_an_ending(
+    surfaces: sources.Surfaces, expected: dict[str, tuple[Any, ...]], tmp_path: Path, image: str, mask: str
+) -> None:
+    """As DeepGlobe has them, and who keeps a folder for each image."""
+    sources.folders(image, mask)(tmp_path, surfaces)
+    assert find_layout(tmp_path).name == "beside"
+    found = records(tmp_path)
+    assert {i.removeprefix("line 1/"): row[1:] for i, row in found.items()} == {
+        i: row[1:] for i, row in expected.items()
+    }
+    (tmp_path / mask.format("strip")).unlink()
+    (problem,) = find_layout(tmp_path).problems
+    assert "image without a mask" in problem.what
+    (tmp_path / image.format("steel-00001")).unlink()
+    assert find_layout(tmp_path).problems and not find_layout(tmp_path).pairs
+
+
+@pytest.mark.parametrize(
     ("image", "mask"),
     [
         ("train/{}.png", "train_masks/{}_mask.png"),
