@@ -7,7 +7,15 @@ from collections.abc import Collection
 
 from flexunet.core.problems import Problem
 from flexunet.dataset.layouts.interface import Reader, Reading, Source
-from flexunet.dataset.layouts.names import Affix, find_affixes, images_by_id, masks_by_id, regrouped, without_roles
+from flexunet.dataset.layouts.names import (
+    Affix,
+    find_affixes,
+    images_by_id,
+    masks_by_id,
+    place,
+    regrouped,
+    without_roles,
+)
 from flexunet.dataset.layouts.pairing import mask_file, pair_up
 
 _LAST_WORD = re.compile(r"[ _.-]+[A-Za-z][A-Za-z0-9]*$")
@@ -47,8 +55,9 @@ def _only_masks(source: Source, masks: dict[str, list[str]]) -> Problem:
     """A folder around all of them, such as `lab`, may be called as if it were for masks."""
     names = sorted(_names(masks))
     shared = os.path.commonpath(names) if len(names) > 1 else ""
+    is_around = any(place(name.removeprefix(f"{shared}/")).role == "image" for name in names)
     what = f"{len(names)} images in folders for masks, such as {names[0]}, and none in others"
-    repair = f"give {source.root / shared} as SOURCE, or rename it" if "/" not in shared and shared else "move them"
+    repair = f"give {source.root / shared} as SOURCE, or rename it" if is_around else "add a folder images/"
     return Problem(source.root, what, "images/ beside masks/", repair)
 
 
