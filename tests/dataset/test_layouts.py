@@ -365,7 +365,11 @@ def test_the_category_that_roboflow_puts_before_the_others_is_no_class(
         category["supercategory"] = "defects-of-steel"
     document["categories"].insert(0, {"id": 0, "name": "defects-of-steel", "supercategory": "none"})
     (tmp_path / "_annotations.coco.json").write_text(json.dumps(document))
+    document["categories"].append({"id": 99, "name": "odd", "supercategory": ["none"]})
+    (tmp_path / "_annotations.coco.json").write_text(json.dumps(document))
     assert records(tmp_path) == expected
+    document["categories"].pop()
+    (tmp_path / "_annotations.coco.json").write_text(json.dumps(document))
     assert "the category defects-of-steel stands for the others" in " ".join(find_layout(tmp_path).notes)
     found = READERS["coco"].classes(Source(find_files(tmp_path))) or []
     assert tuple(c.name for c in found) == sources.NAMES[1:]

@@ -9,14 +9,15 @@ from flexunet.dataset.annotation import BadAnnotation, plain_name
 from flexunet.dataset.layouts.bounded import read_text
 from flexunet.dataset.layouts.interface import Source, SourceClass
 
-_RGB: Final = r"(?P<red>\d+)\s*{0}\s*(?P<green>\d+)\s*{0}\s*(?P<blue>\d+)"
+_COMMAS: Final = r"(?P<red>\d{1,3})\s*,\s*(?P<green>\d{1,3})\s*,\s*(?P<blue>\d{1,3})"
+_SPACES: Final = _COMMAS.replace(r"\s*,\s*", r"\s+")
 # A line of each: of CVAT and Datumaro, of CamVid and CVAT's export of that name, of Kaggle's CamVid and DeepGlobe, and
 # of Roboflow's semantic masks, which hold numbers.
 _LINES: Final = {
-    "labelmap.txt": re.compile(rf"(?P<name>[^:#]+):{_RGB.format(',')}:.*"),
-    "label_colors.txt": re.compile(rf"{_RGB.format('')}\s+(?P<name>\S.*)"),
-    "class_dict.csv": re.compile(rf"(?P<name>[^,]+),\s*{_RGB.format(',')}"),
-    "_classes.csv": re.compile(r"(?P<id>\d+)\s*,\s*(?P<name>\S.*)"),
+    "labelmap.txt": re.compile(rf"(?P<name>[^:#]+):{_COMMAS}:.*"),
+    "label_colors.txt": re.compile(rf"{_SPACES}\s+(?P<name>\S.*)"),
+    "class_dict.csv": re.compile(rf"(?P<name>[^,]+),\s*{_COMMAS}"),
+    "_classes.csv": re.compile(r"(?P<id>\d{1,3})\s*,\s*(?P<name>\S.*)"),
 }
 
 
@@ -49,18 +50,18 @@ def contradictions(told: Sequence[SourceClass], config: Config) -> list[str]:
 
     The masks would be read without a word, and classes change places.
     """
-    names = [_compared(c.name) for c in config.classes]
-    by_color = {c.color: name for c, name in zip(config.classes, names, strict=True)}
+    names = [c.name for c in config.classes]
+    known = {*map(_compared, names)}
+    by_color = {c.color: c.name for c in config.classes}
     found = []
     for one in told:
-        name = _compared(one.name)
         if one.class_id is not None:
-            ours, what = names[one.class_id] if one.class_id < len(names) else name, f"id {one.class_id}"
+            ours, what = names[one.class_id] if one.class_id < len(names) else one.name, f"id {one.class_id}"
             is_meant = config.records.mask_values != "colors"
         else:
-            ours, what = by_color.get(one.color, name) if one.color else name, f"RGB {one.color}"
+            ours, what = by_color.get(one.color, one.name) if one.color else one.name, f"RGB {one.color}"
             is_meant = config.records.mask_values != "ids"
-        if is_meant and name in names and ours != name:
+        if is_meant and _compared(one.name) in known - {_compared(ours)}:
             found.append(f"says that {what} is {one.name}, which is {ours} here")
     return found
 

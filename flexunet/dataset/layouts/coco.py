@@ -109,7 +109,7 @@ def _read(source: Source) -> Reading:
             f"{scored} annotations have a score, as a model's predictions do: they are taken for truth"
         )
     reading.notes += [
-        f"the category {name} stands for the others, as Roboflow writes it, and is no class" for name in roots
+        f"the category {name} stands for the others, as Roboflow writes it, and is no class" for name in sorted(roots)
     ]
     images = set(source.files.with_suffix(IMAGE_SUFFIXES))
     reading.reasons = dict.fromkeys(images - reading.read, "images that the JSON does not list")
@@ -230,7 +230,7 @@ def _load(path: Path) -> _Document:
 
 def _roots(categories: Sequence[_Category]) -> set[str]:
     """Categories that only group the others: Roboflow puts one before a project's own."""
-    groups = {category.supercategory for category in categories if category.supercategory != "none"}
+    groups = [category.supercategory for category in categories if category.supercategory != "none"]
     return {category.name for category in categories if category.supercategory == "none" and category.name in groups}
 
 
