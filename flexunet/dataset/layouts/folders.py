@@ -47,8 +47,10 @@ def _read(source: Source) -> Reading:
 def _by_id(source: Source) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """Names of images and masks; where their paths do not fit, without folders that only tell a role once more."""
     plain = images_by_id(source), masks_by_id(source)
+    if find_affixes(*plain) is not None:
+        return plain
     bare = without_roles(plain[0]), without_roles(plain[1])
-    return bare if find_affixes(*plain) is None and find_affixes(*bare) is not None else plain
+    return plain if find_affixes(*bare) is None else bare
 
 
 def _only_masks(source: Source, masks: dict[str, list[str]]) -> Problem:
