@@ -156,6 +156,9 @@ def test_images_and_masks_may_both_have_an_ending(
         ("images/train/{}.png", "masks/Train/{}.png"),
         ("TRAIN/img/{}.png", "Train/Ground truth/{}.png"),
         ("images/img/train/{}.png", "masks/img/train/{}.png"),
+        ("train_frames/{}.png", "train_masks/{}.png"),
+        ("train/rgb/{}.png", "train/msk/{}.png"),
+        ("Source Images/train/{}.png", "masks_machine/train/{}.png"),
         ("train_images/image/{}.png", "train_masks/mask/{}.png"),
     ],
 )

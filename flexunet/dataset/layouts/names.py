@@ -27,14 +27,14 @@ IMAGE_FOLDERS: Final = frozenset(
             "photos",
             "photo",
         ),
-        *("source_images", "original_images"),
+        *("source_images", "original_images", "frames", "frame", "rgb"),
     }
 )
 MASK_FOLDERS: Final = frozenset(
     {
         *("masks", "mask", "annotations", "annotation", "annots", "annot", "ann", "ann_dir", "labels", "label", "lab"),
         *("gt", "groundtruth", "ground_truth", "gtfine", "segmentationclass", "segmentations", "segmentation", "seg"),
-        *("targets", "target", "masks_machine"),
+        *("targets", "target", "masks_machine", "msks", "msk"),
     }
 )
 # Images in them need no mask.
