@@ -221,9 +221,17 @@ def _greys_of_palette(image: Image.Image, mask_rgb: NDArray[np.uint8]) -> NDArra
 
 
 def _told_indices(image: Image.Image, config: Config) -> NDArray[np.uint8]:
-    """Indices, unless the palette shows as many grey levels that could be the ids as well."""
-    indices = _indices(image)
-    greys = _greys_of_palette(image, np.asarray(image.convert("RGB")))
+    """Indices, unless the palette shows classes by their colours in another order, or as many grey levels that could
+    be the ids as well.
+    """
+    indices, mask_rgb = _indices(image), np.asarray(image.convert("RGB"))
+    class_ids, known = palette.class_ids_from_rgb(mask_rgb, config.classes, config.records)
+    differ = class_ids != indices
+    if known.all() and differ.any() and _as_ids(indices.astype(np.int64), config).known.all():
+        name = _name(int(class_ids[differ][0]), config)
+        what = f"a palette whose index {indices[differ][0]} has the colour of {name}: either could be the class"
+        raise Refused(Words(what, "a mask that means one thing", f'set records.mask_values = "colors", or {_EXPORT}'))
+    greys = _greys_of_palette(image, mask_rgb)
     if greys is None or not _as_ids(greys, config).known.all():
         return indices
     differ = greys != indices

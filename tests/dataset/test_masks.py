@@ -198,6 +198,23 @@ def test_grey_ids_in_a_palette_are_ids_in_whatever_order_a_tool_put_it():
     assert "a palette whose index 1 is grey 2: either could be the id" in refusal(reordered, told)
 
 
+def test_indices_are_no_ids_where_their_colors_are_other_classes():
+    """Tools that save colours with a palette, as GIF must, put it in any order."""
+    colors = np.array([BLACK, [255, 0, 0], WHITE], np.uint8)
+    settings = config(*colors.tolist(), mask_values="ids")
+    mask = Image.fromarray(IDS, "P")
+    for order in ([0, 1], [1, 0]):
+        mask.putpalette(colors[order].tobytes())
+        buffer = io.BytesIO()
+        mask.save(buffer, "PNG")
+        if order == [0, 1]:
+            np.testing.assert_array_equal(ids(buffer.getvalue(), settings), IDS)
+        else:
+            assert "index 0 has the colour of class 1: either could be the class" in refusal(
+                buffer.getvalue(), settings
+            )
+
+
 def test_a_mask_in_colors_is_no_mask_of_ids():
     assert "ids" in refusal(encoded(np.dstack([BINARY] * 3), "PNG"), config(BLACK, WHITE, mask_values="ids"))
 
