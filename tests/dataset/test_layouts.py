@@ -159,6 +159,7 @@ def test_images_and_masks_may_both_have_an_ending(
         ("train_frames/{}.png", "train_masks/{}.png"),
         ("train/rgb/{}.png", "train/msk/{}.png"),
         ("Source Images/train/{}.png", "masks_machine/train/{}.png"),
+        ("train/JPEGImages/{}.png", "train/SegmentationClassPNG/{}.png"),
         ("train_images/image/{}.png", "train_masks/mask/{}.png"),
     ],
 )

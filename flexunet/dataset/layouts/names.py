@@ -34,7 +34,8 @@ MASK_FOLDERS: Final = frozenset(
     {
         *("masks", "mask", "annotations", "annotation", "annots", "annot", "ann", "ann_dir", "labels", "label", "lab"),
         *("gt", "groundtruth", "ground_truth", "gtfine", "segmentationclass", "segmentations", "segmentation", "seg"),
-        *("targets", "target", "masks_machine", "msks", "msk"),
+        # Supervisely's; that of labelme2voc, whose SegmentationClass/ holds arrays.
+        *("targets", "target", "msks", "msk", "masks_machine", "segmentationclasspng"),
     }
 )
 # Images in them need no mask.
