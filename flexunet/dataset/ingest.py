@@ -307,7 +307,8 @@ def _require_usable(rows: Sequence[Row], config: Config, source: Path) -> None:
         if missing and split == SPLIT_TRAIN:
             what = f"no training image shows {', '.join(missing)}"
             repair = "add images or remove it from [[classes]]"
-            repair += "; ids in masks count from 0, the background" * (seen[BACKGROUND_ID] == 0)
+            if config.classes[BACKGROUND_ID].name in missing:
+                repair += "; ids in masks count from 0, the background"
             problems.append(Problem(source, what, "every class in train", repair))
         elif not seen[1:].any():
             what = f"no image of {split} shows a defect"

@@ -31,8 +31,9 @@ def _signs(source: Source) -> str:
 def _read(source: Source) -> Reading:
     images, masks = _by_id(source)
     affixes = find_affixes(images, masks)
-    if masks and not images:
-        return Reading(problems=[_only_masks(source, masks)], read=_names(masks))
+    around = _around(masks) if masks and not images else ""
+    if around:
+        return Reading(problems=[_only_masks(source, masks, around)], read=_names(masks))
     if affixes is None and masks and images:
         return Reading(problems=[_unlike(source, images, masks)], read=_names(images) | _names(masks))
     of_image, of_mask = affixes or (Affix(), Affix())
@@ -53,14 +54,16 @@ def _by_id(source: Source) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     return plain if find_affixes(*bare) is None else bare
 
 
-def _only_masks(source: Source, masks: dict[str, list[str]]) -> Problem:
-    """A folder around all of them, such as `lab`, may be called as if it were for masks."""
+def _around(masks: dict[str, list[str]]) -> str:
+    """A folder such as `lab`, called as if it were for masks, below which folders for images lie too; or nothing."""
+    shared = os.path.commonpath(_names(masks))
+    return shared if any(place(name.removeprefix(f"{shared}/")).role == "image" for name in _names(masks)) else ""
+
+
+def _only_masks(source: Source, masks: dict[str, list[str]], around: str) -> Problem:
     names = sorted(_names(masks))
-    shared = os.path.commonpath(names) if len(names) > 1 else ""
-    is_around = any(place(name.removeprefix(f"{shared}/")).role == "image" for name in names)
     what = f"{len(names)} images in folders for masks, such as {names[0]}, and none in others"
-    repair = f"give {source.root / shared} as SOURCE, or rename it" if is_around else "add a folder images/"
-    return Problem(source.root, what, "images/ beside masks/", repair)
+    return Problem(source.root, what, "images/ beside masks/", f"give {source.root / around} as SOURCE, or rename it")
 
 
 def _unlike(source: Source, images: dict[str, list[str]], masks: dict[str, list[str]]) -> Problem:
