@@ -123,7 +123,7 @@ def _image_size(encoded: bytes, settings: ImageConfig) -> tuple[int, int]:
 def _graph_reader(settings: ImageConfig) -> Callable[[bytes | tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """Encoded image -> size int32 `[2]`, height first, and why it is refused, "" if it is not."""
 
-    @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
     def read(encoded: bytes | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         image, problem = decode_one(encoded, settings)
         return tf.shape(image)[:2], problem

@@ -70,7 +70,7 @@ def in_requests(
 
 
 def join_requests(
-    function: Callable[[tf.Tensor], tuple[tf.Tensor, ...]], rows: tf.Tensor, queue: str, most: int
+    function: tf.types.experimental.PolymorphicFunction, rows: tf.Tensor, queue: str, most: int
 ) -> tuple[tf.Tensor, ...]:
     """Applies `function` to the rows of all the requests that wait in this moment, at most `most` together.
 
@@ -79,12 +79,13 @@ def join_requests(
     batch starts when one of `BATCH_THREADS` is free. A full queue answers UNAVAILABLE.
 
     Args:
-      function: `[N, ...]` -> tensors `[N, ...]`; it must treat rows alike, whoever sent them.
+      function: `[N, ...]` -> a tuple of tensors `[N, ...]`; it must treat rows alike, whoever sent them. A
+        `tf.function`, which is traced once for all that join their requests by it.
       rows: from 1 to `most` rows.
       queue: name; signatures that call `function` under one name wait together.
       most: rows in a batch.
     """
-    concrete = tf.function(function).get_concrete_function(tf.TensorSpec([None, *rows.shape[1:]], rows.dtype))
+    concrete = function.get_concrete_function(tf.TensorSpec([None, *rows.shape[1:]], rows.dtype))
     return tuple(
         tf.raw_ops.BatchFunction(
             in_tensors=[rows],

@@ -59,7 +59,7 @@ class SegmentationModule(tf.Module):
         # An image may be cut into a thousand tiles.
         self._images_at_once = 1 if config.image.fit == "tile" else BATCH_ROWS
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.INPUT_EXAMPLES)])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.INPUT_EXAMPLES)], autograph=False)
     def evaluate(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         """Serialized records, string `[N]` -> for each image, at its own size: counts float64 `[N, C, C]` (rows truth),
         probability_sums float64 `[N, 3]` (labelled pixels, sum of the true class's probability, sum of cross-entropy),
@@ -180,6 +180,7 @@ def _optimized(model: keras.Model, config: TrainerConfig) -> Callable[[tf.Tensor
     function = tf.function(
         functools.partial(model, training=False),
         input_signature=[tf.TensorSpec(shape, tf.uint8)],
+        autograph=False,
         experimental_attributes={"_noinline": True},
     )
     # A module tracks functions, too.

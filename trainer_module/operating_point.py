@@ -84,7 +84,7 @@ def _scored_images(
     """Truth, class ids uint8 `[h, w]`, and prediction of each image."""
     shape = [None, config.image.height, config.image.width, 3]
 
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8), tf.TensorSpec([2], tf.int32)])
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8), tf.TensorSpec([2], tf.int32)], autograph=False)
     def scored(tiles: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         # As the export answers.
         bare = functools.partial(model, training=False)

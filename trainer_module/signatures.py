@@ -29,6 +29,10 @@ _PARALLEL_PIXELS = 4_000_000
 
 _ROW_TYPES = (tf.string, tf.float32, tf.float32, tf.string)
 
+_ENCODED = tf.TensorSpec([None], tf.string, name=features.INPUT_IMAGE_BYTES)
+_EXAMPLES = tf.TensorSpec([None], tf.string, name=features.INPUT_EXAMPLES)
+_PIXELS = tf.TensorSpec([None, None, None, 3], tf.uint8, name=features.INPUT_PIXELS)
+
 
 class Decision(NamedTuple):
     """An operating point in the order of the defect classes: thresholds, and pixels of the smallest regions."""
@@ -76,6 +80,9 @@ class ServingSignatures:
         self._answers, self._predictions = f"answers-{export}", f"predictions-{export}"
         # An image may be cut into a thousand tiles.
         self._images_at_once = 1 if config.image.fit == "tile" else BATCH_ROWS
+        # Large, and each in the graph once: several signatures and branches call them.
+        self._joined_answer = tf.function(self._answer_images, autograph=False)
+        self._joined_prediction = tf.function(lambda tiles: (predict(tiles),), autograph=False)
 
     def by_name(self) -> dict[str, Callable[..., dict[str, tf.Tensor]]]:
         """The signatures by the names that callers use."""
@@ -87,7 +94,7 @@ class ServingSignatures:
             features.SIGNATURE_PROBABILITIES: self.probabilities,
         }
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.INPUT_IMAGE_BYTES)])
+    @tf.function(input_signature=[_ENCODED], autograph=False)
     def serve(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """PNG, JPEG, BMP or WebP images of any size, string `[N]` -> for each image: `mask_png`, string, its class ids
         at its own size as a grey PNG; `class_fractions`, float32 `[N, C]`, the share of its pixels of each class;
@@ -98,7 +105,7 @@ class ServingSignatures:
         """
         image_bytes = tf.ensure_shape(image_bytes, [None])
         masks, fractions, confidence, error = in_requests(
-            lambda part: join_requests(self._answer_images, part, self._answers, self._images_at_once),
+            lambda part: join_requests(self._joined_answer, part, self._answers, self._images_at_once),
             image_bytes,
             _ROW_TYPES,
             self._images_at_once,
@@ -114,13 +121,13 @@ class ServingSignatures:
             **point_outputs(self._decision, tf.size(masks)),
         }
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.INPUT_IMAGE_BYTES)])
+    @tf.function(input_signature=[_ENCODED], autograph=False)
     def serve_rest(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """The answer of `serve` with the mask under a name that TF Serving's REST interface writes as base64."""
         outputs = self.serve(image_bytes)
         return {features.OUTPUT_MASK_PNG_REST: outputs.pop(features.OUTPUT_MASK_PNG), **outputs}
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.INPUT_EXAMPLES)])
+    @tf.function(input_signature=[_EXAMPLES], autograph=False)
     def serve_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         """The answer of `serve` to serialized records, for InfraValidator and BulkInferrer; they need no mask."""
         key = self._records.image
@@ -134,7 +141,7 @@ class ServingSignatures:
 
         return self.serve(map_rows(image_or_nothing, tf.ensure_shape(examples, [None]), tf.string))
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name=features.INPUT_PIXELS)])
+    @tf.function(input_signature=[_PIXELS], autograph=False)
     def pixels(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         """RGB of one size, uint8 `[N, H, W, 3]` -> `class_ids`, uint8 `[N, H, W]`."""
 
@@ -144,7 +151,7 @@ class ServingSignatures:
         class_ids = self._answer_pixels(answer, pixels, tf.uint8)
         return {features.OUTPUT_CLASS_IDS: class_ids, **point_outputs(self._decision, tf.shape(pixels)[0])}
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name=features.INPUT_PIXELS)])
+    @tf.function(input_signature=[_PIXELS], autograph=False)
     def probabilities(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         """RGB of one size, uint8 `[N, H, W, 3]` -> `probabilities`, float32 `[N, H, W, C]`."""
 
@@ -210,7 +217,7 @@ class ServingSignatures:
         return tf.reshape(predicted, [tf.shape(tiles)[0], -1, height, width, self._num_classes])
 
     def _predict_joined(self, tiles: tf.Tensor) -> tf.Tensor:
-        return join_requests(lambda part: (self._predict(part),), tiles, self._predictions, BATCH_ROWS)[0]
+        return join_requests(self._joined_prediction, tiles, self._predictions, BATCH_ROWS)[0]
 
 
 def id_png(class_ids: tf.Tensor) -> tf.Tensor:
