@@ -1,12 +1,15 @@
 """Rows one after the other, a few together so that the memory of a batch stays bounded, or of several requests."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import tensorflow as tf
 
 from flexunet.core.config.data import ImageConfig
 from flexunet.serving import limits
+
+if TYPE_CHECKING:
+    from tensorflow.types.experimental import GenericFunction
 
 Rows = TypeVar("Rows")
 
@@ -69,9 +72,7 @@ def in_requests(
     return tf.cond(fits, lambda: function(rows), lambda: in_chunks(function, rows, dtypes, most))
 
 
-def join_requests(
-    function: tf.types.experimental.PolymorphicFunction, rows: tf.Tensor, queue: str, most: int
-) -> tuple[tf.Tensor, ...]:
+def join_requests(function: "GenericFunction", rows: tf.Tensor, queue: str, most: int) -> tuple[tf.Tensor, ...]:
     """Applies `function` to the rows of all the requests that wait in this moment, at most `most` together.
 
     TF Serving's own batching compares requests of a signature by their shapes: two image sizes in one moment fail the
@@ -79,8 +80,8 @@ def join_requests(
     batch starts when one of `BATCH_THREADS` is free. A full queue answers UNAVAILABLE.
 
     Args:
-      function: `[N, ...]` -> a tuple of tensors `[N, ...]`; it must treat rows alike, whoever sent them. A
-        `tf.function`, which is traced once for all that join their requests by it.
+      function: `[N, ...]` -> tensors `[N, ...]`; it must treat rows alike, whoever sent them. One that is traced once,
+        however many places of a graph call it: nodes take their time at every load.
       rows: from 1 to `most` rows.
       queue: name; signatures that call `function` under one name wait together.
       most: rows in a batch.
