@@ -1,17 +1,19 @@
 """Does `flexunet live queue` teach more than chance? What it picks against random images, labelled round by round.
 
-    make queue [IMAGES=NEU_SEG]      3 seeds of 2 kinds of generated surfaces, and a user's: minutes each on two cores
+    make queue [IMAGES=NEU_SEG]      3 seeds of 2 kinds of generated surfaces, and a user's
 
 A model learns from 20 labelled images. Five times 10 more are labelled: once those that the queue picks of half of all
-images, by its own code and the model's own export, once random ones of the same. Each time a new model is trained for
-as many steps. What is printed is foreground Dice on the other half, by near-duplicate groups. Both arms begin with the
-same images and weights; three seeds prove little, so the range of their differences stands beside the mean. What is
-finished is kept below --out, so that the same command goes on where it was stopped.
+images, by its own code and the model's own export, once random ones of the same. As with `--data`, the queue leaves out
+near-duplicates of what is labelled; where nothing else is left, it takes random ones as well. Each time a network is
+trained from the same weights for as many steps. What is printed is foreground Dice on the other half of the images, by
+near-duplicate groups. Both arms begin with the same images; three seeds prove little, so the range of their differences
+stands beside the mean. What is finished is kept below --out: the same command goes on where it was stopped.
 """
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count, product
 from pathlib import Path
 from typing import Final, NamedTuple, TypedDict
@@ -38,6 +40,7 @@ from pipeline.queue import pick
 from pipeline.study.folds import decode_record, record_files, records_of
 from trainer_module.export import export_model
 from trainer_module.metrics import count_matrix
+from trainer_module.optimization import cosine
 from trainer_module.trainer import compiled_model
 from transform_module import images
 
@@ -46,8 +49,9 @@ ADDED: Final = 10
 ROUNDS: Final = 5
 ARMS: Final = ("chosen", "random")
 _SIDE: Final = 64
-_SURFACES: Final = 800
+_SURFACES: Final = 600
 _BATCH: Final = 8
+_LEARNING_RATE: Final = 0.003
 
 
 class Labelled(NamedTuple):
@@ -62,19 +66,62 @@ class Labelled(NamedTuple):
 
 
 class Arm(TypedDict):
-    """What was labelled, and foreground Dice by round, of which the first is before any."""
+    """What is labelled, in this order, and foreground Dice by round, of which the first is before any."""
 
     rows: list[int]
     dice: list[float]
 
 
 class Simulation(NamedTuple):
-    """Who is asked: `files[i]` is row `i` of `pool`, as a watch would have kept it."""
+    """Who is asked: `files[i]` is row `i` of `pool`, as a watch would have kept it, in `groups[i]`."""
 
     config: Config
     files: list[Path]
+    groups: list[str]
     pool: Labelled
     test: Labelled
+
+    def unlike(self, rows: Sequence[int]) -> list[Path]:
+        """Files that are no near-duplicates of some rows."""
+        known = {self.groups[row] for row in rows}
+        return [file for file, group in zip(self.files, self.groups, strict=True) if group not in known]
+
+
+class Learner:
+    """A network that begins each training anew, with the same weights: compiled once, trained often."""
+
+    def __init__(self, config: TrainerConfig, steps: int) -> None:
+        keras.backend.clear_session()
+        keras.utils.set_random_seed(config.train.seed)
+        self.config, self._steps = config, steps
+        self.model = compiled_model(config)
+        self.model.optimizer.build(self.model.trainable_variables)
+        self._variables = [*self.model.variables, *self.model.optimizer.variables]
+        self._begin = [variable.numpy() for variable in self._variables]
+
+    def learn(self, labelled: Labelled) -> keras.Model:
+        """The model after so many steps of a falling rate, on images that are turned and mirrored at random."""
+        for variable, value in zip(self._variables, self._begin, strict=True):
+            variable.assign(value)
+        generator = np.random.default_rng(self.config.train.seed)
+        pictures = np.empty((self._steps * _BATCH, *labelled.images.shape[1:]), np.float32)
+        class_ids = np.empty(pictures.shape[:3], np.uint8)
+        for place, row in enumerate(generator.integers(0, len(labelled.images), len(pictures))):
+            turns, mirrored = int(generator.integers(4)), 1 - 2 * int(generator.integers(2))
+            pictures[place] = np.rot90(labelled.images[row], turns)[:, ::mirrored]
+            class_ids[place] = np.rot90(labelled.class_ids[row], turns)[:, ::mirrored]
+        falling = keras.callbacks.LambdaCallback(on_train_batch_begin=self._fall)
+        self.model.fit(pictures, class_ids, batch_size=_BATCH, shuffle=False, verbose=0, callbacks=[falling])
+        return self.model
+
+    def _fall(self, step: int, logs: object = None) -> None:
+        self.model.optimizer.learning_rate = _LEARNING_RATE * cosine(step / self._steps)
+
+    def dice(self, test: Labelled) -> float:
+        """Foreground Dice of the model as it is."""
+        predicted = np.argmax(self.model.predict(test.images.astype(np.float32), batch_size=50, verbose=0), axis=-1)
+        counts = count_matrix(tf.constant(test.class_ids), tf.constant(predicted), len(self.config.classes))
+        return float(scores.foreground_dice(counts.numpy()))
 
 
 def _surfaces() -> Iterator[Pair]:
@@ -103,7 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, help="Folder of images and masks in neu-seg's classes, as one more.")
     parser.add_argument("--out", type=Path, default=Path("runs/queue"))
-    parser.add_argument("--steps", type=int, default=150, help=f"Of each training, of {_BATCH} images.")
+    parser.add_argument("--steps", type=int, default=400, help=f"Of each training, of {_BATCH} images.")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", metavar="KIND", help="These kinds alone.")
     arguments = parser.parse_args()
@@ -124,8 +171,9 @@ def _measured(kind: str, source: Path, folder: Path, steps: int, seeds: list[int
             write_pairs(KINDS[kind](), _SURFACES, source)
         simulation = _simulation(source, folder)
         for seed in missing:
-            begin = np.random.default_rng(seed).permutation(len(simulation.files))[:START].tolist()
-            arms = found.setdefault(str(seed), {arm: {"rows": [*begin], "dice": []} for arm in ARMS})
+            drawn = np.random.default_rng(seed).permutation(len(simulation.files)).tolist()
+            labelled = {"chosen": START, "random": START + ROUNDS * ADDED}
+            arms = found.setdefault(str(seed), {arm: {"rows": drawn[: labelled[arm]], "dice": []} for arm in ARMS})
             for told in _rounds(simulation, arms, folder / "model", seed, steps):
                 replace_text(path, json.dumps(found))
                 print(f"{kind}, seed {seed}, {told}", flush=True)
@@ -142,86 +190,64 @@ def _simulation(source: Path, folder: Path) -> Simulation:
         "classes": load_config("neu-seg").model_dump(mode="json")["classes"],
         "image": {"height": _SIDE, "width": _SIDE},
         "model": {"num_layers": 3, "base_filters": 8, "base_kernel": 3, "dropout": 0.0, "normalization": "group"},
-        "train": {"learning_rate": 0.003, "batch_size": _BATCH, "loss": "cross_entropy_dice"},
+        "train": {"learning_rate": _LEARNING_RATE, "batch_size": _BATCH, "loss": "cross_entropy_dice"},
         "dataset": {"train": 0.5, "eval": 0.25, "test": 0.25},
     }, "benchmark")  # fmt: skip
     ingest(source, folder / "records", config, splits="regroup", accept_losses=True)
-    encoded, pool = _read(folder / "records", config, [features.SPLIT_TRAIN])
-    _, test = _read(folder / "records", config, [features.SPLIT_EVAL, features.SPLIT_TEST])
+    encoded, groups, pool = _read(folder / "records", config, [features.SPLIT_TRAIN])
+    _, _, test = _read(folder / "records", config, [features.SPLIT_EVAL, features.SPLIT_TEST])
     files = [folder / "watched" / f"{row:05d}.png" for row in range(len(encoded))]
     files[0].parent.mkdir(exist_ok=True)
     for path, content in zip(files, encoded, strict=True):
         path.write_bytes(content)
-    return Simulation(config, files, pool, test)
+    return Simulation(config, files, groups, pool, test)
 
 
-def _read(records: Path, config: Config, splits: list[str]) -> tuple[list[bytes], Labelled]:
-    """Files as they were ingested, and what the model sees of them."""
+def _read(records: Path, config: Config, splits: list[str]) -> tuple[list[bytes], list[str], Labelled]:
+    """Files as they were ingested, their groups, and what the model sees of them."""
     [version] = versions(records).values()
     settings = part_of(config, TransformConfig)
     encoded: list[bytes] = []
+    groups: list[str] = []
     pictures: list[NDArray[np.uint8]] = []
     labels: list[NDArray[np.uint8]] = []
     for record in records_of([file for split in splits for file in record_files(version, split)]):
-        row, image, class_ids = decode_record(tf.constant(record), settings)
+        row, image, class_ids = decode_record(tf.constant(record), settings, [settings.records.group])
         encoded.append(row[settings.records.image].numpy())
+        groups.append(row[settings.records.group].numpy().decode())
         pictures.append(images.fit_image(image, config.image).numpy()[0])
         labels.append(images.fit_class_ids(class_ids, config.image).numpy()[0])
-    return encoded, Labelled(np.stack(pictures), np.stack(labels))
+    return encoded, groups, Labelled(np.stack(pictures), np.stack(labels))
 
 
 def _rounds(given: Simulation, arms: Mapping[str, Arm], directory: Path, seed: int, steps: int) -> Iterator[str]:
     """Goes on with the arms, a round of each in turn, and tells each."""
     config = part_of(given.config, TrainerConfig)
-    config = config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
-    asked: keras.Model | None = None
+    learner = Learner(config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})}), steps)
     for number, name in product(range(ROUNDS + 1), ARMS):
         rows, dice = arms[name]["rows"], arms[name]["dice"]
         if len(dice) > number:
             continue
-        left = sorted({*range(len(given.files))} - {*rows})
-        if number and name == "chosen":
-            if asked is None:
-                asked = _trained(config, given.pool.of(rows), steps)
-            rows += _picked(asked, config, [given.files[row] for row in left], directory)
-        elif number:
-            rows += np.random.default_rng([seed, number]).choice(left, ADDED, replace=False).tolist()
+        labelled = START + number * ADDED
         if number or name == "chosen":
-            model = _trained(config, given.pool.of(rows), steps)
-            asked = model if name == "chosen" else asked
-            dice.append(_dice(model, config, given.test))
+            learner.learn(given.pool.of(rows[:labelled]))
+            dice.append(learner.dice(given.test))
         else:
             # The same images and weights.
             dice.append(arms["chosen"]["dice"][0])
-        yield f"{name}, {len(rows)} labelled: {dice[-1]:.3f}"
+        if number < ROUNDS and name == "chosen":
+            rows += _picked(learner, given, rows, directory)
+        yield f"{name}, {labelled} labelled: {dice[-1]:.3f}"
 
 
-def _picked(model: keras.Model, config: TrainerConfig, files: list[Path], directory: Path) -> list[int]:
-    """What `flexunet live queue` does with what a watch kept."""
-    export_model(model, config, {"parameters": model.count_params()}, directory)
-    return [int(one.file.stem) for one in pick(directory, files, None, ADDED).candidates]
-
-
-def _trained(config: TrainerConfig, labelled: Labelled, steps: int) -> keras.Model:
-    """A new model after so many steps, on images that are turned and mirrored at random."""
-    keras.backend.clear_session()
-    keras.utils.set_random_seed(config.train.seed)
-    model = compiled_model(config)
-    generator = np.random.default_rng(config.train.seed)
-    pictures = np.empty((steps * _BATCH, *labelled.images.shape[1:]), np.float32)
-    class_ids = np.empty(pictures.shape[:3], np.uint8)
-    for place, row in enumerate(generator.integers(0, len(labelled.images), len(pictures))):
-        turns, mirrored = int(generator.integers(4)), 1 - 2 * int(generator.integers(2))
-        pictures[place] = np.rot90(labelled.images[row], turns)[:, ::mirrored]
-        class_ids[place] = np.rot90(labelled.class_ids[row], turns)[:, ::mirrored]
-    model.fit(pictures, class_ids, batch_size=_BATCH, shuffle=False, verbose=0)
-    return model
-
-
-def _dice(model: keras.Model, config: TrainerConfig, test: Labelled) -> float:
-    predicted = np.argmax(model.predict(test.images.astype(np.float32), batch_size=50, verbose=0), axis=-1)
-    counts = count_matrix(tf.constant(test.class_ids), tf.constant(predicted), len(config.classes))
-    return float(scores.foreground_dice(counts.numpy()))
+def _picked(learner: Learner, given: Simulation, rows: list[int], directory: Path) -> list[int]:
+    """What `flexunet live queue` does with what a watch kept, as the model says that learnt from `rows`."""
+    export_model(learner.model, learner.config, {"parameters": learner.model.count_params()}, directory)
+    with tempfile.TemporaryDirectory() as folder:
+        picked = pick(directory, given.unlike(rows), None, ADDED, Path(folder))
+    found = [int(one.file.stem) for one in picked.candidates]
+    left = sorted({*range(len(given.files))} - {*rows} - {*found})
+    return found + np.random.default_rng(len(rows)).choice(left, ADDED - len(found), replace=False).tolist()
 
 
 def _table(kind: str, steps: int, seeds: list[int], found: list[dict[str, Arm]]) -> Table:

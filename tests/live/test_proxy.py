@@ -1,24 +1,34 @@
 """The process that looks: it may be slow, it may be killed, and what it did not see is counted."""
 
+import io
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import grpc
 import pytest
 from ports import free_port
 from processes import ENVIRONMENT, ROOT
 from relay import relayed
 from waiting import wait_until
+from watch_process import watch_of
 
 from flexunet.core.errors import UserError
 from flexunet.live import proxy
 from flexunet.live.exchange import Exchange
-from flexunet.live.proxy import Settings, Witness, grpc_route
-from flexunet.live.store import Kept, hours_since
+from flexunet.live.pairs import Comparer
+from flexunet.live.proxy import Settings, Witness, grpc_route, rest_route
+from flexunet.live.store import Kept, Store, hours_since
+from flexunet.live.worker import Comparing, Looking, run
 
 MISSED = "not looked at: too many at once"
 
@@ -67,6 +77,85 @@ def test_looking_begins_again_where_its_process_is_killed(
     witness.tell(exchange())
     witness.tell(exchange())
     wait_until(lambda: counts(tmp_path) == {**counts(tmp_path), "requests": 2, "times that looking began again": 1})
+
+
+def test_what_hangs_does_not_keep_it_from_ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a process that is stopped, nor one that was killed and waits to begin again; SIGTERM ends none."""
+    monkeypatch.setattr(proxy, "_CLOSE_SECONDS", 0.2)
+    for size, number in ((0, signal.SIGSTOP), (10**6, signal.SIGSTOP), (0, signal.SIGKILL)):
+        folder = tmp_path / f"{size}-{number}"
+        looking = Witness(Settings("127.0.0.1", "127.0.0.1", [grpc_route(0, 0)], Kept(folder, days=1)))
+        looking.tell(exchange())
+        wait_until(lambda: "requests" in counts(folder))  # noqa: B023  it has ended before the next round
+        os.kill(looking._process.pid, signal.SIGTERM)
+        os.kill(looking._process.pid, number)
+        looking.tell(exchange(size))
+        looking.tell(exchange(size))
+        started = time.monotonic()
+        looking.close()
+        assert time.monotonic() - started < 5 and looking._process.poll() is not None
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_messages_that_cannot_be_read_end_the_process_that_reads_them(tmp_path: Path) -> None:
+    """So that the proxy finds out, and begins again."""
+    looking = Looking(Store(Kept(tmp_path, days=1)), "", Comparing(Comparer("127.0.0.1:1")), 0.0)
+    run(io.BytesIO((2).to_bytes(4, "big") + bytes(8) + b"{}"), looking)
+
+
+class Waiting(grpc.GenericRpcHandler):
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.begun, self.may_end = threading.Event(), threading.Event()
+
+    def service(self, handler_call_details: Any) -> Any:
+        def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+            self.begun.set()
+            self.may_end.wait()
+            return request
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+
+def test_asked_to_end_it_lets_requests_under_way_be_answered_and_takes_no_more(tmp_path: Path) -> None:
+    server, handler = grpc.server(ThreadPoolExecutor(1)), Waiting()
+    server.add_generic_rpc_handlers((handler,))
+    served: Any = SimpleNamespace(grpc_port=server.add_insecure_port("127.0.0.1:0"), rest_port=1)
+    server.start()
+    with watch_of(served, tmp_path) as watch:
+        address = watch.grpc.removeprefix("grpc://")
+        host, port = address.split(":")
+        with grpc.insecure_channel(address) as channel, socket.create_connection((host, int(port))) as idle:
+            call: Any = channel.unary_unary("/a.B/C")
+            answer = call.future(b"question")
+            handler.begun.wait()
+            watch.process.send_signal(signal.SIGTERM)
+            # It has nothing under way.
+            while idle.recv(1000):
+                pass
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection((host, int(port)))
+            handler.may_end.set()
+            assert answer.result() == b"question"
+        assert watch.process.wait() == 0
+    server.stop(None)
+    assert counts(tmp_path)["requests"] == 1
+
+
+def test_what_a_server_that_dies_does_not_answer_has_failed() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        relayed(rest_route(0, listening.getsockname()[1])) as ([port], recorder),
+    ):
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"POST /a HTTP/1.1\r\nContent-Length: 1\r\n\r\nx")
+            server, _ = listening.accept()
+            server.recv(1)
+            server.close()
+            assert client.recv(1) == b""
+        wait_until(lambda: bool(recorder.exchanges))
+    assert [(told.path, told.succeeded) for told in recorder.exchanges] == [("/a", False)]
 
 
 def test_a_taken_port_is_one_line() -> None:
