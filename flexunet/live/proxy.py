@@ -36,7 +36,8 @@ _BARE_BYTES: Final = 1000
 _MISSED: Final = "not looked at: too many at once"
 # Twice as long each time that it soon ends again: what fails for days must not fill a log.
 _RESTART_SECONDS: Final = 10.0
-_MOST_RESTART_SECONDS: Final = 640.0
+_MOST_DOUBLED: Final = 6
+_MOST_RESTART_SECONDS: Final = _RESTART_SECONDS * 2**_MOST_DOUBLED
 # When it is asked to end, for requests under way and then for what waits to be looked at: less than what our manifests
 # leave of the grace period.
 _DRAIN_SECONDS: Final = 5.0
@@ -140,15 +141,19 @@ class Witness:
         self._ending.set()
         self._waiting.put(None)
         self._thread.join(_CLOSE_SECONDS)
-        if not self._thread.is_alive() and self._process.stdin is not None:
-            with contextlib.suppress(OSError):
-                self._process.stdin.close()
+        if not self._thread.is_alive():
+            self._say_no_more()
         try:
             self._process.wait(0 if self._thread.is_alive() else _CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
             logger.warning("what looks at images did not end; %d requests were not looked at", self._waiting.qsize())
             self._process.kill()
             self._process.wait()
+
+    def _say_no_more(self) -> None:
+        with contextlib.suppress(OSError):
+            assert self._process.stdin is not None
+            self._process.stdin.close()
 
     def _started(self) -> "subprocess.Popen[bytes]":
         kept, settings = self._settings.kept, self._settings
@@ -167,23 +172,26 @@ class Witness:
                 tell(self._process.stdin, told)
             except OSError:
                 # Killed, perhaps for its memory, or the disk is full. Traffic goes on, and looking after a while.
-                if self._ending.is_set():
+                if not self._begins_again(time.monotonic() - began):
                     return
-                self._begin_again(time.monotonic() - began)
                 began = time.monotonic()
 
-    def _begin_again(self, lived: float) -> None:
-        """After a while, and as often as it takes: a machine without memory starts no process either."""
-        code, is_running = self._process.wait(), False
+    def _begins_again(self, lived: float) -> bool:
+        """After a while, and as often as it takes: a machine without memory starts no process either. False: at the
+        end of all."""
+        code = self._process.wait()
+        self._say_no_more()
         self._soon_ended = 0 if lived > _MOST_RESTART_SECONDS else self._soon_ended
-        while not is_running and not self._ending.is_set():
-            seconds = min(_RESTART_SECONDS * 2**self._soon_ended, _MOST_RESTART_SECONDS)
+        while not self._ending.is_set():
+            seconds = _RESTART_SECONDS * 2**self._soon_ended
             logger.warning("what looks at images ended with %d; it begins again in %g s", code, seconds)
             self.note("times that looking began again")
-            self._ending.wait(seconds)
-            self._soon_ended += 1
-            with contextlib.suppress(OSError):
-                self._process, is_running = self._started(), True
+            self._soon_ended = min(self._soon_ended + 1, _MOST_DOUBLED)
+            if not self._ending.wait(seconds):
+                with contextlib.suppress(OSError):
+                    self._process = self._started()
+                    return True
+        return False
 
 
 def _size(told: Exchange | Note) -> int:

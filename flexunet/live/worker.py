@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from flexunet.core.errors import last_line
 from flexunet.core.lock import locked
 from flexunet.live.exchange import Exchange, Note, read_told
 from flexunet.live.observe import NotSeenError, Seen, seen_in
@@ -151,6 +152,8 @@ def _receive(source: BinaryIO, waiting: "queue.Queue[Exchange | Note | None]") -
     try:
         for told in read_told(source):
             waiting.put(told)
+    except ValueError as error:
+        print(f"error: a message of the proxy cannot be read: {last_line(error)}", file=sys.stderr)
     finally:
         waiting.put(None)
 
