@@ -199,7 +199,7 @@ class Reservoir:
         priority = random.random() if self._why == "random" else 1 - confidence  # noqa: S311  no secret
         digest = hashlib.sha256(encoded).hexdigest()[:12]
         name = f"{self._why}-{priority:.6f}-{digest}.{seen.kind or 'bin'}"
-        if len(encoded) > self._most:
+        if len(encoded) > self._most or self._has(name, len(encoded)):
             return
         while self._size + len(encoded) > self._most:
             if not self._kept or self._kept[0][0] >= name:
@@ -207,12 +207,14 @@ class Reservoir:
             lowest, size = self._kept.pop(0)
             self._size -= size
             (self._directory / lowest).unlink(missing_ok=True)
-        place = bisect.bisect_left(self._kept, (name, len(encoded)))
-        if self._kept[place : place + 1] != [(name, len(encoded))]:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            replace_file(self._directory / name, encoded)
-            self._kept.insert(place, (name, len(encoded)))
-            self._size += len(encoded)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        replace_file(self._directory / name, encoded)
+        bisect.insort(self._kept, (name, len(encoded)))
+        self._size += len(encoded)
+
+    def _has(self, name: str, size: int) -> bool:
+        place = bisect.bisect_left(self._kept, (name, size))
+        return self._kept[place : place + 1] == [(name, size)]
 
 
 def _forget_beside(directory: Path, oldest: float) -> None:

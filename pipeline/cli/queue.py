@@ -50,7 +50,7 @@ def queue(
             print_warning("the records of the model's run are not known: near-duplicates of them stay", console)
         with busy(console, "loading TensorFlow"):
             from pipeline.queue import pick, write_queue
-        with _new(out) as aside:
+        with _new(out.resolve()) as aside:
             with bars(console) as progress:
                 picked = pick(version, files, known, count, aside, progress("asking the model", len(files)))
             if not picked.candidates:
