@@ -1,5 +1,6 @@
 """The process that looks: it may be slow, it may be killed, and what it did not see is counted."""
 
+import asyncio
 import io
 import os
 import signal
@@ -23,7 +24,7 @@ from waiting import wait_until
 from watch_process import watch_of
 
 from flexunet.core.errors import UserError
-from flexunet.live import proxy
+from flexunet.live import metrics, proxy
 from flexunet.live.exchange import Exchange
 from flexunet.live.pairs import Comparer
 from flexunet.live.proxy import Settings, Witness, grpc_route, rest_route
@@ -162,6 +163,28 @@ def test_what_a_server_that_dies_does_not_answer_has_failed() -> None:
             assert client.recv(1) == b""
         wait_until(lambda: bool(recorder.exchanges))
     assert [(told.path, told.succeeded) for told in recorder.exchanges] == [("/a", False)]
+
+
+def test_metrics_that_cannot_be_read_hold_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a network's disk that hangs: who asks for them is let go, and requests go by meanwhile."""
+    monkeypatch.setattr(metrics, "_SECONDS", 0.2)
+    hanging = threading.Event()
+
+    async def ask() -> bytes:
+        server = await metrics.listen("127.0.0.1", 0, lambda: str(hanging.wait()))
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        server.close()
+        return answer
+
+    # In a thread of its own: a browser's tests leave a loop running in this one.
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            assert pool.submit(asyncio.run, ask()).result() == b""
+        finally:
+            hanging.set()
 
 
 def test_a_taken_port_is_one_line() -> None:
