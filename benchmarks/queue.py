@@ -2,18 +2,18 @@
 
     make queue [IMAGES=NEU_SEG]      3 seeds of 2 kinds of generated surfaces, and a user's
 
-A model learns from 20 labelled images. Five times 10 more are labelled: once those that the queue picks of half of all
-images, by its own code and the model's own export, once random ones of the same. As with `--data`, the queue leaves out
-near-duplicates of what is labelled; where nothing else is left, it takes random ones as well. Each time a network is
-trained from the same weights for as many steps. What is printed is foreground Dice on the other half of the images, by
-near-duplicate groups. Both arms begin with the same images; three seeds prove little, so the range of their differences
-stands beside the mean. What is finished is kept below --out: the same command goes on where it was stopped.
+A small model learns from 20 labelled images of 32 x 32 pixels. Five times 10 more are labelled: once those that the
+queue would pick of half of all images, once random ones of the same. Picked is as the queue does it, the core-set among
+the least sure, but the model is asked here and not by its export, which would take most of the time; near-duplicates of
+what is labelled and of each other are left out, and where nothing else is left random ones are taken as well. Each time
+a network is trained from the same weights for as many steps. What is printed is foreground Dice on the other half of
+the images, split by near-duplicate groups. Both arms begin with the same images; three seeds prove little, so the range
+of their differences stands beside the mean. What is finished is kept: the same command goes on where it was stopped.
 """
 
 import argparse
 import json
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count, product
 from pathlib import Path
 from typing import Final, NamedTuple, TypedDict
@@ -36,9 +36,8 @@ from flexunet.core.files import replace_text
 from flexunet.dataset.ingest import ingest
 from flexunet.dataset.manifest import versions
 from flexunet.dataset.synthetic import generate_surface
-from pipeline.queue import pick
+from pipeline.queue import POOL, core_set, encoder_of
 from pipeline.study.folds import decode_record, record_files, records_of
-from trainer_module.export import export_model
 from trainer_module.metrics import count_matrix
 from trainer_module.optimization import cosine
 from trainer_module.trainer import compiled_model
@@ -48,7 +47,7 @@ START: Final = 20
 ADDED: Final = 10
 ROUNDS: Final = 5
 ARMS: Final = ("chosen", "random")
-_SIDE: Final = 64
+_SIDE: Final = 32
 _SURFACES: Final = 600
 _BATCH: Final = 8
 _LEARNING_RATE: Final = 0.003
@@ -73,18 +72,12 @@ class Arm(TypedDict):
 
 
 class Simulation(NamedTuple):
-    """Who is asked: `files[i]` is row `i` of `pool`, as a watch would have kept it, in `groups[i]`."""
+    """Who is asked: `pool` can be labelled, `groups[i]` is that of the near-duplicates of row `i`; `test` measures."""
 
     config: Config
-    files: list[Path]
     groups: list[str]
     pool: Labelled
     test: Labelled
-
-    def unlike(self, rows: Sequence[int]) -> list[Path]:
-        """Files that are no near-duplicates of some rows."""
-        known = {self.groups[row] for row in rows}
-        return [file for file, group in zip(self.files, self.groups, strict=True) if group not in known]
 
 
 class Learner:
@@ -171,10 +164,10 @@ def _measured(kind: str, source: Path, folder: Path, steps: int, seeds: list[int
             write_pairs(KINDS[kind](), _SURFACES, source)
         simulation = _simulation(source, folder)
         for seed in missing:
-            drawn = np.random.default_rng(seed).permutation(len(simulation.files)).tolist()
+            drawn = np.random.default_rng(seed).permutation(len(simulation.groups)).tolist()
             labelled = {"chosen": START, "random": START + ROUNDS * ADDED}
             arms = found.setdefault(str(seed), {arm: {"rows": drawn[: labelled[arm]], "dice": []} for arm in ARMS})
-            for told in _rounds(simulation, arms, folder / "model", seed, steps):
+            for told in _rounds(simulation, arms, seed, steps):
                 replace_text(path, json.dumps(found))
                 print(f"{kind}, seed {seed}, {told}", flush=True)
     return [found[str(seed)] for seed in seeds]
@@ -194,33 +187,27 @@ def _simulation(source: Path, folder: Path) -> Simulation:
         "dataset": {"train": 0.5, "eval": 0.25, "test": 0.25},
     }, "benchmark")  # fmt: skip
     ingest(source, folder / "records", config, splits="regroup", accept_losses=True)
-    encoded, groups, pool = _read(folder / "records", config, [features.SPLIT_TRAIN])
-    _, _, test = _read(folder / "records", config, [features.SPLIT_EVAL, features.SPLIT_TEST])
-    files = [folder / "watched" / f"{row:05d}.png" for row in range(len(encoded))]
-    files[0].parent.mkdir(exist_ok=True)
-    for path, content in zip(files, encoded, strict=True):
-        path.write_bytes(content)
-    return Simulation(config, files, groups, pool, test)
+    groups, pool = _read(folder / "records", config, [features.SPLIT_TRAIN])
+    _, test = _read(folder / "records", config, [features.SPLIT_EVAL, features.SPLIT_TEST])
+    return Simulation(config, groups, pool, test)
 
 
-def _read(records: Path, config: Config, splits: list[str]) -> tuple[list[bytes], list[str], Labelled]:
-    """Files as they were ingested, their groups, and what the model sees of them."""
+def _read(records: Path, config: Config, splits: list[str]) -> tuple[list[str], Labelled]:
+    """Groups of near-duplicates, and what the model sees of the images."""
     [version] = versions(records).values()
     settings = part_of(config, TransformConfig)
-    encoded: list[bytes] = []
     groups: list[str] = []
     pictures: list[NDArray[np.uint8]] = []
     labels: list[NDArray[np.uint8]] = []
     for record in records_of([file for split in splits for file in record_files(version, split)]):
         row, image, class_ids = decode_record(tf.constant(record), settings, [settings.records.group])
-        encoded.append(row[settings.records.image].numpy())
         groups.append(row[settings.records.group].numpy().decode())
         pictures.append(images.fit_image(image, config.image).numpy()[0])
         labels.append(images.fit_class_ids(class_ids, config.image).numpy()[0])
-    return encoded, groups, Labelled(np.stack(pictures), np.stack(labels))
+    return groups, Labelled(np.stack(pictures), np.stack(labels))
 
 
-def _rounds(given: Simulation, arms: Mapping[str, Arm], directory: Path, seed: int, steps: int) -> Iterator[str]:
+def _rounds(given: Simulation, arms: Mapping[str, Arm], seed: int, steps: int) -> Iterator[str]:
     """Goes on with the arms, a round of each in turn, and tells each."""
     config = part_of(given.config, TrainerConfig)
     learner = Learner(config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})}), steps)
@@ -236,17 +223,25 @@ def _rounds(given: Simulation, arms: Mapping[str, Arm], directory: Path, seed: i
             # The same images and weights.
             dice.append(arms["chosen"]["dice"][0])
         if number < ROUNDS and name == "chosen":
-            rows += _picked(learner, given, rows, directory)
+            rows += _picked(learner, given, rows)
         yield f"{name}, {labelled} labelled: {dice[-1]:.3f}"
 
 
-def _picked(learner: Learner, given: Simulation, rows: list[int], directory: Path) -> list[int]:
-    """What `flexunet live queue` does with what a watch kept, as the model says that learnt from `rows`."""
-    export_model(learner.model, learner.config, {"parameters": learner.model.count_params()}, directory)
-    with tempfile.TemporaryDirectory() as folder:
-        picked = pick(directory, given.unlike(rows), None, ADDED, Path(folder))
-    found = [int(one.file.stem) for one in picked.candidates]
-    left = sorted({*range(len(given.files))} - {*rows} - {*found})
+def _picked(learner: Learner, given: Simulation, rows: list[int]) -> list[int]:
+    """As `pipeline.queue.pick`: the core-set among the least sure that are new; random ones where these are too few."""
+    probabilities = learner.model.predict(given.pool.images.astype(np.float32), batch_size=50, verbose=0)
+    confidence = probabilities.max(axis=-1).mean(axis=(1, 2))
+    known, fresh = {given.groups[row] for row in rows}, list[int]()
+    for row in np.argsort(confidence).tolist():
+        if given.groups[row] not in known:
+            known.add(given.groups[row])
+            fresh.append(row)
+    pool, found = fresh[: POOL * ADDED], list[int]()
+    if pool:
+        encoder = encoder_of(learner.model, learner.config)
+        bottleneck = encoder.predict(given.pool.images[pool].astype(np.float32), batch_size=50, verbose=0)
+        found = [pool[index] for index in core_set(bottleneck, ADDED)]
+    left = sorted({*range(len(given.groups))} - {*rows} - {*found})
     return found + np.random.default_rng(len(rows)).choice(left, ADDED - len(found), replace=False).tolist()
 
 

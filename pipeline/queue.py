@@ -39,7 +39,7 @@ from trainer_module.model import build_model, levels
 from transform_module import images
 
 # So many times more of the least sure images are looked at than are taken.
-_POOL: Final = 5
+POOL: Final = 5
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def pick(
     past = [] if data is None else [a for path in versions(data).values() if (a := read_assignment(path))]
     is_known, is_first = _told_apart(found, past)
     fresh = [candidate for candidate, wanted in zip(found, is_first & ~is_known, strict=True) if wanted]
-    pool, gone_later = _held(fresh, _POOL * count, folder)
+    pool, gone_later = _held(fresh, POOL * count, folder)
     settings = exported_config(version).image
     pictures = (open_image((folder / candidate.name).read_bytes(), settings).image for candidate in pool)
     chosen = core_set(bottleneck_features(encoder, settings, pictures), count) if pool else []

@@ -90,7 +90,7 @@ def test_images_as_before_are_no_drift_and_darker_ones_exit_with_5(root: Path, r
 
     watched(root / "live", served(root, records, 100, brightness=60.0))
     moved = flexunet(root.parent, "live", "drift", "root", "--data", "others")
-    assert moved.exit_code == 5 and "so --data is not read" in " ".join(moved.stderr.split())
+    assert moved.exit_code == 5 and "so --data is not read" in " ".join(moved.stdout.split())
     assert "brightness moved" in moved.stderr and "Traceback" not in moved.stderr
     found = json.loads((root / "live" / "drift.json").read_text())
     assert [one["feature"] for one in found["findings"] if one["moved"]] == ["brightness"]
