@@ -143,7 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, help="Folder of images and masks in neu-seg's classes, as one more.")
     parser.add_argument("--out", type=Path, default=Path("runs/queue"))
-    parser.add_argument("--steps", type=int, default=400, help=f"Of each training, of {_BATCH} images.")
+    parser.add_argument("--steps", type=int, default=300, help=f"Of each training, of {_BATCH} images.")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", metavar="KIND", help="These kinds alone.")
     arguments = parser.parse_args()
@@ -183,7 +183,7 @@ def _simulation(source: Path, folder: Path) -> Simulation:
         "classes": load_config("neu-seg").model_dump(mode="json")["classes"],
         "image": {"height": _SIDE, "width": _SIDE},
         "model": {"num_layers": 3, "base_filters": 8, "base_kernel": 3, "dropout": 0.0, "normalization": "group"},
-        "train": {"learning_rate": _LEARNING_RATE, "batch_size": _BATCH, "loss": "cross_entropy_dice"},
+        "train": {"optimizer": "muon", "learning_rate": _LEARNING_RATE, "loss": "cross_entropy_dice"},
         "dataset": {"train": 0.5, "eval": 0.25, "test": 0.25},
     }, "benchmark")  # fmt: skip
     ingest(source, folder / "records", config, splits="regroup", accept_losses=True)
