@@ -1,7 +1,7 @@
 """Recipes against each other on a user's images, by group folds: same images, same seconds.
 
     make recipes IMAGES=NEU_SEG     the preset neu-seg, that of 0.1, and the seed's recipe: 3 x 5 folds of 4 minutes
-    make ablation IMAGES=NEU_SEG    what each part of the preset is worth: 10 arms, 5 folds of 2 minutes
+    make ablation IMAGES=NEU_SEG    what each part of the preset is worth: 11 arms, 5 folds of 2 minutes
 
 `flexunet study crossvalidate` does the work: each group of images is predicted once by a model that never saw it, and
 each arm's difference to the first has a paired interval. What is finished is kept below --out, so that the same command
@@ -32,6 +32,7 @@ ABLATION: Final[Mapping[str, Mapping[str, Any]]] = {
     "neu-seg": {},
     "answers without symmetries": {"serving": {"symmetries": 1}},
     "no Dice in the loss": {"train": {"loss": "cross_entropy"}},
+    "the hardest quarter of pixels": {"train": {"hardest_pixels": 0.25}},
     "flips only": {"augment": AugmentConfig(horizontal_flip=True, vertical_flip=True)},
     "no averaged weights": {"train": {"ema_decay": None}},
     "AdamW": {"train": _ADAMW},

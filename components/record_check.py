@@ -21,6 +21,7 @@ from flexunet.core.pictures import Picture, Refused, open_mask
 from flexunet.core.problems import Problem
 from flexunet.core.readable import Words
 from flexunet.core.sources import source_of
+from transform_module.graphs import as_written
 from transform_module.images import decode_one
 
 _LONGEST_ID: Final = 80
@@ -124,6 +125,7 @@ def _graph_reader(settings: ImageConfig) -> Callable[[bytes | tf.Tensor], tuple[
     """Encoded image -> size int32 `[2]`, height first, and why it is refused, "" if it is not."""
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+    @as_written
     def read(encoded: bytes | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         image, problem = decode_one(encoded, settings)
         return tf.shape(image)[:2], problem

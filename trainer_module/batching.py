@@ -1,12 +1,15 @@
 """Rows one after the other, a few together so that the memory of a batch stays bounded, or of several requests."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import tensorflow as tf
 
 from flexunet.core.config.data import ImageConfig
 from flexunet.serving import limits
+
+if TYPE_CHECKING:
+    from tensorflow.types.experimental import GenericFunction
 
 Rows = TypeVar("Rows")
 
@@ -69,9 +72,7 @@ def in_requests(
     return tf.cond(fits, lambda: function(rows), lambda: in_chunks(function, rows, dtypes, most))
 
 
-def join_requests(
-    function: Callable[[tf.Tensor], tuple[tf.Tensor, ...]], rows: tf.Tensor, queue: str, most: int
-) -> tuple[tf.Tensor, ...]:
+def join_requests(function: "GenericFunction", rows: tf.Tensor, queue: str, most: int) -> tuple[tf.Tensor, ...]:
     """Applies `function` to the rows of all the requests that wait in this moment, at most `most` together.
 
     TF Serving's own batching compares requests of a signature by their shapes: two image sizes in one moment fail the
@@ -79,12 +80,13 @@ def join_requests(
     batch starts when one of `BATCH_THREADS` is free. A full queue answers UNAVAILABLE.
 
     Args:
-      function: `[N, ...]` -> tensors `[N, ...]`; it must treat rows alike, whoever sent them.
+      function: `[N, ...]` -> tensors `[N, ...]`; it must treat rows alike, whoever sent them. One that is traced once,
+        however many places of a graph call it: nodes take their time at every load.
       rows: from 1 to `most` rows.
       queue: name; signatures that call `function` under one name wait together.
       most: rows in a batch.
     """
-    concrete = tf.function(function).get_concrete_function(tf.TensorSpec([None, *rows.shape[1:]], rows.dtype))
+    concrete = function.get_concrete_function(tf.TensorSpec([None, *rows.shape[1:]], rows.dtype))
     return tuple(
         tf.raw_ops.BatchFunction(
             in_tensors=[rows],

@@ -10,6 +10,7 @@ from flexunet.core import features
 from flexunet.core.config.train import TrainerConfig
 from trainer_module.augment import make_augment
 from trainer_module.crops import crops, join_tiles
+from transform_module.graphs import as_written
 
 _SHUFFLE_TILES: Final = 1024
 _SHUFFLE_BYTES: Final = 256 * 2**20
@@ -42,6 +43,7 @@ class Kind(NamedTuple):
     class_id: int
 
 
+@as_written
 def tiles_dataset(files: Sequence[str], config: TrainerConfig, source: str | None = None) -> tf.data.Dataset:
     """Pairs of uint8 `[height, width, 3]` and class ids uint8 `[height, width]`, one for each tile.
 
@@ -65,6 +67,7 @@ def _records(files: Sequence[str], config: TrainerConfig, source: str | None) ->
     return records.filter(is_wanted)
 
 
+@as_written
 def whole_images(files: Sequence[str], config: TrainerConfig, source: str | None = None) -> tf.data.Dataset:
     """Pairs of uint8 `[h, w, 3]` and class ids uint8 `[h, w]`, one for each image that was cut into tiles."""
 
@@ -74,6 +77,7 @@ def whole_images(files: Sequence[str], config: TrainerConfig, source: str | None
     return images_dataset(files, config, source).map(joined, num_parallel_calls=tf.data.AUTOTUNE)
 
 
+@as_written
 def images_dataset(files: Sequence[str], config: TrainerConfig, source: str | None = None) -> tf.data.Dataset:
     """For each image its tiles, uint8 `[tiles, height, width, 3]`, their class ids, uint8 `[tiles, height, width]`, and
     the size that they cover, int32 `[2]`: the image's own where it is cut, else the model's.
@@ -124,6 +128,7 @@ def choose_cache(tiles: int, config: TrainerConfig, directory: Path) -> Cache:
     return str(directory / "tiles") if mebibytes <= config.train.disk_cache_megabytes else None
 
 
+@as_written
 def training_batches(
     files: Sequence[str], tiles: int, config: TrainerConfig, cache: Cache, first_epoch: int = 0
 ) -> tf.data.Dataset:

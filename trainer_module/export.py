@@ -29,6 +29,7 @@ from trainer_module.signatures import Decision, ServingSignatures, check_graph, 
 from trainer_module.symmetries import mean_over_symmetries
 from trainer_module.warmup import write_warmup
 from transform_module import images, unfit
+from transform_module.graphs import as_written, traced_once
 from transform_module.preprocessing import Row, decode_pair
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class SegmentationModule(tf.Module):
         self._images_at_once = 1 if config.image.fit == "tile" else BATCH_ROWS
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.INPUT_EXAMPLES)])
+    @as_written
     def evaluate(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         """Serialized records, string `[N]` -> for each image, at its own size: counts float64 `[N, C, C]` (rows truth),
         probability_sums float64 `[N, 3]` (labelled pixels, sum of the true class's probability, sum of cross-entropy),
@@ -78,9 +80,9 @@ class SegmentationModule(tf.Module):
         def predict(columns: Row) -> tuple[tf.Tensor, ...]:
             spec = (*self._tiles_spec(), tf.RaggedTensorSpec([None, None], tf.uint8, ragged_rank=1))
             small = tf.reduce_max(columns.headers.height * columns.headers.width) <= _MEASURED_TWO_AT_ONCE
-            tiles, sizes, class_ids = map_small_rows(self._decode_labelled, columns, spec, small)
+            tiles, sizes, class_ids = map_small_rows(traced_once(self._decode_labelled), columns, spec, small)
             rows = (self._probabilities(tiles), sizes, class_ids)
-            return map_small_rows(self._measure, rows, measured, small)
+            return map_small_rows(traced_once(self._measure), rows, measured, small)
 
         headers = images.read_rows(rows[records.image], self._config.image)
         columns = Row(rows[records.image], rows[records.mask], rows[records.id], headers)
@@ -178,7 +180,7 @@ def _optimized(model: keras.Model, config: TrainerConfig) -> Callable[[tf.Tensor
     """
     shape = [None, config.image.height, config.image.width, 3]
     function = tf.function(
-        functools.partial(model, training=False),
+        as_written(functools.partial(model, training=False)),
         input_signature=[tf.TensorSpec(shape, tf.uint8)],
         experimental_attributes={"_noinline": True},
     )

@@ -30,6 +30,7 @@ from flexunet.core.operating_point import (
 from trainer_module.batching import in_batches
 from trainer_module.symmetries import mean_over_symmetries
 from transform_module import unfit
+from transform_module.graphs import as_written
 
 if TYPE_CHECKING:
     from flexunet.core.results.operating import OperatingPoint
@@ -85,6 +86,7 @@ def _scored_images(
     shape = [None, config.image.height, config.image.width, 3]
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8), tf.TensorSpec([2], tf.int32)])
+    @as_written
     def scored(tiles: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         # As the export answers.
         bare = functools.partial(model, training=False)

@@ -16,6 +16,7 @@ from flexunet.core.config.train import TrainerConfig
 from flexunet.serving.limits import BATCH_ROWS
 from trainer_module.batching import in_batches, in_chunks, in_requests, join_requests, map_rows, map_small_rows
 from transform_module import images, unfit
+from transform_module.graphs import as_written, traced_once
 
 if TYPE_CHECKING:
     from tensorflow.core.protobuf import saved_model_pb2
@@ -74,6 +75,9 @@ class ServingSignatures:
         # Requests for two models in one process must not meet: Python loads both into one.
         export = uuid.uuid4().hex
         self._answers, self._predictions = f"answers-{export}", f"predictions-{export}"
+        # Each traced once, whatever calls it.
+        self._answer_batch = traced_once(self._answer_images)
+        self._predict_batch = traced_once(lambda tiles: (predict(tiles),))
         # An image may be cut into a thousand tiles.
         self._images_at_once = 1 if config.image.fit == "tile" else BATCH_ROWS
 
@@ -88,6 +92,7 @@ class ServingSignatures:
         }
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.INPUT_IMAGE_BYTES)])
+    @as_written
     def serve(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """PNG, JPEG, BMP or WebP images of any size, string `[N]` -> for each image: `mask_png`, string, its class ids
         at its own size as a grey PNG; `class_fractions`, float32 `[N, C]`, the share of its pixels of each class;
@@ -98,7 +103,7 @@ class ServingSignatures:
         """
         image_bytes = tf.ensure_shape(image_bytes, [None])
         masks, fractions, confidence, error = in_requests(
-            lambda part: join_requests(self._answer_images, part, self._answers, self._images_at_once),
+            lambda part: join_requests(self._answer_batch, part, self._answers, self._images_at_once),
             image_bytes,
             _ROW_TYPES,
             self._images_at_once,
@@ -115,12 +120,14 @@ class ServingSignatures:
         }
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.INPUT_IMAGE_BYTES)])
+    @as_written
     def serve_rest(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """The answer of `serve` with the mask under a name that TF Serving's REST interface writes as base64."""
         outputs = self.serve(image_bytes)
         return {features.OUTPUT_MASK_PNG_REST: outputs.pop(features.OUTPUT_MASK_PNG), **outputs}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=features.INPUT_EXAMPLES)])
+    @as_written
     def serve_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         """The answer of `serve` to serialized records, for InfraValidator and BulkInferrer; they need no mask."""
         key = self._records.image
@@ -135,6 +142,7 @@ class ServingSignatures:
         return self.serve(map_rows(image_or_nothing, tf.ensure_shape(examples, [None]), tf.string))
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name=features.INPUT_PIXELS)])
+    @as_written
     def pixels(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         """RGB of one size, uint8 `[N, H, W, 3]` -> `class_ids`, uint8 `[N, H, W]`."""
 
@@ -145,6 +153,7 @@ class ServingSignatures:
         return {features.OUTPUT_CLASS_IDS: class_ids, **point_outputs(self._decision, tf.shape(pixels)[0])}
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name=features.INPUT_PIXELS)])
+    @as_written
     def probabilities(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         """RGB of one size, uint8 `[N, H, W, 3]` -> `probabilities`, float32 `[N, H, W, C]`."""
 
@@ -187,11 +196,12 @@ class ServingSignatures:
         return tf.where(good, masks, ""), fractions, tf.where(good, confidence, 0.0), problem
 
     def _masks(self, probabilities: tf.Tensor, sizes: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        mask = traced_once(self._mask)
         small = tf.reduce_max(tf.reduce_prod(tf.cast(sizes, tf.int64), axis=1)) <= _PARALLEL_PIXELS
         return tf.cond(
             tf.shape(sizes)[0] == 1,
-            lambda: tuple(values[tf.newaxis] for values in self._mask((probabilities[0], sizes[0]))),
-            lambda: map_small_rows(self._mask, (probabilities, sizes), _ROW_TYPES[:3], small),
+            lambda: tuple(values[tf.newaxis] for values in mask((probabilities[0], sizes[0]))),
+            lambda: map_small_rows(mask, (probabilities, sizes), _ROW_TYPES[:3], small),
         )
 
     def _mask(self, row: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
@@ -210,7 +220,7 @@ class ServingSignatures:
         return tf.reshape(predicted, [tf.shape(tiles)[0], -1, height, width, self._num_classes])
 
     def _predict_joined(self, tiles: tf.Tensor) -> tf.Tensor:
-        return join_requests(lambda part: (self._predict(part),), tiles, self._predictions, BATCH_ROWS)[0]
+        return join_requests(self._predict_batch, tiles, self._predictions, BATCH_ROWS)[0]
 
 
 def id_png(class_ids: tf.Tensor) -> tf.Tensor:

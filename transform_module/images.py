@@ -14,6 +14,7 @@ from flexunet.core import readable
 from flexunet.core.config.data import ImageConfig
 from flexunet.core.features import IGNORE_ID
 from transform_module.geometry import inner_size, tile_grid, tile_strides
+from transform_module.graphs import as_written
 from transform_module.headers import Headers, place, read_headers
 
 # Decoded in the place of an image that is refused; nobody sees it.
@@ -209,6 +210,7 @@ class _Rows(NamedTuple):
     orientation: tf.Tensor
 
 
+@as_written
 def _try_one(rows: _Rows, settings: ImageConfig) -> tuple[tf.Tensor, ...]:
     """`_try_each` for one plain image: no threads, and in the data set, which is made anew at every call, nothing but
     what may fail.
@@ -221,6 +223,7 @@ def _try_one(rows: _Rows, settings: ImageConfig) -> tuple[tf.Tensor, ...]:
     return tuple(values[tf.newaxis] for values in (index, fit_image(image, settings), _size(image), problem))
 
 
+@as_written
 def _try_each(rows: _Rows, decode: Callable[..., Decoded], settings: ImageConfig) -> tuple[tf.Tensor, ...]:
     """Index, tiles, size and problem of the images that could be decoded, and at last `_nothing` if one could not."""
 

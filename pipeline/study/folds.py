@@ -27,6 +27,7 @@ from flexunet.core.files import write_json
 from flexunet.core.sources import source_of
 from flexunet.dataset.manifest import versions
 from flexunet.dataset.stratify import assign_splits
+from transform_module.graphs import as_written
 from transform_module.images import read_rows
 from transform_module.preprocessing import Row, decode_pair, preprocessing_fn
 
@@ -164,7 +165,7 @@ def _images(files: Sequence[Path], config: Config) -> list[_Image]:
     keys = config.records
     also = [keys.group] if keys.group else []
 
-    @tf.autograph.experimental.do_not_convert
+    @as_written
     def facts(record: tf.Tensor) -> tuple[tf.Tensor, ...]:
         row, _, class_ids = decode_record(record, transform, also)
         return row[keys.id], row[keys.group or keys.id], tf.unique(tf.reshape(class_ids, [-1]))[0]
@@ -198,7 +199,7 @@ def _transform(directory: Path, config: TransformConfig, target: Path) -> None:
     keys = (config.records.image, config.records.mask, config.records.id)
 
     # As TFT traces it: the function is a graph's already, and AutoGraph warns of the configuration that it reads.
-    @tf.autograph.experimental.do_not_convert
+    @as_written
     def tiles(record: tf.Tensor) -> dict[str, tf.Tensor]:
         row = tf.io.parse_single_example(record, {key: tf.io.FixedLenFeature([1], tf.string) for key in keys})
         return preprocessing_fn({key: row[key][tf.newaxis] for key in keys}, {"config": config.model_dump_json()})

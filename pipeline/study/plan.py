@@ -7,6 +7,7 @@ rule decides is taken from the preset neu-seg, whose parts were measured.
 import functools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -40,9 +41,23 @@ _DEEPEST: Final = 5
 _STRIP: Final = 4
 # Ratio of the largest to the smallest aspect of images that may be stretched.
 _ALIKE: Final = 1.1
-_FILTERS: Final = (8, 12, 16, 24, 32)
-# Passes over the images, of which width is given up.
-_WANTED_EPOCHS: Final = 40
+_FILTERS: Final = (8, 10, 12, 16, 24, 32)
+
+
+@dataclass(frozen=True)
+class _Enough:
+    """What a training should see: each image so many times, and so many in all, since few images need steps as well."""
+
+    passes: int
+    images: int
+
+    def of(self, inputs: int) -> int:
+        return max(self.passes * inputs, self.images)
+
+
+# Seconds beyond it buy width; below it, with the narrowest model, smaller images buy seconds.
+_FOR_WIDTH: Final = _Enough(passes=20, images=8000)
+_FOR_SIZE: Final = _Enough(passes=10, images=2000)
 _FEWEST_EPOCHS: Final = 10
 _MOST_EPOCHS: Final = 400
 _FEWEST_STEPS: Final = 10
@@ -79,8 +94,20 @@ class Planner:
         self.config()
         return to_toml(self.values, self.reasons, heading)
 
-    def image(self, ceiling: Callable[[ImageConfig], np.ndarray], aspects_differ: bool) -> None:
-        """The smallest size that keeps what the masks show; `ceiling` gives the best possible Dice per class `[C]`."""
+    def timed(self) -> Config:
+        """The preset for these classes: what is timed before anything is chosen."""
+        return self._preset.model_copy(update={"classes": self.config().classes})
+
+    def image_and_depth(
+        self, ceiling: Callable[[ImageConfig], np.ndarray], aspects_differ: bool, machine: Machine
+    ) -> None:
+        """The smallest size that keeps what the masks show, a smaller one where the seconds are too few for it.
+
+        Args:
+          ceiling: gives the best possible Dice per class `[C]` at a size.
+          aspects_differ: whether images have more than one shape.
+          machine: what trains.
+        """
         sizes, fit, reason = _candidates(self._span["median_size"], aspects_differ)
 
         @functools.cache
@@ -88,20 +115,22 @@ class Planner:
             best = ceiling(ImageConfig(height=size[0], width=size[1], fit=fit))
             return float(np.nanmin(best[1:]))
 
-        size = next((size for size in sizes if worst(size) >= _LEAST_CEILING), sizes[-1])
+        keeping = next((size for size in sizes if worst(size) >= _LEAST_CEILING), sizes[-1])
         height, width = self._span["median_size"]
-        self._choose("image", "height", size[0], f"images are {height}x{width} at the median")
-        self._choose(
-            "image",
-            "width",
-            size[1],
-            f"a model that never errs would reach Dice {worst(size):.3f} in its worst class here",
-        )
-        self._choose("image", "fit", fit, reason)
+        for size in reversed(sizes[: sizes.index(keeping) + 1]):
+            words = f"a model that never errs would reach Dice {worst(size):.3f} in its worst class here"
+            if size != keeping:
+                words += f"; {self._seconds:g} seconds are too few for {keeping[0]}x{keeping[1]}"
+            self._choose("image", "height", size[0], f"images are {height}x{width} at the median")
+            self._choose("image", "width", size[1], words)
+            self._choose("image", "fit", fit, reason)
+            self._depth()
+            if self._seen(self._cost(_FILTERS[0]), machine) >= _FOR_SIZE.of(self._inputs):
+                break
         if fit == "tile":
             self._choose("augment", "crops", True, "a strip has more than the places at which it is always cut")
 
-    def depth(self) -> None:
+    def _depth(self) -> None:
         """As deep as leaves the bridge a few pixels to look at."""
         side = min(self.values["image"]["height"], self.values["image"]["width"])
         layers = min(_DEEPEST, max(2, int(math.log2(side / _SMALLEST_BRIDGE)) + 1))
@@ -125,23 +154,19 @@ class Planner:
             self._choose("train", "batch_size", size, reason)
 
     def width_and_epochs(self, machine: Machine) -> None:
-        """The widest model that sees each image often enough in the seconds."""
+        """The widest model that sees enough images in the seconds."""
         costs = {filters: self._cost(filters) for filters in _FILTERS}
-        passes = {
-            filters: self._seconds * machine.speed / cost.multiply_accumulates / self._inputs
-            for filters, cost in costs.items()
-        }
         fitting = [
             filters
             for filters, cost in costs.items()
-            if passes[filters] >= _WANTED_EPOCHS
+            if self._seen(cost, machine) >= _FOR_WIDTH.of(self._inputs)
             and self.values["train"]["batch_size"] * cost.activation_bytes <= _MEMORY_SHARE * machine.memory
         ]
         filters = max(fitting, default=_FILTERS[0])
         cost = costs[filters]
         words = f"{cost.parameters:,} parameters, {cost.multiply_accumulates / 1e9:.2f} GMAC an image"
         self._choose("model", "base_filters", filters, words)
-        epochs = int(min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, passes[filters])))
+        epochs = int(min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, self._seen(cost, machine) / self._inputs)))
         rate = machine.speed / cost.multiply_accumulates
         where = f"{machine.gpus} GPUs" if machine.gpus else f"{machine.cores} cores"
         self._choose("train", "epochs", epochs, f"{self._inputs} {self._kind} at {rate:.0f} a second, timed on {where}")
@@ -217,6 +242,10 @@ class Planner:
         self.values.setdefault(section, {})[key] = value
         self.reasons[f"{section}.{key}"] = reason
 
+    def _seen(self, cost: ModelCost, machine: Machine) -> float:
+        """How many images the seconds train on, the same one again and again."""
+        return self._seconds * machine.speed / cost.multiply_accumulates
+
     def _cost(self, filters: int) -> ModelCost:
         """Of one image."""
         values = {**self.values, "model": {**self.values["model"], "base_filters": filters}}
@@ -240,12 +269,12 @@ def plan_for(planner: Planner, data: Path) -> None:
     pairs = survey.read_pairs(data, planner.config())
     aspects = [pair.class_ids.shape[0] / pair.class_ids.shape[1] for pair in pairs]
     count = len(planner.values["classes"])
-    planner.image(lambda image: survey.ceiling(pairs, image, count), max(aspects) > _ALIKE * min(aspects))
-    planner.depth()
+    machine = survey.this_machine(planner.timed())
+    differ = max(aspects) > _ALIKE * min(aspects)
+    planner.image_and_depth(lambda image: survey.ceiling(pairs, image, count), differ, machine)
     planner.recipe()
-    memory = survey.memory_bytes()
-    planner.batch(memory)
-    planner.width_and_epochs(survey.this_machine(planner.config()))
+    planner.batch(machine.memory)
+    planner.width_and_epochs(machine)
     light = survey.light_of(pairs)
     planner.augmentation(light)
     planner.answers(light)

@@ -105,6 +105,11 @@ def test_a_space_holds_only_values_that_a_config_could_have(space: dict[str, Any
             {"train": {"class_weights": {"dent": 2.0}}},
             ["train.class_weights", "'dent'", "background, rust, deep crack"],
         ),
+        (
+            {"image": {"height": 16, "width": 16}, "train": {"hardest_pixels": 0.003}},
+            ["train.hardest_pixels is 0.003 of 256 pixels", "at least one, 0.00391"],
+        ),
+        ({"train": {"hardest_pixels": 0}}, ["train.hardest_pixels: got 0", "greater than 0"]),
         ({"augment": {"rotations": [10.0, 200.0]}}, ["augment.rotations.1: got 200.0", "less than or equal to 180"]),
         ({"augment": {"crops": True}}, ["augment.crops with image.fit = 'stretch'", "expected 'tile'", "augment.zoom"]),
         ({"augment": {"shrink": 1.0}}, ["augment.shrink: got 1.0", "less than 1"]),
@@ -468,6 +473,7 @@ def test_the_seed_number_for_number():
         "monitor": "loss",
         "optimizer": "adam",
         "class_weights": {},
+        "hardest_pixels": 1,
         "ema_decay": None,
         "warm_start": False,
     }

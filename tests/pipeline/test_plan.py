@@ -31,6 +31,10 @@ def planner(seconds: float = 3600, size: tuple[int, int] = (200, 200), images: i
     return Planner(span, seconds)
 
 
+def machine(speed: float = 2e10, memory: int = 2**33) -> Machine:
+    return Machine(cores=2, memory=memory, gpus=0, speed=speed)
+
+
 def keeps_from(side: int) -> Any:
     """A best Dice that is good enough from so many pixels on."""
 
@@ -54,18 +58,18 @@ def test_the_smallest_size_that_keeps_the_defects(
     size: tuple[int, int], aspects_differ: bool, keeps: int, expected: tuple[int, int, str]
 ) -> None:
     plan = planner(size=size)
-    plan.image(keeps_from(keeps), aspects_differ)
+    plan.image_and_depth(keeps_from(keeps), aspects_differ, machine(speed=1e13))
     assert tuple(plan.values["image"].values()) == expected
     assert all(f"image.{key}" in plan.reasons for key in ("height", "width", "fit"))
 
 
 def planned(seconds: float, speed: float = 2e10, memory: int = 2**33, **facts: Any) -> dict[str, Any]:
     plan = planner(seconds, **facts)
-    plan.image(keeps_from(128), aspects_differ=False)
-    plan.depth()
+    trains_on = machine(speed, memory)
+    plan.image_and_depth(keeps_from(128), False, trains_on)
     plan.recipe()
     plan.batch(memory)
-    plan.width_and_epochs(Machine(cores=2, memory=memory, gpus=0, speed=speed))
+    plan.width_and_epochs(trains_on)
     light = Light(brightness=30.0, contrast=0.3, direction=0.0, directions=0.1)
     plan.augmentation(light)
     plan.answers(light)
@@ -76,10 +80,24 @@ def planned(seconds: float, speed: float = 2e10, memory: int = 2**33, **facts: A
 
 def test_seconds_buy_width_after_they_have_bought_epochs() -> None:
     poor, rich = planned(60), planned(36_000)
-    assert (poor["model"]["base_filters"], poor["train"]["epochs"]) == (8, 10)
-    assert rich["model"]["base_filters"] == 32 and rich["train"]["epochs"] >= 40
+    assert (poor["model"]["base_filters"], poor["image"]["width"]) == (8, 96)
+    assert planned(10)["train"]["epochs"] == 10
+    assert rich["model"]["base_filters"] == 32 and rich["train"]["epochs"] >= 20
     assert poor["train"]["max_seconds"] == 60
-    assert poor["model"]["num_layers"] == 5
+    # Many passes over few images are few steps all the same.
+    assert planned(60, images=20)["model"]["base_filters"] == 8
+    assert (poor["model"]["num_layers"], rich["model"]["num_layers"]) == (4, 5)
+
+
+def test_seconds_that_are_too_few_for_a_size_make_images_smaller() -> None:
+    """800 images ten times: 0.24 GMAC an image at 128x128 with 8 filters, and 2e10 in a second."""
+    plan = planner(60)
+    plan.image_and_depth(keeps_from(192), False, machine())
+    assert plan.values["image"]["width"] == 96
+    assert plan.reasons["image.width"].endswith("60 seconds are too few for 192x192")
+    plan = planner(600)
+    plan.image_and_depth(keeps_from(192), False, machine())
+    assert plan.values["image"]["width"] == 192
 
 
 def test_memory_and_few_images_bound_the_batch() -> None:
@@ -92,11 +110,10 @@ def test_memory_and_few_images_bound_the_batch() -> None:
 def test_strips_are_counted_in_tiles() -> None:
     """Of 256 pixels, with overlaps of 32: one down, and seven along 1,600 pixels."""
     plan = planner(600, size=(256, 1600), images=100)
-    plan.image(keeps_from(0), aspects_differ=False)
-    plan.depth()
+    plan.image_and_depth(keeps_from(0), False, machine())
     plan.recipe()
     plan.batch(2**33)
-    plan.width_and_epochs(Machine(cores=2, memory=2**33, gpus=0, speed=2e10))
+    plan.width_and_epochs(machine())
     assert plan.reasons["train.epochs"].startswith("700 tiles at ")
     assert plan.values["augment"]["crops"]
 
@@ -120,7 +137,7 @@ def test_a_rare_class_gets_a_weight_and_one_that_test_lacks_is_named() -> None:
 
 def test_what_has_a_direction_is_mirrored_and_not_turned() -> None:
     plan, light = planner(), Light(brightness=100.0, contrast=0.1, direction=-1.0, directions=0.3)
-    plan.image(keeps_from(128), aspects_differ=False)
+    plan.image_and_depth(keeps_from(128), False, machine())
     plan.augmentation(light)
     plan.answers(light)
     assert plan.values["serving"] == {"symmetries": 4}

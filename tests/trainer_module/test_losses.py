@@ -16,9 +16,11 @@ TRUTH[1, 6:, :] = 2
 
 
 CLASSES = [SegmentationClass(name=name, color=(i, 0, 0)) for i, name in enumerate(("background", "dent", "rust"))]
+NAMES = ("cross_entropy", "cross_entropy_dice", "focal", "focal_dice")
 LOSSES = {
-    name: make_loss(TrainConfig(loss=name), CLASSES)
-    for name in ("cross_entropy", "cross_entropy_dice", "focal", "focal_dice")
+    f"{name} of {share:g}": make_loss(TrainConfig(loss=name, hardest_pixels=share), CLASSES)
+    for name in NAMES
+    for share in (1, 0.25)
 }
 
 
@@ -101,5 +103,65 @@ def test_class_weights_are_a_weighted_mean_over_pixels() -> None:
 
 def test_the_sum_is_the_sum_of_its_parts() -> None:
     probabilities = confident(TRUTH, 0.8)
-    expected = cross_entropy(TRUTH, probabilities) + foreground_dice_loss(TRUTH, probabilities)
-    np.testing.assert_allclose(LOSSES["cross_entropy_dice"](TRUTH, probabilities), expected, rtol=1e-6)
+    dice = foreground_dice_loss(TRUTH, probabilities)
+    for part in ("cross_entropy", "focal"):
+        for share in ("1", "0.25"):
+            expected = LOSSES[f"{part} of {share}"](TRUTH, probabilities) + dice
+            np.testing.assert_allclose(LOSSES[f"{part}_dice of {share}"](TRUTH, probabilities), expected, rtol=1e-6)
+
+
+def hardest_by_sorting(
+    class_ids: np.ndarray, probabilities: np.ndarray, gamma: float, weights: list[float], share: float
+) -> tuple[list[float], np.ndarray]:
+    """The losses of images, and the slopes by probability, from sorted lists of pixels as nnU-Net's TopKLoss has them:
+    weighted values, the largest of which are kept."""
+    losses, slopes = [], np.zeros_like(probabilities)
+    for image, ids in enumerate(class_ids):
+        pixels = [
+            (weights[k], float(probabilities[image, row, column, k]), (image, row, column, k))
+            for (row, column), k in np.ndenumerate(ids)
+            if k != IGNORE_ID
+        ]
+        pixels.sort(key=lambda pixel: pixel[0] * (1 - pixel[1]) ** gamma * -np.log(pixel[1]), reverse=True)
+        kept = pixels[: max(1, round(share * len(pixels)))]
+        total = sum(weight for weight, _, _ in kept)
+        losses.append(sum(w * (1 - p) ** gamma * -np.log(p) for w, p, _ in kept) / total)
+        for weight, p, place in kept:
+            steepness = (1 - p) ** gamma / p + (gamma * (1 - p) ** (gamma - 1) * -np.log(p) if gamma else 0)
+            slopes[place] = -weight * steepness / total
+    return losses, slopes
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.3, 0.99])
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+@pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0], [0.5, 1.0, 4.0]])
+def test_the_hardest_pixels_are_those_that_sorting_finds(share: float, gamma: float, weights: list[float]) -> None:
+    generator = np.random.default_rng(0)
+    class_ids = generator.integers(0, 3, (2, 10, 10)).astype(np.uint8)
+    # So that the images have other numbers of labelled pixels.
+    class_ids[1, :4] = IGNORE_ID
+    probabilities = tf.Variable(generator.dirichlet((1, 1, 1), (2, 10, 10)).astype(np.float32))
+    losses, slopes = hardest_by_sorting(class_ids, probabilities.numpy(), gamma, weights, share)
+    with tf.GradientTape() as tape:
+        loss = focal(class_ids, probabilities, gamma, weights, share)
+    np.testing.assert_allclose(loss, losses, rtol=1e-5)
+    np.testing.assert_allclose(tape.gradient(loss, probabilities), slopes, rtol=1e-4, atol=1e-5)
+
+
+def test_of_pixels_that_are_equally_hard_each_counts_a_part() -> None:
+    """What is begun with: a network that says the same everywhere."""
+    probabilities = tf.Variable(np.full((1, 8, 8, 3), 1 / 3, np.float32))
+    with tf.GradientTape() as tape:
+        loss = focal(TRUTH[:1], probabilities, 0.0, None, 0.25)
+    np.testing.assert_allclose(loss, [np.log(3)], rtol=1e-6)
+    slopes = tape.gradient(loss, probabilities).numpy().sum(-1)
+    np.testing.assert_allclose(slopes, np.full((1, 8, 8), -3 / 64), rtol=1e-5)
+
+
+def test_the_hardest_pixels_hide_neither_a_network_that_diverged_nor_an_image_without_labels() -> None:
+    broken = confident(TRUTH)
+    broken[0, 4, 4] = np.nan
+    broken[1] = np.nan
+    assert np.isnan(focal(TRUTH, broken, 0.0, None, 0.1)).all()
+    nothing = np.full((1, 8, 8), IGNORE_ID, np.uint8)
+    np.testing.assert_array_equal(focal(nothing, confident(TRUTH[:1]), 0.0, None, 0.1), [0])

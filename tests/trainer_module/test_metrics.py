@@ -49,14 +49,16 @@ COMPILED_FIT = """
 import warnings
 import keras
 import numpy as np
-from trainer_module.losses import cross_entropy
+from flexunet.core.config.train import TrainConfig
+from trainer_module.losses import make_loss
 from trainer_module.metrics import ForegroundDice
 
 warnings.simplefilter("error")
 # Of other weights one in some makes every pixel background, whose Dice is 0.
 keras.utils.set_random_seed(1)
 model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(3, 1, activation="softmax")])
-model.compile("sgd", cross_entropy, metrics=[ForegroundDice(3)], jit_compile=True)
+loss = make_loss(TrainConfig(loss="focal_dice", hardest_pixels=0.25), [])
+model.compile("sgd", loss, metrics=[ForegroundDice(3)], jit_compile=True)
 pixels = np.random.default_rng(0).random((4, 8, 8, 3)).astype(np.float32)
 class_ids = np.random.default_rng(1).integers(0, 3, (4, 8, 8)).astype(np.uint8)
 history = model.fit(pixels, class_ids, validation_data=(pixels, class_ids), batch_size=2, verbose=0)
@@ -65,7 +67,8 @@ print(history.history["val_foreground_dice"][0])
 
 
 def test_counts_compile_with_xla_inside_fit(run_forked: Callable[..., str]) -> None:
-    """On GPUs training is compiled; tf.math.bincount fails there, and only inside a metric.
+    """On GPUs training is compiled; tf.math.bincount fails there, and only inside a metric, and top_k with a number of
+    values that is not known beforehand.
 
     In a process of its own: Keras warns and compiles nothing once another test made TensorFlow deterministic.
     """

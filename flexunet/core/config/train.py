@@ -160,6 +160,11 @@ class TrainConfig(Section):
     class_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict, description="Weight of a class in cross-entropy and focal loss, by name; 1 if not named."
     )
+    hardest_pixels: Share = Field(
+        default=1,
+        description="Share of the labelled pixels of each image that cross-entropy and focal loss are the mean of, "
+        "those of the largest loss; 1: all.",
+    )
     schedule: Literal["constant", "cosine", "cooldown", "plateau"] = Field(
         default="plateau",
         description="Learning rate schedule; cosine: half a cosine to 0; cooldown: constant, then linear to 0; "
@@ -272,6 +277,7 @@ class TrainerConfig(TransformConfig):
             self._check_dropout,
             self._check_warmup,
             self._check_weights,
+            self._check_hardest,
             self._check_shares,
         )
         for check in checks:
@@ -322,6 +328,11 @@ class TrainerConfig(TransformConfig):
         warmup, epochs = self.train.warmup_epochs, self.train.epochs
         if warmup >= epochs:
             yield f"train.warmup_epochs is {warmup:g}, expected less than train.epochs, {epochs}"
+
+    def _check_hardest(self) -> Iterator[str]:
+        share, pixels = self.train.hardest_pixels, self.image.height * self.image.width
+        if share * pixels < 1:
+            yield f"train.hardest_pixels is {share:g} of {pixels} pixels, expected at least one, {1 / pixels:.3g}"
 
     def _check_shares(self) -> Iterator[str]:
         of_sources, defect_share = self.source_tiles(), self.train.defect_share
