@@ -45,6 +45,7 @@ THROUGHPUT_AT_LEAST: Final = 0.8
 _REPEATS: Final = 3
 # Pictures that are drawn; records repeat them under other ids.
 _DISTINCT: Final = 100
+_EPOCHS: Final = 5
 
 Numbers = NDArray[np.float64]
 
@@ -144,6 +145,7 @@ def _config(side: int) -> Config:
         "classes": [{"name": name, "color": color} for name, color in colors.items()],
         "image": {"height": side, "width": side},
         "model": {"num_layers": 5, "base_filters": 8, "normalization": "batch"},
+        "train": {"loss": "cross_entropy_dice", "learning_rate": 3e-3},
     }
     return config_from(values, "benchmark")
 
@@ -201,16 +203,26 @@ _SUBJECTS: Final = {"evaluator": _evaluator, "bare loop": _bare_loop}
 
 
 def _make_data(directory: Path, counts: Sequence[int], side: int) -> None:
-    """Records of `counts` images and an untrained model: what it answers does not matter here."""
+    """Records of `counts` images, and a model that was trained for a minute: without training it answers speckle, in
+    which the Evaluator counts thousands of regions.
+    """
     import tensorflow as tf
 
     from flexunet.dataset.synthetic import generate_surface
     from trainer_module.export import export_model
+    from trainer_module.trainer import compiled_model
 
     config = _config(side)
-    export_model(_model(config), config, {}, directory / "model")
-    colors = np.array([c.color for c in config.classes], np.uint8)
     surfaces = [generate_surface(SEED, index, side) for index in range(1, _DISTINCT + 1)]
+    pixels, class_ids = (np.stack(part) for part in zip(*surfaces, strict=True))
+    model = compiled_model(config)
+    for layer in model.layers:
+        if hasattr(layer, "moving_mean"):
+            # Of sixty steps: Keras' own memory is a hundred.
+            layer.momentum = 0.8
+    model.fit(pixels, class_ids, config.train.batch_size, epochs=_EPOCHS, verbose=0)
+    export_model(model, config, {}, directory / "model")
+    colors = np.array([c.color for c in config.classes], np.uint8)
     encoded = [(tf.io.encode_png(i).numpy(), tf.io.encode_png(colors[ids]).numpy()) for i, ids in surfaces]
     for count in counts:
         (directory / str(count)).mkdir()

@@ -110,7 +110,7 @@ Records hold a PNG in the colours of `[[classes]]`; anything else is written ane
   indices of one colour are refused; a grey palette, as GIF has it, may show ids.
 - Grey values are ids of classes, or grey `color`s of classes (0 and 255), whichever fits all pixels. Where both fit
   and differ the mask is refused: `records.mask_values = "ids"` or `"colors"` decides, and with `"ids"` a palette's
-  indices are ids.
+  indices are ids, and refused where their colours are those of other classes.
 - 255 is unlabelled where `records.ignore_color` is set.
 - Ids in some masks and colours in others are a warning: two tools may count the classes differently.
 - Refused: lossy compression in any container, more than one picture, colours of 16 bits, fractions, an index that the

@@ -8,6 +8,7 @@ TFX's launcher does what it does on one machine. docs/decisions/0005-kubeflow.md
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -65,11 +66,17 @@ def write_package(package: Package, output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
         with naming(output):
-            compiler.Compiler().compile(_pipeline(package), str(aside))
+            # kfp looks through the whole stack of its caller at each setting of a task: that of a thread is short.
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(_compile, package, aside).result()
             _retry_for_long(aside)
             aside.replace(output)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _compile(package: Package, output: Path) -> None:
+    compiler.Compiler().compile(_pipeline(package), str(output))
 
 
 def _retry_for_long(compiled: Path) -> None:

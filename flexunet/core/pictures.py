@@ -35,7 +35,7 @@ _TURNS: Final = {
     8: Image.Transpose.ROTATE_90,
 }
 # Orientations from 5 to 8 lie: width and height change places.
-_FIRST_LYING: Final = 5
+FIRST_LYING: Final = 5
 # What begins with FF inside the pixels is a restart or a plain FF; everything else has a length, but for the end.
 _JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _JPEG_ANY_MARKER: Final = re.compile(rb"\xff[^\x00\xff]")
@@ -50,13 +50,18 @@ _PNG_ONCE: Final = (b"IHDR", b"PLTE")
 _PNG_CHUNKS: Final = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 _DEEP_MODES: Final = ("I", "F")
 # TIFF's tags, and the values that matter.
-_SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _EXTRA, _FORMAT = 254, 258, 259, 262, 274, 338, 339
+_SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 254, 258, 259, 262, 274
+_PLANES, _EXTRA, _FORMAT = 284, 338, 339
 _ALPHAS: Final = ((1,), (2,))
 _REDUCED: Final = 1
 _WHITE_IS_ZERO: Final = 0
+_YCBCR, _LAB = 6, 8
+_APART: Final = 2
+_UNCOMPRESSED: Final = 1
 _SIGNED: Final = 2
 _LOSSLESS_TIFF: Final = frozenset({1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 50000})
 _SAVE_AS_PNG: Final = ("a TIFF of grey, colour or palette", "save it as PNG")
+_SAVE_COMPRESSED: Final = ("RGB, the channels of a pixel side by side", "save it as PNG, or with LZW")
 _SAVE_CHANNELS: Final = ("grey or RGB", "save the channels that are meant as PNG")
 _AS_PNG: Final = ("a whole file of that kind", "replace it, or save it as PNG")
 # More pages than that are not looked at: one that is not a thumbnail is enough.
@@ -175,7 +180,7 @@ def _require_size(width: int, height: int, orientation: int, max_pixels: int) ->
 
 def _require_fitting(width: int, height: int, orientation: int, settings: ImageConfig) -> None:
     _require_size(width, height, orientation, settings.max_pixels)
-    upright = (height, width) if orientation >= _FIRST_LYING else (width, height)
+    upright = (height, width) if orientation >= FIRST_LYING else (width, height)
     covered = max(upright[0], settings.width) * max(upright[1], settings.height)
     if settings.fit == "tile" and covered > settings.max_pixels:
         raise Refused(readable.sliver(settings.max_pixels))
@@ -370,7 +375,7 @@ def _open_container(encoded: bytes, kind: Kind, require: _Require) -> Picture:
         tags = opened.tag_v2 if kind is readable.TIFF else {}
         bits, orientation = _tag(tags, _BITS, 1 if tags else 8), _tag(tags, _ORIENTATION, 1)
         signed, compression = _tag(tags, _FORMAT, 1) == _SIGNED, _tag(tags, _COMPRESSION, 1)
-        inverted = _tag(tags, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO
+        photometric, apart = _tag(tags, _PHOTOMETRIC, 1), _tag(tags, _PLANES, 1) == _APART
         reduced = _tag(tags, _SUBFILE, 0) & _REDUCED
         extra = tags.get(_EXTRA, ())
     except _READ_ERRORS:
@@ -382,6 +387,10 @@ def _open_container(encoded: bytes, kind: Kind, require: _Require) -> Picture:
         raise Refused(Words(what, "the picture itself to come first", readable.SAVE_ONE))
     if signed and bits == 8:
         raise Refused(Words("a TIFF of signed bytes", *_SAVE_AS_PNG))
+    # Pillow leaves compressed ones to libtiff, and takes these for something else.
+    misread = photometric == _YCBCR or (apart and (bits > 8 or photometric == _LAB))
+    if tags and compression == _UNCOMPRESSED and misread:
+        raise Refused(Words("an uncompressed TIFF of YCbCr, or whose deep channels lie apart", *_SAVE_COMPRESSED))
     if extra and extra not in _ALPHAS:
         raise Refused(Words("a TIFF with channels beside colour and alpha, such as infrared", *_SAVE_CHANNELS))
     # Of a TIFF Pillow tells the upright size.
@@ -391,7 +400,7 @@ def _open_container(encoded: bytes, kind: Kind, require: _Require) -> Picture:
     image = _loaded(opened, rare)
     turned = orientation if 1 <= orientation <= 8 else 1
     lossy = kind is readable.TIFF and compression not in _LOSSLESS_TIFF
-    counts_down = inverted and image.mode.startswith(_DEEP_MODES)
+    counts_down = photometric == _WHITE_IS_ZERO and image.mode.startswith(_DEEP_MODES)
     return Picture(kind, image, turned, bits, lossy, counts_down, _unlisted(image))
 
 

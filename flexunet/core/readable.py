@@ -110,8 +110,9 @@ WEBP_ANIMATED: Final = _refused("animated WebP", "an animated WebP", _ONE, SAVE_
 TIFF: Final = _converted(
     "TIFF",
     "TIFF",
-    "grey, colour, palette, CMYK, with alpha but no other channels; any lossless or lossy compression; thumbnails "
-    "beside the picture are left out; other numbers than 8 bits by `image.value_range`, see below",
+    "grey, colour, palette, CMYK, with alpha but no other channels; any lossless or lossy compression (YCbCr, and "
+    "deep channels that lie apart, only compressed); thumbnails beside the picture are left out; other numbers than 8 "
+    "bits by `image.value_range`, see below",
 )
 GIF: Final = _converted("GIF", "GIF", "one frame")
 EMPTY: Final = _refused("empty file", "no bytes", repair="copy it again")

@@ -30,11 +30,13 @@ class Drawn:
       class_ids: uint8 `[h, w]`.
       overlaps: pixels on which instances of two classes lie; `records.overlaps` decided them.
       empty: instances that cover no pixel.
+      boxes: whether all instances were drawn as rectangles, upright or turned.
     """
 
     class_ids: NDArray[np.uint8]
     overlaps: int = 0
     empty: int = 0
+    boxes: bool = False
 
 
 class Annotation(ABC):

@@ -3,25 +3,27 @@ is a comment.
 """
 
 import tomllib
-import zipfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Final, TypeVar
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image
 
 from flexunet.core.config.load import config_from
 from flexunet.core.config.write import to_toml
 from flexunet.core.errors import UserError
+from flexunet.core.headers import read_header
+from flexunet.core.pictures import FIRST_LYING
 from flexunet.core.problems import DataError
 from flexunet.dataset.annotation import BadAnnotation, plain_name
 from flexunet.dataset.layouts.detect import choose, lay_out
 from flexunet.dataset.layouts.interface import Layout, Reader, Source, SourceClass
+from flexunet.dataset.layouts.npz import count_classes
 from flexunet.dataset.masks import GREYISH
 from flexunet.dataset.pairs import Pair
 
@@ -35,10 +37,13 @@ COLORS: Final[tuple[Color, ...]] = (
     *((51, 34, 136), (136, 204, 238), (68, 170, 153), (17, 119, 51), (153, 153, 51), (221, 204, 119), (204, 102, 119)),
     *((136, 34, 85), (170, 68, 153)),
 )
+_BACKGROUND: Final = "background"
 _BLACK: Final = (0, 0, 0)
 _WHITE: Final = (255, 255, 255)
 _VOC_VOID: Final = (224, 224, 192)
 _VOID: Final = 255
+# 16 bits hold each level of 8 bits so many times.
+_STEP_OF_16_BITS: Final = 257
 _HALF_WAY: Final = 128
 # Formats of Pillow that blur what is sharp.
 _LOSSY: Final = ("JPEG", "MPO")
@@ -59,7 +64,7 @@ class Described:
     Attributes:
       layout: how it is laid out.
       classes: the defect classes, with colours.
-      background: the colour of the background.
+      background: the background.
       ignore_color: of unlabelled pixels, if there are any.
       grey_threshold: what divides smoothed masks of one class, if they are such.
       height: of the model's image, in pixels.
@@ -71,7 +76,7 @@ class Described:
 
     layout: Layout
     classes: Sequence[SourceClass]
-    background: Color
+    background: SourceClass
     ignore_color: Color | None
     grey_threshold: int | None
     height: int
@@ -102,13 +107,13 @@ def describe(source: Source, layout: str | None = None) -> Described:
         *seen.unknown,
         *(f"{len(found.problems)} files cannot be used: ingest --check lists them",) * bool(found.problems),
     ]
-    colors = (seen.background, seen.ignore_color)
-    return Described(found, seen.classes, *colors, seen.grey_threshold, height, width, fit, words, unknown)
+    told = (seen.classes, seen.background, seen.ignore_color, seen.grey_threshold)
+    return Described(found, *told, height, width, fit, words, unknown)
 
 
 def write_toml(described: Described, source: Path) -> str:
     """The config as text, with comments; it loads."""
-    classes = [SourceClass("background", described.background), *described.classes]
+    classes = [described.background, *described.classes]
     records = {"ignore_color": list(described.ignore_color)} if described.ignore_color else {}
     records |= {"grey_threshold": described.grey_threshold} if described.grey_threshold else {}
     values = {
@@ -133,7 +138,7 @@ def write_toml(described: Described, source: Path) -> str:
 @dataclass(frozen=True)
 class _Seen:
     classes: Sequence[SourceClass]
-    background: Color = _BLACK
+    background: SourceClass = field(default_factory=lambda: SourceClass(_BACKGROUND, _BLACK))
     ignore_color: Color | None = None
     unknown: Sequence[str] = ()
     grey_threshold: int | None = None
@@ -141,16 +146,15 @@ class _Seen:
 
 def _classes(source: Source, reader: Reader, pairs: Sequence[Pair]) -> _Seen:
     named = reader.classes(source)
-    if named is None:
-        seen = (
-            _from_archive(pairs[0])
-            if reader.name == "npz"
-            else _from_masks([p.mask for p in pairs if not p.annotation])
-        )
+    if named is not None:
+        seen = _named(named)
+    elif reader.name == "npz":
+        seen = _from_archives(pairs)
     else:
-        seen = _Seen(named)
-        if reader.name == "severstal":
-            seen = _Seen(named, unknown=["how the defects are called: names here only count; ClassId is the order"])
+        seen = _from_masks([p.mask for p in pairs if not p.annotation])
+    if reader.name == "severstal":
+        words = "how the defects are called: names here only count; ClassId is the order"
+        seen = replace(seen, unknown=[words])
     if not seen.classes:
         raise UserError(f"{source.root}: shows no class but the background, expected a defect: label some images first")
     return replace(seen, classes=_colored(seen))
@@ -158,7 +162,7 @@ def _classes(source: Source, reader: Reader, pairs: Sequence[Pair]) -> _Seen:
 
 def _colored(seen: _Seen) -> list[SourceClass]:
     """The classes with the colours that the source has, or that can be told apart."""
-    taken = {seen.background, seen.ignore_color, *(found.color for found in seen.classes)}
+    taken = {seen.background.color, seen.ignore_color, *(found.color for found in seen.classes)}
     free = iter([color for color in (*COLORS, *_more_colors()) if color not in taken])
     return [SourceClass(found.name, found.color or next(free)) for found in seen.classes]
 
@@ -169,13 +173,23 @@ def _more_colors() -> list[Color]:
     return [(red, green, blue) for blue in levels for red in levels for green in levels]
 
 
-def _from_archive(pair: Pair) -> _Seen:
-    with zipfile.ZipFile(pair.mask) as archive, archive.open(archive.namelist()[0]) as file:
-        version = npy.read_magic(file)
-        shape, _, _ = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(file)
-    size = _size(pair.image)
-    layers = [count for count in shape if size is None or count not in size] or [min(shape)]
-    names = [f"class{number}" for number in range(1, layers[0])]
+def _named(told: Sequence[SourceClass]) -> _Seen:
+    """The classes that a source names, of which one may be the background, and some may be slips of the pen."""
+    once: dict[str, SourceClass] = {}
+    spellings: dict[str, list[str]] = {}
+    for found in told:
+        if plain_name(found.name) not in once:
+            spellings.setdefault(plain_name(found.name).casefold(), []).append(found.name)
+        once.setdefault(plain_name(found.name), found)
+    unknown = [f"whether {' and '.join(names)} are one class" for names in spellings.values() if len(names) > 1]
+    background = next((c for c in once.values() if c.name.casefold() == _BACKGROUND), SourceClass(_BACKGROUND))
+    classes = [c for c in once.values() if c.name.casefold() != _BACKGROUND]
+    return _Seen(classes, replace(background, color=background.color or _BLACK), unknown=unknown)
+
+
+def _from_archives(pairs: Sequence[Pair]) -> _Seen:
+    counts = [count_classes(pair.mask, _size(pair.image)) for pair in _some(pairs)]
+    names = [f"class{number}" for number in range(1, max(counts))]
     return _Seen([SourceClass(name) for name in names], unknown=["how the classes are called: an archive has no names"])
 
 
@@ -183,20 +197,26 @@ def _from_masks(masks: Sequence[Path]) -> _Seen:
     """What the pixels of masks say: colours, or grey levels that are ids."""
     grey: Counter[int] = Counter()
     colors: Counter[Color] = Counter()
-    looked_at, lossy = list(_some(masks)), False
+    looked_at, lossy, blurred = list(_some(masks)), False, list[str]()
     for path in looked_at:
         values, counts, is_lossy = _values(path)
         lossy |= is_lossy
-        if values.ndim == 1:
+        if is_lossy and values.ndim > 1:
+            blurred.append(path.name)
+        elif values.ndim == 1:
             grey.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
         else:
             colors.update({(r, g, b): n for (r, g, b), n in zip(values.tolist(), counts.tolist(), strict=True)})
+    if blurred and not grey and not colors:
+        words = ("a lossless format", "it blurs class borders: export the masks as PNG")
+        raise BadAnnotation(f"{blurred[0]}: a mask in colour as JPEG", *words)
     looked = f"how the classes are called, and whether more occur: looked at {len(looked_at)} of {len(masks)} masks"
     seen = _from_colors(colors, looked) if colors else _from_grey(sorted(grey), looked, lossy)
     mixed = (
         ["masks in grey levels beside masks in colours: these classes are of the colours"] if grey and colors else []
     )
-    return replace(seen, unknown=[*seen.unknown, *mixed])
+    unread = [f"what {len(blurred)} masks in colour as JPEG show: ingest refuses them"] if blurred else []
+    return replace(seen, unknown=[*seen.unknown, *mixed, *unread])
 
 
 def _from_grey(levels: Sequence[int], looked: str, lossy: bool) -> _Seen:
@@ -211,7 +231,7 @@ def _from_grey(levels: Sequence[int], looked: str, lossy: bool) -> _Seen:
     if max(labelled) < _MOST_CLASSES:
         classes = [SourceClass(f"class{number}") for number in range(1, max(labelled) + 1)]
         void = ["whether grey 255 is unlabelled, as is assumed here, or a class"] if ignore else []
-        return _Seen(classes, _BLACK, ignore, [looked, *void])
+        return _Seen(classes, ignore_color=ignore, unknown=[looked, *void])
     if len(levels) > _MOST_CLASSES:
         return as_smoothed
     greys = [(level, level, level) for level in levels]
@@ -234,7 +254,8 @@ def _from_colors(colors: Counter[Color], looked: str) -> _Seen:
             f"what {len(colors) - len(common)} rarer colours ({rest / total:.2%} of the pixels) are; rims that a tool "
             'smoothed are taken as their nearest class by mask_colors = "nearest" in [records]'
         )
-    return _Seen([SourceClass(_color_name(color), color) for color in sorted(classes)], background, ignore, unknown)
+    found = [SourceClass(_color_name(color), color) for color in sorted(classes)]
+    return _Seen(found, SourceClass(_BACKGROUND, background), ignore, unknown)
 
 
 def _color_name(color: Color) -> str:
@@ -253,7 +274,13 @@ def _values(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], bool]:
         values, counts = np.unique(pixels, return_counts=True)
     else:
         values, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
-    return values.astype(np.int64), counts.astype(np.int64), is_lossy
+    values = values.astype(np.int64)
+    if values.max() > _VOID and (values % _STEP_OF_16_BITS == 0).all():
+        values //= _STEP_OF_16_BITS
+    if values.max() > _VOID or values.min() < 0:
+        what = f"{path.name}: has the grey levels {values.min()} to {values.max()}"
+        raise BadAnnotation(what, "a mask of 8 bits", "export it as grey PNG of 8 bits")
+    return values, counts.astype(np.int64), is_lossy
 
 
 def _pixels(image: Image.Image) -> NDArray[np.generic]:
@@ -266,14 +293,17 @@ def _pixels(image: Image.Image) -> NDArray[np.generic]:
 
 
 def _is_grey(image: Image.Image) -> bool:
-    return image.mode == "L" or image.mode.startswith("I")
+    return image.mode in ("L", "F") or image.mode.startswith("I")
 
 
 def _size(path: Path) -> tuple[int, int] | None:
-    """Width and height; nothing of a file that is no image: ingest names it."""
+    """Width and height, upright; nothing of a file that is no image: ingest names it."""
     try:
-        with Image.open(path) as image:
-            return image.size
+        encoded = path.read_bytes()
+        with Image.open(BytesIO(encoded)) as image:
+            # Pillow turns TIFFs by itself.
+            is_lying = read_header(encoded).orientation >= FIRST_LYING
+            return (image.height, image.width) if is_lying else image.size
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
 

@@ -16,7 +16,7 @@ from flexunet.core.errors import UserError
 from flexunet.core.features import IGNORE_ID
 from flexunet.core.fit import keeps_every_pixel
 from flexunet.core.grey import grey_of
-from flexunet.core.pictures import Picture, Refused, open_image, png, served_bytes
+from flexunet.core.pictures import FIRST_LYING, Picture, Refused, open_image, png, served_bytes
 from flexunet.core.problems import Problem
 from flexunet.dataset.annotation import Background, BadAnnotation
 from flexunet.dataset.doubts import are_boxes, is_painted
@@ -58,12 +58,12 @@ class Facts:
       keeps_image: whether the record holds the bytes of the image's file as they are.
       keeps_mask: likewise of the mask's.
       turned: whether EXIF turned the image.
-      turned_alone: whether it turned the image and not the mask, whose size would fit both ways.
+      turned_alone: whether it turned image and mask otherwise, and the sizes would fit both ways.
       unlisted: whether pixels have an index that the image's palette does not have, and are black.
       mask_is_ids: whether the mask's numbers are ids of classes and no colours.
       is_flat: whether nearly all pixels have one or two grey levels.
-      boxes: whether all defects are upright rectangles.
-      painted: whether the image shows a defect in one flat colour.
+      boxes: whether all defects are rectangles: upright ones in a mask, or drawn as such in an annotation.
+      painted: whether the image shows a defect in one flat colour, or in one tint.
       levels: grey levels below which 1 % and 99 % of the pixels lie.
       rims: pixels of each class in rims one pixel wide between two others, int64 `[C]`.
       overlaps: pixels on which annotated instances of two classes lie.
@@ -146,11 +146,11 @@ def examine(pair: Pair, config: Config) -> Facts:
         keeps_image=picture.kind.is_read,
         keeps_mask=mask.is_served,
         turned=turned,
-        turned_alone=turned and mask.orientation != picture.orientation and _fits_both_ways(pair, picture),
+        turned_alone=mask.orientation != picture.orientation and _fits_both_ways(pair, picture, mask),
         unlisted=picture.unlisted is not None,
         mask_is_ids=mask.is_ids,
         is_flat=bool(np.sort(histogram)[-2:].sum() >= _FLAT_SHARE * histogram.sum()),
-        boxes=are_boxes(class_ids),
+        boxes=mask.boxes or are_boxes(class_ids),
         painted=is_painted(image, class_ids),
         levels=_levels(histogram),
         rims=rims(class_ids, len(config.classes)),
@@ -244,7 +244,14 @@ def _mask(pair: Pair, content: bytes, image_size: tuple[int, int], config: Confi
         if pair.annotation is None:
             return read_mask(content, config)
         drawn = pair.annotation.draw(content, image_size, config)
-        return Mask(drawn.class_ids, orientation=1, is_served=False, overlaps=drawn.overlaps, empty=drawn.empty)
+        return Mask(
+            drawn.class_ids,
+            orientation=1,
+            is_served=False,
+            overlaps=drawn.overlaps,
+            empty=drawn.empty,
+            boxes=drawn.boxes,
+        )
     except Refused as refused:
         raise BadPair(Problem(pair.mask, *refused.words)) from None
     except BadAnnotation as bad:
@@ -258,18 +265,19 @@ def _require_same_size(pair: Pair, picture: Picture, class_ids: NDArray[np.uint8
         return
     what = f"is {mask_width}x{mask_height}, its image {pair.image.name} is {width}x{height}"
     repair = "export the mask at the image's size"
-    if picture.orientation >= 5 and (mask_width, mask_height) == (height, width):
+    if picture.orientation >= FIRST_LYING and (mask_width, mask_height) == (height, width):
         what += f" when EXIF has turned it (orientation {picture.orientation})"
         repair = "draw the mask on the upright image, or turn the image's pixels and remove its orientation"
     raise BadPair(Problem(pair.mask, what, "the same size", repair))
 
 
-def _fits_both_ways(pair: Pair, picture: Picture) -> bool:
-    """Whether the size does not tell which way round a mask was drawn."""
+def _fits_both_ways(pair: Pair, picture: Picture, mask: Mask) -> bool:
+    """Whether the sizes do not tell which way round a mask was drawn."""
     if isinstance(pair.annotation, Background):
         return False
     told = pair.annotation is None or pair.annotation.tells_size
-    return not told or picture.orientation < 5 or picture.image.width == picture.image.height
+    alike = (picture.orientation >= FIRST_LYING) == (mask.orientation >= FIRST_LYING)
+    return not told or alike or picture.image.width == picture.image.height
 
 
 def _read(path: Path) -> bytes:

@@ -13,7 +13,7 @@ import numpy as np
 from flexunet.core.config.whole import Config
 from flexunet.core.disk import require_writable
 from flexunet.core.errors import UserError
-from flexunet.core.features import SPLIT_TRAIN, SPLITS
+from flexunet.core.features import BACKGROUND_ID, SPLIT_TRAIN, SPLITS
 from flexunet.core.files import read_json
 from flexunet.core.lock import locked
 from flexunet.core.problems import DataError, Problem
@@ -26,6 +26,7 @@ from flexunet.dataset.contents import contents, pixels_of
 from flexunet.dataset.drift import drift, drift_words
 from flexunet.dataset.duplicates import duplicate_summary
 from flexunet.dataset.examine import Facts, examine_each
+from flexunet.dataset.layouts.class_lists import contradictions
 from flexunet.dataset.layouts.detect import find_layout
 from flexunet.dataset.layouts.interface import Layout
 from flexunet.dataset.manifest import newest_version, version_path, versions
@@ -101,6 +102,7 @@ def ingest(
     if not check_only:
         require_writable(out)
     layout = find_layout(source, out, layout_name, no_mask_is_background)
+    _require_its_classes(layout, config, source)
     with Workers() as workers:
         examined = _examined(layout, metadata, skip_bad, config, workers, progress)
         found = _found(source, out, span, layout, *examined)
@@ -109,6 +111,17 @@ def ingest(
             return Ingested(layout, None, summary, False)
         with locked(out):
             return _write(found, rows, summary, config, workers, progress)
+
+
+def _require_its_classes(layout: Layout, config: Config, source: Path) -> None:
+    """Raises DataError where a list beside the masks says that the config's classes are others."""
+    problems = [
+        Problem(source / name, what, "the config's classes to be the list's", "correct [[classes]], or remove the list")
+        for name, told in layout.told.items()
+        for what in contradictions(told, config)
+    ]
+    if problems:
+        raise DataError(problems)
 
 
 @dataclass(frozen=True)
@@ -293,7 +306,10 @@ def _require_usable(rows: Sequence[Row], config: Config, source: Path) -> None:
         missing = [c.name for class_id, c in enumerate(config.classes) if seen[class_id] == 0]
         if missing and split == SPLIT_TRAIN:
             what = f"no training image shows {', '.join(missing)}"
-            problems.append(Problem(source, what, "every class in train", "add images or remove it from [[classes]]"))
+            repair = "add images or remove it from [[classes]]"
+            if config.classes[BACKGROUND_ID].name in missing:
+                repair += "; ids in masks count from 0, the background"
+            problems.append(Problem(source, what, "every class in train", repair))
         elif not seen[1:].any():
             what = f"no image of {split} shows a defect"
             problems.append(Problem(source, what, "some in each split", "add images, or change [dataset] or --splits"))

@@ -45,6 +45,7 @@ class Mask(NamedTuple):
       is_served: whether its file is what records hold: a PNG in the colours of `[[classes]]`.
       overlaps: of a drawn annotation, pixels on which instances of two classes lie.
       empty: of a drawn annotation, instances that cover no pixel.
+      boxes: of a drawn annotation, whether all instances are rectangles.
       snapped: pixels that were taken as the class of the nearest colour, int64 `[C]`; None where none was.
       is_ids: whether grey levels, which `records.mask_values` leaves open, were read as ids and not as colours.
     """
@@ -54,6 +55,7 @@ class Mask(NamedTuple):
     is_served: bool
     overlaps: int = 0
     empty: int = 0
+    boxes: bool = False
     snapped: NDArray[np.int64] | None = None
     is_ids: bool = False
 
@@ -91,7 +93,9 @@ def read_mask(encoded: bytes, config: Config) -> Mask:
 
 
 def _divided(picture: Picture, config: Config, threshold: int) -> Mask:
-    """Two classes by brightness; levels between black and white are counted, since they are a matter of choice."""
+    """Two classes by brightness, as their colours have it; levels between black and white are counted, since they are a
+    matter of choice.
+    """
     image = picture.image
     rgb = np.asarray(image.convert("RGB"), np.int64)
     if picture.bits > 8 or image.mode.startswith(("I", "F")):
@@ -99,7 +103,7 @@ def _divided(picture: Picture, config: Config, threshold: int) -> Mask:
     if np.ptp(rgb, axis=-1).max(initial=0) > GREYISH:
         raise Refused(Words("a mask in colour", "grey levels, as records.grey_threshold says", _EXPORT))
     levels = np.asarray(image.convert("L"))
-    class_ids = (levels >= threshold).astype(np.uint8)
+    class_ids = np.where(levels >= threshold, _brighter(config), 1 - _brighter(config)).astype(np.uint8)
     _require_opaque(transparency(image), class_ids, config)
     between = (levels != 0) & (levels != _OPAQUE)
     counts = np.bincount(class_ids[between], minlength=2).astype(np.int64)
@@ -217,9 +221,17 @@ def _greys_of_palette(image: Image.Image, mask_rgb: NDArray[np.uint8]) -> NDArra
 
 
 def _told_indices(image: Image.Image, config: Config) -> NDArray[np.uint8]:
-    """Indices, unless the palette shows as many grey levels that could be the ids as well."""
-    indices = _indices(image)
-    greys = _greys_of_palette(image, np.asarray(image.convert("RGB")))
+    """Indices, unless the palette shows classes by their colours in another order, or as many grey levels that could
+    be the ids as well.
+    """
+    indices, mask_rgb = _indices(image), np.asarray(image.convert("RGB"))
+    class_ids, known = palette.class_ids_from_rgb(mask_rgb, config.classes, config.records)
+    differ = class_ids != indices
+    if known.all() and differ.any() and _as_ids(indices.astype(np.int64), config).known.all():
+        name = _name(int(class_ids[differ][0]), config)
+        what = f"a palette whose index {indices[differ][0]} has the colour of {name}: either could be the class"
+        raise Refused(Words(what, "a mask that means one thing", f'set records.mask_values = "colors", or {_EXPORT}'))
+    greys = _greys_of_palette(image, mask_rgb)
     if greys is None or not _as_ids(greys, config).known.all():
         return indices
     differ = greys != indices
@@ -322,13 +334,22 @@ def _outside(wrong: NDArray[np.int64], config: Config) -> Words:
     repair = _CORRECT
     if IGNORE_ID in found and config.records.ignore_color is None:
         repair += f"; {_OF_255}"
-    return Words(what, f"greyscale class ids {choices}", repair + _threshold_advice(config))
+    return Words(what, f"greyscale class ids {choices}", repair + _threshold_advice(config, int(found[-1])))
 
 
-def _threshold_advice(config: Config) -> str:
+def _threshold_advice(config: Config, highest: int = _OPAQUE) -> str:
+    """How to read the levels of one class that go up to `highest`: smoothed ones, or numbers of its instances."""
     if len(config.classes) != 2:
         return ""
-    return f"; records.grey_threshold = 128 takes levels from 128 on as {config.classes[1].name}"
+    level = 128 if highest >= 128 else 1
+    brighter = config.classes[_brighter(config)].name
+    return f"; records.grey_threshold = {level} takes levels from {level} on as {brighter}"
+
+
+def _brighter(config: Config) -> int:
+    """The id of the brighter of two classes; the second where their colours do not tell."""
+    background, defect = (sum(c.color) for c in config.classes)
+    return int(defect >= background)
 
 
 def _choices(config: Config) -> str:

@@ -14,6 +14,9 @@ _NAMED: Final = 3
 # A class is suspect when more than this share of its pixels lies in rims one pixel wide, and there are that many.
 _RIM_SHARE: Final = 0.5
 _LEAST_RIM_PIXELS: Final = 20
+# Of all pixels, the background and the largest class where the background was given another id.
+_LEAST_BACKGROUND: Final = 0.01
+_MOST_SHARE: Final = 0.5
 # Some images of a set may have no other defects.
 _BOX_SHARE: Final = 0.5
 # An eighth of the range, within which 99 % of the pixels lie; the high byte of 12 bits has 16 levels.
@@ -73,8 +76,8 @@ def _of_images(facts: Sequence[Facts]) -> Iterator[str]:
     doubtful = [f.pair.id for f in facts if f.turned_alone]
     if doubtful:
         yield (
-            f"{len(doubtful)} images are turned by EXIF and their masks are not ({_some(doubtful)}), and the sizes do "
-            "not tell which way a mask was drawn: they are taken as drawn on the upright image"
+            f"EXIF turns {len(doubtful)} images and not their masks, or otherwise ({_some(doubtful)}), and the sizes "
+            "do not tell which way a mask was drawn: each is taken as its own EXIF says, without one as upright"
         )
 
 
@@ -97,14 +100,16 @@ def _rims(facts: Sequence[Facts], config: Config) -> Iterator[str]:
 
 
 def _inverted(facts: Sequence[Facts], config: Config) -> Iterator[str]:
-    """Of two classes the background is the larger; of more, every pixel may have a name."""
-    if len(config.classes) != 2:
-        return
-    background, defect = np.sum([f.pixels for f in facts], axis=0).tolist()
-    if defect > background:
+    """Of two classes the background is the larger; of more, every pixel may have a name, but seldom mostly one."""
+    background, *defects = np.sum([f.pixels for f in facts], axis=0).tolist()
+    total = background + sum(defects)
+    name, largest = config.classes[1 + int(np.argmax(defects))].name, max(defects)
+    if len(defects) == 1 and largest > background:
+        yield f"{name} covers {largest / total:.0%} of the pixels: are the masks inverted, black where it is?"
+    elif len(defects) > 1 and largest > _MOST_SHARE * total and background < _LEAST_BACKGROUND * total:
         yield (
-            f"{config.classes[1].name} covers {defect / (background + defect):.0%} of the pixels: are the masks "
-            "inverted, black where it is?"
+            f"{name} covers {largest / total:.0%} of the pixels and {config.classes[0].name} {background / total:.1%}: "
+            "the first of [[classes]] is the background; do the ids of the masks begin with 1?"
         )
 
 
@@ -124,14 +129,14 @@ def _drawn_otherwise(facts: Sequence[Facts]) -> Iterator[str]:
     boxes = [f.pair.id for f in with_defects if f.boxes]
     if len(boxes) > _BOX_SHARE * len(with_defects):
         yield (
-            f"the defects of {len(boxes)} of {len(with_defects)} images are upright rectangles ({_some(boxes)}): boxes "
+            f"the defects of {len(boxes)} of {len(with_defects)} images are rectangles ({_some(boxes)}): boxes "
             "do not tell which pixels are defect, and a model of them learns boxes; draw outlines"
         )
     painted = [f.pair.id for f in facts if f.painted]
     if painted:
         yield (
-            f"{len(painted)} images show a defect in one flat colour ({_some(painted)}): is the mask painted into the "
-            "image? A model learns the paint; take the photos as they were"
+            f"{len(painted)} images show a defect in one colour, flat or as a tint ({_some(painted)}): is the mask "
+            "painted into the image? A model learns the paint; take the photos as they were"
         )
 
 

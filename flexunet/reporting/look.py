@@ -1,6 +1,7 @@
 """The look that all pages share: templates, styles, how numbers are written, pictures inside the page."""
 
 import base64
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
@@ -13,8 +14,12 @@ from flexunet.reporting import templates
 Variables: TypeAlias = Mapping[str, object]
 
 
+@functools.cache
 def environment(*packages: str) -> Environment:
-    """Templates of `packages`, then the shared ones; everything is escaped, a missing variable raises."""
+    """Templates of `packages`, then the shared ones; everything is escaped, a missing variable raises.
+
+    Made once: it keeps its templates compiled, which takes longer than to fill them.
+    """
     shared = PackageLoader(templates.__name__, "")
     made = Environment(
         loader=ChoiceLoader([*map(PackageLoader, packages), shared]),

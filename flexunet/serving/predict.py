@@ -2,14 +2,16 @@
 
 import contextlib
 import csv
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from flexunet.core import features
 from flexunet.core.config.data import ImageConfig
@@ -17,7 +19,7 @@ from flexunet.core.config.whole import Config
 from flexunet.core.disk import naming
 from flexunet.core.errors import UserError
 from flexunet.core.finder import AREAS_COLUMNS, AREAS_FILE, LeftOut, Tally, find_files
-from flexunet.core.pictures import Picture, Refused, open_image, served_bytes
+from flexunet.core.pictures import Picture, Refused, open_image, png, served_bytes
 from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.core.regions import connected_regions
 from flexunet.serving.client import Model, Prediction, in_order, predict_image
@@ -90,10 +92,17 @@ class Job:
         else:
             pixels = np.asarray(picture.image.convert("RGB"))
             prediction = predict_tiled(self.model, pixels, (size.height, size.width))
+            prediction = replace(prediction, class_names=self._class_names)
         if prediction.error:
             raise UserError(prediction.error)
         self._check_classes(prediction)
         return prediction
+
+    @functools.cached_property
+    def _class_names(self) -> tuple[str, ...]:
+        """What the model says of itself, which the signature that tiles are asked of does not."""
+        size = self.config.image
+        return predict_image(self.model, png(Image.new("RGB", (size.width, size.height)))).class_names
 
     def _check_classes(self, prediction: Prediction) -> None:
         """Class ids mean nothing under another list of classes: raises OtherClassesError."""

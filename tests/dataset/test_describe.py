@@ -7,11 +7,13 @@ from typing import Any
 import layout_sources as sources
 import numpy as np
 import pytest
+from picture_files import exif
 from PIL import Image, ImageFilter
 
 from flexunet.cli import main
 from flexunet.core.config.load import load_config
 from flexunet.core.config.whole import Config
+from flexunet.core.errors import UserError
 from flexunet.core.finder import find_files
 from flexunet.dataset.annotation import plain_name
 from flexunet.dataset.describe import COLORS, describe, write_toml
@@ -40,6 +42,7 @@ NAMED: dict[str, tuple[Callable[[Path, sources.Surfaces], None], tuple[str, ...]
     "VOC": (sources.voc, sources.NAMES),
     "Severstal": (sources.severstal, ("background", "defect 1", "defect 2", "defect 3")),
     "one-hot": (sources.npz(sources.one_hot), ("background", "class1", "class2", "class3")),
+    "ids in archives": (sources.npz(lambda ids: ids), ("background", "class1", "class2", "class3")),
     "colours": (
         sources.folders("images/{}.png", "masks/{}.png"),
         ("background", "color-0-0-255", "color-0-255-0", "color-255-0-0"),
@@ -82,13 +85,25 @@ def grey(levels: dict[int, int]) -> Callable[[Path, sources.Surfaces], None]:
         ({1: 60, 2: 120, 3: 240}, ["grey60", "grey120", "grey240"], None),
     ],
 )
+@pytest.mark.parametrize("step", [1, 257])
 def test_grey_masks(
-    surfaces: sources.Surfaces, tmp_path: Path, levels: dict[int, int], names: list[str], ignore: Any
+    surfaces: sources.Surfaces, tmp_path: Path, levels: dict[int, int], names: list[str], ignore: Any, step: int
 ) -> None:
+    """Of 8 bits, and of 16, which hold each level 257 times."""
     grey(levels)(tmp_path / "src", surfaces)
+    for file in (tmp_path / "src/masks").iterdir():
+        sources.save(file, np.asarray(Image.open(file)).astype(np.uint16 if step > 1 else np.uint8) * step)
     config = described(tmp_path / "src", tmp_path / "mine.toml")
     assert [c.name for c in config.classes[1:]] == names
     assert config.records.ignore_color == ignore
+
+
+def test_masks_of_numbers_that_no_class_can_have_are_named(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    sources.images(tmp_path, surfaces)
+    for stem, (_, class_ids) in surfaces.items():
+        sources.save(tmp_path / f"masks/{stem}.png", class_ids.astype(np.uint16) * 300)
+    with pytest.raises(UserError, match=r"png: has the grey levels 0 to [69]00; expected a mask of 8 bits"):
+        describe(Source(find_files(tmp_path)))
 
 
 def test_the_void_of_voc_is_unlabelled(surfaces: sources.Surfaces, tmp_path: Path) -> None:
@@ -157,6 +172,68 @@ def test_the_models_image(tmp_path: Path, sizes: list[tuple[int, int]], expected
         sources.save(tmp_path / f"src/masks/{number}.png", np.ones((height, width), np.uint8))
     image = described(tmp_path / "src", tmp_path / "mine.toml").image
     assert (image.height, image.width, image.fit) == expected
+
+
+def test_a_background_that_a_source_names_is_the_first_class(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    """Whatever its spelling, colour and mask."""
+    sources.class_masks("masks/{1}/{0}.png")(tmp_path / "masks", surfaces)
+    sources.yolo(tmp_path / "yolo", surfaces)
+    (tmp_path / "yolo/data.yaml").write_text("names: [inclusion, patches, scratches, Background]\n")
+    sources.voc(tmp_path / "voc", surfaces)
+    for mask in (tmp_path / "voc/SegmentationClass").iterdir():
+        rgb = np.array(Image.open(mask).convert("RGB"))
+        rgb[~rgb.any(axis=-1)] = 255
+        sources.save(mask, rgb)
+    labelmap = tmp_path / "voc/labelmap.txt"
+    labelmap.write_text(labelmap.read_text().replace("background:0,0,0", "background:255,255,255"))
+    for stem, (_, class_ids) in surfaces.items():
+        sources.save(tmp_path / f"masks/masks/Background/{stem}.png", np.uint8(255) * (class_ids == 0))
+    for kind, name in (("masks", "Background"), ("yolo", "Background"), ("voc", "background")):
+        config = described(tmp_path / kind, tmp_path / f"{kind}.toml")
+        assert tuple(c.name for c in config.classes) == (name, *sources.NAMES[1:])
+        for pair in find_layout(tmp_path / kind).pairs:
+            counts = np.bincount(surfaces[pair.id][1].ravel(), minlength=4)
+            assert examine(pair, config).pixels.tolist() == counts.tolist()
+
+
+def test_slips_in_names_are_one_class_or_asked_for(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    sources.labelme("{}.png", "{}.json")(tmp_path / "src", surfaces)
+    for name, slip in (("steel-00001", "patches "), ("steel-00002", "Patches")):
+        file = tmp_path / f"src/{name}.json"
+        file.write_text(file.read_text().replace('"scratches"', f'"{slip}"').replace('"inclusion"', f'"{slip}"'))
+    found = describe(Source(find_files(tmp_path / "src")))
+    names = [c.name for c in found.classes]
+    assert names.count("patches") == 1 and not any(name.endswith(" ") for name in names)
+    assert ("whether Patches and patches are one class" in found.unknown) == ("Patches" in names)
+    config = described(tmp_path / "src", tmp_path / "mine.toml")
+    assert all(examine(pair, config).pixels.sum() == 48**2 for pair in find_layout(tmp_path / "src").pairs)
+
+
+def test_masks_in_color_as_jpeg_tell_no_classes(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    for stem, (image, class_ids) in surfaces.items():
+        sources.save(tmp_path / f"images/{stem}.png", image)
+        sources.save(tmp_path / f"masks/{stem}.jpg", sources.COLORS[np.maximum(class_ids, 1)])
+    with pytest.raises(UserError, match=r"\.jpg: a mask in colour as JPEG; expected a lossless format"):
+        describe(Source(find_files(tmp_path)))
+    (tmp_path / "masks/steel-00001.jpg").unlink()
+    sources.save(tmp_path / "masks/steel-00001.png", sources.COLORS[surfaces["steel-00001"][1]])
+    found = describe(Source(find_files(tmp_path)))
+    assert {c.color for c in found.classes} <= {*map(tuple, sources.COLORS.tolist())}
+    assert any(sentence.startswith("what 5 masks in colour as JPEG show") for sentence in found.unknown)
+
+
+def test_a_damaged_archive_is_named(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    sources.npz(sources.one_hot)(tmp_path, surfaces)
+    (tmp_path / "masks/steel-00001.npz").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(UserError, match=r"steel-00001\.npz: cannot be read \(File is not a zip file\)"):
+        describe(Source(find_files(tmp_path)))
+
+
+def test_images_that_exif_turns_count_upright(tmp_path: Path) -> None:
+    sources.save(tmp_path / "src/images/a.jpg", np.zeros((64, 96, 3), np.uint8), exif=b"Exif\0\0" + exif(6))
+    sources.save(tmp_path / "src/masks/a.png", np.ones((96, 64), np.uint8))
+    image = described(tmp_path / "src", tmp_path / "mine.toml").image
+    assert (image.height, image.width) == (96, 64)
 
 
 def test_names_that_a_config_cannot_hold_are_found_again(surfaces: sources.Surfaces, tmp_path: Path) -> None:

@@ -67,13 +67,22 @@ def test_a_threshold_divides_what_a_tool_smoothed_and_counts_it(kind: str):
     np.testing.assert_array_equal(ids(encoded(BINARY, "PNG", "1"), settings), IDS)
 
 
+def test_above_the_threshold_is_the_brighter_class():
+    """Defects drawn in black on white, as ImageJ shows them."""
+    settings = config(WHITE, BLACK, grey_threshold=128)
+    np.testing.assert_array_equal(ids(encoded(255 - BINARY, "JPEG"), settings), IDS)
+    assert "128 takes levels from 128 on as class 0" in refusal(encoded(BINARY // 4 * 3, "PNG"), config(WHITE, BLACK))
+
+
 def test_a_threshold_is_for_grey_masks_of_8_bits():
     settings = config(BLACK, WHITE, grey_threshold=1)
     red = np.zeros((4, 4, 3), np.uint8)
     red[0, 0, 0] = 255
     assert "a mask in colour; expected grey levels" in refusal(encoded(red, "PNG"), settings)
     assert "a mask of 16 bits; expected 8" in refusal(encoded(BINARY.astype(np.uint16), "PNG"), settings)
-    assert "records.grey_threshold = 128 takes" in refusal(encoded(BINARY // 2, "PNG"), TWO)
+    assert "records.grey_threshold = 128 takes" in refusal(encoded(BINARY // 4 * 3, "PNG"), TWO)
+    numbered = refusal(encoded(IDS * np.arange(2, 8, dtype=np.uint8), "PNG"), TWO)
+    assert "records.grey_threshold = 1 takes levels from 1 on as class 1" in numbered
     for others in ({"ignore_color": GREY}, {"mask_values": "ids"}, {"mask_colors": "nearest"}):
         with pytest.raises(ConfigError, match="expected one of them"):
             config(BLACK, WHITE, grey_threshold=1, **others)
@@ -187,6 +196,23 @@ def test_grey_ids_in_a_palette_are_ids_in_whatever_order_a_tool_put_it():
     reordered = png(IDS, 3, 8, png_chunk(b"PLTE", bytes([0, 0, 0, 2, 2, 2])))
     np.testing.assert_array_equal(ids(reordered, classes), IDS * 2)
     assert "a palette whose index 1 is grey 2: either could be the id" in refusal(reordered, told)
+
+
+def test_indices_are_no_ids_where_their_colors_are_other_classes():
+    """Tools that save colours with a palette, as GIF must, put it in any order."""
+    colors = np.array([BLACK, [255, 0, 0], WHITE], np.uint8)
+    settings = config(*colors.tolist(), mask_values="ids")
+    mask = Image.fromarray(IDS, "P")
+    for order in ([0, 1], [1, 0]):
+        mask.putpalette(colors[order].tobytes())
+        buffer = io.BytesIO()
+        mask.save(buffer, "PNG")
+        if order == [0, 1]:
+            np.testing.assert_array_equal(ids(buffer.getvalue(), settings), IDS)
+        else:
+            assert "index 0 has the colour of class 1: either could be the class" in refusal(
+                buffer.getvalue(), settings
+            )
 
 
 def test_a_mask_in_colors_is_no_mask_of_ids():

@@ -6,6 +6,7 @@ with the picture that was written. All cells of one configuration go through the
 
 import dataclasses
 import io
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from picture_files import (
     lossless_jpeg,
     png,
     png_chunk,
+    tiff,
     with_app1,
     with_chunk,
     with_frame_marker,
@@ -309,6 +311,15 @@ def tiffs() -> Iterator[Cell]:
     yield Cell("TIFF of no number", encoded(nothing, "TIFF"), kind, None, 0, (0, 1), "a picture of floats that are not")
     pages = encoded(RGB, "TIFF", save_all=True, append_images=moved())
     yield Cell("TIFF of two pages", pages, kind, None, told="a TIFF of several pictures")
+    size, apart, told = (WIDTH, HEIGHT), {284: 2}, "an uncompressed TIFF of YCbCr, or whose deep channels lie apart"
+    planes = [RGB[..., channel] for channel in range(3)]
+    deep = [(plane.astype("<u2") * 257).tobytes() for plane in planes]
+    yield Cell("TIFF of planes", tiff([plane.tobytes() for plane in planes], size, 8, 3, apart), kind, RGB)
+    yield Cell("TIFF of deep planes", tiff(deep, size, 16, 3, apart), kind, None, told=told)
+    packed = [*map(zlib.compress, deep)]
+    yield Cell("TIFF of deep planes, deflated", tiff(packed, size, 16, 3, {**apart, 259: 8}), kind, RGB)
+    ycbcr = np.asarray(Image.fromarray(RGB).convert("YCbCr")).tobytes()
+    yield Cell("TIFF of YCbCr", tiff([ycbcr], size, 8, 3, {262: 6}), kind, None, told=told)
     reduced = encoded(RGB, "TIFF", tiffinfo={254: 1})
     yield Cell("TIFF of a thumbnail", reduced, kind, None, told="a TIFF whose first picture is a thumbnail")
     yield Cell("GIF", of_palette(16, "GIF"), readable.GIF, PALETTE[FEW])

@@ -100,7 +100,16 @@ def test_a_mask_drawn_on_the_stored_pixels_is_refused(tmp_path: Path):
 @pytest.mark.parametrize("orientation", [3, 6])
 def test_where_the_size_does_not_tell_how_a_mask_was_drawn_there_is_a_warning(tmp_path: Path, orientation: int):
     [warning] = manifest(source(tmp_path / "src", jpeg_turned(orientation), "jpg"))["warnings"]
-    assert warning.startswith("24 images are turned by EXIF and their masks are not (00, 01, 02, ...)")
+    assert warning.startswith("EXIF turns 24 images and not their masks, or otherwise (00, 01, 02, ...)")
+
+
+def test_a_mask_that_exif_turns_beside_an_upright_image_is_doubted(tmp_path: Path):
+    """Tools turn the pixels and copy the tag to one of the files."""
+    folder = source(tmp_path / "src", height=40)
+    for mask in sorted((folder / "masks").iterdir())[:2]:
+        Image.open(mask).save(mask, exif=b"Exif\0\0" + exif(3))
+    [warning] = manifest(folder)["warnings"]
+    assert warning.startswith("EXIF turns 2 images and not their masks, or otherwise (00, 01)")
 
 
 def test_lossless_jpegs_are_converted_and_counted(tmp_path: Path):
@@ -192,6 +201,21 @@ def test_two_classes_of_which_the_background_is_the_smaller_are_a_warning(tmp_pa
         assert [w.partition(",")[0] for w in warnings] == words
 
 
+def test_masks_whose_ids_begin_with_1_are_a_warning(tmp_path: Path):
+    """As Matlab counts; a stray pixel of 0 is enough to make the background a class that is there."""
+    folder = source(tmp_path / "src")
+    for mask in (folder / "masks").iterdir():
+        ids = np.array(Image.open(mask)).any(axis=-1) + np.uint8(1)
+        ids[0, 0] = 0
+        Image.fromarray(ids).save(mask)
+    (warning,) = manifest(folder)["warnings"]
+    assert warning.startswith("scratch covers 94% of the pixels and background 0.0%: the first of [[classes]]")
+    for mask in (folder / "masks").iterdir():
+        Image.fromarray(np.maximum(Image.open(mask), 1)).save(mask)
+    with pytest.raises(DataError, match=r"no training image shows background.*ids in masks count from 0"):
+        manifest(folder)
+
+
 def test_a_span_of_another_range_is_a_warning(tmp_path: Path):
     ingest(source(tmp_path / "first"), tmp_path / "records", config())
     darker = source(tmp_path / "second", lambda grey: grey // 3, seed=1)
@@ -220,7 +244,7 @@ def test_boxes_drawn_as_masks_are_doubted(tmp_path: Path):
     assert manifest(folder)["warnings"] == []
     Image.fromarray(rgb).save(masks[1])
     (warning,) = manifest(folder)["warnings"]
-    assert warning.startswith("the defects of 13 of 24 images are upright rectangles (00, 01, 02, ...)")
+    assert warning.startswith("the defects of 13 of 24 images are rectangles (00, 01, 02, ...)")
 
 
 @pytest.mark.parametrize("fits", [png_of, jpeg_of])
@@ -233,4 +257,23 @@ def test_masks_painted_into_images_are_doubted(tmp_path: Path, fits: Any):
         rgb[drawn] = [255, 255, 255] if number == 0 else [230, 40, 40]
         image.write_bytes(fits(rgb))
     (warning,) = manifest(folder)["warnings"]
-    assert warning.startswith("3 images show a defect in one flat colour (01, 02, 03)")
+    assert warning.startswith("3 images show a defect in one colour, flat or as a tint (01, 02, 03)")
+
+
+@pytest.mark.parametrize("fits", [png_of, jpeg_of])
+def test_masks_laid_over_images_are_doubted(tmp_path: Path, fits: Any):
+    """As previews of masks are saved. Rust colours steel too, more here and less there; a colour photograph is no grey
+    image that somebody painted.
+    """
+    folder = source(tmp_path / "src")
+    images, masks = (sorted((folder / role).iterdir()) for role in ("images", "masks"))
+    generator = np.random.default_rng(0)
+    for number, (image, mask) in enumerate(zip(images[:4], masks, strict=False)):
+        rgb, drawn = np.array(Image.open(image).convert("RGB")), np.array(Image.open(mask)).any(axis=-1)
+        share = generator.uniform(0.1, 0.5, (SIDE, SIDE, 1)) if number == 0 else np.full((1, 1, 1), 0.3)
+        if number == 1:
+            rgb[~drawn] = (rgb * [1.0, 0.8, 0.6])[~drawn]
+        laid = (1 - share) * rgb + share * np.array([230, 159, 0])
+        image.write_bytes(fits(np.where(drawn[..., np.newaxis], laid, rgb).astype(np.uint8)))
+    (warning,) = manifest(folder)["warnings"]
+    assert warning.startswith("2 images show a defect in one colour, flat or as a tint (02, 03)")

@@ -87,6 +87,8 @@ class Fork:
 
 def _serve() -> None:
     """The other side: reads requests line by line, forks, tells who started and who ended."""
+    # What is imported is never garbage: see pytest_collection of tests/conftest.py.
+    gc.disable()
     # What the programs import.
     import components.serving_validator
     import kubeflow.attempts
@@ -100,6 +102,7 @@ def _serve() -> None:
     # Forks share this memory until somebody writes into it, and a garbage collection does.
     gc.collect()
     gc.freeze()
+    gc.enable()
     while True:
         ready, _, _ = select.select([sys.stdin.buffer.raw], [], [], 0.05)
         if ready:

@@ -117,6 +117,23 @@ def without_adobe(jpeg: bytes) -> bytes:
     return jpeg[:start] + jpeg[start + 16 :]
 
 
+def tiff(strips: list[bytes], size: tuple[int, int], bits: int, samples: int, tags: dict[int, int]) -> bytes:
+    """A TIFF of RGB, or as `tags` (shorts, by number) say, whose strips are all rows of a plane; `size` is (w, h)."""
+    starts = [8 + sum(map(len, strips[:index])) for index in range(len(strips))]
+    told = {256: size[0], 257: size[1], 259: 1, 262: 2, 277: samples, 278: size[1], **tags}
+    lists = {258: [bits] * samples, 273: starts, 279: [*map(len, strips)], **{tag: [n] for tag, n in told.items()}}
+    directory = 8 + sum(map(len, strips))
+    behind = directory + 2 + 12 * len(lists) + 4
+    entries, extra = b"", b""
+    for tag, numbers in sorted(lists.items()):
+        values = struct.pack(f"<{len(numbers)}H", *numbers)
+        where = values.ljust(4, b"\0") if len(values) <= 4 else struct.pack("<I", behind + len(extra))
+        entries += struct.pack("<HHI", tag, 3, len(numbers)) + where
+        extra += values if len(values) > 4 else b""
+    head = b"II*\0" + struct.pack("<I", directory) + b"".join(strips)
+    return head + struct.pack("<H", len(lists)) + entries + bytes(4) + extra
+
+
 def lossless_jpeg(grey: np.ndarray) -> bytes:
     """Grey levels uint8 `[h, w]` as lossless JPEG: SOF3, first predictor, one Huffman table (ITU-T T.81, annex H)."""
     height, width = grey.shape

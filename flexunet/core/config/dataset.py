@@ -65,7 +65,7 @@ class MasksConfig(RecordsConfig):
         default=None,
         ge=1,
         le=255,
-        description="Grey level from which on a pixel of a mask is the second of two classes, whatever its tool "
+        description="Grey level from which on a pixel of a mask is the brighter of two classes, whatever its tool "
         "smoothed, JPEG included; unset: levels mean what `mask_values` says.",
     )
     overlaps: Literal["last", "smallest", "classes"] = Field(

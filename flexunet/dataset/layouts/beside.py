@@ -1,4 +1,6 @@
-"""Image and mask side by side in one folder: `a.png` with `a_mask.png`, `10000_GT.png`, or `a.jpg` with `a.png`."""
+"""Image and mask side by side in one folder: `a.png` with `a_mask.png`, `10000_GT.png`, or `a.jpg` with `a.png`; or an
+ending for each: `a_sat.jpg` and `a_mask.png`, `a/image.png` and `a/mask.png`.
+"""
 
 import re
 from collections import Counter
@@ -11,6 +13,7 @@ from flexunet.dataset.layouts.names import MASK_FOLDERS, place
 from flexunet.dataset.layouts.pairing import mask_file, pair_up
 
 _LOSSY = frozenset({".jpg", ".jpeg"})
+_LAST_WORD = re.compile(r"(?<=.)[ _./-]+([A-Za-z]+)$")
 _ENDING = re.compile(r"(?<=.)[ _.-]+[A-Za-z][A-Za-z0-9]*")
 
 # Names of images and of masks, each by id.
@@ -40,7 +43,7 @@ def _split(source: Source) -> _Split | None:
     by_id = _by_id(source)
     if any(place(name).role == "mask" for names in by_id.values() for name in names):
         return None
-    return _by_format(by_id) or _by_ending(by_id)
+    return _by_format(by_id) or _by_ending(by_id) or _by_two_endings(by_id)
 
 
 def _by_format(by_id: Mapping[str, list[str]]) -> _Split | None:
@@ -66,6 +69,21 @@ def _by_ending(by_id: Mapping[str, list[str]]) -> _Split | None:
         if masks.keys() <= images.keys() and count == len(masks) and (says_mask or len(masks) == len(images)):
             return images, masks
     return None
+
+
+def _by_two_endings(by_id: Mapping[str, list[str]]) -> _Split | None:
+    """Two last words, of which one is a word for masks, and each mask has an image of the same name before it."""
+    found = [(_LAST_WORD.search(file_id), names) for file_id, names in by_id.items()]
+    by_word: dict[str, dict[str, list[str]]] = {}
+    for word, names in found:
+        if word is None:
+            return None
+        by_word.setdefault(word[1].casefold(), {}).setdefault(word.string[: word.start()], []).extend(names)
+    masks = [word for word in by_word if word in MASK_FOLDERS]
+    if len(by_word) != 2 or len(masks) != 1:
+        return None
+    of_masks, of_images = by_word.pop(masks[0]), next(iter(by_word.values()))
+    return (of_images, of_masks) if of_masks.keys() <= of_images.keys() else None
 
 
 def _by_id(source: Source) -> dict[str, list[str]]:

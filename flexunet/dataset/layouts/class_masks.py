@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from flexunet.core.config.whole import Config
+from flexunet.core.palette import pack_rgb
 from flexunet.core.pictures import Refused
 from flexunet.core.problems import Problem
 from flexunet.dataset.annotation import Annotation, BadAnnotation, Drawn, class_id_of, paint
@@ -28,11 +30,12 @@ class ClassMasks(Annotation):
 
     Attributes:
       files: the class's name, and the file whose pixels that are not black show it.
-      only_defect: where the config has one defect class, it is that one under any name.
+      defects: of a source that tells kinds of defects, their names: where the config has one defect class, and it is
+        none of these, it is all of them.
     """
 
     files: tuple[tuple[str, Path], ...]
-    only_defect: bool = False
+    defects: tuple[str, ...] = ()
 
     def read(self) -> bytes:
         contents = [read_bytes(path) for _, path in self.files]
@@ -51,8 +54,8 @@ class ClassMasks(Annotation):
         return paint([region for region in regions if region[1].any()], size, config.records.overlaps)
 
     def _class_id(self, name: str, config: Config) -> int:
-        names = [c.name for c in config.classes]
-        return 1 if self.only_defect and len(names) == 2 and name not in names else class_id_of(name, config.classes)
+        is_any = bool(self.defects) and len(config.classes) == 2 and config.classes[1].name not in self.defects
+        return 1 if is_any else class_id_of(name, config.classes)
 
 
 def binary_mask(encoded: bytes, size: tuple[int, int], config: Config) -> NDArray[np.bool_]:
@@ -69,19 +72,26 @@ def binary_mask(encoded: bytes, size: tuple[int, int], config: Config) -> NDArra
     if image.size != size:
         raise BadAnnotation(f"is {image.width}x{image.height}", f"{size[0]}x{size[1]}, as its image", "export it anew")
     alpha = transparency(image)
-    pixels = np.asarray(image.convert("RGB") if image.mode not in GREY_MODES else image)
-    if image.mode == "LA":
-        pixels = pixels[..., :-1]
-    drawn = np.asarray(pixels.any(axis=-1) if pixels.ndim == 3 else pixels, np.bool_)
+    values = _values(image)
+    drawn = values != 0
     if alpha is not None and ((alpha != 255) & drawn).any():
         raise BadAnnotation("is transparent where it is not black", "an opaque mask", "export it without alpha")
     if alpha is not None and (alpha == 255).any() and not drawn.any():
         raise BadAnnotation(*ALPHA_ALONE)
-    levels = np.unique(pixels)
-    if len(levels) > 2 or (len(levels) == 2 and levels[0] != 0):
-        some = ", ".join(map(str, levels[:5]))
-        raise BadAnnotation(f"has the grey levels {some}", "black and one other", "this layout has one class a mask")
+    shown = values[drawn]
+    if shown.size and (shown != shown[0]).any():
+        what = "colours" if image.mode not in GREY_MODES else "grey levels"
+        some = ", ".join(f"{value:06x}" if what == "colours" else str(value) for value in np.unique(values)[:5])
+        repair = "in this layout a mask shows one class: export it without smoothing"
+        raise BadAnnotation(f"has the {what} {some}", "black and one other", repair)
     return drawn
+
+
+def _values(image: Image.Image) -> NDArray[np.generic]:
+    """A number for each colour or grey level, `[h, w]`; 0 is black."""
+    if image.mode not in GREY_MODES:
+        return pack_rgb(np.asarray(image.convert("RGB")))
+    return np.asarray(image.getchannel("L") if image.mode == "LA" else image)
 
 
 def _signs(source: Source) -> str:
@@ -120,7 +130,7 @@ def _read(source: Source) -> Reading:
         else:
             what, repair = "image without a mask", "add one, or use --no-mask-is-background if it shows no defect"
             reading.problems.append(Problem(source.root / names[0], what, "a mask of some class", repair))
-    reading.notes += clean_notes(source, [i for i in images if i not in of_image])
+    reading.notes += clean_notes(source, [i for i in images if i not in of_image], of_image)
     reading.notes.append("where a class has no mask for an image that others have, the image does not show it")
     return reading
 

@@ -1,6 +1,7 @@
 """COCO JSON: polygons and run lengths of many images in one file; as COCO, CVAT, Label Studio and Roboflow write it."""
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from flexunet.dataset.layouts.outlines import (
     Instance,
     Instances,
     checked_size,
+    is_box,
     pack_polygons,
     pack_run_lengths,
     parse_counts,
@@ -31,6 +33,8 @@ _LISTED: Final = 20
 _KEYS: Final = frozenset({"images", "annotations", "categories"})
 # A file that is not COCO's shows that within its first values, or not before its end.
 _EVENTS: Final = 200_000
+# `/data/upload/1/a.png`, `C:/photos/a.png`, `s3://bucket/a.png`.
+_ELSEWHERE: Final = re.compile(r"/|[A-Za-z][A-Za-z0-9+.-]*:")
 
 _Identity = int | str
 Model = TypeVar("Model", bound=BaseModel)
@@ -47,6 +51,7 @@ class _Image(BaseModel, strict=True):
 class _Category(BaseModel, strict=True):
     id: _Identity
     name: str
+    supercategory: object = None
 
 
 class _RunLengths(BaseModel, strict=True):
@@ -72,6 +77,7 @@ class _Document:
     regions: dict[_Identity, list[Instance]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     bad_images: set[_Identity] = field(default_factory=set)
+    roots: set[str] = field(default_factory=set)
     scored: int = 0
 
     def refuse(self, bad: BadAnnotation, where: str = "") -> None:
@@ -85,12 +91,13 @@ def _signs(source: Source) -> str:
 
 
 def _read(source: Source) -> Reading:
-    reading, by_ending, scored = Reading(), _by_ending(source), 0
+    reading, by_ending, scored, roots = Reading(), _by_ending(source), 0, set[str]()
     for name in _documents(source):
         reading.read.add(name)
         document = _load(source.root / name)
         reading.problems += document.problems
         scored += document.scored
+        roots |= document.roots
         for identity, image in document.images.items():
             if identity not in document.bad_images:
                 _pair(source, reading, document, name, image, by_ending)
@@ -101,6 +108,9 @@ def _read(source: Source) -> Reading:
         reading.notes.append(
             f"{scored} annotations have a score, as a model's predictions do: they are taken for truth"
         )
+    reading.notes += [
+        f"the category {name} stands for the others, as Roboflow writes it, and is no class" for name in sorted(roots)
+    ]
     images = set(source.files.with_suffix(IMAGE_SUFFIXES))
     reading.reasons = dict.fromkeys(images - reading.read, "images that the JSON does not list")
     seen = Counter(pair.id for pair in reading.pairs)
@@ -128,13 +138,17 @@ def _pair(
 
 
 def _find(file_name: str, document: str, by_ending: Mapping[str, list[str]]) -> str:
-    """The image below the source whose path ends in `file_name`; of several the one that shares most folders.
+    """The image below the source whose path ends in `file_name`, or in the end of it where that is a path of another
+    machine; of several the one that shares most folders.
 
     Only names that were found are compared, so that no path leads out of the source.
     """
-    parts = [part for part in printable(file_name).replace("\\", "/").split("/") if part not in ("", ".")]
-    ending = "/".join(parts)
-    found = [n for n in by_ending.get(parts[-1] if parts else "", ()) if f"/{printable(n)}".endswith(f"/{ending}")]
+    path = printable(file_name).replace("\\", "/")
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    named = by_ending.get(parts[-1] if parts else "", ())
+    # A path of another machine, of a drive or a store: as much of its end as lies here.
+    endings = len(parts) if _ELSEWHERE.match(path) else 1
+    found = next((f for i in range(endings) if (f := [n for n in named if _ends(n, parts[i:])])), [])
     if not found:
         raise BadAnnotation(f"lists {file_name!r}, which is not there", "an image below SOURCE", "add or remove it")
     nearest = sorted(found, key=lambda n: -_shared(n, document))
@@ -145,6 +159,10 @@ def _find(file_name: str, document: str, by_ending: Mapping[str, list[str]]) -> 
             "write more of its path",
         )
     return nearest[0]
+
+
+def _ends(name: str, parts: Sequence[str]) -> bool:
+    return f"/{printable(name)}".endswith("/" + "/".join(parts))
 
 
 def _shared(name: str, document: str) -> int:
@@ -197,14 +215,23 @@ def _load(path: Path) -> _Document:
         require_shallow(path)
         for image in _items(path, "images", _Image):
             _add(document, document.images, image.id, image, "image")
-        for category in _items(path, "categories", _Category):
+        categories = [*_items(path, "categories", _Category)]
+        for category in categories:
             _add(document, document.names, category.id, category.name, "category")
         for region in _items(path, "annotations", _Region):
             _add_region(document, region)
+        drawn = {instance.name for instances in document.regions.values() for instance in instances}
+        document.roots = _roots(categories) - drawn
     except BadAnnotation as bad:
         document.refuse(bad)
         document.images.clear()
     return document
+
+
+def _roots(categories: Sequence[_Category]) -> set[str]:
+    """Categories that only group the others: Roboflow puts one before a project's own."""
+    groups = [category.supercategory for category in categories if category.supercategory != "none"]
+    return {category.name for category in categories if category.supercategory == "none" and category.name in groups}
 
 
 def _add(document: _Document, known: dict[_Identity, _Known], identity: _Identity, value: _Known, what: str) -> None:
@@ -231,7 +258,10 @@ def _add_region(document: _Document, region: _Region) -> None:
         document.bad_images.add(region.image_id)
     else:
         document.scored += region.score is not None
-        document.regions.setdefault(region.image_id, []).append(Instance(document.names[region.category_id], counts))
+        shape = region.segmentation
+        is_rectangle = isinstance(shape, list) and len(shape) == 1 and is_box(shape[0])
+        found = Instance(document.names[region.category_id], counts, is_rectangle)
+        document.regions.setdefault(region.image_id, []).append(found)
 
 
 def _packed(region: _Region, size: tuple[int, int]) -> bytes:
@@ -266,11 +296,11 @@ def _classes(source: Source) -> Sequence[SourceClass]:
     names: dict[str, None] = {}
     for name in _documents(source):
         require_shallow(source.root / name)
-        found = [(category.id, category.name) for category in _items(source.root / name, "categories", _Category)]
-        names.update(
-            dict.fromkeys(name for _, name in sorted(found, key=lambda entry: (str(type(entry[0])), entry[0])))
-        )
-    return [SourceClass(name) for name in names if name.casefold() != "background"]
+        categories = [*_items(source.root / name, "categories", _Category)]
+        ordered = sorted(categories, key=lambda category: (str(type(category.id)), category.id))
+        roots = _roots(categories)
+        names.update(dict.fromkeys(category.name for category in ordered if category.name not in roots))
+    return [SourceClass(name) for name in names]
 
 
 READER = Reader("coco", "COCO JSON with polygons or run lengths", _signs, _read, _classes)

@@ -1,8 +1,10 @@
 """Which layout a source has: each reader looks for its signs, and exactly one must find them."""
 
+import os.path
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from flexunet.core.errors import UserError
@@ -10,6 +12,7 @@ from flexunet.core.finder import find_files, stem_and_suffix
 from flexunet.core.problems import Problem
 from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.dataset.layouts import beside, class_masks, coco, folders, labelme, mvtec, npz, severstal, voc, yolo
+from flexunet.dataset.layouts.class_lists import told_classes
 from flexunet.dataset.layouts.interface import Layout, Reader, Reading, Source
 from flexunet.dataset.layouts.names import SPLIT_NAMES, images_by_id, masks_by_id, split_named
 from flexunet.dataset.pairs import Pair
@@ -19,6 +22,8 @@ READERS: Final = {
     for module in (folders, beside, voc, coco, labelme, yolo, severstal, mvtec, class_masks, npz)
 }
 _SHOWN: Final = 5
+# What labelling tools write whose own form no reader knows: CVAT's XML, JSON of Label Studio, VIA, Supervisely.
+_DOCUMENTS: Final = (".json", ".xml")
 _LISTS: Final = frozenset({".txt", ".csv", ".json", ".lst"})
 
 
@@ -69,6 +74,8 @@ def lay_out(source: Source, reader: Reader | None, layout: str | None = None) ->
     reading = reader.read(source) if reader else Reading(problems=[_unknown(source, layout)])
     pairs = sorted(reading.pairs, key=lambda pair: pair.id)
     name = reader.name if reader else ""
+    told = told_classes(source) if any(pair.annotation is None for pair in pairs) else {}
+    reading.read.update(told)
     return Layout(
         name,
         f"layout {name}: {_describe(source.root, pairs)}" if pairs else "nothing",
@@ -77,6 +84,7 @@ def lay_out(source: Source, reader: Reader | None, layout: str | None = None) ->
         len(reading.read),
         source.files.account(reading.read, reading.reasons),
         (*reading.notes, *_notes_on_splits(pairs), *_notes_on_lists(source, reading, pairs)),
+        told,
     )
 
 
@@ -92,8 +100,10 @@ def _unknown(source: Source, layout: str | None) -> Problem:
     beside_them = "".join(f", {count} .{suffix}" for suffix, count in suffixes.most_common(_SHOWN))
     what = f"{len(images)} images such as {images[0]}{beside_them}, and nothing that tells their classes"
     expected = "; ".join(f"{reader.name}: {reader.summary}" for reader in READERS.values())
+    foreign = next(iter(source.files.with_suffix(_DOCUMENTS)), None)
+    repair = f"export {foreign} anew as COCO JSON, " if foreign else ""
     return Problem(
-        source.root, what, f"one of these layouts ({expected})", "rename the folders, or say which by --layout"
+        source.root, what, f"one of these layouts ({expected})", f"{repair}rename the folders, or say which by --layout"
     )
 
 
@@ -119,7 +129,7 @@ def _some(folders_: Sequence[str]) -> str:
 def _notes_on_lists(source: Source, reading: Reading, pairs: Sequence[Pair]) -> tuple[str, ...]:
     """Files named after splits, as `train.txt`, may list the images of each."""
     names = [name for name in source.files.with_suffix(_LISTS) if name not in reading.read]
-    lists = [name for name in names if split_named(stem_and_suffix(name)[0].rpartition("/")[2])]
+    lists = [name for name in names if any(map(split_named, _words(stem_and_suffix(name)[0])))]
     if not lists or any(pair.split for pair in pairs):
         return ()
     some = ", ".join(lists[:_SHOWN]) + (", ..." if len(lists) > _SHOWN else "")
@@ -127,10 +137,26 @@ def _notes_on_lists(source: Source, reading: Reading, pairs: Sequence[Pair]) -> 
 
 
 def _notes_on_splits(pairs: Sequence[Pair]) -> tuple[str, ...]:
-    """Several folders of images, none of which names a split, may be splits under names that nobody here knows."""
-    tops = sorted({pair.id.partition("/")[0] for pair in pairs if "/" in pair.id})
-    if len(tops) < 2 or any(pair.split for pair in pairs):
+    """Several folders of images, none of which names a split, may be splits under names that nobody here knows; and
+    names of files may begin with a split's.
+    """
+    if any(pair.split for pair in pairs):
         return ()
-    some = ", ".join(tops[:_SHOWN]) + (", ..." if len(tops) > _SHOWN else "")
-    known = ", ".join(sorted(SPLIT_NAMES))
-    return (f"{len(tops)} folders ({some}), none of which names a split ({known}): images are assigned to splits anew",)
+    folders_of = {pair.id.rpartition("/")[0] for pair in pairs}
+    shared = os.path.commonpath(folders_of) if folders_of else ""
+    below = [PurePosixPath(folder).relative_to(shared).parts for folder in folders_of]
+    tops = sorted({parts[0] for parts in below if parts})
+    notes = []
+    if len(tops) > 1:
+        some = ", ".join(tops[:_SHOWN]) + (", ..." if len(tops) > _SHOWN else "")
+        known = ", ".join(sorted(SPLIT_NAMES))
+        notes.append(f"{len(tops)} folders ({some}), none of which names a split ({known})")
+    words = {_words(pair.id)[0] for pair in pairs}
+    if len(words) > 1 and all(map(split_named, words)):
+        notes.append(f"names of images begin with {', '.join(sorted(words))}; only folders of such names are splits")
+    return tuple(f"{note}: images are assigned to splits anew" for note in notes)
+
+
+def _words(name: str) -> list[str]:
+    """Of a file's name, without the digits behind them."""
+    return re.split(r"[ _.\d-]+", name.rpartition("/")[2])

@@ -1,24 +1,39 @@
 """Images in one folder and masks in another: `images/` and `masks/`, `train/` and `train_masks/`, `img_dir/train/`."""
 
+import os.path
+import re
 from collections import Counter
 from collections.abc import Collection
 
 from flexunet.core.problems import Problem
 from flexunet.dataset.layouts.interface import Reader, Reading, Source
-from flexunet.dataset.layouts.names import Affix, find_affixes, images_by_id, masks_by_id, regrouped
+from flexunet.dataset.layouts.names import (
+    Affix,
+    find_affixes,
+    images_by_id,
+    masks_by_id,
+    place,
+    regrouped,
+    without_roles,
+)
 from flexunet.dataset.layouts.pairing import mask_file, pair_up
+
+_LAST_WORD = re.compile(r"[ _.-]+[A-Za-z][A-Za-z0-9]*$")
 
 
 def _signs(source: Source) -> str:
-    masks, images = masks_by_id(source), images_by_id(source)
+    images, masks = _by_id(source)
     if not masks or not find_affixes(images, masks):
         return ""
     return f"masks such as {next(iter(masks.values()))[0]}"
 
 
 def _read(source: Source) -> Reading:
-    images, masks = images_by_id(source), masks_by_id(source)
+    images, masks = _by_id(source)
     affixes = find_affixes(images, masks)
+    around = _around(masks) if masks and not images else ""
+    if around:
+        return Reading(problems=[_only_masks(source, masks, around)], read=_names(masks))
     if affixes is None and masks and images:
         return Reading(problems=[_unlike(source, images, masks)], read=_names(images) | _names(masks))
     of_image, of_mask = affixes or (Affix(), Affix())
@@ -30,14 +45,44 @@ def _read(source: Source) -> Reading:
     return reading
 
 
+def _by_id(source: Source) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Names of images and masks; where their paths do not fit, without folders that only tell a role once more."""
+    plain = images_by_id(source), masks_by_id(source)
+    if find_affixes(*plain) is not None:
+        return plain
+    bare = without_roles(plain[0]), without_roles(plain[1])
+    return plain if find_affixes(*bare) is None else bare
+
+
+def _around(masks: dict[str, list[str]]) -> str:
+    """A folder such as `lab`, called as if it were for masks, below which folders for images lie too; or nothing."""
+    shared = os.path.commonpath(_names(masks))
+    return shared if any(place(name.removeprefix(f"{shared}/")).role == "image" for name in _names(masks)) else ""
+
+
+def _only_masks(source: Source, masks: dict[str, list[str]], around: str) -> Problem:
+    names = sorted(_names(masks))
+    what = f"{len(names)} images in folders for masks, such as {names[0]}, and none in others"
+    return Problem(source.root, what, "images/ beside masks/", f"give {source.root / around} as SOURCE, or rename it")
+
+
 def _unlike(source: Source, images: dict[str, list[str]], masks: dict[str, list[str]]) -> Problem:
     what = f"{len(masks)} masks and {len(images)} images, none with the same path and stem"
+    kinds = _kinds(masks)
     best, explained = _best_suffix(images, masks)
-    if explained:
+    if kinds:
+        what += f"; the masks are of {len(kinds)} kinds, {', '.join(kinds)}: move all but one elsewhere"
+    elif explained:
         odd = next(mask for mask in masks if Affix(suffix=best).strip(mask) not in images)
         what += f"; the suffix {best} explains {explained} masks, but not {masks[odd][0]}"
     expected = "names that are equal, or differ by one prefix or suffix"
     return Problem(source.root, what, expected, f"rename them; seen: {_first(images)} and {_first(masks)}")
+
+
+def _kinds(masks: Collection[str]) -> list[str]:
+    """The last words of masks' names, where each image has a mask with each: `_color`, `_labelIds`."""
+    found = Counter(word[0] for mask in masks if (word := _LAST_WORD.search(mask)))
+    return sorted(found) if len(found) > 1 and {*found.values()} == {len(masks) / len(found)} else []
 
 
 def _best_suffix(images: Collection[str], masks: Collection[str]) -> tuple[str, int]:

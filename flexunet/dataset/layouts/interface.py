@@ -1,6 +1,6 @@
 """What a layout is: a reader looks at the files of a source, and gives its pairs."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +39,7 @@ class Layout:
       files_read: how many files below the source belong to it.
       left_out: the files that do not, counted by reason.
       notes: what else the user should know, a sentence each.
+      told: classes whose colour or id in masks a list beside them tells, by the list's name.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Layout:
     files_read: int = 0
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+    told: Mapping[str, Sequence["SourceClass"]] = field(default_factory=dict)
 
     @property
     def has_splits(self) -> bool:
@@ -76,10 +78,11 @@ class Reading:
 
 @dataclass(frozen=True)
 class SourceClass:
-    """A class as a source tells it; no colour where it tells none."""
+    """A class as a source tells it; no colour, and no id in its masks, where it tells none."""
 
     name: str
     color: tuple[int, int, int] | None = None
+    class_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class Reader:
       summary: what it looks like, in a few words.
       signs: says what of it was seen, in words; empty if this is another layout. Reads little.
       read: gathers the pairs.
-      classes: the defect classes that the source names, without the background; None where only masks tell them.
+      classes: those that the source names, the background where it does; None where only masks tell them.
       stronger_than: layouts that the same files would fit too, but say less.
     """
 

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Final
@@ -19,10 +19,12 @@ from flexunet.dataset.annotation import Annotation, BadAnnotation, Drawn, class_
 from flexunet.dataset.layouts.bounded import parse_json, read_bytes, top_level
 from flexunet.dataset.layouts.interface import Reader, Reading, Source, SourceClass
 from flexunet.dataset.layouts.names import images_by_id, others_by_id, printable
-from flexunet.dataset.layouts.outlines import pack_polygons, unpack
+from flexunet.dataset.layouts.outlines import is_box, pack_polygons, unpack
 from flexunet.dataset.layouts.pairing import annotated, pair_up
 
 _CIRCLE_POINTS: Final = 128
+# X-AnyLabeling writes all of a rectangle's, and turned ones as a `rotation`.
+_CORNERS: Final = 4
 _IGNORED_LABELS: Final = frozenset({"_background_", "background"})
 
 _Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -61,12 +63,14 @@ class Labelme(Annotation):
         named = PurePosixPath(printable(file.imagePath).replace("\\", "/")).stem
         if named and named != self.stem:
             raise BadAnnotation(f"is of the image {named}", f"{self.stem}, by its own name", "rename one of them")
-        regions = [
-            (class_id_of(shape.label, config.classes), _region(number, shape, size))
+        shapes = [
+            (number, shape)
             for number, shape in enumerate(file.shapes)
             if shape.label not in _IGNORED_LABELS or shape.label == config.classes[0].name
         ]
-        return paint(regions, size, config.records.overlaps)
+        regions = [(class_id_of(s.label, config.classes), _region(number, s, size)) for number, s in shapes]
+        boxes = bool(shapes) and all(s.shape_type != "mask" and is_box(_outline(s)) for _, s in shapes)
+        return replace(paint(regions, size, config.records.overlaps), boxes=boxes)
 
 
 def _region(number: int, shape: _Shape, size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -83,7 +87,8 @@ def _region(number: int, shape: _Shape, size: tuple[int, int]) -> NDArray[np.boo
 def _outline(shape: _Shape) -> list[float]:
     """A shape as `x, y, x, y, ...`."""
     points = shape.points
-    if shape.shape_type in (None, "polygon"):
+    is_closed = shape.shape_type == "rectangle" and len(points) == _CORNERS
+    if shape.shape_type in (None, "polygon", "rotation") or is_closed:
         return [coordinate for point in points for coordinate in point]
     if shape.shape_type in ("rectangle", "circle") and len(points) != 2:
         raise BadAnnotation(f"a {shape.shape_type} of {len(points)} points", "2", "redraw it")

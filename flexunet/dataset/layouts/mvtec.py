@@ -4,6 +4,7 @@ from pathlib import PurePosixPath
 
 from flexunet.core.problems import Problem
 from flexunet.core.readable import IMAGE_SUFFIXES
+from flexunet.dataset.annotation import plain_name
 from flexunet.dataset.layouts.class_masks import ClassMasks
 from flexunet.dataset.layouts.interface import Reader, Reading, Source, SourceClass
 from flexunet.dataset.layouts.names import printable
@@ -25,8 +26,9 @@ def _signs(source: Source) -> str:
 def _read(source: Source) -> Reading:
     """Pairs without MVTec's splits: its `train` shows no defect."""
     reading = Reading()
-    images, masks = _by_part(source)
-    reading.read = {*images.values(), *masks.values()}
+    images, masks = _by_part(source, reading)
+    reading.read |= {*images.values(), *masks.values()}
+    defects = tuple(sorted({plain_name(defect) for _, _, defect, _ in masks}))
     for key, name in images.items():
         category, part, defect, stem = key
         image, image_id = source.root / name, "/".join([*([category] if category else []), part, defect, stem])
@@ -34,7 +36,7 @@ def _read(source: Source) -> Reading:
             (masks.pop(k) for s in (f"{stem}_mask", stem) if (k := (category, _TRUTH, defect, s)) in masks), None
         )
         if mask is not None:
-            annotation = ClassMasks(((defect, source.root / mask),), only_defect=True)
+            annotation = ClassMasks(((defect, source.root / mask),), defects)
             reading.pairs.append(Pair(image_id, image, source.root / mask, None, annotation))
         elif defect.casefold() == _GOOD:
             pair = background(source, image_id, name)
@@ -49,14 +51,21 @@ def _read(source: Source) -> Reading:
     return reading
 
 
-def _by_part(source: Source) -> tuple[dict[tuple[str, str, str, str], str], dict[tuple[str, str, str, str], str]]:
-    """Names of images and of masks by category, part, defect and stem."""
+def _by_part(
+    source: Source, reading: Reading
+) -> tuple[dict[tuple[str, str, str, str], str], dict[tuple[str, str, str, str], str]]:
+    """Names of images and of masks by category, part, defect and stem; `reading` is told of two of one stem."""
     images, masks = {}, {}
     for name in source.files.with_suffix(IMAGE_SUFFIXES):
         *category, part, defect, file = ("", "", *PurePosixPath(printable(name)).parts)
         if part.casefold() in _PARTS:
             found = masks if part.casefold() == _TRUTH else images
-            found["/".join(category[2:]), part.casefold(), defect, PurePosixPath(file).stem] = name
+            key = ("/".join(category[2:]), part.casefold(), defect, PurePosixPath(file).stem)
+            other = found.setdefault(key, name)
+            if other != name:
+                reading.read.add(name)
+                what, expected = f"lies beside {PurePosixPath(other).name}, of the same stem", "one file of each stem"
+                reading.problems.append(Problem(source.root / name, what, expected, "remove or rename one"))
     return images, masks
 
 
@@ -65,7 +74,7 @@ def _parts(name: str) -> tuple[str, ...]:
 
 
 def _classes(source: Source) -> list[SourceClass]:
-    _, masks = _by_part(source)
+    _, masks = _by_part(source, Reading())
     return [SourceClass(defect) for defect in sorted({defect for _, _, defect, _ in masks})]
 
 

@@ -13,13 +13,29 @@ from flexunet.dataset.layouts.interface import Source
 
 # As public data sets have them; compared without regard to case.
 IMAGE_FOLDERS: Final = frozenset(
-    {"images", "image", "imgs", "img", "img_dir", "jpegimages", "leftimg8bit", "inputs", "input", "photos", "photo"}
+    {
+        *(
+            "images",
+            "image",
+            "imgs",
+            "img",
+            "img_dir",
+            "jpegimages",
+            "leftimg8bit",
+            "inputs",
+            "input",
+            "photos",
+            "photo",
+        ),
+        *("source_images", "original_images", "frames", "frame", "rgb"),
+    }
 )
 MASK_FOLDERS: Final = frozenset(
     {
         *("masks", "mask", "annotations", "annotation", "annots", "annot", "ann", "ann_dir", "labels", "label", "lab"),
         *("gt", "groundtruth", "ground_truth", "gtfine", "segmentationclass", "segmentations", "segmentation", "seg"),
-        *("targets", "target"),
+        # Supervisely's; that of labelme2voc, whose SegmentationClass/ holds arrays.
+        *("targets", "target", "msks", "msk", "masks_machine", "segmentationclasspng"),
     }
 )
 # Images in them need no mask.
@@ -146,6 +162,17 @@ def find_affixes(images: Iterable[str], masks: Iterable[str]) -> tuple[Affix, Af
 def regrouped(by_id: Mapping[str, Sequence[str]], affix: Affix) -> dict[str, list[str]]:
     """The same names by what `affix` leaves of their ids."""
     return _by_id((affix.strip(file_id) or file_id, name) for file_id, names in by_id.items() for name in names)
+
+
+def without_roles(by_id: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """The same names by ids without any folder for images or masks: `images/img/a.png` and `masks/img/a.png`."""
+    return _by_id((_bare(file_id), name) for file_id, names in by_id.items() for name in names)
+
+
+def _bare(file_id: str) -> str:
+    *folders, stem = file_id.split("/")
+    found = [_folder(folder) for folder in folders]
+    return "/".join([*(part for f in found for part in (f.kept if f.role else (f.name,))), stem])
 
 
 class _Folder(NamedTuple):

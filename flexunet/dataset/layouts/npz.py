@@ -1,6 +1,12 @@
 """Masks as NumPy archives, `a.npz` for `a.png`: one-hot `[H, W, C]` or `[C, H, W]`, or class ids `[H, W]`."""
 
+import lzma
+import struct
+import tokenize
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +24,11 @@ from flexunet.dataset.layouts.names import Affix, find_affixes, images_by_id, ot
 from flexunet.dataset.layouts.pairing import annotated, pair_up
 
 _KINDS = "biuf"
+# What zipfile, zlib, lzma and NumPy raised on thousands of damaged archives, whose header is a Python expression.
+_READ_ERRORS = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, tokenize.TokenError, SyntaxError),
+    *(ValueError, TypeError, LookupError, OSError, EOFError, NotImplementedError, RuntimeError, MemoryError),
+)
 
 
 @dataclass(frozen=True)
@@ -35,14 +46,38 @@ class OneHot(Annotation):
 
 def _load(content: bytes, size: tuple[int, int], classes: int) -> NDArray[np.generic]:
     """The only array of an archive, or the one named `mask`; its header is checked before it is unpacked."""
-    try:
+    with _reading():
         with zipfile.ZipFile(BytesIO(content)) as archive:
             member = _member([info.filename for info in archive.infolist()])
             with archive.open(member) as file:
                 _check_header(file, size, classes)
         with np.load(BytesIO(content), allow_pickle=False) as arrays:
             return arrays[member.removesuffix(".npy")]
-    except (zipfile.BadZipFile, ValueError, KeyError, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+
+
+def count_classes(path: Path, size: tuple[int, int] | None) -> int:
+    """How many classes an archive has, the background included; `size` is width and height of the image, if known.
+
+    Raises:
+      BadAnnotation: it is no archive of a mask.
+    """
+    try:
+        with _reading(), zipfile.ZipFile(path) as archive, archive.open(_member(archive.namelist())) as file:
+            shape, _ = _header(file)
+        if len(shape) == 3:
+            return next((count for count in shape if size and count not in size), min(shape))
+        height, width = (*shape, 0, 0)[:2]
+        return int(_load(read_bytes(path), size or (width, height), 1).max(initial=0)) + 1
+    except BadAnnotation as bad:
+        what, expected, repair = bad.words
+        raise BadAnnotation(f"{path.name}: {what}", expected, repair) from None
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except _READ_ERRORS as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise BadAnnotation(f"cannot be read ({reason})", "a NumPy archive of numbers", "save it anew") from None
 
@@ -56,9 +91,7 @@ def _member(names: list[str]) -> str:
 
 
 def _check_header(file: IO[bytes], size: tuple[int, int], classes: int) -> None:
-    version = npy.read_magic(file)
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, _, dtype = read(file)
+    shape, dtype = _header(file)
     width, height = size
     expected = [(height, width, classes), (classes, height, width), (height, width)]
     if shape not in expected or dtype.kind not in _KINDS:
@@ -67,6 +100,13 @@ def _check_header(file: IO[bytes], size: tuple[int, int], classes: int) -> None:
             f"numbers [{height}, {width}, {classes}], one-hot, or [{height}, {width}] of class ids",
             "as many layers as [[classes]], of the image's size",
         )
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+    version = npy.read_magic(file)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype
 
 
 def _class_ids(array: NDArray[np.generic], size: tuple[int, int], classes: int) -> NDArray[np.uint8]:

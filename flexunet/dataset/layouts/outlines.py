@@ -1,7 +1,7 @@
 """Polygons and run lengths of strangers, checked and brought to pixels by pycocotools, whose code trusts its input."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +19,9 @@ _TOLERANCE: Final = 1.0
 # pycocotools makes 5 points of each pixel of an outline: 160 MB of these.
 _LONGEST_OUTLINE: Final = 2_000_000
 _LARGEST_SIDE: Final = 65_535
+# Pixels by which the corners of a box may be off, that was turned and rounded, and its least side.
+_BOX_TOLERANCE: Final = 1.0
+_LEAST_BOX_SIDE: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,12 @@ class Instance:
     Attributes:
       name: of its class.
       counts: its run lengths as pycocotools packs them; made by this module, never a stranger's own.
+      is_box: whether it was drawn as a rectangle.
     """
 
     name: str
     counts: bytes
+    is_box: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,21 @@ class Instances(Annotation):
                 "export it again for these images",
             )
         regions = [(class_id_of(i.name, config.classes), unpack(i.counts, size)) for i in self.instances]
-        return paint(regions, size, config.records.overlaps)
+        boxes = bool(self.instances) and all(i.is_box for i in self.instances)
+        return replace(paint(regions, size, config.records.overlaps), boxes=boxes)
+
+
+def is_box(polygon: Sequence[float]) -> bool:
+    """Whether an outline, `x, y, x, y, ...` in pixels, is a rectangle, upright or turned, more than a pixel wide."""
+    is_closed = len(polygon) == 10 and polygon[:2] == polygon[-2:]
+    if len(polygon) != 8 and not is_closed:
+        return False
+    first, second, third, fourth = np.reshape(polygon[:8], (4, 2))
+    # Of rectangles the diagonals halve each other and are equal.
+    apart = np.abs(first + third - second - fourth).max()
+    longer = abs(np.linalg.norm(third - first) - np.linalg.norm(fourth - second))
+    sides = min(np.linalg.norm(second - first), np.linalg.norm(third - second))
+    return bool(max(apart, longer) <= _BOX_TOLERANCE and sides >= _LEAST_BOX_SIDE)
 
 
 def pack_polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> bytes:

@@ -1,6 +1,6 @@
 """Brings images and what tells their classes together by id; what stays alone is a mistake that is named."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from flexunet.core.problems import Problem
@@ -58,7 +58,8 @@ def pair_up(
             reading.pairs.append(make(pair_id, source.root / names[0], others[pair_id][0]))
         elif len(names) == 1 and pair_id not in others and is_clean(source, pair_id):
             reading.pairs.append(background(source, pair_id, names[0]))
-    reading.notes += clean_notes(source, [pair_id for pair_id in images if pair_id not in others])
+    without = [pair_id for pair_id in images if pair_id not in others]
+    reading.notes += clean_notes(source, without, images.keys() & others.keys())
     return reading
 
 
@@ -73,8 +74,8 @@ def is_clean(source: Source, pair_id: str) -> bool:
     return source.no_mask_is_background or _good_folder(pair_id) is not None
 
 
-def clean_notes(source: Source, without: Sequence[str]) -> list[str]:
-    """Which images without a mask count as background, and why."""
+def clean_notes(source: Source, without: Sequence[str], labelled: Iterable[str]) -> list[str]:
+    """Which images `without` a mask count as background, and why; `labelled` are the ids of the others."""
     good = [pair_id for pair_id in without if _good_folder(pair_id)]
     notes = []
     if good:
@@ -82,7 +83,16 @@ def clean_notes(source: Source, without: Sequence[str]) -> list[str]:
         notes.append(f"{len(good)} images without a mask, in folders named {folders}, are background as a whole")
     if source.no_mask_is_background and len(without) > len(good):
         notes.append(f"{len(without) - len(good)} images without a mask are background as a whole ({_FLAG})")
+        some = {_folder(pair_id) for pair_id in labelled}
+        bare = sorted({_folder(pair_id) for pair_id in {*without} - {*good}} - some) if some else []
+        notes += (
+            [f"no image in {', '.join(bare)} has a mask: are they free of defects, or not labelled?"] if bare else []
+        )
     return notes
+
+
+def _folder(pair_id: str) -> str:
+    return pair_id.rpartition("/")[0] or "SOURCE itself"
 
 
 def _good_folder(pair_id: str) -> str | None:

@@ -144,7 +144,7 @@ def _row(row: dict[str | None, str | None], line: int) -> tuple[str, int, int, b
             raise ValueError
         numbers = np.array([int(part) for part in (row["EncodedPixels"] or "").split()], np.int64)
         # A row without runs may have no class either.
-        class_id = int(number or 0) if numbers.size == 0 else int(number or "")
+        class_id = 0 if numbers.size == 0 and not number else _whole(number or "")
     except (ValueError, OverflowError):
         expected = f"{', '.join(_HEADER)}, the last pairs of start and length"
         raise BadAnnotation(f"line {line} cannot be read", expected, "correct it") from None
@@ -153,6 +153,11 @@ def _row(row: dict[str | None, str | None], line: int) -> tuple[str, int, int, b
             f"line {line} has {len(numbers)} numbers of runs", "pairs of start and length", "correct it"
         )
     return printable(image), class_id, line, numbers.tobytes()
+
+
+def _whole(number: str) -> int:
+    """A number that pandas wrote, which makes 1 a 1.0 where some rows have none."""
+    return int(number.removesuffix(".0"))
 
 
 def _tables(source: Source) -> list[str]:

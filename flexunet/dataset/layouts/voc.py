@@ -2,21 +2,23 @@
 `labelmap.txt`.
 """
 
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from flexunet.core.features import SPLITS
+from flexunet.core.finder import suffix_of
 from flexunet.core.problems import Problem
 from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.dataset.annotation import BadAnnotation
 from flexunet.dataset.layouts.bounded import read_text
 from flexunet.dataset.layouts.interface import Reader, Reading, Source, SourceClass
-from flexunet.dataset.layouts.names import images_by_id, place, printable, split_named
+from flexunet.dataset.layouts.names import images_by_id, place, split_named
 from flexunet.dataset.layouts.pairing import Make, pair_up
 from flexunet.dataset.pairs import Pair
 
 _MASKS = "segmentationclass"
 _LISTS = ("imagesets", "segmentation")
-_BACKGROUND = "background"
 
 
 def _signs(source: Source) -> str:
@@ -26,13 +28,15 @@ def _signs(source: Source) -> str:
 
 def _read(source: Source) -> Reading:
     masks, images = _masks(source), images_by_id(source)
-    listed, problems, lists = _listed(source)
-    unlisted = {i: names for i, names in images.items() if lists and _stem(i) not in listed and i not in masks}
+    listed = _listed(source, images.keys() | masks.keys())
+    is_listed = listed.splits.keys() if listed.files else images.keys()
+    unlisted = {i: names for i, names in images.items() if i not in is_listed and i not in masks}
     used = {i: names for i, names in images.items() if i not in unlisted}
-    reading = pair_up(source, used, masks, _make(source, listed))
-    reading.problems += problems
+    reading = pair_up(source, used, masks, _make(source, listed.splits))
+    reading.problems += listed.problems
+    reading.notes += listed.strays
     reading.reasons = {name: "in no list of ImageSets/Segmentation" for names in unlisted.values() for name in names}
-    reading.read.update(lists, _labelmaps(source))
+    reading.read.update(listed.files, _labelmaps(source))
     for name in source.files.with_suffix(IMAGE_SUFFIXES):
         if "segmentationobject" in _folders(name):
             reading.reasons[name] = "masks of instances (SegmentationObject), which the masks of classes include"
@@ -40,7 +44,7 @@ def _read(source: Source) -> Reading:
 
 
 def _make(source: Source, listed: dict[str, str | None]) -> Make:
-    return lambda pair_id, image, name: Pair(pair_id, image, source.root / name, listed.get(_stem(pair_id)))
+    return lambda pair_id, image, name: Pair(pair_id, image, source.root / name, listed.get(pair_id))
 
 
 def _masks(source: Source) -> dict[str, list[str]]:
@@ -51,25 +55,60 @@ def _masks(source: Source) -> dict[str, list[str]]:
     return found
 
 
-def _listed(source: Source) -> tuple[dict[str, str | None], list[Problem], list[str]]:
-    """Split by stem, as the lists have it; problems; and the names of the lists."""
-    split_by_stem: dict[str, str | None] = {}
-    problems = []
-    lists = [name for name in source.files.with_suffix({".txt"}) if _folders(name)[-2:] == _LISTS]
-    for name in lists:
-        split = split_named(PurePosixPath(name).stem)
+class _Listed(NamedTuple):
+    """What the lists say.
+
+    Attributes:
+      files: their names.
+      splits: by the id of an image that is listed; None where the list's name is no split's.
+      problems: of lists that contradict each other, or cannot be read.
+      strays: which lines are of no image, a sentence for each list that has some.
+    """
+
+    files: list[str]
+    splits: dict[str, str | None]
+    problems: list[Problem]
+    strays: list[str]
+
+
+def _listed(source: Source, ids: Collection[str]) -> _Listed:
+    """Reads the lists for the images and masks of these ids."""
+    files = [name for name in source.files.with_suffix({".txt"}) if _folders(name)[-2:] == _LISTS]
+    found = _Listed(files, {}, [], [])
+    by_line: dict[str, list[str]] = {}
+    for pair_id in ids:
+        for line in {pair_id, _stem(pair_id)}:
+            by_line.setdefault(line, []).append(pair_id)
+    for name in files:
         try:
-            stems = read_text(source.root / name).split()
+            lines = [line.strip() for line in read_text(source.root / name).splitlines() if line.strip()]
         except BadAnnotation as bad:
-            problems.append(Problem(source.root / name, *bad.words))
+            found.problems.append(Problem(source.root / name, *bad.words))
             continue
-        for stem in map(printable, stems):
-            before = split_by_stem.setdefault(stem, split)
-            if split and before and before != split:
-                what = f"lists {stem}, which another list has in {before}"
-                problems.append(Problem(source.root / name, what, f"one of {', '.join(SPLITS)}", "correct the lists"))
-            split_by_stem[stem] = before or split
-    return split_by_stem, problems, lists
+        meant = [by_line.get(_listed_id(line)) or by_line.get(_listed_id(line.split()[0])) or [] for line in lines]
+        _add(found, source.root / name, [pair_id for several in meant for pair_id in several])
+        strays = [line for line, several in zip(lines, meant, strict=True) if not several]
+        if strays:
+            found.strays.append(f"{len(strays)} of {len(lines)} lines of {name} are of no image, such as {strays[0]!r}")
+    return found
+
+
+def _add(found: _Listed, path: Path, ids: list[str]) -> None:
+    split = split_named(path.stem)
+    for pair_id in ids:
+        before = found.splits.setdefault(pair_id, split)
+        if split and before and before != split:
+            what = f"lists {pair_id}, which another list has in {before}"
+            found.problems.append(Problem(path, what, f"one of {', '.join(SPLITS)}", "correct the lists"))
+        found.splits[pair_id] = before or split
+
+
+def _listed_id(line: str) -> str:
+    """Of `2007_000032`, as VOC has it; of `line 1/a`, `JPEGImages/a.jpg` and the `a` of `a 1`, as others do."""
+    # Datumaro puts names with spaces in quotes.
+    name = line[1:].partition('"')[0] if line.startswith('"') else line
+    name = name.replace("\\", "/").removeprefix("./").strip("/")
+    return place(name if suffix_of(name) in IMAGE_SUFFIXES else f"{name}.png").id
 
 
 def _classes(source: Source) -> list[SourceClass] | None:
@@ -81,7 +120,7 @@ def _classes(source: Source) -> list[SourceClass] | None:
     return [
         SourceClass(fields[0], _color(source.root / names[0], fields))
         for fields in lines
-        if not fields[0].startswith("#") and fields[0] != _BACKGROUND
+        if not fields[0].startswith("#")
     ]
 
 

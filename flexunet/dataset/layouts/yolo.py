@@ -2,7 +2,7 @@
 `classes.txt`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +15,7 @@ from flexunet.dataset.annotation import Annotation, BadAnnotation, Drawn, class_
 from flexunet.dataset.layouts.bounded import as_text, read_bytes, read_text
 from flexunet.dataset.layouts.interface import Reader, Reading, Source, SourceClass
 from flexunet.dataset.layouts.names import images_by_id, others_by_id
-from flexunet.dataset.layouts.outlines import pack_polygons, unpack
+from flexunet.dataset.layouts.outlines import is_box, pack_polygons, unpack
 from flexunet.dataset.layouts.pairing import annotated, pair_up
 
 _YAML: Final = frozenset({".yaml", ".yml"})
@@ -43,16 +43,17 @@ class Yolo(Annotation):
         return read_bytes(self.path)
 
     def draw(self, content: bytes, size: tuple[int, int], config: Config) -> Drawn:
-        regions = []
+        regions, boxes = [], []
         for number, line in enumerate(as_text(content).splitlines(), start=1):
             if line.strip():
                 try:
                     class_id, polygon = self._parse(line.split(), size, config)
                     regions.append((class_id, unpack(pack_polygons([polygon], size), size)))
+                    boxes.append(is_box(polygon))
                 except BadAnnotation as bad:
                     what, expected, repair = bad.words
                     raise BadAnnotation(f"line {number}: {what}", expected, repair) from None
-        return paint(regions, size, config.records.overlaps)
+        return replace(paint(regions, size, config.records.overlaps), boxes=bool(boxes) and all(boxes))
 
     def _parse(self, fields: list[str], size: tuple[int, int], config: Config) -> tuple[int, list[float]]:
         try:
@@ -84,6 +85,9 @@ def _read(source: Source) -> Reading:
     reading = pair_up(source, images_by_id(source), labels, annotated(source, annotation), "label file")
     reading.read.update(sheets)
     reading.problems += problems
+    empty = sum(pair.mask.stat().st_size == 0 for pair in reading.pairs if isinstance(pair.annotation, Yolo))
+    if empty:
+        reading.notes.append(f"{empty} images whose label file is empty are background as a whole")
     if not sheets:
         reading.notes.append(
             "no data.yaml or classes.txt names the classes: class 0 is the first of [[classes]] after the background"
@@ -131,13 +135,15 @@ def _names_of(text: str) -> tuple[str, ...]:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         reason = " ".join(str(error).split())[:80]
         raise BadAnnotation(f"no valid YAML ({reason})", "YAML", "correct it") from None
-    names = values.get("names") if isinstance(values, dict) else None
+    names, count = (values.get("names"), values.get("nc")) if isinstance(values, dict) else (None, None)
     if names is None:
         return ()
     listed: object = [names.get(i) for i in range(len(names))] if isinstance(names, dict) else names
     ordered = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
     if not isinstance(listed, list) or len(ordered) < len(listed):
         raise BadAnnotation("has a key names that lists no words", "names: [a, b] or names: {0: a, 1: b}", "correct it")
+    if isinstance(count, int) and count != len(ordered):
+        raise BadAnnotation(f"has nc: {count} and {len(ordered)} names", "a name for each class", "correct one of them")
     return tuple(ordered)
 
 

@@ -1,0 +1,70 @@
+"""Lists of classes that labelling tools put beside masks: which colour, or which number, is which class."""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from flexunet.core.config.whole import Config
+from flexunet.dataset.annotation import BadAnnotation, plain_name
+from flexunet.dataset.layouts.bounded import read_text
+from flexunet.dataset.layouts.interface import Source, SourceClass
+
+_COMMAS: Final = r"(?P<red>\d{1,3})\s*,\s*(?P<green>\d{1,3})\s*,\s*(?P<blue>\d{1,3})"
+_SPACES: Final = _COMMAS.replace(r"\s*,\s*", r"\s+")
+# A line of each: of CVAT and Datumaro, of CamVid and CVAT's export of that name, of Kaggle's CamVid and DeepGlobe, and
+# of Roboflow's semantic masks, which hold numbers.
+_LINES: Final = {
+    "labelmap.txt": re.compile(rf"(?P<name>[^:#]+):{_COMMAS}:.*"),
+    "label_colors.txt": re.compile(rf"{_SPACES}\s+(?P<name>\S.*)"),
+    "class_dict.csv": re.compile(rf"(?P<name>[^,]+),\s*{_COMMAS}"),
+    "_classes.csv": re.compile(r"(?P<id>\d{1,3})\s*,\s*(?P<name>\S.*)"),
+}
+
+
+def told_classes(source: Source) -> dict[str, list[SourceClass]]:
+    """Classes with a colour or an id by the list's name; lines of any other form tell nothing."""
+    found = {}
+    for name in source.files.names:
+        line_of = _LINES.get(name.rpartition("/")[2].casefold())
+        if line_of is None:
+            continue
+        try:
+            lines = read_text(source.root / name).splitlines()
+        except BadAnnotation:
+            continue
+        told = [_told(match) for line in lines if (match := line_of.fullmatch(line.strip()))]
+        if told:
+            found[name] = told
+    return found
+
+
+def _told(line: re.Match[str]) -> SourceClass:
+    fields = line.groupdict()
+    if "id" in fields:
+        return SourceClass(fields["name"], class_id=int(fields["id"]))
+    return SourceClass(fields["name"], (int(fields["red"]), int(fields["green"]), int(fields["blue"])))
+
+
+def contradictions(told: Sequence[SourceClass], config: Config) -> list[str]:
+    """Where what a list says is one class is another by the config, which has both: a clause each.
+
+    The masks would be read without a word, and classes change places.
+    """
+    names = [c.name for c in config.classes]
+    known = {*map(_compared, names)}
+    by_color = {c.color: c.name for c in config.classes}
+    found = []
+    for one in told:
+        if one.class_id is not None:
+            ours, what = names[one.class_id] if one.class_id < len(names) else one.name, f"id {one.class_id}"
+            is_meant = config.records.mask_values != "colors"
+        else:
+            ours, what = by_color.get(one.color, one.name) if one.color else one.name, f"RGB {one.color}"
+            is_meant = config.records.mask_values != "ids"
+        if is_meant and _compared(one.name) in known - {_compared(ours)}:
+            found.append(f"says that {what} is {one.name}, which is {ours} here")
+    return found
+
+
+def _compared(name: str) -> str:
+    return plain_name(name).casefold()
