@@ -35,7 +35,7 @@ from flexunet.serving.local_model import LocalModel
 from flexunet.serving.outputs import opened
 from flexunet.serving.versions import version_hash
 from trainer_module.export import exported_weights
-from trainer_module.model import build_model, levels
+from trainer_module.model import bridge_of, build_model
 from transform_module import images
 
 # So many times more of the least sure images are looked at than are taken.
@@ -156,9 +156,7 @@ def bottleneck_features(
 
 def encoder_of(model: keras.Model, config: TrainerConfig) -> keras.Model:
     """From what the model sees to the mean of its bridge's channels, `[N, F]`."""
-    bridge = f"bridge{levels(config.model)[-1].index}"
-    last = [layer for layer in model.layers if layer.name.startswith(bridge)][-1]
-    return keras.Model(model.input, keras.layers.GlobalAveragePooling2D()(last.output))
+    return keras.Model(model.input, keras.layers.GlobalAveragePooling2D()(bridge_of(model, config.model)))
 
 
 def write_queue(picked: Picked, out: Path, kind: Literal["coco", "labelme"], version: Path) -> None:
