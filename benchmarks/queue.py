@@ -1,12 +1,14 @@
 """Does `flexunet live queue` teach more than chance? What it picks against random images, labelled round by round.
 
-    make queue [IMAGES=NEU_SEG]      3 seeds of 2 kinds of generated surfaces, and a user's: minutes each on two cores
+    make queue [IMAGES=NEU_SEG]      3 seeds of 2 kinds of generated surfaces, and a user's
 
-A model learns from 20 labelled images. Five times 10 more are labelled: once those that the queue picks of half of all
-images, by its own code and the model's own export, once random ones of the same. Each time a new model is trained for
-as many steps. What is printed is foreground Dice on the other half, by near-duplicate groups. Both arms begin with the
-same images and weights; three seeds prove little, so the range of their differences stands beside the mean. What is
-finished is kept below --out, so that the same command goes on where it was stopped.
+A small model learns from 20 labelled images of 32 x 32 pixels. Five times 10 more are labelled: once those that the
+queue would pick of half of all images, once random ones of the same. Picked is as the queue does it, the core-set among
+the least sure, but the model is asked here and not by its export, which would take most of the time; near-duplicates of
+what is labelled and of each other are left out, and where nothing else is left random ones are taken as well. Each time
+a network is trained from the same weights for as many steps. What is printed is foreground Dice on the other half of
+the images, split by near-duplicate groups. Both arms begin with the same images; three seeds prove little, so the range
+of their differences stands beside the mean. What is finished is kept: the same command goes on where it was stopped.
 """
 
 import argparse
@@ -34,10 +36,10 @@ from flexunet.core.files import replace_text
 from flexunet.dataset.ingest import ingest
 from flexunet.dataset.manifest import versions
 from flexunet.dataset.synthetic import generate_surface
-from pipeline.queue import pick
+from pipeline.queue import POOL, core_set, encoder_of
 from pipeline.study.folds import decode_record, record_files, records_of
-from trainer_module.export import export_model
 from trainer_module.metrics import count_matrix
+from trainer_module.optimization import cosine
 from trainer_module.trainer import compiled_model
 from transform_module import images
 
@@ -45,9 +47,10 @@ START: Final = 20
 ADDED: Final = 10
 ROUNDS: Final = 5
 ARMS: Final = ("chosen", "random")
-_SIDE: Final = 64
-_SURFACES: Final = 800
+_SIDE: Final = 32
+_SURFACES: Final = 600
 _BATCH: Final = 8
+_LEARNING_RATE: Final = 0.003
 
 
 class Labelled(NamedTuple):
@@ -62,19 +65,56 @@ class Labelled(NamedTuple):
 
 
 class Arm(TypedDict):
-    """What was labelled, and foreground Dice by round, of which the first is before any."""
+    """What is labelled, in this order, and foreground Dice by round, of which the first is before any."""
 
     rows: list[int]
     dice: list[float]
 
 
 class Simulation(NamedTuple):
-    """Who is asked: `files[i]` is row `i` of `pool`, as a watch would have kept it."""
+    """Who is asked: `pool` can be labelled, `groups[i]` is that of the near-duplicates of row `i`; `test` measures."""
 
     config: Config
-    files: list[Path]
+    groups: list[str]
     pool: Labelled
     test: Labelled
+
+
+class Learner:
+    """A network that begins each training anew, with the same weights: compiled once, trained often."""
+
+    def __init__(self, config: TrainerConfig, steps: int) -> None:
+        keras.backend.clear_session()
+        keras.utils.set_random_seed(config.train.seed)
+        self.config, self._steps = config, steps
+        self.model = compiled_model(config)
+        self.model.optimizer.build(self.model.trainable_variables)
+        self._variables = [*self.model.variables, *self.model.optimizer.variables]
+        self._begin = [variable.numpy() for variable in self._variables]
+
+    def learn(self, labelled: Labelled) -> keras.Model:
+        """The model after so many steps of a falling rate, on images that are turned and mirrored at random."""
+        for variable, value in zip(self._variables, self._begin, strict=True):
+            variable.assign(value)
+        generator = np.random.default_rng(self.config.train.seed)
+        pictures = np.empty((self._steps * _BATCH, *labelled.images.shape[1:]), np.float32)
+        class_ids = np.empty(pictures.shape[:3], np.uint8)
+        for place, row in enumerate(generator.integers(0, len(labelled.images), len(pictures))):
+            turns, mirrored = int(generator.integers(4)), 1 - 2 * int(generator.integers(2))
+            pictures[place] = np.rot90(labelled.images[row], turns)[:, ::mirrored]
+            class_ids[place] = np.rot90(labelled.class_ids[row], turns)[:, ::mirrored]
+        falling = keras.callbacks.LambdaCallback(on_train_batch_begin=self._fall)
+        self.model.fit(pictures, class_ids, batch_size=_BATCH, shuffle=False, verbose=0, callbacks=[falling])
+        return self.model
+
+    def _fall(self, step: int, logs: object = None) -> None:
+        self.model.optimizer.learning_rate = _LEARNING_RATE * cosine(step / self._steps)
+
+    def dice(self, test: Labelled) -> float:
+        """Foreground Dice of the model as it is."""
+        predicted = np.argmax(self.model.predict(test.images.astype(np.float32), batch_size=50, verbose=0), axis=-1)
+        counts = count_matrix(tf.constant(test.class_ids), tf.constant(predicted), len(self.config.classes))
+        return float(scores.foreground_dice(counts.numpy()))
 
 
 def _surfaces() -> Iterator[Pair]:
@@ -124,9 +164,10 @@ def _measured(kind: str, source: Path, folder: Path, steps: int, seeds: list[int
             write_pairs(KINDS[kind](), _SURFACES, source)
         simulation = _simulation(source, folder)
         for seed in missing:
-            begin = np.random.default_rng(seed).permutation(len(simulation.files))[:START].tolist()
-            arms = found.setdefault(str(seed), {arm: {"rows": [*begin], "dice": []} for arm in ARMS})
-            for told in _rounds(simulation, arms, folder / "model", seed, steps):
+            drawn = np.random.default_rng(seed).permutation(len(simulation.groups)).tolist()
+            labelled = {"chosen": START, "random": START + ROUNDS * ADDED}
+            arms = found.setdefault(str(seed), {arm: {"rows": drawn[: labelled[arm]], "dice": []} for arm in ARMS})
+            for told in _rounds(simulation, arms, seed, steps):
                 replace_text(path, json.dumps(found))
                 print(f"{kind}, seed {seed}, {told}", flush=True)
     return [found[str(seed)] for seed in seeds]
@@ -142,86 +183,66 @@ def _simulation(source: Path, folder: Path) -> Simulation:
         "classes": load_config("neu-seg").model_dump(mode="json")["classes"],
         "image": {"height": _SIDE, "width": _SIDE},
         "model": {"num_layers": 3, "base_filters": 8, "base_kernel": 3, "dropout": 0.0, "normalization": "group"},
-        "train": {"learning_rate": 0.003, "batch_size": _BATCH, "loss": "cross_entropy_dice"},
+        "train": {"optimizer": "muon", "learning_rate": _LEARNING_RATE, "loss": "cross_entropy_dice"},
         "dataset": {"train": 0.5, "eval": 0.25, "test": 0.25},
     }, "benchmark")  # fmt: skip
     ingest(source, folder / "records", config, splits="regroup", accept_losses=True)
-    encoded, pool = _read(folder / "records", config, [features.SPLIT_TRAIN])
+    groups, pool = _read(folder / "records", config, [features.SPLIT_TRAIN])
     _, test = _read(folder / "records", config, [features.SPLIT_EVAL, features.SPLIT_TEST])
-    files = [folder / "watched" / f"{row:05d}.png" for row in range(len(encoded))]
-    files[0].parent.mkdir(exist_ok=True)
-    for path, content in zip(files, encoded, strict=True):
-        path.write_bytes(content)
-    return Simulation(config, files, pool, test)
+    return Simulation(config, groups, pool, test)
 
 
-def _read(records: Path, config: Config, splits: list[str]) -> tuple[list[bytes], Labelled]:
-    """Files as they were ingested, and what the model sees of them."""
+def _read(records: Path, config: Config, splits: list[str]) -> tuple[list[str], Labelled]:
+    """Groups of near-duplicates, and what the model sees of the images."""
     [version] = versions(records).values()
     settings = part_of(config, TransformConfig)
-    encoded: list[bytes] = []
+    groups: list[str] = []
     pictures: list[NDArray[np.uint8]] = []
     labels: list[NDArray[np.uint8]] = []
     for record in records_of([file for split in splits for file in record_files(version, split)]):
-        row, image, class_ids = decode_record(tf.constant(record), settings)
-        encoded.append(row[settings.records.image].numpy())
+        row, image, class_ids = decode_record(tf.constant(record), settings, [settings.records.group])
+        groups.append(row[settings.records.group].numpy().decode())
         pictures.append(images.fit_image(image, config.image).numpy()[0])
         labels.append(images.fit_class_ids(class_ids, config.image).numpy()[0])
-    return encoded, Labelled(np.stack(pictures), np.stack(labels))
+    return groups, Labelled(np.stack(pictures), np.stack(labels))
 
 
-def _rounds(given: Simulation, arms: Mapping[str, Arm], directory: Path, seed: int, steps: int) -> Iterator[str]:
+def _rounds(given: Simulation, arms: Mapping[str, Arm], seed: int, steps: int) -> Iterator[str]:
     """Goes on with the arms, a round of each in turn, and tells each."""
     config = part_of(given.config, TrainerConfig)
-    config = config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
-    asked: keras.Model | None = None
+    learner = Learner(config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})}), steps)
     for number, name in product(range(ROUNDS + 1), ARMS):
         rows, dice = arms[name]["rows"], arms[name]["dice"]
         if len(dice) > number:
             continue
-        left = sorted({*range(len(given.files))} - {*rows})
-        if number and name == "chosen":
-            if asked is None:
-                asked = _trained(config, given.pool.of(rows), steps)
-            rows += _picked(asked, config, [given.files[row] for row in left], directory)
-        elif number:
-            rows += np.random.default_rng([seed, number]).choice(left, ADDED, replace=False).tolist()
+        labelled = START + number * ADDED
         if number or name == "chosen":
-            model = _trained(config, given.pool.of(rows), steps)
-            asked = model if name == "chosen" else asked
-            dice.append(_dice(model, config, given.test))
+            learner.learn(given.pool.of(rows[:labelled]))
+            dice.append(learner.dice(given.test))
         else:
             # The same images and weights.
             dice.append(arms["chosen"]["dice"][0])
-        yield f"{name}, {len(rows)} labelled: {dice[-1]:.3f}"
+        if number < ROUNDS and name == "chosen":
+            rows += _picked(learner, given, rows)
+        yield f"{name}, {labelled} labelled: {dice[-1]:.3f}"
 
 
-def _picked(model: keras.Model, config: TrainerConfig, files: list[Path], directory: Path) -> list[int]:
-    """What `flexunet live queue` does with what a watch kept."""
-    export_model(model, config, {"parameters": model.count_params()}, directory)
-    return [int(one.file.stem) for one in pick(directory, files, None, ADDED).candidates]
-
-
-def _trained(config: TrainerConfig, labelled: Labelled, steps: int) -> keras.Model:
-    """A new model after so many steps, on images that are turned and mirrored at random."""
-    keras.backend.clear_session()
-    keras.utils.set_random_seed(config.train.seed)
-    model = compiled_model(config)
-    generator = np.random.default_rng(config.train.seed)
-    pictures = np.empty((steps * _BATCH, *labelled.images.shape[1:]), np.float32)
-    class_ids = np.empty(pictures.shape[:3], np.uint8)
-    for place, row in enumerate(generator.integers(0, len(labelled.images), len(pictures))):
-        turns, mirrored = int(generator.integers(4)), 1 - 2 * int(generator.integers(2))
-        pictures[place] = np.rot90(labelled.images[row], turns)[:, ::mirrored]
-        class_ids[place] = np.rot90(labelled.class_ids[row], turns)[:, ::mirrored]
-    model.fit(pictures, class_ids, batch_size=_BATCH, shuffle=False, verbose=0)
-    return model
-
-
-def _dice(model: keras.Model, config: TrainerConfig, test: Labelled) -> float:
-    predicted = np.argmax(model.predict(test.images.astype(np.float32), batch_size=50, verbose=0), axis=-1)
-    counts = count_matrix(tf.constant(test.class_ids), tf.constant(predicted), len(config.classes))
-    return float(scores.foreground_dice(counts.numpy()))
+def _picked(learner: Learner, given: Simulation, rows: list[int]) -> list[int]:
+    """As `pipeline.queue.pick`: the core-set among the least sure that are new; random ones where these are too few."""
+    probabilities = learner.model.predict(given.pool.images.astype(np.float32), batch_size=50, verbose=0)
+    confidence = probabilities.max(axis=-1).mean(axis=(1, 2))
+    known, fresh = {given.groups[row] for row in rows}, list[int]()
+    for row in np.argsort(confidence).tolist():
+        if given.groups[row] not in known:
+            known.add(given.groups[row])
+            fresh.append(row)
+    pool, found = fresh[: POOL * ADDED], list[int]()
+    if pool:
+        encoder = encoder_of(learner.model, learner.config)
+        bottleneck = encoder.predict(given.pool.images[pool].astype(np.float32), batch_size=50, verbose=0)
+        found = [pool[index] for index in core_set(bottleneck, ADDED)]
+    left = sorted({*range(len(given.groups))} - {*rows} - {*found})
+    return found + np.random.default_rng(len(rows)).choice(left, ADDED - len(found), replace=False).tolist()
 
 
 def _table(kind: str, steps: int, seeds: list[int], found: list[dict[str, Arm]]) -> Table:

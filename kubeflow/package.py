@@ -49,7 +49,8 @@ def node_graph(config: Config) -> dict[str, list[str]]:
     from pipeline.launch import compile_run
 
     paths = dag.Paths("/nowhere", "/nowhere")
-    # What a node is called and waits for does not depend on the code that it runs.
+    # What a node is called and waits for depends neither on the code that it runs nor on a file that pods alone see.
+    config = config.model_copy(update={"train": config.train.model_copy(update={"encoder_weights": ""})})
     ir = compile_run(dag.create_pipeline(config, paths, None, (), fingerprint=lambda modules: ""), "compile")
     return {n.pipeline_node.node_info.id: sorted(n.pipeline_node.upstream_nodes) for n in ir.nodes}
 
@@ -62,6 +63,7 @@ def write_package(package: Package, output: Path) -> None:
     """
     _check_names(package)
     _check_signing(package.config)
+    _check_encoder(package.config)
     aside = output.with_name(f".{output.name}.incomplete.yaml")
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -195,6 +197,16 @@ def _check_signing(config: Config) -> None:
         raise ConfigError(
             f"serving.signing_key: {config.serving.signing_key} is in no pod, expected kubeflow.signing_secret, the "
             "name of a Secret with the key: docs/how-to/sign.md"
+        )
+
+
+def _check_encoder(config: Config) -> None:
+    """Prepare sees whether the file is there, and keys the training by its content."""
+    file, mount = config.train.encoder_weights, config.kubeflow.mount_path
+    if file and not Path(file).is_relative_to(mount):
+        raise ConfigError(
+            f"train.encoder_weights: {file} is in no pod, expected a path below kubeflow.mount_path, {mount}: "
+            "docs/how-to/kubeflow.md"
         )
 
 

@@ -39,6 +39,7 @@ from flexunet.core.config.serving import ServingConfig, ServingSettings
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.tune import TunerConfig
 from flexunet.core.config.whole import Config
+from flexunet.core.encoder_file import encoder_digest
 from flexunet.core.operating_point import DefectRule
 from flexunet.core.root import Root
 from flexunet.dataset.manifest import MANIFEST, newest_spans
@@ -89,6 +90,9 @@ def create_pipeline(
       fingerprint: from module names to a hash of their code.
       accepted_refused: a person's reason to push the model although the gate refuses it; "" for none.
       from_model: the folder of an export that is judged instead of training one.
+
+    Raises:
+      UserError: the file of the encoder's weights cannot be read.
     """
     settings = Settings(config, paths, fingerprint, accepted_refused)
     data = data_nodes(settings)
@@ -196,6 +200,7 @@ def training_nodes(settings: Settings, data: DataNodes) -> TrainingNodes:
             # Each run has a folder of its own; what a killed training resumes from must outlive it.
             "checkpoints": str(settings.paths.runs.checkpoints),
             # What is counted belongs to the gate, and matters to a training only where it chooses by such counts.
+            **_encoder(config),
             **({"rule": json.dumps(_rule(config))} if config.operating_point.target else {}),
         },
     )
@@ -232,6 +237,7 @@ def _tuner(settings: Settings, transformed: tfx.types.BaseChannel) -> tuner.Tune
         custom_config={
             "config": settings.part(TunerConfig),
             "code": settings.code("trainer_module.tuner", tuner.__name__),
+            **_encoder(settings.config),
             # As with checkpoints: the folder of an execution is gone when it is killed.
             "directory": str(settings.paths.runs.tuning),
         },
@@ -390,6 +396,12 @@ def _rule(config: Config) -> DefectRule:
 def _custom_config(settings: Settings, part: type[Section], function: str) -> dict[str, str]:
     # As one JSON string: inside custom_config tuples would come back as lists and integer keys as strings.
     return {"config": settings.part(part), "code": settings.code(function.rpartition(".")[0])}
+
+
+def _encoder(config: Config) -> dict[str, str]:
+    """What a training begins with, by its content: another file at the same path trains anew."""
+    digest = encoder_digest(config.train)
+    return {"encoder": digest} if digest else {}
 
 
 def _expected_counts(paths: Paths, spans: int | None) -> str:

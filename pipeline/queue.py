@@ -7,6 +7,7 @@ model's bottleneck.
 
 import datetime
 import hashlib
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from PIL import Image
 from flexunet.core.config.data import ImageConfig
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.errors import UserError
-from flexunet.core.files import replace_file, write_json
+from flexunet.core.files import write_json
 from flexunet.core.pictures import open_image
 from flexunet.core.results.dataset import QUEUE_FILE, QueueOrigin
 from flexunet.dataset.assignment import Assignment, read_assignment
@@ -34,11 +35,11 @@ from flexunet.serving.local_model import LocalModel
 from flexunet.serving.outputs import opened
 from flexunet.serving.versions import version_hash
 from trainer_module.export import exported_weights
-from trainer_module.model import build_model, levels
+from trainer_module.model import bridge_of, build_model
 from transform_module import images
 
 # So many times more of the least sure images are looked at than are taken.
-_POOL: Final = 5
+POOL: Final = 5
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Candidate:
     """A watched image, some kilobytes of it: its file is read again where it is needed.
 
     Attributes:
-      file: as it was kept.
+      file: as a watch kept it, which may have removed it since.
       name: of the file to be, by its content.
       confidence: what the model says of it, see `flexunet.serving.client.Prediction`.
       size: width and height, upright, in pixels.
@@ -64,16 +65,30 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Picked:
-    """What was taken, and of the watched images how many were left out as what."""
+    """What was taken, and of the watched images how many were left out as what.
+
+    Attributes:
+      candidates: that were taken.
+      unreadable: without an answer of the model.
+      known: near-duplicates of the records.
+      alike: near-duplicates of another one.
+      gone: that their watch removed while they were looked at.
+    """
 
     candidates: list[Candidate]
     unreadable: int
     known: int
     alike: int
+    gone: int
 
 
 def pick(
-    version: Path, files: Sequence[Path], data: Path | None, count: int, step: Callable[[], None] = lambda: None
+    version: Path,
+    files: Sequence[Path],
+    data: Path | None,
+    count: int,
+    folder: Path,
+    step: Callable[[], None] = lambda: None,
 ) -> Picked:
     """The images to label next.
 
@@ -82,22 +97,27 @@ def pick(
       files: watched images; two of one content count once.
       data: records whose near-duplicates are left out; None: there are none.
       count: at most so many.
+      folder: gets the images that are taken, by the candidates' names.
       step: called after each file.
 
     Raises:
       UserError: the model is an ensemble, which has no one bottleneck.
+      OSError: `folder` cannot be written.
     """
-    found, unreadable = _asked(version, files, step)
+    encoder = bottleneck_of(version)
+    found, unreadable, gone = _asked(version, files, step)
     found.sort(key=lambda candidate: (candidate.confidence, candidate.name))
     past = [] if data is None else [a for path in versions(data).values() if (a := read_assignment(path))]
     is_known, is_first = _told_apart(found, past)
     fresh = [candidate for candidate, wanted in zip(found, is_first & ~is_known, strict=True) if wanted]
-    pool = fresh[: _POOL * count]
+    pool, gone_later = _held(fresh, POOL * count, folder)
     settings = exported_config(version).image
-    pictures = (open_image(candidate.file.read_bytes(), settings).image for candidate in pool)
-    chosen = core_set(bottleneck_features(version, pictures), count) if pool else []
+    pictures = (open_image((folder / candidate.name).read_bytes(), settings).image for candidate in pool)
+    chosen = core_set(bottleneck_features(encoder, settings, pictures), count) if pool else []
+    for index in {*range(len(pool))} - {*chosen}:
+        (folder / pool[index].name).unlink()
     alike = int((~is_first & ~is_known).sum())
-    return Picked([pool[index] for index in chosen], unreadable, int(is_known.sum()), alike)
+    return Picked([pool[index] for index in chosen], unreadable, int(is_known.sum()), alike, gone + gone_later)
 
 
 def core_set(features: NDArray[np.floating], count: int) -> list[int]:
@@ -112,8 +132,8 @@ def core_set(features: NDArray[np.floating], count: int) -> list[int]:
     return chosen
 
 
-def bottleneck_features(version: Path, pictures: Iterable[Image.Image]) -> NDArray[np.float32]:
-    """The mean of the bridge's channels over an image, and over its tiles: `[N, F]`, of 8-bit pictures.
+def bottleneck_of(version: Path) -> keras.Model:
+    """The part of a version's network that leads to its bridge, as `encoder_of` gives it.
 
     Raises:
       UserError: the model is an ensemble.
@@ -123,33 +143,35 @@ def bottleneck_features(version: Path, pictures: Iterable[Image.Image]) -> NDArr
     if [weight.shape for weight in weights] != [tuple(variable.shape) for variable in model.weights]:
         raise UserError(f"{version}: an ensemble or an imported model has no bridge of its own, expected one of a run")
     model.set_weights(weights)
-    encoder = encoder_of(model, config)
-    tiles = (_tiles(one, config.image) for one in pictures)
+    return encoder_of(model, config)
+
+
+def bottleneck_features(
+    encoder: keras.Model, settings: ImageConfig, pictures: Iterable[Image.Image]
+) -> NDArray[np.float32]:
+    """The mean of the bridge's channels over an image, and over its tiles: `[N, F]`, of 8-bit pictures."""
+    tiles = (_tiles(one, settings) for one in pictures)
     return np.stack([np.mean(encoder.predict_on_batch(of_image), axis=0) for of_image in tiles])
 
 
 def encoder_of(model: keras.Model, config: TrainerConfig) -> keras.Model:
     """From what the model sees to the mean of its bridge's channels, `[N, F]`."""
-    bridge = f"bridge{levels(config.model)[-1].index}"
-    last = [layer for layer in model.layers if layer.name.startswith(bridge)][-1]
-    return keras.Model(model.input, keras.layers.GlobalAveragePooling2D()(last.output))
+    return keras.Model(model.input, keras.layers.GlobalAveragePooling2D()(bridge_of(model, config.model)))
 
 
 def write_queue(picked: Picked, out: Path, kind: Literal["coco", "labelme"], version: Path) -> None:
-    """Images and what the model says of them, to be corrected in a labelling tool.
+    """What the model says of the images that `pick` put into `out`, to be corrected in a labelling tool.
 
     Raises:
       OSError: `out` cannot be written.
     """
-    out.mkdir(parents=True, exist_ok=True)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     origin: QueueOrigin = {"version": int(version.name), "sha256": version_hash(version), "picked": now}
     write_json(out / QUEUE_FILE, origin)
     names, config = [Path(candidate.name) for candidate in picked.candidates], exported_config(version)
     with LocalModel(version) as model, opened(kind, out, config, names) as output:
-        for candidate, name in zip(picked.candidates, names, strict=True):
-            encoded = candidate.file.read_bytes()
-            replace_file(out / name, encoded)
+        for name in names:
+            encoded = (out / name).read_bytes()
             class_ids = predict_image(model, encoded).class_ids
             output.write(name, name.stem, open_image(encoded, config.image).image, class_ids)
 
@@ -158,14 +180,34 @@ def _tiles(picture: Image.Image, settings: ImageConfig) -> tf.Tensor:
     return images.fit_image(tf.constant(np.asarray(picture.convert("RGB"))), settings)
 
 
-def _asked(version: Path, files: Sequence[Path], step: Callable[[], None]) -> tuple[list[Candidate], int]:
-    """What the model says of each content, and how many files have no answer."""
+def _held(candidates: Iterable[Candidate], most: int, folder: Path) -> tuple[list[Candidate], int]:
+    """The first of them that are still there, now in `folder` too, and how many before the last of these are not."""
+    held: list[Candidate] = []
+    gone = 0
+    for candidate in candidates:
+        if len(held) == most:
+            break
+        try:
+            shutil.copyfile(candidate.file, folder / candidate.name)
+            held.append(candidate)
+        except FileNotFoundError:
+            gone += 1
+    return held, gone
+
+
+def _asked(version: Path, files: Sequence[Path], step: Callable[[], None]) -> tuple[list[Candidate], int, int]:
+    """What the model says of each content, and how many files have no answer, and are gone."""
     found: dict[str, Candidate] = {}
-    unreadable = 0
+    unreadable = gone = 0
     settings = exported_config(version).image
     with LocalModel(version) as model:
         for file in files:
-            encoded = file.read_bytes()
+            step()
+            try:
+                encoded = file.read_bytes()
+            except FileNotFoundError:
+                gone += 1
+                continue
             name = hashlib.sha256(encoded).hexdigest()[:12]
             if name not in found:
                 prediction = predict_image(model, encoded)
@@ -175,8 +217,7 @@ def _asked(version: Path, files: Sequence[Path], step: Callable[[], None]) -> tu
                         file, f"{name}.{picture.kind.suffix}", prediction.confidence, picture.image
                     )
                 unreadable += not prediction.valid
-            step()
-    return [*found.values()], unreadable
+    return [*found.values()], unreadable, gone
 
 
 def _candidate(file: Path, name: str, confidence: float, image: Image.Image) -> Candidate:

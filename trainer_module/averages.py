@@ -79,7 +79,12 @@ class Averages(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         model: Any = self.model
         self._strategy = model.distribute_strategy
-        self._normalizations = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
+        self._normalizations = [
+            # Frozen ones have the statistics of elsewhere.
+            x
+            for x in model.layers
+            if isinstance(x, keras.layers.BatchNormalization) and x.trainable
+        ]
         with self._strategy.scope():
             self._momentum, self._weights_decay = tf.Variable(0.0), tf.Variable(0.0)
         for layer in self._normalizations:

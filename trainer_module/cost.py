@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 import keras
 
-from flexunet.core.config.train import TrainerConfig
+from flexunet.core.config.train import FLEXUNET, TrainerConfig
 from flexunet.core.errors import UserError
+from trainer_module.encoder import ENCODERS, encoder_features
 from trainer_module.model import Level, build_model, levels
 
 if TYPE_CHECKING:
@@ -83,6 +84,9 @@ def _multiply_accumulates(layer: keras.layers.Layer) -> int:
     if isinstance(layer, keras.layers.Conv2D):
         height, width, filters = layer.output.shape[1:]
         return height * width * filters * layer.input.shape[-1] * math.prod(layer.kernel_size)
+    if isinstance(layer, keras.layers.DepthwiseConv2D):
+        height, width, filters = layer.output.shape[1:]
+        return height * width * filters * math.prod(layer.kernel_size)
     return 0
 
 
@@ -95,6 +99,8 @@ def check_diagram(path: Path) -> None:
 def draw_diagram(config: TrainerConfig, path: Path) -> None:
     """Draws the U: a box for each double convolution with filters, kernel, dilation and dropout, skips as arrows.
 
+    Of another encoder than FlexUNet's, the layers whose features the decoder reads.
+
     Raises:
       UserError: the suffix of `path` is none of DIAGRAM_SUFFIXES.
     """
@@ -102,20 +108,19 @@ def draw_diagram(config: TrainerConfig, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    found = levels(config.model)
-    figure = Figure(figsize=(11, 1.1 * len(found) + 1), layout="constrained")
+    *upper, bridge = levels(config.model)
+    figure = Figure(figsize=(11, 1.1 * len(upper) + 2.1), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.axis("off")
-    *upper, bridge = found
-    down, up = ([_box(axes, 1.6 * side, level, config) for level in upper] for side in (-1, 1))
-    bottom = _box(axes, 0, bridge, config)
-    path_down, path_up = [*down, bottom], [bottom, *reversed(up)]
-    for boxes in (path_down, path_up):
-        for start, end in pairwise(boxes):
+    words = _encoder_words(config)
+    down = {level: _box(axes, 0 if level == bridge.index else -1.6, level, words[level]) for level in words}
+    up = {level.index: _box(axes, 1.6, level.index, _words(level, config)) for level in upper}
+    for boxes in (down, {bridge.index: down[bridge.index], **dict(reversed(up.items()))}):
+        for start, end in pairwise(boxes.values()):
             _arrow(axes, start, end)
-    for left, right in zip(down, up, strict=True):
-        _arrow(axes, left, right, "skip")
+    for level in sorted(down.keys() & up.keys()):
+        _arrow(axes, down[level], up[level], "skip")
     axes.text(-1.6, 0.6, f"image {config.image.height}x{config.image.width}x3", ha="center")
     axes.text(
         1.6, 0.6, f"{config.model.head}: {', '.join(c.name for c in config.classes)}", ha="center", parse_math=False
@@ -124,15 +129,32 @@ def draw_diagram(config: TrainerConfig, path: Path) -> None:
     figure.savefig(path)
 
 
-def _box(axes: "Axes", x: float, level: Level, config: TrainerConfig) -> "Text":
+def _encoder_words(config: TrainerConfig) -> dict[int, str]:
+    """Of the boxes on the way down, by level, the deepest last."""
+    if config.model.encoder == FLEXUNET:
+        return {level.index: _words(level, config) for level in levels(config.model)}
+    name = config.model.encoder
+    features = encoder_features(keras.Input((config.image.height, config.image.width, 3)), name)
+    stages = zip(ENCODERS[name].stages, features, strict=True)
+    return {
+        level: "x".join(map(str, feature.shape[1:])) + f"\n{name}: {stage}"
+        for level, (stage, feature) in enumerate(stages, start=1)
+    }
+
+
+def _words(level: Level, config: TrainerConfig) -> str:
     height, width = (
         side // config.model.stem_stride >> level.index for side in (config.image.height, config.image.width)
     )
     details = f"{level.kernel}x{level.kernel} kernel, dilation {level.dilation}, dropout {level.dropout:.2g}"
+    return f"{height}x{width}x{level.filters}\n{details}"
+
+
+def _box(axes: "Axes", x: float, level: int, words: str) -> "Text":
     return axes.text(
         x,
-        -level.index,
-        f"{height}x{width}x{level.filters}\n{details}",
+        -level,
+        words,
         ha="center",
         va="center",
         fontsize=9,

@@ -3,7 +3,6 @@
 The file's layers are compared with those that the configuration asks for, one by one, before any weight is taken.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -15,8 +14,9 @@ from typing import Any, Final, NamedTuple
 import keras
 import numpy as np
 
-from flexunet.core.config.train import TrainerConfig
+from flexunet.core.config.train import FLEXUNET, TrainerConfig
 from flexunet.core.errors import UserError
+from flexunet.core.files import file_sha256
 from flexunet.core.results.training import KerasOrigin, TrainingFacts
 from trainer_module.export import export_model
 from trainer_module.keras_file import KerasFile, Layer, layers_of, open_keras_file, readable
@@ -93,13 +93,17 @@ def import_model(file: Path, config: TrainerConfig, swap_channels: bool = False)
     Raises:
       UserError: the file is damaged, brings code of its own, or holds other layers than the configuration asks for.
     """
+    if config.model.encoder != FLEXUNET:
+        raise UserError(
+            f"model.encoder is {config.model.encoder!r}, expected {FLEXUNET!r}: the original has no other encoder"
+        )
     model = build_model(config)
     with open_keras_file(file) as source:
         theirs, ours = _network(source), _own_network(model)
         _check_same(source, theirs, ours)
         notes = [*_scale_notes(source, theirs, config)]
         _assign(model, source, theirs, ours)
-        origin: KerasOrigin = {"file": file.name, "sha256": _sha256(file), "keras": source.keras}
+        origin: KerasOrigin = {"file": file.name, "sha256": file_sha256(file), "keras": source.keras}
     if swap_channels:
         _swap_channels(model, ours)
         notes.append("the first convolution's channels are swapped: the file was trained on BGR, images are RGB here")
@@ -282,8 +286,3 @@ def _swap_channels(model: keras.Model, ours: _Network) -> None:
     layer = model.get_layer(next(step.name for step in ours.steps if step.shapes))
     kernel, *others = layer.get_weights()
     layer.set_weights([kernel[:, :, ::-1], *others])
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

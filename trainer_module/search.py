@@ -24,6 +24,7 @@ from flexunet.core import features
 from flexunet.core.config.section import Scalar
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.tune import Range, TunerConfig
+from flexunet.core.encoder_file import encoder_digest
 from flexunet.core.epochs import best_epoch, read_history
 from flexunet.core.errors import last_line
 from flexunet.core.results import tuning
@@ -53,7 +54,7 @@ def open_search(job: Job, config: TunerConfig, directory: Path) -> "Search":
       directory: gets a folder for the search; those of others, which nothing could go on with, are removed.
     """
     files = [*expand(job.train_patterns), *expand(job.eval_patterns)]
-    key = checkpoint_key([config.search_json(), job.code], files)
+    key = checkpoint_key([config.search_json(), job.code, encoder_digest(config.train)], files)
     for other in directory.glob("*"):
         if other.name != key and other.is_dir():
             shutil.rmtree(other)

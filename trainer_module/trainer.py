@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,9 @@ import tensorflow as tf
 from pydantic import BaseModel
 
 from flexunet.core.config.data import SegmentationClass
-from flexunet.core.config.train import ModelConfig, TrainerConfig
+from flexunet.core.config.train import ModelConfig, TrainConfig, TrainerConfig
+from flexunet.core.encoder_file import encoder_digest
+from flexunet.core.errors import UserError
 from flexunet.core.operating_point import DefectRule
 from flexunet.core.progress import Step, tell
 from flexunet.serving.exported import LENIENT, exported_part
@@ -22,6 +24,7 @@ from trainer_module.averages import averaging_callbacks
 from trainer_module.callbacks import StepTeller, training_callbacks
 from trainer_module.checkpoint import Checkpoint, checkpoint_key
 from trainer_module.clock import Clock
+from trainer_module.encoder import load_encoder
 from trainer_module.export import export_model, exported_weights
 from trainer_module.losses import make_loss
 from trainer_module.metrics import ForegroundDice
@@ -79,11 +82,13 @@ def run_fn(fn_args: "tfx.components.FnArgs") -> None:
 
     Raises:
       ValueError: too few images for one batch, a base model of other layers, or weights that are not finite.
+      UserError: the file of the encoder's weights is not that of `[model]`, or no longer what the run began with.
     """
     custom = fn_args.custom_config
     config = TrainerConfig.model_validate_json(custom["config"])
     if fn_args.hyperparameters:
         config = config.tuned(fn_args.hyperparameters["values"])
+    check_encoder(config.train, custom)
     job = Job(
         fn_args.train_files,
         fn_args.eval_files,
@@ -100,8 +105,19 @@ def run_fn(fn_args: "tfx.components.FnArgs") -> None:
         "train_seconds": round(trained.seconds, 1),
         "code": job.code,
     }
+    if "encoder" in custom:
+        facts["encoder_weights"] = custom["encoder"]
     export_model(trained.model, config, facts, Path(fn_args.serving_model_dir), _operating_point(trained, job, config))
     trained.checkpoint.discard()
+
+
+def check_encoder(config: TrainConfig, custom: Mapping[str, str]) -> None:
+    """Raises UserError where the file of weights is no longer the one by whose content a node's results are cached."""
+    if encoder_digest(config) != custom.get("encoder", ""):
+        raise UserError(
+            f"train.encoder_weights: {config.encoder_weights} is not what it was when the run began, expected the same "
+            "content: run again"
+        )
 
 
 def _operating_point(trained: Trained, job: Job, config: TrainerConfig) -> "OperatingPoint | None":
@@ -138,7 +154,8 @@ def train(job: Job, config: TrainerConfig) -> Trained:
         previews.draw_augmented(splits.train_files, config, job.log_directory)
     mode = devices.computing_mode(config.train, strategy)
     key = checkpoint_key(
-        [config.training_json(), job.code, job.base_model, mode], [*splits.train_files, *splits.eval_files]
+        [config.training_json(), job.code, job.base_model, mode, encoder_digest(config.train)],
+        [*splits.train_files, *splits.eval_files],
     )
     checkpoint = Checkpoint(job.checkpoints, key, callbacks, clock)
     epochs = _fit(model, splits, job, config, [*callbacks, *job.callbacks, checkpoint], checkpoint.first_epoch)
@@ -218,8 +235,11 @@ def _warn_of_clipping(config: TrainerConfig, strategy: tf.distribute.Strategy) -
 
 
 def _begin_with(model: keras.Model, config: TrainerConfig, base_model: str) -> None:
-    """Assigns the weights of an export of this project."""
+    """Assigns the weights of an export of this project, or those that the encoder was trained to elsewhere."""
     if not base_model:
+        if config.train.encoder_weights:
+            load_encoder(model, config.model.encoder, Path(config.train.encoder_weights))
+            logger.info("the encoder begins with the weights of %s", config.train.encoder_weights)
         return
     theirs = exported_part(Path(base_model), _Base)
     if _layers(theirs.model, theirs.classes) != _layers(config.model, config.classes):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from flexunet.core.config.tune import TunerConfig
 from trainer_module.search import open_search
-from trainer_module.trainer import Job
+from trainer_module.trainer import Job, check_encoder
 
 if TYPE_CHECKING:
     from tfx import v1 as tfx
@@ -17,7 +17,9 @@ def tuner_fn(fn_args: "tfx.components.FnArgs") -> "TunerFnResult":
     from tfx.components.tuner.component import TunerFnResult
 
     custom = fn_args.custom_config
+    config = TunerConfig.model_validate_json(custom["config"])
+    check_encoder(config.train, custom)
     directory = Path(custom["directory"])
     job = Job(fn_args.train_files, fn_args.eval_files, directory, directory, custom["code"])
-    search = open_search(job, TunerConfig.model_validate_json(custom["config"]), directory)
+    search = open_search(job, config, directory)
     return TunerFnResult(search, fit_kwargs={})

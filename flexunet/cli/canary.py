@@ -10,7 +10,7 @@ import click
 
 from flexunet.cli.command import Command
 from flexunet.cli.console import NO_LOG, captured_output, print_result
-from flexunet.cli.options import AS_JSON, PATH, VERIFY
+from flexunet.cli.options import AS_JSON, PATH, VERIFY, WATCHED
 from flexunet.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,14 +20,6 @@ if TYPE_CHECKING:
     from flexunet.serving.model_config import Named
 
 _ROOT = click.argument("root", type=PATH, metavar="ROOT")
-_WATCHED = click.option(
-    "--watched",
-    "given",
-    multiple=True,
-    type=PATH,
-    metavar="DIR",
-    help="What `live watch` writes to, again for each replica.  [default: ROOT/live]",
-)
 _HOURS = click.option(
     "--hours",
     default=24.0,
@@ -51,7 +43,7 @@ _HOURS = click.option(
     help="Where the server has the versions, such as /models/flexunet.  [default: as before, else ROOT/serving_model]",
 )
 @VERIFY
-@_WATCHED
+@WATCHED
 @_HOURS
 @AS_JSON
 def canary(
@@ -79,7 +71,7 @@ def canary(
 
 @click.command(cls=Command)
 @_ROOT
-@_WATCHED
+@WATCHED
 @_HOURS
 @AS_JSON
 def promote(root: Path, given: tuple[Path, ...], hours: float) -> None:

@@ -8,7 +8,7 @@ import click
 
 from flexunet.cli.command import Command, SectionedGroup
 from flexunet.cli.console import NO_LOG, captured_output, print_result
-from flexunet.cli.options import AS_JSON, PATH
+from flexunet.cli.options import AS_JSON, PATH, WATCHED
 from flexunet.core.errors import Drifted, UserError
 
 _PORT: Final = click.IntRange(0, 65535)
@@ -84,6 +84,11 @@ def live() -> None:
     type=click.FloatRange(min=0, min_open=True),
     help="After so long all that was kept is removed.",
 )
+@click.option(
+    "--forget-beside",
+    is_flag=True,
+    help="Likewise what watches that are gone left in the folders beside OUT, such as those of earlier pods.",
+)
 def watch(
     out: Path,
     host: str,
@@ -98,6 +103,7 @@ def watch(
     camera_header: str,
     megabytes: int,
     days: float,
+    forget_beside: bool,
 ) -> None:
     """Stands in front of TF Serving, hands every byte on, and keeps numbers of the images that go by.
 
@@ -111,12 +117,12 @@ def watch(
     from flexunet.core.disk import require_writable
     from flexunet.core.lock import locked
     from flexunet.live.proxy import Settings, grpc_route, rest_route, run
-    from flexunet.live.store import Kept
+    from flexunet.live.store import LOG_FILE, Kept
 
     require_writable(out)
-    kept = Kept(out, days, megabytes * _MEGABYTE, camera_header)
+    kept = Kept(out, days, megabytes * _MEGABYTE, camera_header, forget_beside)
     routes = (grpc_route(grpc_port, server_grpc_port), rest_route(rest_port, server_rest_port))
-    with locked(out), captured_output(out / "watch.log") as console:
+    with locked(out), captured_output(out / LOG_FILE) as console:
 
         def ready(ports: list[int]) -> None:
             console.print("\n".join(_addresses(host, ports, server, (server_grpc_port, server_rest_port))))
@@ -136,14 +142,7 @@ def _addresses(host: str, ports: Sequence[int], server: str, served: Sequence[in
 
 @click.command(cls=Command)
 @click.argument("root", type=PATH, metavar="ROOT")
-@click.option(
-    "--watched",
-    "given",
-    multiple=True,
-    type=PATH,
-    metavar="DIR",
-    help="What `live watch` writes to, again for each replica.  [default: ROOT/live]",
-)
+@WATCHED
 @click.option(
     "--hours",
     default=24.0,
@@ -164,12 +163,12 @@ def drift(root: Path, given: tuple[Path, ...], hours: float, data: Path | None) 
     """
     import time
 
-    from flexunet.cli.tables import bars
+    from flexunet.cli.tables import bars, print_warning
     from flexunet.core.files import replace_text, write_json
     from flexunet.core.root import Root
     from flexunet.live.drift import drift_words, find_drift, metrics_text
-    from flexunet.live.metrics import DRIFT_METRICS
-    from flexunet.live.reference import reference_of
+    from flexunet.live.reference import reference_file, reference_of
+    from flexunet.live.store import DRIFT_METRICS
     from flexunet.reporting.drift import DRIFT_PAGE, render_drift
     from flexunet.serving.versions import model_directory
 
@@ -180,15 +179,19 @@ def drift(root: Path, given: tuple[Path, ...], hours: float, data: Path | None) 
     # Of the served version, whichever replicas there are today.
     kept = Root(root).live
     version = model_directory(Root(root).serving)
+    now = time.time()
     with captured_output(NO_LOG) as console:
+        if data and reference_file(version, kept).is_file():
+            words = "remove it to ask the model of these records"
+            print_warning(f"{reference_file(version, kept)} is there, so --data is not read: {words}", console)
         with bars(console) as progress:
             reference = reference_of(version, kept, lambda: data or _records_of(version), progress)
-        found = find_drift(folders, int(version.name), reference, time.time(), hours)
+        found = find_drift(folders, int(version.name), reference, now, hours)
         write_json(kept / "drift.json", found)
         replace_text(kept / DRIFT_PAGE, render_drift(found))
         # Each watch tells Prometheus its own: an old one would stand as an alarm.
         for folder in folders:
-            replace_text(folder / DRIFT_METRICS, metrics_text(found))
+            replace_text(folder / DRIFT_METRICS, metrics_text(found, now))
         words = [*drift_words(found)]
         verdict = f"{len(words)} of {len(found['findings'])} numbers moved" if found["findings"] else "too few images"
         console.print(f"{verdict}: {found['sampled']:,} images of {hours:g} hours, {kept / DRIFT_PAGE}")

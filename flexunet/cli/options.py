@@ -116,3 +116,11 @@ VERIFY: Final = click.option(
 AS_JSON: Final = click.option(
     "--json", is_flag=True, expose_value=False, callback=noted(JSON), help="One JSON document on stdout."
 )
+WATCHED: Final = click.option(
+    "--watched",
+    "given",
+    multiple=True,
+    type=PATH,
+    metavar="DIR",
+    help="What `live watch` writes to, again for each replica.  [default: ROOT/live]",
+)

@@ -1,6 +1,7 @@
 """Small files that this project writes beside models and runs."""
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,6 +30,12 @@ def read_json(path: Path) -> Any:
         raise UserError(
             f"{path}: not what this project wrote ({last_line(error)}), expected JSON: restore or remove it"
         ) from None
+
+
+def file_sha256(path: Path) -> str:
+    """Of the bytes of a file, in hexadecimal; raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -10,12 +10,13 @@ import filelock
 
 from flexunet.core.errors import UserError
 
+LOCK_FILE: Final = ".lock"
 _NO_LOCKS: Final = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 def is_locked(folder: Path) -> bool:
     """Whether a process holds `folder/.lock` at this moment."""
-    path = folder / ".lock"
+    path = folder / LOCK_FILE
     if not path.is_file():
         return False
     try:
@@ -33,7 +34,7 @@ def locked(folder: Path, wait_seconds: float = 0) -> Iterator[None]:
       UserError: another process holds it, or the file system of the folder knows no locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = _lock(folder / ".lock")
+    lock = _lock(folder / LOCK_FILE)
     try:
         lock.acquire(timeout=wait_seconds)
     except filelock.Timeout:

@@ -1,9 +1,10 @@
-"""Whether ingested records are what a configuration expects."""
+"""Whether ingested records, and what else a training reads, are what a configuration expects."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from flexunet.core.config.whole import Config
+from flexunet.core.encoder_file import encoder_digest
 from flexunet.core.errors import UserError
 from flexunet.core.results.dataset import SpanEntry
 from flexunet.dataset.manifest import newest_spans
@@ -12,10 +13,14 @@ from flexunet.dataset.manifest import newest_spans
 def check_data(data: Path, config: Config, training: bool = True, newest: int | None = None) -> str:
     """Refuses records that the config does not fit; returns a warning, or nothing.
 
+    `training` also wants enough images for a batch, and the file of weights that an encoder begins with.
+
     `newest` is the newest span to read, where that is not the newest there is.
 
     Records made elsewhere have no manifest; Transform checks every mask's colours all the same.
     """
+    if training:
+        encoder_digest(config.train)
     spans = newest_spans(data, config.dataset.span_limit, newest)
     if spans is None:
         return f"{data}: records without dataset.json: nothing is known of near-duplicates across their splits"

@@ -40,11 +40,13 @@ Values = NDArray[np.float64]
 
 def compare(served: Sequence[Seen], reference: Sequence[Seen]) -> list[Moved]:
     """What moved first, then by how far; all cameras together, and each that has images enough."""
-    cameras = {seen.camera for seen in served} - {""}
-    groups = {"": served, **{camera: [seen for seen in served if seen.camera == camera] for camera in sorted(cameras)}}
+    groups: dict[str, list[Seen]] = {"": [*served]}
+    for seen in served:
+        if seen.camera:
+            groups.setdefault(seen.camera, []).append(seen)
     found = [
         finding
-        for camera, images in groups.items()
+        for camera, images in sorted(groups.items())
         if len(images) >= LEAST_IMAGES
         for finding in _findings(camera, images, reference)
     ]

@@ -7,7 +7,7 @@ from pathlib import Path
 from flexunet.core.results.live import FORMAT, LiveDrift, Moved
 from flexunet.live.compare import compare
 from flexunet.live.observe import Seen
-from flexunet.live.store import HOUR_SECONDS, hours_since
+from flexunet.live.store import HOUR_SECONDS, hour_name, hours_since
 
 _COUNTED: frozenset[str] = frozenset({"requests", "images"})
 
@@ -25,8 +25,13 @@ def find_drift(watched: Sequence[Path], version: int, reference: Sequence[Seen],
     names: set[str] = set()
     served: list[Seen] = []
     counts: Counter[str] = Counter()
+    # The clocks of two machines differ by less.
+    newest = hour_name(now + HOUR_SECONDS)
     for folder in watched:
         for name, lines, counted in hours_since(folder, now - hours * HOUR_SECONDS):
+            if name > newest:
+                counts["hours of the future, left out: a clock was wrong"] += 1
+                continue
             names.add(name)
             served += lines
             counts.update(counted)
@@ -68,8 +73,8 @@ def _values(finding: Moved) -> str:
     )
 
 
-def metrics_text(found: LiveDrift) -> str:
-    """What Prometheus' node exporter reads from a file, of its text format."""
+def metrics_text(found: LiveDrift, now: float) -> str:
+    """What Prometheus' node exporter reads from a file, of its text format; `now` is in seconds since 1970."""
     lines = [
         "# HELP flexunet_drift_moved Whether the served images are no longer those that the model was tried on.",
         "# TYPE flexunet_drift_moved gauge",
@@ -77,6 +82,9 @@ def metrics_text(found: LiveDrift) -> str:
         "# HELP flexunet_drift_images Served images that were compared.",
         "# TYPE flexunet_drift_images gauge",
         f"flexunet_drift_images {found['sampled']}",
+        "# HELP flexunet_drift_time_seconds When they were, in seconds since 1970.",
+        "# TYPE flexunet_drift_time_seconds gauge",
+        f"flexunet_drift_time_seconds {now:.0f}",
         "# HELP flexunet_drift_feature_moved Whether a number of the images moved.",
         "# TYPE flexunet_drift_feature_moved gauge",
     ]

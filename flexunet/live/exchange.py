@@ -24,6 +24,7 @@ class Exchange:
       received: when the request began, in seconds since 1970.
       seconds: from there to the end of the answer.
       sampled: whether the bodies were kept.
+      packed: whether `answer` is compressed with gzip.
     """
 
     interface: Interface
@@ -35,6 +36,7 @@ class Exchange:
     received: float
     seconds: float
     sampled: bool = True
+    packed: bool = False
 
 
 @dataclass(frozen=True)

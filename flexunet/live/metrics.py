@@ -4,14 +4,15 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from flexunet.core.errors import UserError
 from flexunet.live.exchange import Exchange
+from flexunet.live.store import DRIFT_METRICS
 
-DRIFT_METRICS: Final = "drift.prom"
 _SECONDS: Final = 5.0
 _KIND: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -30,7 +31,7 @@ class Counted:
     def text(self, directory: Path) -> str:
         """In Prometheus' text format; what `live drift` left in `directory` behind it."""
         drift = directory / DRIFT_METRICS
-        found = drift.read_text(encoding="utf-8") if drift.is_file() else ""
+        found = drift.read_text(encoding="utf-8", errors="replace") if drift.is_file() else ""
         return "\n".join(self._lines()) + "\n" + found
 
     def _lines(self) -> Iterator[str]:
@@ -51,13 +52,19 @@ async def listen(host: str, port: int, text: Callable[[], str]) -> asyncio.Serve
       UserError: the port is taken.
     """
 
+    # The file may lie on a network's disk that hangs, and requests go by in the thread of the loop.
+    apart, loop = ThreadPoolExecutor(1), asyncio.get_running_loop()
+
+    async def read() -> str:
+        return await loop.run_in_executor(apart, text)
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # Whoever says nothing, or too much, is let go.
         with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _SECONDS)
             is_asked = head.startswith((b"GET /metrics ", b"GET /metrics?"))
-            status, body = ("200 OK", text()) if is_asked else ("404 Not Found", "expected GET /metrics\n")
-            content = body.encode()
+            body = await asyncio.wait_for(read(), _SECONDS) if is_asked else "expected GET /metrics\n"
+            status, content = "200 OK" if is_asked else "404 Not Found", body.encode()
             head = f"HTTP/1.1 {status}\r\nContent-Type: {_KIND}\r\nContent-Length: {len(content)}\r\n"
             writer.write(f"{head}Connection: close\r\n\r\n".encode() + content)
             await writer.drain()

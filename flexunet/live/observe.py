@@ -2,6 +2,7 @@
 
 import base64
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
@@ -24,6 +25,8 @@ _NEEDED: Final = (features.OUTPUT_VALID, features.OUTPUT_CONFIDENCE, features.OU
 # Of a camera: callers could send anything.
 _LONGEST_NAME: Final = 80
 _OF_CANARY: Final = -1
+# Bytes of an answer, as of those that come unpacked.
+_MOST_UNPACKED: Final = 2**25
 _SIGNATURES: Final = ("", features.SIGNATURE_SERVING, features.SIGNATURE_REST)
 
 
@@ -164,12 +167,19 @@ def _read_rest(exchange: Exchange) -> tuple[int, list[bytes], list[Answer]]:
     place = PREDICT_PATH.fullmatch(exchange.path)
     if not place:
         raise NotSeenError("another method")
-    asked, answered = json.loads(exchange.request), json.loads(exchange.answer)
+    asked, answered = json.loads(exchange.request), json.loads(_unpacked(exchange))
     _require_images(asked.get("signature_name", ""))
     images = [base64.b64decode(row["b64"]) for row in _rows(asked)]
     # An answer tells no version.
     version = int(place["version"] or (_OF_CANARY if place["label"] == CANARY else 0))
     return version, images, answers_of(_columns(answered))
+
+
+def _unpacked(exchange: Exchange) -> bytes:
+    """The answer; of a small one that would become huge, the beginning, which is no JSON."""
+    if not exchange.packed:
+        return exchange.answer
+    return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(exchange.answer, _MOST_UNPACKED)
 
 
 def _rows(document: JsonObject) -> list[JsonObject]:

@@ -1,14 +1,17 @@
 """Stands in front of a server and hands every byte on; what went by is told to another process, which may be late.
 
 Bytes are written on before anything looks at them, and looking never waits: exchanges that the other process cannot
-keep up with are dropped, and counted. A connection ends when either end closes it, as it would without.
+keep up with are dropped, and counted. A connection ends when either end closes it, as it would without. Asked to end,
+it takes no new ones, ends those with nothing under way, and gives the others some seconds.
 """
 
 import asyncio
 import contextlib
 import logging
 import queue
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -31,7 +34,15 @@ _MOST_UNDER_WAY: Final = 256 * 2**20
 _MOST_WAITING: Final = 128 * 2**20
 _BARE_BYTES: Final = 1000
 _MISSED: Final = "not looked at: too many at once"
+# Twice as long each time that it soon ends again: what fails for days must not fill a log.
 _RESTART_SECONDS: Final = 10.0
+_MOST_DOUBLED: Final = 6
+_MOST_RESTART_SECONDS: Final = _RESTART_SECONDS * 2**_MOST_DOUBLED
+# When it is asked to end, for requests under way and then for what waits to be looked at: less than what our manifests
+# leave of the grace period.
+_DRAIN_SECONDS: Final = 5.0
+_DRAIN_LOOK_SECONDS: Final = 0.02
+_CLOSE_SECONDS: Final = 8.0
 
 MakeTap = Callable[[Callable[[Exchange], None], Sequence[str], float, Room], Tap]
 
@@ -91,6 +102,7 @@ class Witness:
         self._settings, self.counted = settings, Counted()
         self._waiting: queue.SimpleQueue[Exchange | Note | None] = queue.SimpleQueue()
         self._lock, self._bytes, self._missed = threading.Lock(), 0, 0
+        self._ending, self._soon_ended = threading.Event(), 0
         self._process = self._started()
         self._thread = threading.Thread(target=self._send, daemon=True)
         self._thread.start()
@@ -102,39 +114,56 @@ class Witness:
 
     def note(self, what: str) -> None:
         """Counts what has just happened."""
-        self.counted.notes[what] += 1
         self._put(Note(what, time.time()))
 
     def _put(self, told: Exchange | Note) -> None:
         with self._lock:
+            if isinstance(told, Note):
+                self.counted.notes[told.what] += 1
             if self._bytes + _size(told) > _MOST_WAITING:
                 self._missed += 1
                 self.counted.notes[_MISSED] += 1
                 return
-            if self._missed:
-                missed = Note(_MISSED, time.time(), self._missed)
-                self._bytes, self._missed = self._bytes + _size(missed), 0
-                self._waiting.put(missed)
+            self._put_missed()
             self._bytes += _size(told)
             self._waiting.put(told)
 
+    def _put_missed(self) -> None:
+        if self._missed:
+            missed = Note(_MISSED, time.time(), self._missed)
+            self._bytes, self._missed = self._bytes + _size(missed), 0
+            self._waiting.put(missed)
+
     def close(self) -> None:
-        """Lets the process look at what waits, and write it."""
+        """Lets the process look at what waits, and write it; what hangs is killed after a while."""
+        with self._lock:
+            self._put_missed()
+        self._ending.set()
         self._waiting.put(None)
-        self._thread.join()
-        if self._process.stdin is not None:
-            with contextlib.suppress(OSError):
-                self._process.stdin.close()
-        self._process.wait()
+        self._thread.join(_CLOSE_SECONDS)
+        if not self._thread.is_alive():
+            self._say_no_more()
+        try:
+            self._process.wait(0 if self._thread.is_alive() else _CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            logger.warning("what looks at images did not end; %d requests were not looked at", self._waiting.qsize())
+            self._process.kill()
+            self._process.wait()
+
+    def _say_no_more(self) -> None:
+        with contextlib.suppress(OSError):
+            assert self._process.stdin is not None
+            self._process.stdin.close()
 
     def _started(self) -> "subprocess.Popen[bytes]":
         kept, settings = self._settings.kept, self._settings
-        arguments = [kept.directory.resolve(), kept.days, kept.image_bytes, kept.camera_header]
+        arguments = [kept.directory.resolve(), kept.days, kept.image_bytes, kept.camera_header, kept.beside]
         arguments += [settings.server_address, settings.compare]
         command = [sys.executable, "-m", "flexunet.live.worker", *map(str, arguments)]
         return subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603
 
     def _send(self) -> None:
+        began = time.monotonic()
         while (told := self._waiting.get()) is not None:
             with self._lock:
                 self._bytes -= _size(told)
@@ -143,11 +172,26 @@ class Witness:
                 tell(self._process.stdin, told)
             except OSError:
                 # Killed, perhaps for its memory, or the disk is full. Traffic goes on, and looking after a while.
-                code = self._process.wait()
-                logger.warning("what looks at images ended with %d; it begins again in %g s", code, _RESTART_SECONDS)
-                self.note("times that looking began again")
-                time.sleep(_RESTART_SECONDS)
-                self._process = self._started()
+                if not self._begins_again(time.monotonic() - began):
+                    return
+                began = time.monotonic()
+
+    def _begins_again(self, lived: float) -> bool:
+        """After a while, and as often as it takes: a machine without memory starts no process either. False: at the
+        end of all."""
+        code = self._process.wait()
+        self._say_no_more()
+        self._soon_ended = 0 if lived > _MOST_RESTART_SECONDS else self._soon_ended
+        while not self._ending.is_set():
+            seconds = _RESTART_SECONDS * 2**self._soon_ended
+            logger.warning("what looks at images ended with %d; it begins again in %g s", code, seconds)
+            self.note("times that looking began again")
+            self._soon_ended = min(self._soon_ended + 1, _MOST_DOUBLED)
+            if not self._ending.wait(seconds):
+                with contextlib.suppress(OSError):
+                    self._process = self._started()
+                    return True
+        return False
 
 
 def _size(told: Exchange | Note) -> int:
@@ -163,6 +207,7 @@ class Proxy:
     witness: Witness
     ports: list[int] = field(default_factory=list)
     room: Room = field(default_factory=lambda: Room(_MOST_UNDER_WAY))
+    _relays: "set[_Relay]" = field(default_factory=set)
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
@@ -179,6 +224,16 @@ class Proxy:
         finally:
             for server in servers:
                 server.close()
+
+    async def drain(self, seconds: float) -> None:
+        """Ends each connection as soon as nothing is under way in it, and after so long whatever is."""
+        until = time.monotonic() + seconds
+        while self._relays and time.monotonic() < until:
+            for relay in [relay for relay in self._relays if relay.is_idle]:
+                relay.end()
+            await asyncio.sleep(_DRAIN_LOOK_SECONDS)
+        for relay in self._relays:
+            relay.end()
 
     async def _listen(self, route: Route) -> asyncio.Server:
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -202,20 +257,49 @@ class Proxy:
             # The server is not there: so the client finds nobody here either.
             writer.transport.abort()
             return
+        for end in (writer, upstream[1]):
+            # Of a peer that vanished without a word nothing would ever come.
+            end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         wanted = [self.settings.kept.camera_header.lower()]
         look = _Look(route.tap(self.witness.tell, wanted, self.settings.rate, self.room), self.witness)
-        ways = [_pump(reader, upstream[1], look, True), _pump(upstream[0], writer, look, False)]
+        relay = _Relay(look, (writer, upstream[1]))
+        self._relays.add(relay)
+        try:
+            await relay.run(reader, upstream[0])
+        finally:
+            self._relays.discard(relay)
+
+
+class _Relay:
+    """A connection of a client with the server; `writers` lead to the one and to the other."""
+
+    def __init__(self, look: "_Look", writers: tuple[asyncio.StreamWriter, asyncio.StreamWriter]) -> None:
+        self._look, self._writers = look, writers
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request waits for its answer, as far as that is understood."""
+        return self._look.is_idle
+
+    async def run(self, of_client: asyncio.StreamReader, of_server: asyncio.StreamReader) -> None:
+        """Until both ends have said all, or one broke off."""
+        client, server = self._writers
+        ways = [_pump(of_client, server, self._look, True), _pump(of_server, client, self._look, False)]
         tasks = [asyncio.ensure_future(way) for way in ways]
         try:
             await asyncio.gather(*tasks)
         except OSError:
-            # One end broke off: so does the other.
+            # So does the other.
             for task in tasks:
                 task.cancel()
         finally:
-            look.close()
-            for end in (writer, upstream[1]):
-                end.close()
+            self.end()
+
+    def end(self) -> None:
+        """Closes both, when what was written is sent."""
+        self._look.close()
+        for writer in self._writers:
+            writer.close()
 
 
 class _Look:
@@ -225,17 +309,22 @@ class _Look:
         self._tap: Tap | None = tap
         self._witness = witness
 
+    @property
+    def is_idle(self) -> bool:
+        return self._tap is not None and not self._tap.under_way()
+
     def feed(self, content: bytes, of_client: bool) -> None:
         if self._tap is not None:
             try:
                 self._tap.feed(content, of_client)
             # Whatever a tap stumbles over must not hold up a byte.
             except Exception:  # noqa: BLE001
-                self.close()
+                self._tap.let_go()
+                self._tap = None
                 self._witness.note("connections not understood")
 
     def close(self) -> None:
-        """Nothing more is looked at."""
+        """The connection has ended."""
         if self._tap is not None:
             self._tap.close()
             self._tap = None
@@ -252,6 +341,9 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, look
 
 async def run(settings: Settings, on_ready: Callable[[list[int]], None]) -> signal.Signals:
     """Until SIGINT or SIGTERM, and says which; `on_ready` gets the ports. Raises UserError for a port that is taken."""
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # A connection takes two.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     loop = asyncio.get_running_loop()
     stopped: asyncio.Future[signal.Signals] = loop.create_future()
     witness = Witness(settings)
@@ -261,6 +353,8 @@ async def run(settings: Settings, on_ready: Callable[[list[int]], None]) -> sign
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, lambda came=number: stopped.done() or stopped.set_result(came))
             on_ready(proxy.ports)
-            return await stopped
+            signal_number = await stopped
+        await proxy.drain(_DRAIN_SECONDS)
+        return signal_number
     finally:
         await asyncio.to_thread(witness.close)

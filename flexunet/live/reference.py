@@ -45,13 +45,18 @@ def reference_of(
     Raises:
       UserError: no records, or the model cannot be run.
     """
-    kept = kept_in / f"reference-{version_hash(version)[:16]}.csv"
+    kept = reference_file(version, kept_in)
     if not kept.is_file():
         images = [*_images(records(), exported_config(version).records.image)]
         step = progress("asking the model of images that it never learnt from", len(images))
         kept_in.mkdir(parents=True, exist_ok=True)
         write_lines(kept, [*_asked(version, images, step)])
     return [*read_lines(kept)]
+
+
+def reference_file(version: Path, kept_in: Path) -> Path:
+    """Where the numbers of a version are kept."""
+    return kept_in / f"reference-{version_hash(version)[:16]}.csv"
 
 
 def _asked(version: Path, images: list[bytes], step: Callable[[], None]) -> Iterator[Seen]:

@@ -9,10 +9,12 @@ Everything is bounded: the lines of an hour, the bytes of images, the days that 
 """
 
 import bisect
+import contextlib
 import csv
 import hashlib
 import io
 import random
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
@@ -22,7 +24,9 @@ from typing import Final, Literal, get_args
 
 from pydantic import TypeAdapter
 
+from flexunet.core.errors import UserError, last_line
 from flexunet.core.files import read_json, replace_file, replace_text, write_json
+from flexunet.core.lock import LOCK_FILE, locked
 from flexunet.live.observe import Seen
 from flexunet.live.pairs import Pair, read_pairs, write_pair
 
@@ -32,6 +36,10 @@ DAY_SECONDS: Final = 24 * HOUR_SECONDS
 _HOURS: Final = "hours"
 _IMAGES: Final = "images"
 _PAIRS: Final = "pairs"
+_FOLDERS: Final = (_HOURS, _IMAGES, _PAIRS)
+# Beside them, what is printed, and what the last `live drift` found.
+LOG_FILE: Final = "watch.log"
+DRIFT_METRICS: Final = "drift.prom"
 _HOUR_NAME: Final = "%Y-%m-%dT%H"
 _SHARE: Final = "share of "
 _COLUMNS: Final = tuple(f.name for f in fields(Seen) if f.name != "shares")
@@ -50,12 +58,14 @@ class Kept:
       days: after which it is removed.
       image_bytes: of all images together; 0: none is kept.
       camera_header: whose values tell cameras apart; "": none.
+      beside: whether that is so as well for what watches that are gone left in the folders beside it.
     """
 
     directory: Path
     days: float
     image_bytes: int = 0
     camera_header: str = ""
+    beside: bool = False
 
 
 class Store:
@@ -63,7 +73,7 @@ class Store:
 
     def __init__(self, kept: Kept) -> None:
         self._kept = kept
-        self._hours = kept.directory / _HOURS
+        self._hours = hours_of(kept.directory)
         self._hours.mkdir(parents=True, exist_ok=True)
         self._hour: _Hour | None = None
         self._pairs: Counter[tuple[str, int, int]] = Counter()
@@ -85,6 +95,9 @@ class Store:
         """What two versions said of an image; the first `HOUR_LINES` of these two in an hour are kept."""
         path = self._kept.directory / _PAIRS / f"{hour_name(pair.time)}.jsonl"
         theirs = (path.stem, pair.stable, pair.canary)
+        if theirs not in self._pairs:
+            # What an earlier process wrote takes room as well.
+            self._pairs[theirs] = sum((one.stable, one.canary) == theirs[1:] for one in read_pairs(path))
         if self._pairs[theirs] < HOUR_LINES:
             write_pair(path, pair)
             self._pairs[theirs] += 1
@@ -96,11 +109,12 @@ class Store:
 
     def forget(self, now: float) -> None:
         """Removes what is older than it may be."""
-        oldest = now - self._kept.days * DAY_SECONDS
-        folders = (self._hours, self._kept.directory / _IMAGES, self._kept.directory / _PAIRS)
-        for path in (path for folder in folders for path in _files(folder)):
-            if path.stat().st_mtime < oldest:
-                path.unlink()
+        _forget(self._kept.directory, now - self._kept.days * DAY_SECONDS)
+        if self._kept.beside:
+            try:
+                _forget_beside(self._kept.directory, now - self._kept.days * DAY_SECONDS)
+            except OSError:
+                self.count("times that the folders beside could not be cleared", now)
         # Of this hour at most: an earlier process may have left some.
         self._pairs = Counter({key: number for key, number in self._pairs.items() if key[0] >= hour_name(now)})
         for reservoir in self._reservoirs:
@@ -108,11 +122,16 @@ class Store:
 
     def _of(self, moment: float) -> "_Hour":
         name = hour_name(moment)
-        if self._hour is None or self._hour.name < name:
+        # A request that began in the hour before and ended in this one counts here; beyond that the clock was set back.
+        if self._hour is None or not name <= self._hour.name <= hour_name(moment + HOUR_SECONDS):
             self.flush()
             self._hour = _Hour(self._hours, name)
-        # A request that began in the hour before and ended in this one counts here.
         return self._hour
+
+
+def hours_of(directory: Path) -> Path:
+    """Where the tables of hours are."""
+    return directory / _HOURS
 
 
 def hour_name(moment: float) -> str:
@@ -131,8 +150,12 @@ class _Hour:
     changed: bool = False
 
     def __post_init__(self) -> None:
-        self.lines = [*read_lines(self.directory / f"{self.name}.csv")]
-        self.counts.update(read_json(self.directory / f"{self.name}.json") or {})
+        try:
+            self.lines = [*read_lines(self.directory / f"{self.name}.csv")]
+            self.counts.update(read_json(self.directory / f"{self.name}.json") or {})
+        # As a loss of power leaves it: this hour is not worth all that come.
+        except UserError:
+            self.lines, self.counts = [], Counter({"times that an hour was damaged, and began again": 1})
 
     def count(self, what: str, number: int = 1) -> None:
         self.counts[what] += number
@@ -176,7 +199,7 @@ class Reservoir:
         priority = random.random() if self._why == "random" else 1 - confidence  # noqa: S311  no secret
         digest = hashlib.sha256(encoded).hexdigest()[:12]
         name = f"{self._why}-{priority:.6f}-{digest}.{seen.kind or 'bin'}"
-        if len(encoded) > self._most:
+        if len(encoded) > self._most or self._has(name, len(encoded)):
             return
         while self._size + len(encoded) > self._most:
             if not self._kept or self._kept[0][0] >= name:
@@ -184,11 +207,49 @@ class Reservoir:
             lowest, size = self._kept.pop(0)
             self._size -= size
             (self._directory / lowest).unlink(missing_ok=True)
-        if (name, len(encoded)) not in self._kept:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            replace_file(self._directory / name, encoded)
-            bisect.insort(self._kept, (name, len(encoded)))
-            self._size += len(encoded)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        replace_file(self._directory / name, encoded)
+        bisect.insort(self._kept, (name, len(encoded)))
+        self._size += len(encoded)
+
+    def _has(self, name: str, size: int) -> bool:
+        place = bisect.bisect_left(self._kept, (name, size))
+        return self._kept[place : place + 1] == [(name, size)]
+
+
+def _forget_beside(directory: Path, oldest: float) -> None:
+    """Removes what is older of watches that are gone, in the folders beside: those of pods that were.
+
+    Raises:
+      OSError: something there cannot be removed.
+    """
+    for folder in _files(directory.parent):
+        if folder != directory and (folder / _HOURS).is_dir():
+            # One that another watch writes to is its own business.
+            with contextlib.suppress(UserError), locked(folder):
+                _forget(folder, oldest)
+                if not any(_kept_in(folder)):
+                    _remove(folder)
+
+
+def _forget(folder: Path, oldest: float) -> None:
+    for path in _kept_in(folder):
+        if path.stat().st_mtime < oldest:
+            path.unlink()
+
+
+def _kept_in(folder: Path) -> list[Path]:
+    return [path for name in _FOLDERS for path in _files(folder / name) if path.name != LOCK_FILE]
+
+
+def _remove(folder: Path) -> None:
+    """A folder that holds nothing any more of what was seen; what is not of a watch stays."""
+    for name in _FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in (DRIFT_METRICS, LOG_FILE, LOCK_FILE):
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def write_lines(path: Path, lines: list[Seen]) -> None:
@@ -204,13 +265,21 @@ def write_lines(path: Path, lines: list[Seen]) -> None:
 
 
 def read_lines(path: Path) -> Iterator[Seen]:
-    """What `write_lines` wrote; nothing where there is no file."""
+    """What `write_lines` wrote; nothing where there is no file.
+
+    Raises:
+      UserError: it is damaged.
+    """
     if not path.is_file():
         return
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            shares = {k.removeprefix(_SHARE): float(v) for k, v in row.items() if k.startswith(_SHARE) and v}
-            yield _SEEN.validate_python({name: row[name] for name in _COLUMNS if row[name]} | {"shares": shares})
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                shares = {k.removeprefix(_SHARE): float(v) for k, v in row.items() if k.startswith(_SHARE) and v}
+                yield _SEEN.validate_python({name: row[name] for name in _COLUMNS if row[name]} | {"shares": shares})
+    except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+        words = f"not what a watch wrote ({last_line(error)}), expected a table with a line for each image: remove it"
+        raise UserError(f"{path}: {words}") from None
 
 
 def hours_since(directory: Path, begin: float) -> Iterator[tuple[str, list[Seen], dict[str, int]]]:

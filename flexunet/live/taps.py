@@ -7,10 +7,9 @@ that cannot be understood is let go: `UnreadableError`.
 import random
 import struct
 import time
-import zlib
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -28,8 +27,8 @@ _END_STREAM, _END_HEADERS, _PADDED, _PRIORITY = 0x1, 0x4, 0x8, 0x20
 _MOST_TABLE: Final = 2**20
 _MOST_HEAD: Final = 2**16
 _HEAD_END: Final = b"\r\n\r\n"
-# Among the headers of a request: a colon begins no name.
-_LINE: Final = ":line"
+# Of HTTP/1.1 as of HTTP/2 among the headers of a request: a colon begins no name.
+_METHOD, _PATH = ":method", ":path"
 
 
 class UnreadableError(Exception):
@@ -74,6 +73,10 @@ class _Open:
     def side(self, of_client: bool) -> _Side:
         return self.client if of_client else self.server
 
+    @property
+    def path(self) -> str:
+        return self.client.headers.get(_PATH, "")
+
     def add(self, content: bytes, of_client: bool) -> None:
         """More of a body; the bodies of an exchange that are too much are not kept."""
         side = self.side(of_client)
@@ -82,13 +85,12 @@ class _Open:
             self.kept += len(content)
             side.parts.append(content)
         else:
-            self.sampled = False
             self.release()
 
     def release(self) -> None:
-        """Gives back the room of its bodies."""
+        """Gives back the room of its bodies; what still comes, of a request that was answered early, is not kept."""
         self.room.left += self.kept
-        self.kept = 0
+        self.kept, self.sampled = 0, False
         self.client.parts, self.server.parts = [], []
 
 
@@ -120,8 +122,18 @@ class Tap(ABC):
         """Of a connection."""
 
     @abstractmethod
+    def under_way(self) -> list[_Open]:
+        """The exchanges that have begun and not ended."""
+
     def close(self) -> None:
-        """The connection has ended: gives back the room of what did not."""
+        """The connection has ended: what was under way has no answer."""
+        for found in self.under_way():
+            self._ended(found, succeeded=False)
+
+    def let_go(self) -> None:
+        """Nothing more is read: gives back the room of what was under way, of which nobody knows how it ends."""
+        for found in self.under_way():
+            found.release()
 
     @abstractmethod
     def feed(self, content: bytes, of_client: bool) -> None:
@@ -134,11 +146,11 @@ class Tap(ABC):
     def _opened(self) -> _Open:
         return _Open(random.random() < self._rate, self._room)  # noqa: S311  no secret
 
-    def _ended(self, found: _Open, path: str, succeeded: bool) -> None:
+    def _ended(self, found: _Open, succeeded: bool) -> None:
         self._emit(
             Exchange(
                 interface=self.interface,
-                path=path,
+                path=found.path,
                 headers={name: value for name, value in found.client.headers.items() if name in self._wanted},
                 request=b"".join(found.client.parts),
                 answer=b"".join(found.server.parts),
@@ -146,6 +158,7 @@ class Tap(ABC):
                 received=found.received,
                 seconds=time.perf_counter() - found.started,
                 sampled=found.sampled,
+                packed=found.server.headers.get("content-encoding", "") == "gzip",
             )
         )
         found.release()
@@ -215,9 +228,8 @@ class GrpcTap(Tap):
         self._sides = {True: _Http2Side(_PREFACE), False: _Http2Side(b"")}
         self._streams: dict[int, _Open] = {}
 
-    def close(self) -> None:
-        for found in self._streams.values():
-            found.release()
+    def under_way(self) -> list[_Open]:
+        return [*self._streams.values()]
 
     def feed(self, content: bytes, of_client: bool) -> None:
         for kind, flags, stream, payload in self._sides[of_client].frames(content):
@@ -249,8 +261,7 @@ class GrpcTap(Tap):
 
     def _finish(self, stream: int) -> None:
         found = self._streams.pop(stream)
-        succeeded = found.server.headers.get("grpc-status") == "0"
-        self._ended(found, found.client.headers.get(":path", ""), succeeded)
+        self._ended(found, found.server.headers.get("grpc-status") == "0")
 
 
 class _Http1Side:
@@ -261,16 +272,16 @@ class _Http1Side:
         self._left = 0
         self._in_body = False
 
-    def messages(self, content: bytes, to: Callable[[], _Open | None], of_client: bool) -> list[tuple[str, _Open]]:
-        """First line and exchange of the messages that are whole by now; `to` gives the one that a head belongs to."""
+    def messages(self, content: bytes, to: Callable[[], _Open | None], of_client: bool) -> Iterator[tuple[str, _Open]]:
+        """First line and exchange of each message that is whole by now; `to` gives the one that a head belongs to, and
+        is asked when all messages before it have been taken."""
         self._buffer += content
-        found: list[tuple[str, _Open]] = []
-        while self._step(to, of_client, found):
-            pass
-        return found
+        while self._is_begun(to, of_client) and self._is_whole(of_client):
+            yield self._line, self._exchange
 
-    def _step(self, to: Callable[[], _Open | None], of_client: bool, found: list[tuple[str, _Open]]) -> bool:
-        if not self._in_body:
+    def _is_begun(self, to: Callable[[], _Open | None], of_client: bool) -> bool:
+        """Whether the head of a message is known."""
+        while not self._in_body:
             end = self._buffer.find(_HEAD_END)
             if end < 0:
                 if len(self._buffer) > _MOST_HEAD:
@@ -278,24 +289,25 @@ class _Http1Side:
                 return False
             self._line, headers = _head(bytes(self._buffer[:end]))
             del self._buffer[: end + len(_HEAD_END)]
-            if not of_client and self._line.split(" ")[1:2] == ["100"]:
-                return True
-            self._exchange = to()
-            if self._exchange is None:
-                raise UnreadableError("an answer to nothing")
-            self._exchange.side(of_client).headers = headers
-            has_body = of_client or not self._exchange.client.headers.get(_LINE, "").startswith("HEAD ")
-            self._left, self._in_body = _length(headers, of_client) if has_body else 0, True
+            if of_client or self._line.split(" ")[1:2] != ["100"]:
+                self._begin_body(to(), headers, of_client)
+        return True
+
+    def _begin_body(self, exchange: _Open | None, headers: dict[str, str], of_client: bool) -> None:
+        if exchange is None:
+            raise UnreadableError("an answer to nothing")
+        self._exchange, self._in_body = exchange, True
+        exchange.side(of_client).headers = headers
+        has_body = of_client or exchange.client.headers.get(_METHOD) != "HEAD"
+        self._left = _length(headers, of_client) if has_body else 0
+
+    def _is_whole(self, of_client: bool) -> bool:
         taken = bytes(self._buffer[: self._left])
         del self._buffer[: len(taken)]
         self._left -= len(taken)
-        assert self._exchange is not None
         self._exchange.add(taken, of_client)
-        if self._left:
-            return False
-        self._in_body = False
-        found.append((self._line, self._exchange))
-        return True
+        self._in_body = self._left > 0
+        return not self._in_body
 
 
 def _head(content: bytes) -> tuple[str, dict[str, str]]:
@@ -322,18 +334,18 @@ class RestTap(Tap):
         self._sides = {True: _Http1Side(), False: _Http1Side()}
         self._waiting: deque[_Open] = deque()
 
-    def close(self) -> None:
-        for found in self._waiting:
-            found.release()
+    def under_way(self) -> list[_Open]:
+        return [*self._waiting]
 
     def feed(self, content: bytes, of_client: bool) -> None:
         to = self._open_one if of_client else self._first
         for line, found in self._sides[of_client].messages(content, to, of_client):
+            first, second, *_ = f"{line} ".split(" ")
             if of_client:
-                found.client.headers[_LINE] = line
+                found.client.headers |= {_METHOD: first, _PATH: second}
             else:
                 self._waiting.popleft()
-                self._answered(line, found)
+                self._ended(found, second == "200")
 
     def _open_one(self) -> _Open:
         self._waiting.append(self._opened())
@@ -341,17 +353,3 @@ class RestTap(Tap):
 
     def _first(self) -> _Open | None:
         return self._waiting[0] if self._waiting else None
-
-    def _answered(self, line: str, found: _Open) -> None:
-        _, path, *_ = f"{found.client.headers.get(_LINE, '')}  ".split(" ")
-        succeeded = line.split(" ")[1:2] == ["200"]
-        if found.sampled and found.server.headers.get("content-encoding") == "gzip":
-            found.server.parts = [_unpacked(b"".join(found.server.parts))]
-        self._ended(found, path, succeeded)
-
-
-def _unpacked(content: bytes) -> bytes:
-    try:
-        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(content, MOST_BODY)
-    except zlib.error as error:
-        raise UnreadableError(str(error)) from None

@@ -1,6 +1,6 @@
 """Looks at exchanges in a process of its own, so that no request waits for it.
 
-    python -m flexunet.live.worker DIR DAYS IMAGE_BYTES CAMERA_HEADER ADDRESS SHARE
+    python -m flexunet.live.worker DIR DAYS IMAGE_BYTES CAMERA_HEADER BESIDE ADDRESS SHARE
 
 Exchanges come through its input, from the proxy that started it; it ends where that ends, however it ends. Of a SHARE
 of the images it asks the server's gRPC at ADDRESS again, both the stable version and the canary.
@@ -18,22 +18,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from flexunet.core.errors import last_line
+from flexunet.core.lock import locked
 from flexunet.live.exchange import Exchange, Note, read_told
 from flexunet.live.observe import NotSeenError, Seen, seen_in
 from flexunet.live.pairs import UNANSWERED, Comparer, NoAnswerError, Pair
-from flexunet.live.store import HOUR_SECONDS, Kept, Store
+from flexunet.live.store import HOUR_SECONDS, Kept, Store, hours_of
 
 _FLUSH_SECONDS: Final = 2.0
 _MOST_TO_COMPARE: Final = 4
+_LONGEST_END: Final = 60.0
 
 
 def main(arguments: list[str]) -> None:
     """Until the input ends."""
-    # Ctrl-C in a terminal reaches both processes: the proxy decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    directory, days, image_bytes, camera_header, address, share = arguments
-    kept = Kept(Path(directory), float(days), int(image_bytes), camera_header)
-    run(sys.stdin.buffer, Looking(Store(kept), camera_header, Comparing(Comparer(address)), float(share)))
+    # Ctrl-C in a terminal reaches both processes, and so does SIGTERM from systemd: the proxy decides.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    directory, days, image_bytes, camera_header, beside, address, share = arguments
+    kept = Kept(Path(directory), float(days), int(image_bytes), camera_header, beside == str(True))
+    # One whose proxy was killed may still be writing what it saw.
+    with locked(hours_of(kept.directory), _LONGEST_END):
+        run(sys.stdin.buffer, Looking(Store(kept), camera_header, Comparing(Comparer(address)), float(share)))
 
 
 class Comparing:
@@ -142,9 +148,14 @@ def run(source: BinaryIO, looking: Looking) -> None:
 
 
 def _receive(source: BinaryIO, waiting: "queue.Queue[Exchange | Note | None]") -> None:
-    for told in read_told(source):
-        waiting.put(told)
-    waiting.put(None)
+    # However it ends, so that a proxy whose messages nobody reads finds out.
+    try:
+        for told in read_told(source):
+            waiting.put(told)
+    except ValueError as error:
+        print(f"error: a message of the proxy cannot be read: {last_line(error)}", file=sys.stderr)
+    finally:
+        waiting.put(None)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """`flexunet live queue`."""
 
 import contextlib
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -8,7 +10,7 @@ import click
 
 from flexunet.cli.command import Command
 from flexunet.cli.console import NO_LOG, captured_output
-from flexunet.cli.options import EXPORT_FORMAT, PATH, empty
+from flexunet.cli.options import EXPORT_FORMAT, PATH, WATCHED, empty
 from flexunet.core.errors import UserError
 
 
@@ -18,41 +20,60 @@ from flexunet.core.errors import UserError
     "--out", required=True, type=PATH, callback=empty, help="New folder for images and annotations, to be corrected."
 )
 @click.option("--count", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many, at most.")
-@click.option("--watched", type=PATH, metavar="DIR", help="What `live watch` writes to.  [default: ROOT/live]")
+@WATCHED
 @click.option(
     "--data", type=PATH, metavar="DIR", help="Records whose images are known.  [default: those of the model's run]"
 )
 @EXPORT_FORMAT
 def queue(
-    root: Path, out: Path, count: int, watched: Path | None, data: Path | None, kind: Literal["labelme", "coco"]
+    root: Path, out: Path, count: int, given: tuple[Path, ...], data: Path | None, kind: Literal["labelme", "coco"]
 ) -> None:
     """Picks watched images to label next: those that the model is least sure of, unlike each other and the records.
 
     Examples:
       flexunet live queue runs/mine --out to-label --count 100
+      flexunet live queue runs/mine --out to-label --watched watched/pod-1 --watched watched/pod-2
     """
     from flexunet.cli.tables import bars, busy, print_warning
     from flexunet.core.root import Root
     from flexunet.serving.versions import model_directory
 
     version = model_directory(Root(root).serving)
-    folder = (watched or Root(root).live) / "images"
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    folders = [watched / "images" for watched in given or (Root(root).live,)]
+    files = [file for folder in folders if folder.is_dir() for file in sorted(folder.iterdir())]
+    where = " and ".join(map(str, folders))
     if not files:
-        raise UserError(f"{folder}: no images, expected those that `flexunet live watch --keep-images MB` keeps")
+        raise UserError(f"{where}: no images, expected those that `flexunet live watch --keep-images MB` keeps")
     known = data or _data_of(version)
     with captured_output(NO_LOG) as console:
         if known is None:
             print_warning("the records of the model's run are not known: near-duplicates of them stay", console)
         with busy(console, "loading TensorFlow"):
             from pipeline.queue import pick, write_queue
-        with bars(console) as progress:
-            picked = pick(version, files, known, count, progress("asking the model", len(files)))
-        if not picked.candidates:
-            raise UserError(f"{folder}: {len(files)} images, none of them new: watch longer")
-        write_queue(picked, out, kind, version)
+        with _new(out.resolve()) as aside:
+            with bars(console) as progress:
+                picked = pick(version, files, known, count, aside, progress("asking the model", len(files)))
+            if not picked.candidates:
+                raise UserError(f"{where}: {len(files)} images, none of them new: watch longer")
+            write_queue(picked, aside, kind, version)
         left_out = f"{picked.known} known, {picked.alike} like another, {picked.unreadable} without an answer"
+        if picked.gone:
+            left_out += f", {picked.gone} removed meanwhile by their watch"
         console.print(f"{len(picked.candidates)} of {len(files)} images ({left_out}): {kind}'s annotations in {out}")
+
+
+@contextlib.contextmanager
+def _new(out: Path) -> Iterator[Path]:
+    """A folder aside that becomes `out`, which is empty or not there, when the body ends well: whole or not at all."""
+    aside = out.with_name(f".{out.name}.incomplete")
+    # Of a process that was killed.
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        aside.replace(out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _data_of(version: Path) -> Path | None:

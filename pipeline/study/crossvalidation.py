@@ -18,6 +18,7 @@ from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.section import part_of
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.whole import Config
+from flexunet.core.encoder_file import encoder_digest
 from flexunet.core.errors import UserError
 from flexunet.core.results.study import FORMAT, CrossValidation, FoldScores, RecipeScores
 from flexunet.core.results.training import TrainingFacts
@@ -145,10 +146,11 @@ class _Plan:
         train, steering = self._folds.tiles(part_of(arm.config, TransformConfig), fold)
         # Seconds are another budget on other cores; epochs are not.
         cores = self._cores if config.train.max_seconds is not None else None
-        key = digest([config.training_json(), self._code, self._folds.directory.name, str(cores)])
+        encoder = encoder_digest(config.train)
+        key = digest([config.training_json(), self._code, self._folds.directory.name, str(cores), encoder])
         spec = Spec(
             name=f"{arm.name}, fold {fold + 1}",
-            config=config,
+            config=_from_anywhere(config),
             settings=self.settings,
             train=train,
             steering=steering,
@@ -157,6 +159,14 @@ class _Plan:
             code=self._code,
         )
         return Training(self._out / f"fold{fold + 1}-{key}", spec)
+
+
+def _from_anywhere(config: TrainerConfig) -> TrainerConfig:
+    """With the path of the encoder's weights as a process in another folder can use it."""
+    if not config.train.encoder_weights:
+        return config
+    weights = str(Path(config.train.encoder_weights).resolve())
+    return config.model_copy(update={"train": config.train.model_copy(update={"encoder_weights": weights})})
 
 
 def _fold_scores(index: int, validated: Validated, folds: Folds) -> FoldScores:

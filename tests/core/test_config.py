@@ -76,6 +76,10 @@ def toml_file(tmp_path: Path) -> Path:
             "tune.space.model.num_layers: 10: image.height is 256, expected a multiple.*",
         ),
         ({"model": {"num_layers": {"low": 2.5, "high": 4}}}, "tune.space.model.num_layers: 2.5: .* valid integer"),
+        (
+            {"train": {"encoder_weights": ["a.h5", "b.h5"]}},
+            "tune.space names train.encoder_weights, expected one file .*",
+        ),
         ({"train": {"class_weights": [1, 2]}}, "tune.space.train.class_weights: 1: .*"),
     ],
 )
@@ -96,6 +100,19 @@ def test_a_space_holds_only_values_that_a_config_could_have(space: dict[str, Any
         (
             {"image": {"width": 512}, "model": {"num_layers": 10}},
             ["image.height is 256", "multiple of 512", "such as 512"],
+        ),
+        (
+            {"image": {"width": 144}, "model": {"encoder": "efficientnetv2-b0"}},
+            ["image.width is 144", "multiple of 32 (model.encoder = 'efficientnetv2-b0')", "such as 128"],
+        ),
+        (
+            {"model": {"encoder": "efficientnetv2-b0", "stem_stride": 2}},
+            ["model.stem_stride is 2 with model.encoder = 'efficientnetv2-b0'", "no such key"],
+        ),
+        ({"train": {"encoder_weights": "a.h5"}}, ["train.encoder_weights with model.encoder = 'flexunet'"]),
+        (
+            {"model": {"encoder": "efficientnetv2-b0"}, "train": {"freeze_encoder": True}},
+            ["train.freeze_encoder without train.encoder_weights", "would be random"],
         ),
         ({"classes": [CLASSES[0], CLASSES[1], {"name": "rust", "color": [9, 9, 9]}]}, ["classes", "name 'rust'"]),
         ({"classes": [CLASSES[0], {"name": "rust", "color": [0, 0, 0]}]}, ["classes", "color (0, 0, 0)"]),
@@ -447,6 +464,7 @@ def test_the_seed_number_for_number():
     }
     assert (config.image.height, config.image.width, config.image.fit) == (256, 256, "stretch")
     assert config.model.model_dump() == {
+        "encoder": "flexunet",
         "input_scale": 1 / 255,
         "standardize": False,
         "num_layers": 8,

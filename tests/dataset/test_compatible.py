@@ -35,6 +35,18 @@ def test_records_that_fit_need_no_word(data: Path) -> None:
     assert check_data(data, config()) == ""
 
 
+def test_a_missing_file_of_an_encoders_weights_is_told_before_anything_runs(data: Path, tmp_path: Path) -> None:
+    begun = config()
+    file = tmp_path / "efficientnetv2-b0_notop.h5"
+    train = begun.train.model_copy(update={"encoder_weights": str(file)})
+    begun = begun.model_copy(update={"train": train})
+    with pytest.raises(UserError, match=f"^train.encoder_weights: {file}: No such file or directory, expected a file"):
+        check_data(data, begun)
+    assert check_data(data, begun, training=False) == ""
+    file.write_bytes(b"weights")
+    assert check_data(data, begun) == ""
+
+
 @pytest.mark.parametrize("other", [{"height": 32}, {"fit": "pad"}])
 def test_another_size_than_that_of_ingest_is_told(data: Path, other: dict[str, Any]) -> None:
     """Which defects vanish was counted at ingest; nothing vanishes anew where a model is only measured."""

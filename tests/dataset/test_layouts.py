@@ -350,6 +350,21 @@ def test_coco_may_name_images_by_their_paths_elsewhere(
     )
 
 
+def test_coco_may_name_images_as_addresses_do(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    """With a space as %20; a name that is there as it is written comes first."""
+    sources.images(tmp_path, {"steel": surfaces["strip"]}, "my photos/hot {}.png")
+    document = sources.coco_document({"steel": surfaces["strip"]})
+    for written, found in (
+        ("my%20photos/hot%20steel.png", "hot steel"),
+        ("my%20photos/hot%20steel.png", "hot%20steel"),
+    ):
+        document["images"][0]["file_name"] = "/data/local-files/?d=" + written
+        (tmp_path / "all.json").write_text(json.dumps(document))
+        (pair,) = find_layout(tmp_path).pairs
+        assert pair.image.stem == found
+        sources.images(tmp_path, {"steel": surfaces["strip"]}, "my photos/hot%20{}.png")
+
+
 def test_predictions_in_coco_are_told(surfaces: sources.Surfaces, tmp_path: Path) -> None:
     sources.images(tmp_path, surfaces)
     document = sources.coco_document(surfaces)

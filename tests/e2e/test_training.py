@@ -40,10 +40,14 @@ def started_run(config: Config, data: Path, root: Path) -> subprocess.Popen[byte
     return subprocess.Popen([sys.executable, "-c", SCRIPT, *arguments], env=environment)
 
 
+def histories_of(root: Path) -> list[Path]:
+    """Of all trainings, begun or ended, in their order."""
+    return sorted(root.glob("Trainer/model_run/*/history.csv"), key=lambda path: int(path.parent.name))
+
+
 def epochs_of(root: Path) -> int:
-    """Of the newest training, begun or ended."""
-    histories = root.glob("Trainer/model_run/*/history.csv")
-    return epochs_in(max(histories, key=lambda path: int(path.parent.name), default=Path()))
+    """Of the newest training."""
+    return epochs_in([Path(), *histories_of(root)][-1])
 
 
 @pytest.mark.slow
@@ -58,11 +62,17 @@ def test_a_rollback_while_a_run_trains_is_respected_by_its_push(
     serving = root / "serving_model"
     assert versions(serving) == [1, 2]
 
-    started = started_run(make_config(train={"epochs": 60}), data, root)
-    wait_until(lambda: 1 <= epochs_of(root) < 4, lambda: started.poll() is not None)
-    printed = python("-m", "flexunet.cli.main", "rollback", "--root", root)
-    assert "version 1 is served again as version 3; version 2 is rolled back" in printed
-    assert started.poll() is None and epochs_of(root) < 60 and versions(serving) == [1, 2, 3]
+    started = started_run(make_config(train={"epochs": 20}), data, root)
+    wait_until(lambda: len(histories_of(root)) == 3 and epochs_of(root) >= 1, lambda: started.poll() is not None)
+    # In the middle of its training, and not to its end before the command has started: it holds what it holds.
+    started.send_signal(signal.SIGSTOP)
+    try:
+        assert epochs_of(root) < 20
+        printed = python("-m", "flexunet.cli.main", "rollback", "--root", root)
+        assert "version 1 is served again as version 3; version 2 is rolled back" in printed
+        assert versions(serving) == [1, 2, 3]
+    finally:
+        started.send_signal(signal.SIGCONT)
     assert started.wait() == 0
 
     metrics = json.loads((root / "report" / "metrics.json").read_text())

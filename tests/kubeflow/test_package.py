@@ -76,6 +76,27 @@ def test_a_packages_graph_is_that_of_the_local_runner(
     assert packages.node_graph(config) == wanted and ("Tuner" in wanted) == ("tune" in section)
 
 
+def test_an_encoders_file_is_one_that_pods_see(tmp_path: Path, make_config: Callable[..., Config]) -> None:
+    """The machine that compiles need not have it."""
+
+    def config(file: str) -> Config:
+        return make_config(model={"encoder": "efficientnetv2-b0", "num_layers": 5}, train={"encoder_weights": file})
+
+    def written(file: str) -> None:
+        packages.write_package(
+            packages.Package(config(file), "registry.example/flexunet:1", GRAPH), tmp_path / "p.yaml"
+        )
+
+    with pytest.raises(
+        ConfigError, match=r"^train.encoder_weights: weights.h5 is in no pod, expected a path below .*mnt"
+    ):
+        written("weights.h5")
+    assert "Trainer" in packages.node_graph(config("/mnt/flexunet/weights.h5"))
+    written("/mnt/flexunet/weights.h5")
+    prepare = read_package(tmp_path / "p.yaml").container("prepare")
+    assert any('"encoder_weights":"/mnt/flexunet/weights.h5"' in argument for argument in prepare.args)
+
+
 def test_the_tasks_wait_for_each_other_as_the_graphs_nodes_do(
     package: Package, make_config: Callable[..., Config]
 ) -> None:

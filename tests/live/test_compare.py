@@ -3,6 +3,7 @@
 The numbers are those of real pictures; the model is one that errs nowhere.
 """
 
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -25,6 +26,12 @@ HELD_OUT = 300
 Shift = Callable[[Image.Image], Image.Image]
 
 
+def brushed(image: Image.Image) -> Image.Image:
+    """Another texture: fine lines along the steel, which change neither light nor contrast by much."""
+    lines = np.random.default_rng(zlib.crc32(image.tobytes())).normal(0, 8, (image.height, 1, 1))
+    return Image.fromarray(np.clip(np.asarray(image) + lines, 0, 255).astype(np.uint8))
+
+
 def seen_of(image: Image.Image, class_ids: np.ndarray, camera: str = "") -> Seen:
     grey = grey_of(image)
     shares = np.bincount(class_ids.ravel(), minlength=4) / class_ids.size
@@ -44,11 +51,12 @@ def plain(image: Image.Image) -> Image.Image:
     return image
 
 
-SHIFTS: dict[str, Shift] = {
-    "brightness": lambda image: image.point(lambda level: min(255, level + 25)),
-    "sharpness": lambda image: image.filter(ImageFilter.GaussianBlur(1)),
-    # Another texture: oil in streaks, which dims half of the contrast.
-    "contrast": lambda image: image.point(lambda level: int(128 + 0.6 * (level - 128))),
+# What moves, and the number that tells it.
+SHIFTS: dict[str, tuple[str, Shift]] = {
+    "lamp": ("brightness", lambda image: image.point(lambda level: min(255, level + 25))),
+    "blur": ("sharpness", lambda image: image.filter(ImageFilter.GaussianBlur(1))),
+    "haze": ("contrast", lambda image: image.point(lambda level: int(128 + 0.6 * (level - 128)))),
+    "texture": ("sharpness", brushed),
 }
 
 
@@ -63,9 +71,10 @@ def moved(found: list[Any]) -> set[str]:
 @pytest.mark.parametrize("name", SHIFTS)
 def test_a_shift_is_found_by_its_number(name: str):
     drawn = surfaces(500)
+    number, shift = SHIFTS[name]
     reference = [seen_of(image, class_ids) for image, class_ids in drawn[:HELD_OUT]]
-    shifted = [seen_of(SHIFTS[name](image), class_ids) for image, class_ids in drawn[HELD_OUT:]]
-    assert name in moved(compare(shifted, reference))
+    shifted = [seen_of(shift(image), class_ids) for image, class_ids in drawn[HELD_OUT:]]
+    assert number in moved(compare(shifted, reference))
     assert not moved(compare([seen_of(*pair) for pair in drawn[HELD_OUT:]], reference))
 
 
@@ -109,10 +118,11 @@ def test_the_interval_of_a_ratio_holds_it_as_often_as_it_says(now: float, before
 
 @pytest.mark.slow
 def test_each_shift_is_found_within_three_days_and_undrifted_days_raise_no_alarm():
-    """50 trials of each, each with held-out images of its own; 200 days without a shift."""
+    """50 trials of each, each with held-out images of its own; 200 days without a shift, likewise."""
     drawn = surfaces(3000)
     pool = {"": [seen_of(*pair) for pair in drawn]}
-    pool |= {name: [seen_of(shift(image), class_ids) for image, class_ids in drawn] for name, shift in SHIFTS.items()}
+    for name, (_, shift) in SHIFTS.items():
+        pool[name] = [seen_of(shift(image), class_ids) for image, class_ids in drawn]
     # A tenth of the images with scratches, and three tenths.
     shows = np.array([(class_ids == SCRATCHES).any() for _, class_ids in drawn])
     scratched, clean = ([pool[""][i] for i in np.flatnonzero(kind)] for kind in (shows, ~shows))
@@ -122,14 +132,17 @@ def test_each_shift_is_found_within_three_days_and_undrifted_days_raise_no_alarm
         which = generator.random(count) < share
         return [(scratched if one else clean)[generator.integers(len(scratched if one else clean))] for one in which]
 
-    for name in SHIFTS:
-        found = [
-            name in moved(compare(days(generator, 3, pool[name]), days(generator, 1, pool[""]))) for _ in range(50)
-        ]
-        assert np.mean(found) >= 0.95, name
+    def held_out() -> list[Seen]:
+        return [pool[""][index] for index in generator.integers(0, len(drawn), HELD_OUT)]
+
+    shares: dict[str, float] = {}
+    for name, (number, _) in SHIFTS.items():
+        found = [number in moved(compare(days(generator, 3, pool[name]), held_out())) for _ in range(50)]
+        shares[name] = float(np.mean(found))
     tripled = [
         f"shows {NAMES[SCRATCHES]}" in moved(compare(mixed(3 * A_DAY, 0.3), mixed(HELD_OUT, 0.1))) for _ in range(50)
     ]
-    assert np.mean(tripled) >= 0.95
-    alarms = [bool(moved(compare(days(generator, 1, pool[""]), days(generator, 1, pool[""])))) for _ in range(200)]
-    assert np.mean(alarms) <= 0.02
+    shares["tripled"] = float(np.mean(tripled))
+    alarms = [bool(moved(compare(days(generator, 1, pool[""]), held_out()))) for _ in range(200)]
+    print(shares, np.mean(alarms))
+    assert min(shares.values()) >= 0.95 and np.mean(alarms) <= 0.02

@@ -14,10 +14,11 @@ from html_page import Page
 from pictures import encoded
 
 from flexunet.core.results.live import LiveDrift
+from flexunet.live.compare import compare
 from flexunet.live.drift import find_drift, metrics_text
 from flexunet.live.observe import Seen
 from flexunet.live.reference import reference_of
-from flexunet.live.store import Kept, Store
+from flexunet.live.store import Kept, Store, write_lines
 
 NAMES = ("inclusion", "patches", "scratches")
 
@@ -88,8 +89,8 @@ def test_images_as_before_are_no_drift_and_darker_ones_exit_with_5(root: Path, r
     assert "Nothing moved" in Page((root / "live" / "drift.html").read_text(encoding="utf-8")).text
 
     watched(root / "live", served(root, records, 100, brightness=60.0))
-    moved = flexunet(root.parent, "live", "drift", "root")
-    assert moved.exit_code == 5
+    moved = flexunet(root.parent, "live", "drift", "root", "--data", "others")
+    assert moved.exit_code == 5 and "so --data is not read" in " ".join(moved.stdout.split())
     assert "brightness moved" in moved.stderr and "Traceback" not in moved.stderr
     found = json.loads((root / "live" / "drift.json").read_text())
     assert [one["feature"] for one in found["findings"] if one["moved"]] == ["brightness"]
@@ -120,8 +121,8 @@ def test_mistakes_are_one_line(root: Path, tmp_path: Path):
 
 def test_names_of_cameras_are_escaped_for_prometheus():
     finding = {"feature": "brightness", "camera": 'a"b\\c\nd', "moved": False}
-    text = metrics_text({"moved": False, "sampled": 0, "findings": [finding]})  # type: ignore[typeddict-item]
-    assert 'camera="a\\"b\\\\c\\nd"} 0\n' in text
+    text = metrics_text({"moved": False, "sampled": 0, "findings": [finding]}, 5.0)  # type: ignore[typeddict-item]
+    assert 'camera="a\\"b\\\\c\\nd"} 0\n' in text and "flexunet_drift_time_seconds 5\n" in text
 
 
 def test_what_was_found_is_told_by_every_watch_whichever_is_named_first(root: Path, records: Path):
@@ -142,12 +143,47 @@ def test_what_was_found_is_told_by_every_watch_whichever_is_named_first(root: Pa
     assert len([*(root / "live").glob("reference-*.csv")]) == 1 and (root / "live" / "drift.html").is_file()
 
 
+@pytest.mark.slow
+def test_tensorflow_data_validation_reads_the_hours_and_agrees_with_what_moved(tmp_path: Path) -> None:
+    from tfx import v1 as _tfx  # noqa: F401  before TFDV: see docs/contributing
+
+    import tensorflow_data_validation as tfdv  # isort: skip
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    generator = np.random.default_rng(0)
+    hours = [
+        [
+            Seen(0.0, 0.01, 3, True, "", "png", 32, 32, *generator.normal((level, 30, 0.5, 0.9), (10, 3, 0.05, 0.02)))
+            for _ in range(400)
+        ]
+        for level in (110, 110, 150)
+    ]
+    statistics = []
+    for number, lines in enumerate(hours):
+        write_lines(tmp_path / f"{number}.csv", lines)
+        statistics.append(
+            tfdv.generate_statistics_from_csv(
+                str(tmp_path / f"{number}.csv"), pipeline_options=PipelineOptions(["--runner=FnApiRunner"])
+            )
+        )
+    schema = tfdv.infer_schema(statistics[0])
+    for name in ("brightness", "contrast", "sharpness", "confidence"):
+        tfdv.get_feature(schema, name).drift_comparator.jensen_shannon_divergence.threshold = 0.2
+    for now, expected in ((1, set[str]()), (2, {"brightness"})):
+        assert {one["feature"] for one in compare(hours[now], hours[0]) if one["moved"]} == expected
+        found = tfdv.validate_statistics(statistics[now], schema, previous_statistics=statistics[0])
+        assert {*found.anomaly_info} == expected
+
+
 def test_replicas_are_taken_together(tmp_path: Path):
     seen = Seen(time.time(), 0.01, 3, True, "", "png", 32, 32, 100.0, 20.0, 0.5, 0.9, {"scratches": 0.1})
     folders = [
         watched(tmp_path / name, iter([replace(seen, brightness=100.0 + by)] * 20)) for by, name in enumerate("ab")
     ]
+    # As one whose clock is ahead writes it, for ever among the last hours.
+    watched(folders[0], iter([replace(seen, time=seen.time + 10**7)] * 500))
     found = find_drift(folders, 3, [seen] * 40, time.time(), 24)
-    assert (found["sampled"], found["requests"], found["notes"]) == (40, 40, {"failed requests": 2})
+    assert (found["sampled"], found["requests"]) == (40, 40)
+    assert found["notes"] == {"failed requests": 3, "hours of the future, left out: a clock was wrong": 1}
     [brightness] = [one for one in found["findings"] if one["feature"] == "brightness"]
     assert brightness["now"] == pytest.approx([100.0, 100.5, 101.0]) and not brightness["moved"]

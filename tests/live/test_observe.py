@@ -2,7 +2,9 @@
 
 import base64
 import contextlib
+import gzip
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,6 +65,16 @@ def test_rest_by_rows_and_by_columns(asked: Any, answered: Any):
     assert content == PICTURE
     assert (found.width, found.height, found.kind, found.brightness) == (6, 4, "png", 100)
     assert (found.version, found.confidence, found.shares) == (0, 0.75, {"dent": 0.5})
+
+
+def test_a_packed_answer_is_unpacked_and_a_bomb_is_none():
+    whole = rest({"inputs": [B64]}, {"outputs": COLUMNS})
+    packed = replace(whole, answer=gzip.compress(whole.answer), packed=True)
+    assert [seen.confidence for _, seen in seen_in(packed)] == [0.75]
+    bomb = replace(packed, answer=gzip.compress(b'{"outputs": [' + b" " * 2**26))
+    for broken in (bomb, replace(packed, answer=whole.answer)):
+        with pytest.raises(NotSeenError, match="not understood"):
+            seen_in(broken)
 
 
 def test_rest_tells_the_version_that_the_request_names():

@@ -143,6 +143,10 @@ def test_what_is_kept_is_bounded_and_survives_a_broken_line(tmp_path: Path, monk
     # An earlier canary takes no room of the next.
     kept.add_pair(replace(pair, time=NOON + HOUR_SECONDS, stable=4, canary=5))
     assert [(one.stable, one.canary) for one in pairs_since(tmp_path, NOON + 1)] == [VERSIONS] * 3 + [(4, 5)]
+    # Nor does a process that begins again give more.
+    again = Store(Kept(tmp_path, days=1))
+    again.add_pair(replace(pair, time=NOON + HOUR_SECONDS))
+    assert len(pairs_since(tmp_path, NOON + 1)) == 4
     first, _ = sorted((tmp_path / "pairs").iterdir())
     first.write_bytes(first.read_bytes()[:-20])
     assert read_pairs(first) == [pair, pair]

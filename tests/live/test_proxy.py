@@ -1,24 +1,35 @@
 """The process that looks: it may be slow, it may be killed, and what it did not see is counted."""
 
+import asyncio
+import io
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import grpc
 import pytest
 from ports import free_port
 from processes import ENVIRONMENT, ROOT
 from relay import relayed
 from waiting import wait_until
+from watch_process import watch_of
 
 from flexunet.core.errors import UserError
-from flexunet.live import proxy
+from flexunet.live import metrics, proxy
 from flexunet.live.exchange import Exchange
-from flexunet.live.proxy import Settings, Witness, grpc_route
-from flexunet.live.store import Kept, hours_since
+from flexunet.live.pairs import Comparer
+from flexunet.live.proxy import Settings, Witness, grpc_route, rest_route
+from flexunet.live.store import Kept, Store, hours_since
+from flexunet.live.worker import Comparing, Looking, run
 
 MISSED = "not looked at: too many at once"
 
@@ -56,17 +67,124 @@ def test_what_looking_cannot_keep_up_with_is_counted(
     wait_until(lambda: MISSED in counts(tmp_path))
     wait_until(lambda: counts(tmp_path)["requests"] + counts(tmp_path)[MISSED] == 52)
     assert counts(tmp_path)["without images: another method"] == counts(tmp_path)["requests"]
+    # What hangs does not keep it from ending.
+    monkeypatch.setattr(proxy, "_CLOSE_SECONDS", 0.2)
+    os.kill(pid, signal.SIGSTOP)
+    witness.tell(exchange(300_000))
+    closes_soon(witness)
+
+
+def closes_soon(witness: Witness) -> None:
+    started = time.monotonic()
+    witness.close()
+    assert time.monotonic() - started < 5 and witness._process.poll() is not None
 
 
 def test_looking_begins_again_where_its_process_is_killed(
     witness: Witness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(proxy, "_RESTART_SECONDS", 0.1)
+    # As systemd sends it to all processes of a service: the proxy decides when this one ends.
+    os.kill(witness._process.pid, signal.SIGTERM)
+    witness.tell(exchange())
+    wait_until(lambda: counts(tmp_path)["requests"] == 2)
     os.kill(witness._process.pid, signal.SIGKILL)
     witness._process.wait()
     witness.tell(exchange())
     witness.tell(exchange())
-    wait_until(lambda: counts(tmp_path) == {**counts(tmp_path), "requests": 2, "times that looking began again": 1})
+    wait_until(lambda: counts(tmp_path) == {**counts(tmp_path), "requests": 3, "times that looking began again": 1})
+    # Nor is it kept from ending by waiting to begin again.
+    monkeypatch.setattr(proxy, "_RESTART_SECONDS", 1000)
+    os.kill(witness._process.pid, signal.SIGKILL)
+    witness._process.wait()
+    witness.tell(exchange())
+    closes_soon(witness)
+
+
+def test_messages_that_cannot_be_read_end_the_process_that_reads_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that the proxy finds out, and begins again."""
+    looking = Looking(Store(Kept(tmp_path, days=1)), "", Comparing(Comparer("127.0.0.1:1")), 0.0)
+    run(io.BytesIO((2).to_bytes(4, "big") + bytes(8) + b"{}"), looking)
+    assert "a message of the proxy cannot be read" in capsys.readouterr().err
+
+
+class Waiting(grpc.GenericRpcHandler):
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.begun, self.may_end = threading.Event(), threading.Event()
+
+    def service(self, handler_call_details: Any) -> Any:
+        def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+            self.begun.set()
+            self.may_end.wait()
+            return request
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+
+def test_asked_to_end_it_lets_requests_under_way_be_answered_and_takes_no_more(tmp_path: Path) -> None:
+    server, handler = grpc.server(ThreadPoolExecutor(1)), Waiting()
+    server.add_generic_rpc_handlers((handler,))
+    served: Any = SimpleNamespace(grpc_port=server.add_insecure_port("127.0.0.1:0"), rest_port=1)
+    server.start()
+    with watch_of(served, tmp_path) as watch:
+        address = watch.grpc.removeprefix("grpc://")
+        host, port = address.split(":")
+        with grpc.insecure_channel(address) as channel, socket.create_connection((host, int(port))) as idle:
+            call: Any = channel.unary_unary("/a.B/C")
+            answer = call.future(b"question")
+            handler.begun.wait()
+            watch.process.send_signal(signal.SIGTERM)
+            # It has nothing under way.
+            while idle.recv(1000):
+                pass
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection((host, int(port)))
+            handler.may_end.set()
+            assert answer.result() == b"question"
+        assert watch.process.wait() == 0
+    server.stop(None)
+    assert counts(tmp_path)["requests"] == 1
+
+
+def test_what_a_server_that_dies_does_not_answer_has_failed() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        relayed(rest_route(0, listening.getsockname()[1])) as ([port], recorder),
+    ):
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"POST /a HTTP/1.1\r\nContent-Length: 1\r\n\r\nx")
+            server, _ = listening.accept()
+            server.recv(1)
+            server.close()
+            assert client.recv(1) == b""
+        wait_until(lambda: bool(recorder.exchanges))
+    assert [(told.path, told.succeeded) for told in recorder.exchanges] == [("/a", False)]
+
+
+def test_metrics_that_cannot_be_read_hold_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a network's disk that hangs: who asks for them is let go, and requests go by meanwhile."""
+    monkeypatch.setattr(metrics, "_SECONDS", 0.2)
+    hanging = threading.Event()
+
+    async def ask() -> bytes:
+        server = await metrics.listen("127.0.0.1", 0, lambda: str(hanging.wait()))
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        server.close()
+        return answer
+
+    # In a thread of its own: a browser's tests leave a loop running in this one.
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            assert pool.submit(asyncio.run, ask()).result() == b""
+        finally:
+            hanging.set()
 
 
 def test_a_taken_port_is_one_line() -> None:

@@ -1,5 +1,6 @@
 """`flexunet live queue`: what a watch kept, to be labelled next, and taken in as the next span."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from steel import CLASSES, NAMES
 
 from flexunet.core.config.write import to_toml
 from flexunet.core.outlines import labelme_document
-from pipeline.queue import core_set
+from pipeline.queue import core_set, pick
 
 SIZE = 32
 
@@ -61,15 +62,17 @@ def test_new_images_are_picked_once_and_come_back_as_the_next_span(
     write_colorful_pairs(tmp_path / "source", 24)
     (tmp_path / "mine.toml").write_text(to_toml({"classes": CLASSES, "image": {"height": SIZE, "width": SIZE}}))
     assert flexunet(tmp_path, "ingest", "source", "records", "--config", "mine.toml").exit_code == 0
-    kept = root / "live" / "images"
+    kept, of_pod = root / "live" / "images", tmp_path / "pod" / "images"
     kept.mkdir(parents=True)
+    of_pod.mkdir(parents=True)
     for number in range(12):
-        (kept / f"random-0.5-{number}.png").write_bytes(encoded(surface(number)))
+        (of_pod if number < 4 else kept).joinpath(f"random-0.5-{number}.png").write_bytes(encoded(surface(number)))
     (kept / "unsure-0.5-0.png").write_bytes(encoded(surface(0)))
     (kept / "unsure-0.5-turned.png").write_bytes(encoded(np.rot90(surface(1))))
     (kept / "random-0.1-known.png").write_bytes((tmp_path / "source" / "images" / "003.png").read_bytes())
     (kept / "random-0.1-broken.png").write_bytes(b"no image")
     command = ["live", "queue", str(root), "--data", "records", "--count", "8"]
+    command += ["--watched", str(root / "live"), "--watched", "pod", "--watched", "pod-that-keeps-none"]
 
     done = flexunet(tmp_path, *command, "--out", "to-label")
     assert done.exit_code == 0, done.output
@@ -97,6 +100,27 @@ def test_new_images_are_picked_once_and_come_back_as_the_next_span(
     spans = json.loads((tmp_path / "records" / "dataset.json").read_text())["spans"]
     assert {span["span"]: span["images"] for span in spans} == {1: 24, 2: 8}
     assert [span.get("queue", {}).get("version") for span in spans] == [None, 3]
+
+
+def test_what_a_watch_removes_meanwhile_is_counted_and_leaves_nothing(version: Path, tmp_path: Path) -> None:
+    watched, folder = tmp_path / "watched", tmp_path / "folder"
+    watched.mkdir()
+    folder.mkdir()
+    files = [watched / f"{number}.png" for number in range(6)]
+    for number, file in enumerate(files):
+        file.write_bytes(encoded(surface(number)))
+    looked_at = itertools.count(1)
+
+    def step() -> None:
+        """The second goes before it is looked at, the first after all were."""
+        [file] = {1: [files[1]], 6: [files[0]]}.get(next(looked_at), [None])
+        if file:
+            file.unlink()
+
+    picked = pick(version, files, None, 3, folder, step)
+    assert (len(picked.candidates), picked.gone) == (3, 2)
+    assert {path.name for path in folder.iterdir()} == {candidate.name for candidate in picked.candidates}
+    assert {candidate.file for candidate in picked.candidates} <= {*files[2:]}
 
 
 def test_nothing_that_was_watched_is_one_line(version: Path, tmp_path: Path) -> None:

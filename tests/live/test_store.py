@@ -9,8 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flexunet.core.errors import UserError
+from flexunet.core.lock import locked
 from flexunet.live.observe import Seen
-from flexunet.live.store import HOUR_LINES, HOUR_SECONDS, Kept, Store, hour_name, hours_since, read_lines, write_lines
+from flexunet.live.store import (
+    DRIFT_METRICS,
+    HOUR_LINES,
+    HOUR_SECONDS,
+    Kept,
+    Store,
+    hour_name,
+    hours_since,
+    read_lines,
+    write_lines,
+)
 
 NOON = 1_795_608_000.0
 SEEN = Seen(
@@ -43,6 +55,32 @@ def test_hours_are_told_apart_and_gone_on_with(tmp_path: Path):
         ("2026-11-25T13", 2, 4),
     ]
     assert [name for name, _, _ in hours_since(tmp_path, NOON + HOUR_SECONDS)] == ["2026-11-25T13"]
+
+
+def test_a_clock_that_was_wrong_holds_no_hour(tmp_path: Path):
+    """Set right after it was ten years ahead, and set back again by hours."""
+    store = Store(Kept(tmp_path, days=30))
+    for hour in (10 * 365 * 24, 0, -3, -1, 0):
+        store.add(b"", replace(SEEN, time=NOON + hour * HOUR_SECONDS))
+    store.flush()
+    found = {name: counts["images"] for name, _, counts in hours_since(tmp_path, 0.0)}
+    assert found == {"2026-11-25T09": 1, "2026-11-25T11": 1, "2026-11-25T12": 2, "2036-11-22T12": 1}
+
+
+def test_an_hour_that_is_damaged_begins_again_and_says_so(tmp_path: Path):
+    for damaged in ("csv", "json"):
+        store = Store(Kept(tmp_path, days=30))
+        store.add(b"", SEEN)
+        store.flush()
+        (tmp_path / "hours" / f"2026-11-25T12.{damaged}").write_bytes(b"\0" * 100 + b"\n\0\n")
+        with pytest.raises(UserError, match=f"T12.{damaged}: not what"):
+            [*hours_since(tmp_path, 0.0)]
+        store = Store(Kept(tmp_path, days=30))
+        store.add(b"", SEEN)
+        store.flush()
+        [(_, lines, counts)] = hours_since(tmp_path, 0.0)
+        assert lines == [SEEN]
+        assert counts == {"times that an hour was damaged, and began again": 1, "images": 1, "refused images": 0}
 
 
 def test_an_hour_is_a_fair_sample(tmp_path: Path):
@@ -97,6 +135,31 @@ def test_what_is_old_is_forgotten(tmp_path: Path):
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     store.add(b"x", replace(SEEN, time=NOON + 3 * 24 * HOUR_SECONDS))
     assert len([*images(tmp_path, "random")]) == 1
+
+
+def test_what_watches_that_are_gone_left_beside_is_forgotten_too_and_no_more(tmp_path: Path):
+    """Pods have a folder each, and their names never come back."""
+    old, newer, running, own = (tmp_path / name for name in ("old", "newer", "running", "own"))
+    for folder in (old, newer, running):
+        store = Store(Kept(folder, days=2, image_bytes=100_000))
+        store.add(b"x", SEEN)
+        store.flush()
+        (folder / DRIFT_METRICS).write_text("")
+        for path in folder.rglob("*.*"):
+            os.utime(path, (NOON, NOON) if folder != newer else None)
+    (tmp_path / "other" / "images").mkdir(parents=True)
+    (tmp_path / "other" / "images" / "mine.png").write_bytes(b"mine")
+    later = NOON + 3 * 24 * HOUR_SECONDS
+    for path in (newer, tmp_path / "other"):
+        for file in path.rglob("*.*"):
+            os.utime(file, (later, later) if path == newer else (0, 0))
+    Store(Kept(own, days=2)).forget(later)
+    assert old.exists()
+    with locked(running):
+        Store(Kept(own, days=2, beside=True)).forget(later)
+    assert {path.name for path in tmp_path.iterdir()} == {"newer", "running", "own", "other"}
+    assert len([*(running / "images").iterdir()]) == 2 and len([*(newer / "hours").iterdir()]) == 2
+    assert (tmp_path / "other" / "images" / "mine.png").exists()
 
 
 @pytest.mark.slow

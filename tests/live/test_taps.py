@@ -16,6 +16,7 @@ import urllib3
 from relay import relayed
 from waiting import wait_until
 
+from flexunet.live.exchange import Exchange
 from flexunet.live.proxy import grpc_route, rest_route
 from flexunet.live.taps import GrpcTap, RestTap, Room, UnreadableError
 
@@ -115,8 +116,53 @@ def test_requests_of_rest_are_read_whole(grpc_server: int):
         expected += [("/head", b"", b"", True), ("/last", b"xy", b"yx", True)]
         wait_until(lambda: len(recorder.exchanges) == len(expected))
     server.shutdown()
-    assert [(e.path, e.request, e.answer, e.succeeded) for e in recorder.exchanges] == expected
+    told = recorder.exchanges
+    assert [e.packed for e in told] == [e.path == "/packed" for e in told]
+    answers = [gzip.decompress(e.answer) if e.packed else e.answer for e in told]
+    assert [(e.path, e.request, a, e.succeeded) for e, a in zip(told, answers, strict=True)] == expected
     assert recorder.notes == []
+
+
+HEAD = b"POST /%s HTTP/1.1\r\nContent-Length: %d\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+
+
+@pytest.mark.parametrize("cut", [1, 7, 10_000])
+def test_answers_that_come_at_once_belong_to_their_requests(cut: int):
+    told: list[Exchange] = []
+    room = Room(1000)
+    tap = RestTap(told.append, room=room)
+    of_client = b"".join(HEAD % (name, 3) + name * 3 for name in (b"a", b"b", b"c"))
+    of_server = b"".join(OK % 2 + name * 2 for name in (b"x", b"y", b"z"))
+    for content, is_client in ((of_client, True), (of_server, False)):
+        for start in range(0, len(content), cut):
+            tap.feed(content[start : start + cut], is_client)
+    assert [(e.path, e.request, e.answer) for e in told] == [
+        ("/a", b"aaa", b"xx"),
+        ("/b", b"bbb", b"yy"),
+        ("/c", b"ccc", b"zz"),
+    ]
+    assert room.left == 1000 and tap.under_way() == []
+
+
+def test_a_request_that_is_answered_before_it_is_whole_keeps_no_room():
+    told: list[Exchange] = []
+    room = Room(1000)
+    tap = RestTap(told.append, room=room)
+    tap.feed(HEAD % (b"large", 600) + bytes(100), True)
+    tap.feed(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n", False)
+    tap.feed(bytes(500), True)
+    tap.close()
+    assert [(e.path, e.succeeded) for e in told] == [("", False)] and room.left == 1000
+
+
+def test_what_a_connection_takes_with_it_has_failed_and_what_is_not_understood_has_not():
+    told: list[Exchange] = []
+    for end in (RestTap.close, RestTap.let_go):
+        tap = RestTap(told.append)
+        tap.feed(HEAD % (b"a", 1) + b"x", True)
+        end(tap)
+    assert [(e.path, e.succeeded, e.request) for e in told] == [("/a", False, b"x")]
 
 
 @contextmanager
@@ -197,7 +243,7 @@ def test_bodies_under_way_have_so_much_room_together():
     second.feed(head + b"abcdef", True)
     assert room.left == 4
     third.feed(head + b"ab", True)
-    third.close()
+    third.let_go()
     assert room.left == 4
     for tap in (first, second):
         tap.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", False)

@@ -1,12 +1,18 @@
 """`flexunet live watch` between our client and the development server, over real sockets, each a process of its own."""
 
+import base64
+import json
 import os
+import random
+import re
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -21,7 +27,7 @@ from flexunet.core.features import INPUT_IMAGE_BYTES, SIGNATURE_SERVING
 from flexunet.serving.client import connect, predict_image, predict_images
 from flexunet.serving.protos import predict_pb2 as pb
 from flexunet.serving.server import Server
-from flexunet.serving.wire import PREDICT, as_strings, predict_request
+from flexunet.serving.wire import PREDICT, as_strings, predict_request, to_tensor
 
 # Blue, green and red halves: what the served model takes for classes 1, 2 and 3.
 CLASSES = ("inclusion", "patches", "scratches")
@@ -125,6 +131,92 @@ def test_none_of_two_thousand_requests_of_64_clients_is_lost(watching: Any):
             assert sum(pool.map(client, range(64))) == 2000
         watch.end()
     assert watch.read()[1]["requests"] == 2000
+
+
+class Canned(grpc.GenericRpcHandler):
+    """Says the same of every image, as fast as it can be said."""
+
+    def service(self, handler_call_details: Any) -> Any:
+        outputs = {
+            "valid": np.array([True]),
+            "confidence": np.array([0.75], np.float32),
+            "class_fractions": np.array([[0.5, 0.5]], np.float32),
+        }
+        answer = pb.PredictResponse(outputs={name: to_tensor(array) for name, array in outputs.items()})
+        content = answer.SerializeToString()
+        return grpc.unary_unary_rpc_method_handler(lambda request, context: content)
+
+
+ASKED = b"POST /v1/models/flexunet:predict HTTP/1.1\r\nContent-Length: %d\r\n\r\n%s"
+TOLD = b'{"outputs": {"valid": [true], "confidence": [0.75], "class_fractions": [[0.5, 0.5]]}}'
+ANSWERED = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(TOLD), TOLD)
+
+
+def asked(content: bytes) -> bytes:
+    """A request of REST; all of them are as long."""
+    body = b'{"inputs": [{"b64": "%s"}]}' % base64.b64encode(content)
+    return ASKED % (2000, body.ljust(2000))
+
+
+def answer_all(listening: socket.socket) -> None:
+    connection, _ = listening.accept()
+    left, length = 0, len(asked(b""))
+    while content := connection.recv(2**16):
+        whole, left = divmod(left + len(content), length)
+        connection.sendall(ANSWERED * whole)
+
+
+def memory(process: int) -> list[int]:
+    """Kilobytes of a process and of those that it started."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    status = [Path(f"/proc/{one}/status").read_text() for one in (process, *children)]
+    return [int(re.findall(r"VmRSS:\s+(\d+)", text)[0]) for text in status]
+
+
+@pytest.mark.slow
+def test_memory_and_disk_are_flat_over_a_hundred_thousand_requests(tmp_path: Path):
+    """Both processes, of requests over both interfaces, as fast as they are looked at."""
+    generator = np.random.default_rng(0)
+    images = [encoded(generator.integers(0, 256, (16, 16, 3)).astype(np.uint8)) for _ in range(500)]
+    requests = [predict_request("", {INPUT_IMAGE_BYTES: as_strings([one])}).SerializeToString() for one in images]
+    server = grpc.server(ThreadPoolExecutor(4))
+    server.add_generic_rpc_handlers((Canned(),))
+    measured: list[tuple[list[int], int]] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=answer_all, args=(listening,), daemon=True).start()
+        ports: Any = SimpleNamespace(
+            grpc_port=server.add_insecure_port("127.0.0.1:0"), rest_port=listening.getsockname()[1]
+        )
+        server.start()
+        with watch_of(ports, tmp_path, "--keep-images", "1") as watch:
+            host, port = watch.rest.removeprefix("http://").split(":")
+            with (
+                grpc.insecure_channel(watch.grpc.removeprefix("grpc://")) as channel,
+                socket.create_connection((host, int(port))) as connection,
+            ):
+                call: Any = channel.unary_unary(PREDICT)
+                for part in range(1, 11):
+                    for _ in range(100):
+                        connection.sendall(b"".join(map(asked, images[:50])))
+                        answers = [call.future(request) for request in random.sample(requests, 50)]
+                        left = 50 * len(ANSWERED)
+                        while left:
+                            left -= len(connection.recv(left))
+                        assert all(answer.result() for answer in answers)
+                    wait_until(lambda: looked_at(tmp_path) == part * 10_000)  # noqa: B023  it is so before the next
+                    stored = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+                    measured.append((memory(watch.process.pid), stored))
+            watch.end()
+    server.stop(None)
+    print(measured)
+    (early, _), (late, disk) = measured[2], measured[-1]
+    assert len(late) == 2 and all(last < 1.1 * first + 8000 for first, last in zip(early, late, strict=True))
+    assert disk < 1_300_000
+    assert watch.read()[1] == {"requests": 100_000, "images": 100_000, "refused images": 0}
+
+
+def looked_at(out: Path) -> int:
+    return sum(json.loads(path.read_text()).get("requests", 0) for path in (out / "hours").glob("*.json"))
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from tfx.dsl.compiler import compiler
 from tfx.orchestration import metadata
 
 from flexunet.core.config.whole import Config
+from flexunet.core.errors import UserError
 from flexunet.dataset.manifest import FORMAT
 from pipeline import dag
 
@@ -109,6 +110,22 @@ def test_a_search_is_a_node_only_where_there_is_something_to_try(make_config: An
     assert changed(searching, compiled(make_config(tune={"space": space}, gate={"min_foreground_dice": 0.6}))) == {
         *("Evaluator", "Pusher", "Reporter")
     }
+
+
+def test_other_content_of_an_encoders_file_trains_anew_and_nothing_else(make_config: Any, tmp_path: Path) -> None:
+    file = tmp_path / "weights.h5"
+    config = make_config(
+        model={"encoder": "efficientnetv2-b0", "num_layers": 5},
+        train={"encoder_weights": str(file)},
+        tune={"space": {"train": {"learning_rate": [1e-3, 1e-2]}}},
+    )
+    file.write_bytes(b"some")
+    before, same = compiled(config), compiled(config)
+    file.write_bytes(b"other")
+    assert changed(before, same) == set() and changed(before, compiled(config)) == {"Tuner", "Trainer"}
+    file.unlink()
+    with pytest.raises(UserError, match=r"^train.encoder_weights: .*weights.h5: No such file"):
+        compiled(config)
 
 
 def test_an_export_takes_the_place_of_a_training(make_config: Any, tmp_path: Path) -> None:

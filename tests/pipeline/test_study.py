@@ -150,6 +150,38 @@ def test_images_of_a_source_train_in_every_fold_and_are_never_held_out(
         assert sources[b"rendered"] == 2 and len(rows) == sources[b""] + 2
 
 
+class Empty(Folds):
+    """Folds without a record."""
+
+    def tiles(self, config: TransformConfig, held_out: int) -> tuple[list[Path], list[Path]]:
+        return [], []
+
+
+def test_other_content_of_an_encoders_file_is_another_training(
+    make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trainings run in another folder than the command: what they are given is the whole path. None is run here."""
+    monkeypatch.chdir(tmp_path)
+    train = {**SETTINGS["train"], "encoder_weights": "weights.h5"}
+    begun = make_config(
+        **{**SETTINGS, "model": {"encoder": "efficientnetv2-b0", "num_layers": 5, "base_kernel": 3}, "train": train}
+    )
+    folds, asked = Empty(tmp_path / "folds", (FoldSize(images=0, groups=0),) * 3), []
+
+    def note(trainings: Any, cores: Any) -> None:
+        asked.append({one.directory: one.spec.config.train.encoder_weights for one in trainings})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(crossvalidation, "run_missing", note)
+    for content in (b"some", b"some", b"other"):
+        (tmp_path / "weights.h5").write_bytes(content)
+        with pytest.raises(KeyboardInterrupt):
+            crossvalidation.crossvalidate([crossvalidation.Arm("mine", begun)], folds, tmp_path / "out")
+    first, again, other = asked
+    assert first == again and len(first) == 3 and not first.keys() & other.keys()
+    assert {*first.values(), *other.values()} == {str(tmp_path / "weights.h5")}
+
+
 def test_too_few_groups_are_named(data: Path, config: Config, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"16 groups in train and eval, expected at least 18 for 9 folds: lower --folds"

@@ -235,7 +235,7 @@ METRICS = {
 def test_rules_and_dashboard_ask_for_metrics_that_exist() -> None:
     """Of TF Serving, of the watch, or recorded by a rule; every alert says what to do."""
     nothing: Any = {"moved": False, "sampled": 0, "findings": []}
-    told = Counted().text(Path()) + metrics_text(nothing)
+    told = Counted().text(Path()) + metrics_text(nothing, 0.0)
     of_watch = {line.split(" ")[2] for line in told.splitlines() if line.startswith("# TYPE")}
     [group] = yaml.safe_load((DEPLOY / "monitoring" / "rules.yaml").read_text())["groups"]
     recorded = {rule["record"] for rule in group["rules"] if "record" in rule}
@@ -247,4 +247,4 @@ def test_rules_and_dashboard_ask_for_metrics_that_exist() -> None:
         assert expression.count("(") == expression.count(")") and expression.count("{") == expression.count("}")
     assert recorded <= {name for expression in shown for name in re.findall(r"flexunet:[a-z_0-9:]+", expression)}
     alerts = [rule for rule in group["rules"] if "alert" in rule]
-    assert len(alerts) == 8 and all({"summary", "action"} == set(alert["annotations"]) for alert in alerts)
+    assert len(alerts) == 9 and all({"summary", "action"} == set(alert["annotations"]) for alert in alerts)

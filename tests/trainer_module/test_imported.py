@@ -240,6 +240,12 @@ def test_an_archive_that_unpacks_to_more_than_any_architecture_is_refused(tmp_pa
         import_model(file, config_with())
 
 
+def test_a_config_with_another_encoder_is_refused(plain: Path) -> None:
+    config = config_with(image={"width": 32}, encoder="efficientnetv2-b0", num_layers=5)
+    with pytest.raises(UserError, match=r"^model.encoder is 'efficientnetv2-b0', expected 'flexunet': the original"):
+        import_model(plain, config)
+
+
 def test_channels_of_an_old_project_are_swapped(plain: Path) -> None:
     straight = import_model(plain, config_with()).model.predict(pixels(), verbose=0)
     swapped = import_model(plain, config_with(), swap_channels=True)

@@ -23,8 +23,9 @@ from flexunet.core.config.section import part_of
 from flexunet.core.config.train import TrainerConfig
 from trainer_module import devices
 from trainer_module.checkpoint import checkpoint_key
+from trainer_module.encoder import encoder_layers
 from trainer_module.export import export_model
-from trainer_module.trainer import Job, Trained, train
+from trainer_module.trainer import Job, Trained, compiled_model, train
 
 RECIPE = {
     "model": {"normalization": "batch", "dropout": 0.1},
@@ -157,6 +158,24 @@ def _make_of_another_version(file: Path) -> None:
     file.write_text(json.dumps(exported))
 
 
+def test_a_step_leaves_a_frozen_encoders_weights_and_moves_the_decoders(make_config: Any) -> None:
+    layers = {"encoder": "efficientnetv2-b0", "num_layers": 5, "base_filters": 4, "normalization": "batch"}
+    frozen = {"freeze_encoder": True, "encoder_weights": "not read here"}
+    model = compiled_model(part_of(make_config(model=layers, train=frozen), TrainerConfig))
+    # A step as it is, which needs no graph.
+    model.run_eagerly = True
+    before = {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (4, 32, 32, 3)).astype(np.float32)
+    model.train_on_batch(pixels, generator.integers(0, 4, (4, 32, 32)).astype(np.uint8))
+    moved = {
+        name for name, was in before.items() if not all(map(np.array_equal, was, model.get_layer(name).get_weights()))
+    }
+    encoder = {layer.name for layer in encoder_layers(model, "efficientnetv2-b0") if layer.weights}
+    assert moved == before.keys() - encoder and {"stem_bn", "block6h_project_conv"} <= encoder
+    assert {"decoder4_up", "decoder0_b_norm", "head"} <= moved
+
+
 def test_a_training_that_diverges_is_an_error_in_plain_words(run: Callable[..., Trained]) -> None:
     diverging = {"learning_rate": 1e30, "ema_decay": None, "loss": "cross_entropy"}
     with pytest.raises(ValueError, match=r"training diverged: \d+ weights are not finite.*lower train.learning_rate"):
@@ -219,7 +238,7 @@ def process(config: TrainerConfig, tiles: Path, logs: Path, checkpoints: Path, c
 def key_of(config: TrainerConfig, tiles: Path) -> str:
     mode = devices.computing_mode(config.train, tf.distribute.get_strategy())
     files = [str(tiles / "train.gz"), str(tiles / "eval.gz")]
-    return checkpoint_key([config.training_json(), "code", "", mode], files)
+    return checkpoint_key([config.training_json(), "code", "", mode, ""], files)
 
 
 def result(started: Any) -> tuple[dict[str, Any], str]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field
 
@@ -11,10 +11,23 @@ from flexunet.core.config.operating import OperatingPointConfig
 from flexunet.core.config.section import Scalar, Section, Share
 from flexunet.core.config.symmetries import ExportedServing
 
+# The encoder whose layers the keys of `[model]` describe; others are those of keras.applications.
+FLEXUNET: Final = "flexunet"
+# Keys of `[model]` that only FLEXUNET has a use for.
+_OF_FLEXUNET: Final = ("input_scale", "standardize", "num_layers", "stem_stride")
+# EfficientNetV2, as most networks for ImageNet.
+_HALVINGS: Final = 5
+
 
 class ModelConfig(Section):
     """FlexUNet's layers; see trainer_module/model.py."""
 
+    encoder: Literal["flexunet", "efficientnetv2-b0"] = Field(
+        default=FLEXUNET,
+        description="Layers from the image down to the deepest level; efficientnetv2-b0: those of keras.applications, "
+        "which train.encoder_weights begins with, 32 pixels of the image to one of the deepest level. The other keys "
+        "are then those of the decoder; input_scale, standardize, num_layers and stem_stride are FlexUNet's own.",
+    )
     input_scale: float = Field(
         default=1 / 255,
         gt=0,
@@ -73,9 +86,14 @@ class ModelConfig(Section):
     )
 
     @property
+    def halvings(self) -> int:
+        """How often height and width are halved behind the stem."""
+        return self.num_layers - 1 if self.encoder == FLEXUNET else _HALVINGS
+
+    @property
     def size_divisor(self) -> int:
         """What height and width of the model's input must be multiples of: a pixel of the bridge is so many wide."""
-        return self.stem_stride * 2 ** (self.num_layers - 1)
+        return self.stem_stride * 2**self.halvings
 
 
 class AugmentConfig(Section):
@@ -203,6 +221,14 @@ class TrainConfig(Section):
         description="Momentum of the moving statistics of batch normalization; unset: their memory is a quarter of the "
         "steps so far, and at most 100 steps.",
     )
+    encoder_weights: str = Field(
+        default="",
+        description="File of weights that an encoder of keras.applications begins with, as Keras publishes it without "
+        "top layers (efficientnetv2-b0_notop.h5); nothing is downloaded. Empty: random weights.",
+    )
+    freeze_encoder: bool = Field(
+        default=False, description="Leave the weights and statistics of the encoder as train.encoder_weights has them."
+    )
     warm_start: bool = Field(
         default=False, description="Initialize from the newest pushed model that was trained on other data."
     )
@@ -271,6 +297,7 @@ class TrainerConfig(TransformConfig):
         """A line for each pair of settings that exclude each other."""
         checks = (
             self._check_image_size,
+            self._check_encoder,
             self._check_head,
             self._check_symmetries,
             self._check_crops,
@@ -285,8 +312,11 @@ class TrainerConfig(TransformConfig):
 
     def _check_image_size(self) -> Iterator[str]:
         divisor = self.model.size_divisor
-        halvings = "2**(model.num_layers - 1)"
-        because = f"model.stem_stride * {halvings}" if self.model.stem_stride > 1 else halvings
+        because = "2**(model.num_layers - 1)"
+        if self.model.encoder != FLEXUNET:
+            because = f"model.encoder = {self.model.encoder!r}"
+        elif self.model.stem_stride > 1:
+            because = f"model.stem_stride * {because}"
         for key in ("height", "width"):
             size = getattr(self.image, key)
             if size % divisor:
@@ -294,6 +324,20 @@ class TrainerConfig(TransformConfig):
                     f"image.{key} is {size}, expected a multiple of {divisor} ({because}), such as "
                     f"{max(1, round(size / divisor)) * divisor}"
                 )
+
+    def _check_encoder(self) -> Iterator[str]:
+        encoder, train = self.model.encoder, self.train
+        if encoder == FLEXUNET:
+            for key in ("encoder_weights", "freeze_encoder"):
+                if getattr(train, key):
+                    yield f"train.{key} with model.encoder = {encoder!r}, expected an encoder of keras.applications"
+            return
+        for key in _OF_FLEXUNET:
+            value, default = getattr(self.model, key), ModelConfig.model_fields[key].default
+            if value != default:
+                yield f"model.{key} is {value!r} with model.encoder = {encoder!r}, expected none: it has no such key"
+        if train.freeze_encoder and not train.encoder_weights:
+            yield "train.freeze_encoder without train.encoder_weights, expected a file: what is frozen would be random"
 
     def _check_head(self) -> Iterator[str]:
         if self.model.head == "sigmoid" and len(self.classes) != 2:

@@ -108,6 +108,8 @@ class Config(TunerConfig):
             known = sections[section].model_fields
             if name not in known:
                 yield f"tune.space.{section} names {name!r}, expected one of {', '.join(known)}"
+            elif key == "train.encoder_weights":
+                yield f"tune.space names {key}, expected one file for all trials: a search is known by its content"
             elif key in BUDGETS:
                 yield f"tune.space names {key}, expected none of {', '.join(BUDGETS)}: set tune.trial_seconds"
             else:

@@ -22,6 +22,8 @@ class TrainingFacts(TypedDict, total=False):
     train_seconds: float
     code: str
     """fingerprint of the code of the training"""
+    encoder_weights: str
+    """sha256 of the file that the encoder began with, if there was one"""
     weights: KerasOrigin
     """of a model that was imported instead"""
     members: int

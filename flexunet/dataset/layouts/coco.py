@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Final, TypeVar
+from urllib.parse import unquote
 
 import ijson
 from pydantic import BaseModel, Field, ValidationError
@@ -144,11 +145,7 @@ def _find(file_name: str, document: str, by_ending: Mapping[str, list[str]]) -> 
     Only names that were found are compared, so that no path leads out of the source.
     """
     path = printable(file_name).replace("\\", "/")
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    named = by_ending.get(parts[-1] if parts else "", ())
-    # A path of another machine, of a drive or a store: as much of its end as lies here.
-    endings = len(parts) if _ELSEWHERE.match(path) else 1
-    found = next((f for i in range(endings) if (f := [n for n in named if _ends(n, parts[i:])])), [])
+    found = _named(path, by_ending) or _named(printable(unquote(path)), by_ending)
     if not found:
         raise BadAnnotation(f"lists {file_name!r}, which is not there", "an image below SOURCE", "add or remove it")
     nearest = sorted(found, key=lambda n: -_shared(n, document))
@@ -159,6 +156,14 @@ def _find(file_name: str, document: str, by_ending: Mapping[str, list[str]]) -> 
             "write more of its path",
         )
     return nearest[0]
+
+
+def _named(path: str, by_ending: Mapping[str, list[str]]) -> list[str]:
+    """Images whose paths end in `path`; of one of another machine, a drive or a store, in as much of its end as any."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    named = by_ending.get(parts[-1] if parts else "", ())
+    endings = len(parts) if _ELSEWHERE.match(path) else 1
+    return next((f for i in range(endings) if (f := [n for n in named if _ends(n, parts[i:])])), [])
 
 
 def _ends(name: str, parts: Sequence[str]) -> bool:
