@@ -209,6 +209,7 @@ def _make_data(directory: Path, counts: Sequence[int], side: int) -> None:
     import tensorflow as tf
 
     from flexunet.dataset.synthetic import generate_surface
+    from trainer_module.averages import averaging_callbacks
     from trainer_module.export import export_model
     from trainer_module.trainer import compiled_model
 
@@ -216,11 +217,10 @@ def _make_data(directory: Path, counts: Sequence[int], side: int) -> None:
     surfaces = [generate_surface(SEED, index, side) for index in range(1, _DISTINCT + 1)]
     pixels, class_ids = (np.stack(part) for part in zip(*surfaces, strict=True))
     model = compiled_model(config)
-    for layer in model.layers:
-        if hasattr(layer, "moving_mean"):
-            # Of sixty steps: Keras' own memory is a hundred.
-            layer.momentum = 0.8
-    model.fit(pixels, class_ids, config.train.batch_size, epochs=_EPOCHS, verbose=0)
+    size = config.train.batch_size
+    sample = tf.data.Dataset.from_tensor_slices(pixels).batch(size, drop_remainder=True)
+    averages = averaging_callbacks(config.train, len(pixels) // size, sample)
+    model.fit(pixels, class_ids, size, epochs=_EPOCHS, verbose=0, callbacks=averages)
     export_model(model, config, {}, directory / "model")
     colors = np.array([c.color for c in config.classes], np.uint8)
     encoded = [(tf.io.encode_png(i).numpy(), tf.io.encode_png(colors[ids]).numpy()) for i, ids in surfaces]
