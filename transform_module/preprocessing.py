@@ -3,7 +3,8 @@
 TFT's outputs are strings, int64 or float32, so pixels travel as serialized uint8 tensors: a twelfth of int64 varints.
 """
 
-from typing import NamedTuple
+import functools
+from typing import TYPE_CHECKING, NamedTuple
 
 import tensorflow as tf
 
@@ -11,7 +12,11 @@ from flexunet.core import features
 from flexunet.core.config.data import TransformConfig
 from flexunet.core.sources import source_pattern
 from transform_module import images, masks
+from transform_module.graphs import traced_once
 from transform_module.headers import Headers
+
+if TYPE_CHECKING:
+    from tensorflow.types.experimental import GenericFunction
 
 
 def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, str]) -> dict[str, tf.Tensor]:
@@ -24,20 +29,33 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, str]
       custom_config: `{"config": TransformConfig as JSON, ...}`; with the key OWN_SIZE class ids at the images' own size
         come too, as PNG.
     """
-    config = TransformConfig.model_validate_json(custom_config["config"])
-    keys = (config.records.image, config.records.mask, config.records.id)
-    image, mask, image_id = (tf.reshape(inputs[key], [-1]) for key in keys)
+    text = custom_config["config"]
+    keys = TransformConfig.model_validate_json(text).records
+    columns = (tf.reshape(inputs[key], [-1]) for key in (keys.image, keys.mask, keys.id))
+    return _serializing(text, features.OWN_SIZE in custom_config)(*columns)
+
+
+@functools.cache
+def _serializing(config_json: str, own_size: bool) -> "GenericFunction":
+    """What becomes of images, masks and ids, string `[N]` each.
+
+    TFX calls `preprocessing_fn` half a dozen times to see what it reads and gives.
+    """
+    config = TransformConfig.model_validate_json(config_json)
     names = [features.TRANSFORMED_IMAGE, features.TRANSFORMED_CLASS_IDS]
     names += [features.TRANSFORMED_SIZE] if config.image.fit == "tile" else []
     names += [features.TRANSFORMED_SOURCE] if config.dataset.sources else []
-    names += [features.TRANSFORMED_TRUTH] if features.OWN_SIZE in custom_config else []
+    names += [features.TRANSFORMED_TRUTH] if own_size else []
 
     def serialize(row: Row) -> dict[str, tf.Tensor]:
         columns = _serialize_pair(row, config)
         return {name: columns[name] for name in names}
 
-    rows = Row(image, mask, image_id, images.read_rows(image, config.image))
-    return tf.map_fn(serialize, rows, fn_output_signature=dict.fromkeys(names, tf.string))
+    def serialize_all(image: tf.Tensor, mask: tf.Tensor, image_id: tf.Tensor) -> dict[str, tf.Tensor]:
+        rows = Row(image, mask, image_id, images.read_rows(image, config.image))
+        return tf.map_fn(serialize, rows, fn_output_signature=dict.fromkeys(names, tf.string))
+
+    return traced_once(serialize_all)
 
 
 class Row(NamedTuple):

@@ -34,6 +34,8 @@ Fit = Literal["stretch", "pad", "tile"]
 _SIDES: Final = (96, 128, 160, 192, 224, 256, 320, 384, 448, 512)
 # What a model that never errs must keep on the way to its size and back.
 _LEAST_CEILING: Final = 0.95
+# The same where seconds are few.
+_LOWEST_CEILING: Final = 0.8
 _STEP: Final = 16
 _SMALLEST_BRIDGE: Final = 8
 _DEEPEST: Final = 5
@@ -82,6 +84,8 @@ class Planner:
         self.reasons: dict[str, str] = {}
         self._span, self._seconds = span, seconds
         self._preset = load_config(PRESET)
+        # Sizes that the masks allow, the smallest first, and the best possible Dice in the worst class.
+        self._useful: dict[tuple[int, int], float] = {}
         if span["ignore_color"]:
             self._choose("records", "ignore_color", span["ignore_color"], "unlabelled pixels, from the records")
 
@@ -95,40 +99,48 @@ class Planner:
         return to_toml(self.values, self.reasons, heading)
 
     def timed(self) -> Config:
-        """The preset for these classes: what is timed before anything is chosen."""
-        return self._preset.model_copy(update={"classes": self.config().classes})
+        """What was chosen until now, with the narrowest model."""
+        return self._with_filters(_FILTERS[0])
 
-    def image_and_depth(
-        self, ceiling: Callable[[ImageConfig], np.ndarray], aspects_differ: bool, machine: Machine
-    ) -> None:
-        """The smallest size that keeps what the masks show, a smaller one where the seconds are too few for it.
+    def image_and_depth(self, ceiling: Callable[[ImageConfig], np.ndarray], aspects_differ: bool) -> None:
+        """The smallest size that keeps what the masks show, if the seconds are enough: see `smaller_images`.
 
         Args:
-          ceiling: gives the best possible Dice per class `[C]` at a size.
+          ceiling: gives the best possible Dice per class `[C]` at a size; NaN for a class that is not there.
           aspects_differ: whether images have more than one shape.
-          machine: what trains.
         """
         sizes, fit, reason = _candidates(self._span["median_size"], aspects_differ)
-
-        @functools.cache
-        def worst(size: tuple[int, int]) -> float:
-            best = ceiling(ImageConfig(height=size[0], width=size[1], fit=fit))
-            return float(np.nanmin(best[1:]))
-
-        keeping = next((size for size in sizes if worst(size) >= _LEAST_CEILING), sizes[-1])
-        height, width = self._span["median_size"]
-        for size in reversed(sizes[: sizes.index(keeping) + 1]):
-            words = f"a model that never errs would reach Dice {worst(size):.3f} in its worst class here"
-            if size != keeping:
-                words += f"; {self._seconds:g} seconds are too few for {keeping[0]}x{keeping[1]}"
-            self._choose("image", "height", size[0], f"images are {height}x{width} at the median")
-            self._choose("image", "width", size[1], words)
-            self._choose("image", "fit", fit, reason)
-            self._depth()
-            if self._seen(self._cost(_FILTERS[0]), machine) >= _FOR_SIZE.of(self._inputs):
+        worst = {}
+        for size in sizes:
+            best = ceiling(ImageConfig(height=size[0], width=size[1], fit=fit))[1:]
+            worst[size] = float(np.nanmin(best)) if np.isfinite(best).any() else math.nan
+            if worst[size] >= _LEAST_CEILING:
                 break
+        keeping = [*worst][-1]
+        self._useful = {size: best for size, best in worst.items() if size == keeping or best >= _LOWEST_CEILING}
+        self._choose_size(keeping, "")
+        self._choose("image", "fit", fit, reason)
         if fit == "tile":
             self._choose("augment", "crops", True, "a strip has more than the places at which it is always cut")
+
+    def smaller_images(self, machine: Machine) -> None:
+        """A smaller size where the seconds are too few, as far as masks keep most of what they show."""
+        *_, keeping = self._useful
+        for size in reversed(self._useful):
+            few = f"; {self._seconds:g} seconds are too few for {keeping[0]}x{keeping[1]}" if size != keeping else ""
+            self._choose_size(size, few)
+            if self._seen(self._cost(_FILTERS[0]), machine) >= _FOR_SIZE.of(self._inputs):
+                break
+
+    def _choose_size(self, size: tuple[int, int], few: str) -> None:
+        height, width = self._span["median_size"]
+        best = self._useful[size]
+        words = f"a model that never errs would reach Dice {best:.3f} in its worst class here{few}"
+        if math.isnan(best):
+            words = "as large as may be: none of the images that were looked at shows a defect"
+        self._choose("image", "height", size[0], f"images are {height}x{width} at the median")
+        self._choose("image", "width", size[1], words)
+        self._depth()
 
     def _depth(self) -> None:
         """As deep as leaves the bridge a few pixels to look at."""
@@ -166,11 +178,16 @@ class Planner:
         cost = costs[filters]
         words = f"{cost.parameters:,} parameters, {cost.multiply_accumulates / 1e9:.2f} GMAC an image"
         self._choose("model", "base_filters", filters, words)
-        epochs = int(min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, self._seen(cost, machine) / self._inputs)))
+        passes = self._seen(cost, machine) / self._inputs
+        epochs = int(max(_FEWEST_EPOCHS, passes))
         rate = machine.speed / cost.multiply_accumulates
         where = f"{machine.gpus} GPUs" if machine.gpus else f"{machine.cores} cores"
-        self._choose("train", "epochs", epochs, f"{self._inputs} {self._kind} at {rate:.0f} a second, timed on {where}")
-        self._choose("train", "max_seconds", self._seconds, "what was allowed; the schedule ends with it")
+        words = f"{self._inputs} {self._kind} at {rate:.0f} a second, timed on {where}"
+        if passes < _FEWEST_EPOCHS:
+            words += f": {self._seconds:g} seconds are about {passes:.1f} of them, which is too few"
+        self._choose("train", "epochs", epochs, words)
+        ending = "the epochs may end before" if epochs >= _MOST_EPOCHS else "the schedule ends with it"
+        self._choose("train", "max_seconds", self._seconds, f"what was allowed; {ending}")
         self._choose("train", "early_stopping_patience", epochs, "a schedule needs its end")
 
     def recipe(self) -> None:
@@ -243,13 +260,15 @@ class Planner:
         self.reasons[f"{section}.{key}"] = reason
 
     def _seen(self, cost: ModelCost, machine: Machine) -> float:
-        """How many images the seconds train on, the same one again and again."""
-        return self._seconds * machine.speed / cost.multiply_accumulates
+        """How many images the seconds train on, the same one again and again, up to `_MOST_EPOCHS` times."""
+        return min(self._seconds * machine.speed / cost.multiply_accumulates, _MOST_EPOCHS * self._inputs)
+
+    def _with_filters(self, filters: int) -> Config:
+        return config_from({**self.values, "model": {**self.values["model"], "base_filters": filters}}, "the plan")
 
     def _cost(self, filters: int) -> ModelCost:
         """Of one image."""
-        values = {**self.values, "model": {**self.values["model"], "base_filters": filters}}
-        config = config_from(values, "the plan")
+        config = self._with_filters(filters)
         return _cost_of_one(
             TrainerConfig(classes=config.classes, image=config.image, model=config.model).model_dump_json()
         )
@@ -269,11 +288,14 @@ def plan_for(planner: Planner, data: Path) -> None:
     pairs = survey.read_pairs(data, planner.config())
     aspects = [pair.class_ids.shape[0] / pair.class_ids.shape[1] for pair in pairs]
     count = len(planner.values["classes"])
-    machine = survey.this_machine(planner.timed())
     differ = max(aspects) > _ALIKE * min(aspects)
-    planner.image_and_depth(lambda image: survey.ceiling(pairs, image, count), differ, machine)
+    planner.image_and_depth(lambda image: survey.ceiling(pairs, image, count), differ)
     planner.recipe()
-    planner.batch(machine.memory)
+    memory = survey.memory_bytes()
+    planner.batch(memory)
+    machine = survey.this_machine(planner.timed())
+    planner.smaller_images(machine)
+    planner.batch(memory)
     planner.width_and_epochs(machine)
     light = survey.light_of(pairs)
     planner.augmentation(light)

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -17,6 +18,7 @@ from flexunet.core.config.train import TrainerConfig
 from flexunet.core.errors import UserError
 from flexunet.dataset.manifest import versions
 from pipeline.study.folds import decode_record, record_files, records_of
+from trainer_module import devices
 from trainer_module.cost import model_cost
 from trainer_module.metrics import count_matrix
 from trainer_module.trainer import compiled_model
@@ -115,9 +117,20 @@ def memory_bytes() -> int:
 
 
 def this_machine(config: TrainerConfig) -> Machine:
-    """Trains the model of `config` on noise for ten seconds."""
+    """Trains the model of `config` on noise for ten seconds, on what would train it and in its precision."""
     size = config.train.batch_size
-    model = compiled_model(config)
+    gpus = devices.usable_gpus(devices.gpu_names(), size)
+    with devices.make_strategy(gpus).scope(), devices.precision(devices.dtype_policy(config.train)):
+        rate = _images_a_second(compiled_model(config), config, size)
+    return Machine(
+        cores=len(os.sched_getaffinity(0)),
+        memory=memory_bytes(),
+        gpus=len(gpus),
+        speed=rate * model_cost(config, size).multiply_accumulates,
+    )
+
+
+def _images_a_second(model: keras.Model, config: TrainerConfig, size: int) -> float:
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (size, config.image.height, config.image.width, 3), np.uint8)
     class_ids = generator.integers(0, len(config.classes), pixels.shape[:3], np.uint8)
@@ -127,10 +140,4 @@ def this_machine(config: TrainerConfig) -> Machine:
     while steps == 0 or time.monotonic() - started < _TIMED_SECONDS:
         model.train_on_batch(pixels, class_ids)
         steps += 1
-    rate = steps * size / (time.monotonic() - started)
-    return Machine(
-        cores=len(os.sched_getaffinity(0)),
-        memory=memory_bytes(),
-        gpus=len(tf.config.list_physical_devices("GPU")),
-        speed=rate * model_cost(config, size).multiply_accumulates,
-    )
+    return steps * size / (time.monotonic() - started)

@@ -1,6 +1,7 @@
 """`flexunet plan`: literal figures in, literal choices out; and once through real records and the real clock."""
 
 import json
+import math
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def test_the_smallest_size_that_keeps_the_defects(
     size: tuple[int, int], aspects_differ: bool, keeps: int, expected: tuple[int, int, str]
 ) -> None:
     plan = planner(size=size)
-    plan.image_and_depth(keeps_from(keeps), aspects_differ, machine(speed=1e13))
+    plan.image_and_depth(keeps_from(keeps), aspects_differ)
     assert tuple(plan.values["image"].values()) == expected
     assert all(f"image.{key}" in plan.reasons for key in ("height", "width", "fit"))
 
@@ -66,8 +67,10 @@ def test_the_smallest_size_that_keeps_the_defects(
 def planned(seconds: float, speed: float = 2e10, memory: int = 2**33, **facts: Any) -> dict[str, Any]:
     plan = planner(seconds, **facts)
     trains_on = machine(speed, memory)
-    plan.image_and_depth(keeps_from(128), False, trains_on)
+    plan.image_and_depth(keeps_from(128), aspects_differ=False)
     plan.recipe()
+    plan.batch(memory)
+    plan.smaller_images(trains_on)
     plan.batch(memory)
     plan.width_and_epochs(trains_on)
     light = Light(brightness=30.0, contrast=0.3, direction=0.0, directions=0.1)
@@ -89,15 +92,39 @@ def test_seconds_buy_width_after_they_have_bought_epochs() -> None:
     assert (poor["model"]["num_layers"], rich["model"]["num_layers"]) == (4, 5)
 
 
-def test_seconds_that_are_too_few_for_a_size_make_images_smaller() -> None:
-    """800 images ten times: 0.24 GMAC an image at 128x128 with 8 filters, and 2e10 in a second."""
-    plan = planner(60)
-    plan.image_and_depth(keeps_from(192), False, machine())
-    assert plan.values["image"]["width"] == 96
-    assert plan.reasons["image.width"].endswith("60 seconds are too few for 192x192")
-    plan = planner(600)
-    plan.image_and_depth(keeps_from(192), False, machine())
-    assert plan.values["image"]["width"] == 192
+@pytest.mark.parametrize(
+    ("seconds", "best", "expected"),
+    [(600, 0.9, 192), (60, 0.9, 96), (60, 0.7, 192), (60, math.nan, 208)],
+    ids=["enough", "too few", "too few, but no smaller image shows the defects", "no defect was seen"],
+)
+def test_seconds_that_are_too_few_for_a_size_make_images_smaller(seconds: float, best: float, expected: int) -> None:
+    """800 images ten times: 0.4 GMAC an image at 192x192 with 8 filters, and 2e10 in a second."""
+
+    def ceiling(image: ImageConfig) -> np.ndarray:
+        return np.array([1.0, math.nan if math.isnan(best) else 0.96 if image.width >= 192 else best])
+
+    plan = planner(seconds)
+    plan.image_and_depth(ceiling, aspects_differ=False)
+    plan.smaller_images(machine())
+    assert plan.values["image"]["width"] == expected
+    reason = plan.reasons["image.width"]
+    assert reason.endswith("60 seconds are too few for 192x192") == (expected == 96)
+    assert ("shows a defect" in reason) == math.isnan(best)
+
+
+def test_what_the_seconds_are_too_few_for_is_said() -> None:
+    plan = planner(10)
+    plan.image_and_depth(keeps_from(96), aspects_differ=False)
+    plan.recipe()
+    plan.batch(2**33)
+    plan.width_and_epochs(machine())
+    assert plan.values["train"]["epochs"] == 10
+    assert "10 seconds are about 3.0 of them, which is too few" in plan.reasons["train.epochs"]
+
+
+def test_few_images_end_by_epochs_and_buy_no_width_with_seconds_that_they_do_not_use() -> None:
+    values = planned(36_000, images=10)
+    assert (values["train"]["epochs"], values["model"]["base_filters"]) == (400, 8)
 
 
 def test_memory_and_few_images_bound_the_batch() -> None:
@@ -110,7 +137,7 @@ def test_memory_and_few_images_bound_the_batch() -> None:
 def test_strips_are_counted_in_tiles() -> None:
     """Of 256 pixels, with overlaps of 32: one down, and seven along 1,600 pixels."""
     plan = planner(600, size=(256, 1600), images=100)
-    plan.image_and_depth(keeps_from(0), False, machine())
+    plan.image_and_depth(keeps_from(0), aspects_differ=False)
     plan.recipe()
     plan.batch(2**33)
     plan.width_and_epochs(machine())
@@ -137,7 +164,7 @@ def test_a_rare_class_gets_a_weight_and_one_that_test_lacks_is_named() -> None:
 
 def test_what_has_a_direction_is_mirrored_and_not_turned() -> None:
     plan, light = planner(), Light(brightness=100.0, contrast=0.1, direction=-1.0, directions=0.3)
-    plan.image_and_depth(keeps_from(128), False, machine())
+    plan.image_and_depth(keeps_from(128), aspects_differ=False)
     plan.augmentation(light)
     plan.answers(light)
     assert plan.values["serving"] == {"symmetries": 4}
