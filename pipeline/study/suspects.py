@@ -33,6 +33,7 @@ from trainer_module.batching import in_chunks
 from trainer_module.export import SegmentationModule
 from trainer_module.model import build_model
 from transform_module import images, unfit
+from transform_module.graphs import as_written
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,8 @@ def _judge_of(weights: list[np.ndarray], config: TrainerConfig) -> Callable[[tf.
     model.set_weights(weights)
     module = SegmentationModule(model, config)
 
-    @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+    @as_written
     def judge(record: tf.Tensor) -> tuple[tf.Tensor, ...]:
         row, pixels, label = decode_record(record, config)
         tiles = images.fit_image(pixels, config.image)

@@ -4,6 +4,7 @@ import functools
 import io
 import json
 import math
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,6 +29,7 @@ from flexunet.serving.wire import as_strings, read_warmup
 from trainer_module.export import export_model, exported_weights
 from trainer_module.model import build_model
 from trainer_module.signatures import check_graph
+from transform_module.graphs import traced_once
 
 SIGNATURES = ["serving_default", "serving_rest", "serving_examples", "pixels", "probabilities", "evaluate"]
 SIZES = [(32, 32), (50, 41), (7, 90)]
@@ -104,6 +106,19 @@ def sessions(exported: tuple[Path, Config], tmp_path_factory: pytest.TempPathFac
         save_arrays(folder / f"{signature}.inputs", arrays)
     python("-c", SESSION, directory, folder)
     return {file.stem: load_arrays(file) for file in folder.glob("*.outputs")}
+
+
+def test_a_graph_holds_what_branches_and_loops_share_once(exported: tuple[Path, Config]) -> None:
+    """A load goes through all nodes: with a copy in each branch it took twice as long."""
+    saved = saved_model_pb2.SavedModel.FromString((exported[0] / "saved_model.pb").read_bytes())
+    names = [function.signature.name for function in saved.meta_graphs[0].graph_def.library.function]
+    for shared in ("_answer_images", "_mask", "_decode_labelled", "_measure"):
+        assert len([name for name in names if re.fullmatch(rf"__inference_{shared}_\d+", name)]) == 1, shared
+
+
+def test_a_python_branch_over_a_tensor_is_refused_and_not_rewritten() -> None:
+    with pytest.raises(tf.errors.OperatorNotAllowedInGraphError):
+        traced_once(lambda number: 1 if number > 0 else 0)(tf.constant(1))
 
 
 def test_each_weight_is_written_once(exported: tuple[Path, Config]) -> None:
