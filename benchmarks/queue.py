@@ -143,7 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, help="Folder of images and masks in neu-seg's classes, as one more.")
     parser.add_argument("--out", type=Path, default=Path("runs/queue"))
-    parser.add_argument("--steps", type=int, default=150, help=f"Of each training, of {_BATCH} images.")
+    parser.add_argument("--steps", type=int, default=300, help=f"Of each training, of {_BATCH} images.")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", metavar="KIND", help="These kinds alone.")
     arguments = parser.parse_args()
