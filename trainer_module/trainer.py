@@ -105,7 +105,7 @@ def run_fn(fn_args: "tfx.components.FnArgs") -> None:
         "train_seconds": round(trained.seconds, 1),
         "code": job.code,
     }
-    if "encoder" in custom:
+    if "encoder" in custom and not job.base_model:
         facts["encoder_weights"] = custom["encoder"]
     export_model(trained.model, config, facts, Path(fn_args.serving_model_dir), _operating_point(trained, job, config))
     trained.checkpoint.discard()

@@ -157,6 +157,7 @@ class _Plan:
             measured=self._folds.records(fold),
             totals=f"totals-{digest([self._measure, config.serving.model_dump_json()])}.npz",
             code=self._code,
+            encoder=encoder,
         )
         return Training(self._out / f"fold{fold + 1}-{key}", spec)
 

@@ -43,6 +43,7 @@ class Spec(BaseModel):
       measured: files of records that are predicted.
       totals: name of the file that the measurement goes to.
       code: fingerprint, part of a checkpoint's key.
+      encoder: hash of the file of the encoder's weights, "" without one.
       cores: the processor cores that it may use, which the runner gives it.
     """
 
@@ -54,6 +55,7 @@ class Spec(BaseModel):
     measured: list[Path]
     totals: str
     code: str
+    encoder: str = ""
     cores: list[int] = []
 
 
@@ -83,8 +85,10 @@ def main(path: Path) -> None:
 
 
 def _train(spec: Spec, directory: Path) -> None:
-    from trainer_module.trainer import Job, train
+    from trainer_module.trainer import Job, check_encoder, train
 
+    # The folder is named by the file as it was when the study began.
+    check_encoder(spec.config.train, {"encoder": spec.encoder})
     patterns = [str(path) for path in spec.train], [str(path) for path in spec.steering]
     job = Job(*patterns, directory / "logs", directory / "checkpoints", spec.code)
     trained = train(job, spec.config)

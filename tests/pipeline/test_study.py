@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -37,7 +38,7 @@ from flexunet.dataset.examine import read_class_ids
 from flexunet.dataset.ingest import ingest
 from flexunet.dataset.layouts.detect import find_layout
 from flexunet.dataset.manifest import versions
-from pipeline.study import crossvalidation
+from pipeline.study import crossvalidation, training
 from pipeline.study.folds import Folds, FoldSize, make_folds, records_of
 from trainer_module.ensemble import ensemble_model
 from trainer_module.model import build_model
@@ -166,10 +167,11 @@ def test_other_content_of_an_encoders_file_is_another_training(
     begun = make_config(
         **{**SETTINGS, "model": {"encoder": "efficientnetv2-b0", "num_layers": 5, "base_kernel": 3}, "train": train}
     )
-    folds, asked = Empty(tmp_path / "folds", (FoldSize(images=0, groups=0),) * 3), []
+    folds, asked, specs = Empty(tmp_path / "folds", (FoldSize(images=0, groups=0),) * 3), [], []
 
     def note(trainings: Any, cores: Any) -> None:
         asked.append({one.directory: one.spec.config.train.encoder_weights for one in trainings})
+        specs.append(trainings[0].spec.model_copy(update={"cores": [*os.sched_getaffinity(0)]}))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(crossvalidation, "run_missing", note)
@@ -180,6 +182,10 @@ def test_other_content_of_an_encoders_file_is_another_training(
     first, again, other = asked
     assert first == again and len(first) == 3 and not first.keys() & other.keys()
     assert {*first.values(), *other.values()} == {str(tmp_path / "weights.h5")}
+    # A fold whose turn comes after the file was replaced.
+    (tmp_path / "spec.json").write_text(specs[0].model_dump_json())
+    with pytest.raises(UserError, match=r"weights\.h5 is not what it was"):
+        training.main(tmp_path / "spec.json")
 
 
 def test_too_few_groups_are_named(data: Path, config: Config, tmp_path: Path) -> None:

@@ -227,7 +227,7 @@ class TrainConfig(Section):
         "top layers (efficientnetv2-b0_notop.h5); nothing is downloaded. Empty: random weights.",
     )
     freeze_encoder: bool = Field(
-        default=False, description="Leave the weights and statistics of the encoder as train.encoder_weights has them."
+        default=False, description="Leave the weights and statistics of the encoder as training begins with them."
     )
     warm_start: bool = Field(
         default=False, description="Initialize from the newest pushed model that was trained on other data."
