@@ -257,6 +257,7 @@ def test_bodies_under_way_have_so_much_room_together():
 @pytest.mark.parametrize(
     ("tap", "whole", "part"),
     [(GrpcTap, PREFACE, FRAME[:3]), (GrpcTap, PREFACE + FRAME, FRAME[:-1]), (RestTap, b"", b"GET /a HT")],
+    ids=["preface", "frame", "head"],
 )
 def test_what_has_begun_to_come_is_not_idle(tap: Any, whole: bytes, part: bytes):
     reading = tap(lambda exchange: None)
