@@ -87,8 +87,8 @@ def read_mask(encoded: bytes, config: Config) -> Mask:
         return Mask(class_ids, picture.orientation, False, snapped=counts.astype(np.int64))
     image = picture.image
     is_served = picture.kind is readable.PNG and image.mode == "RGB" and picture.orientation == 1
-    may_be_either = image.mode in GREY_MODES and config.records.mask_values == "auto"
-    is_ids = may_be_either and _shows_ids(_numbers(picture), class_ids, config)
+    levels = _levels(picture) if config.records.mask_values == "auto" else None
+    is_ids = levels is not None and _shows_ids(levels, class_ids, config)
     return Mask(class_ids, picture.orientation, is_served and transparent is None, is_ids=is_ids)
 
 
@@ -282,6 +282,14 @@ def _numbers(picture: Picture) -> NDArray[np.int64]:
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.round(values)).all()):
         raise Refused(Words("a mask of fractions", "whole numbers, the ids of classes", "export the mask as PNG"))
     return values.astype(np.int64)
+
+
+def _levels(picture: Picture) -> NDArray[np.int64] | None:
+    """The levels of a grey mask, or of a grey palette; None of one in colours."""
+    image = picture.image
+    if image.mode in GREY_MODES:
+        return _numbers(picture)
+    return _greys_of_palette(image, np.asarray(image.convert("RGB"))) if image.mode in _PALETTES else None
 
 
 def _shows_ids(values: NDArray[np.int64], class_ids: NDArray[np.uint8], config: Config) -> bool:

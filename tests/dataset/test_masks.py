@@ -192,6 +192,7 @@ def test_grey_ids_in_a_palette_are_ids_in_whatever_order_a_tool_put_it():
     classes = config(BLACK, [255, 0, 0], [0, 255, 0], [0, 0, 255])
     file = encoded(IDS * 2, "GIF", optimize=True)
     np.testing.assert_array_equal(ids(file, classes), IDS * 2)
+    assert read_mask(file, classes).is_ids and not read_mask(file, config(BLACK, [2, 2, 2])).is_ids
     told = config(BLACK, [255, 0, 0], [0, 255, 0], [0, 0, 255], mask_values="ids")
     reordered = png(IDS, 3, 8, png_chunk(b"PLTE", bytes([0, 0, 0, 2, 2, 2])))
     np.testing.assert_array_equal(ids(reordered, classes), IDS * 2)
