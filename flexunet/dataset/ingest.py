@@ -102,10 +102,10 @@ def ingest(
     if not check_only:
         require_writable(out)
     layout = find_layout(source, out, layout_name, no_mask_is_background)
-    _require_its_classes(layout, config, source)
     with Workers() as workers:
-        examined = _examined(layout, metadata, skip_bad, config, workers, progress)
-        found = _found(source, out, span, layout, *examined)
+        facts, problems = _examined(layout, metadata, skip_bad, config, workers, progress)
+        _require_its_classes(layout, facts, config, source)
+        found = _found(source, out, span, layout, facts, problems)
         rows, summary = _summarized(found, config, splits, accept_losses)
         if check_only:
             return Ingested(layout, None, summary, False)
@@ -113,15 +113,21 @@ def ingest(
             return _write(found, rows, summary, config, workers, progress)
 
 
-def _require_its_classes(layout: Layout, config: Config, source: Path) -> None:
-    """Raises DataError where a list beside the masks says that the config's classes are others."""
+def _require_its_classes(layout: Layout, facts: Sequence[Facts], config: Config, source: Path) -> None:
+    """Raises DataError where a list beside the masks, or around them, says that the config's classes are others."""
     problems = [
         Problem(source / name, what, "the config's classes to be the list's", "correct [[classes]], or remove the list")
         for name, told in layout.told.items()
-        for what in contradictions(told, config)
+        for what in contradictions(told, config, _are_ids((source / name).parent, facts, config))
     ]
     if problems:
         raise DataError(problems)
+
+
+def _are_ids(folder: Path, facts: Sequence[Facts], config: Config) -> set[bool]:
+    """Whether the masks with defects below a folder were read as ids, and whether as colours."""
+    shown = [f for f in facts if f.pair.annotation is None and f.defects and folder in f.pair.mask.parents]
+    return {f.mask_is_ids or config.records.mask_values == "ids" for f in shown}
 
 
 @dataclass(frozen=True)

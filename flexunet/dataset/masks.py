@@ -228,9 +228,7 @@ def _told_indices(image: Image.Image, config: Config) -> NDArray[np.uint8]:
     class_ids, known = palette.class_ids_from_rgb(mask_rgb, config.classes, config.records)
     differ = class_ids != indices
     if known.all() and differ.any() and _as_ids(indices.astype(np.int64), config).known.all():
-        name = _name(int(class_ids[differ][0]), config)
-        what = f"a palette whose index {indices[differ][0]} has the colour of {name}: either could be the class"
-        raise Refused(Words(what, "a mask that means one thing", f'set records.mask_values = "colors", or {_EXPORT}'))
+        raise Refused(_other_colors(image, int(indices[differ][0]), int(class_ids[differ][0]), config))
     greys = _greys_of_palette(image, mask_rgb)
     if greys is None or not _as_ids(greys, config).known.all():
         return indices
@@ -239,6 +237,18 @@ def _told_indices(image: Image.Image, config: Config) -> NDArray[np.uint8]:
         what = f"a palette whose index {indices[differ][0]} is grey {greys[differ][0]}: either could be the id"
         raise Refused(Words(what, "a mask that means one thing", _EXPORT))
     return indices
+
+
+def _other_colors(image: Image.Image, index: int, class_id: int, config: Config) -> Words:
+    """Which repair keeps the indices' meaning, and what the other makes of them."""
+    table, shown = image.getpalette() or [], _name(class_id, config)
+    colors = ", ".join(f"{c.name} {table[3 * i : 3 * i + 3] or list(c.color)}" for i, c in enumerate(config.classes))
+    what = f"a palette whose index {index} has the colour of {shown}: either could be the class"
+    repair = (
+        f"if its indices are the ids, give [[classes]] its colours ({colors}); if its colours are right, "
+        f'records.mask_values = "colors" takes index {index} as {shown}'
+    )
+    return Words(what, "a mask that means one thing", repair)
 
 
 def _from_grey(picture: Picture, config: Config) -> NDArray[np.uint8]:

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -51,12 +52,14 @@ async def listen(host: str, port: int, text: Callable[[], str]) -> asyncio.Serve
     Raises:
       UserError: the port is taken.
     """
-
-    # The file may lie on a network's disk that hangs, and requests go by in the thread of the loop.
-    apart, loop = ThreadPoolExecutor(1), asyncio.get_running_loop()
+    reading: Future[str] | None = None
 
     async def read() -> str:
-        return await loop.run_in_executor(apart, text)
+        nonlocal reading
+        # All who ask meanwhile wait for the same: of a disk that hangs one thread is enough.
+        if reading is None or reading.done():
+            reading = _apart(text)
+        return await asyncio.wrap_future(reading)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # Whoever says nothing, or too much, is let go.
@@ -74,3 +77,21 @@ async def listen(host: str, port: int, text: Callable[[], str]) -> asyncio.Serve
         return await asyncio.start_server(answer, host, port)
     except OSError as error:
         raise UserError(f"{host}:{port}: {error.strerror}, expected a free port: choose another") from None
+
+
+def _apart(text: Callable[[], str]) -> "Future[str]":
+    """`text()` in a thread of its own: the file may lie on a network's disk that hangs. Requests go by in the loop's
+    thread, and a pool's threads hold up the end of the process."""
+    answer: Future[str] = Future()
+    # Who no longer waits must not take it from the others.
+    answer.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            answer.set_result(text())
+        # It is raised where it is waited for.
+        except Exception as error:  # noqa: BLE001
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return answer

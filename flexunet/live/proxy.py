@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 import queue
-import resource
 import signal
 import socket
 import subprocess
@@ -38,11 +37,14 @@ _MISSED: Final = "not looked at: too many at once"
 _RESTART_SECONDS: Final = 10.0
 _MOST_DOUBLED: Final = 6
 _MOST_RESTART_SECONDS: Final = _RESTART_SECONDS * 2**_MOST_DOUBLED
-# When it is asked to end, for requests under way and then for what waits to be looked at: less than what our manifests
-# leave of the grace period.
+# When it is asked to end, for requests under way, then for what waits to be looked at, then for a process that is
+# killed: together less than what our manifests leave of the grace period.
 _DRAIN_SECONDS: Final = 5.0
 _DRAIN_LOOK_SECONDS: Final = 0.02
-_CLOSE_SECONDS: Final = 8.0
+_CLOSE_SECONDS: Final = 7.0
+_KILL_SECONDS: Final = 1.0
+# A connection takes two. More than Linux gives by itself, and no more than a Mac's kernel allows.
+_FILES: Final = 2**15
 
 MakeTap = Callable[[Callable[[Exchange], None], Sequence[str], float, Room], Tap]
 
@@ -138,17 +140,20 @@ class Witness:
         """Lets the process look at what waits, and write it; what hangs is killed after a while."""
         with self._lock:
             self._put_missed()
+        until = time.monotonic() + _CLOSE_SECONDS
         self._ending.set()
         self._waiting.put(None)
         self._thread.join(_CLOSE_SECONDS)
         if not self._thread.is_alive():
             self._say_no_more()
         try:
-            self._process.wait(0 if self._thread.is_alive() else _CLOSE_SECONDS)
+            self._process.wait(max(0.0, until - time.monotonic()))
         except subprocess.TimeoutExpired:
             logger.warning("what looks at images did not end; %d requests were not looked at", self._waiting.qsize())
             self._process.kill()
-            self._process.wait()
+            # One that waits for a network's disk does not end even so.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_KILL_SECONDS)
 
     def _say_no_more(self) -> None:
         with contextlib.suppress(OSError):
@@ -228,10 +233,15 @@ class Proxy:
     async def drain(self, seconds: float) -> None:
         """Ends each connection as soon as nothing is under way in it, and after so long whatever is."""
         until = time.monotonic() + seconds
-        while self._relays and time.monotonic() < until:
-            for relay in [relay for relay in self._relays if relay.is_idle]:
-                relay.end()
+        idle: set[_Relay] = set()
+        while time.monotonic() < until:
+            # First: what a client has just sent, perhaps in a new connection, is read meanwhile.
             await asyncio.sleep(_DRAIN_LOOK_SECONDS)
+            if not self._relays:
+                return
+            idle, before = {relay for relay in self._relays if relay.is_idle}, idle
+            for relay in idle & before:
+                relay.end()
         for relay in self._relays:
             relay.end()
 
@@ -251,39 +261,43 @@ class Proxy:
         return await listen(self.settings.host, port, lambda: counted.text(directory))
 
     async def _relay(self, route: Route, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            upstream = await asyncio.open_connection(self.settings.server_host, route.server_port, limit=_CHUNK)
-        except OSError:
-            # The server is not there: so the client finds nobody here either.
-            writer.transport.abort()
-            return
-        for end in (writer, upstream[1]):
-            # Of a peer that vanished without a word nothing would ever come.
-            end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         wanted = [self.settings.kept.camera_header.lower()]
         look = _Look(route.tap(self.witness.tell, wanted, self.settings.rate, self.room), self.witness)
-        relay = _Relay(look, (writer, upstream[1]))
+        relay = _Relay(look, writer)
         self._relays.add(relay)
         try:
-            await relay.run(reader, upstream[0])
+            await relay.run(reader, self.settings.server_host, route.server_port)
         finally:
+            relay.end()
             self._relays.discard(relay)
 
 
 class _Relay:
-    """A connection of a client with the server; `writers` lead to the one and to the other."""
+    """A connection of a client with the server, from its first moment on; `client` leads to the one."""
 
-    def __init__(self, look: "_Look", writers: tuple[asyncio.StreamWriter, asyncio.StreamWriter]) -> None:
-        self._look, self._writers = look, writers
+    def __init__(self, look: "_Look", client: asyncio.StreamWriter) -> None:
+        self._look, self._writers, self._is_through = look, [client], False
 
     @property
     def is_idle(self) -> bool:
         """Whether no request waits for its answer, as far as that is understood."""
-        return self._look.is_idle
+        return self._is_through and self._look.is_idle
 
-    async def run(self, of_client: asyncio.StreamReader, of_server: asyncio.StreamReader) -> None:
-        """Until both ends have said all, or one broke off."""
-        client, server = self._writers
+    async def run(self, of_client: asyncio.StreamReader, server_host: str, server_port: int) -> None:
+        """Connects with the server; until both ends have said all, or one broke off."""
+        [client] = self._writers
+        try:
+            of_server, server = await asyncio.open_connection(server_host, server_port, limit=_CHUNK)
+        except OSError:
+            # The server is not there: so the client finds nobody here either.
+            client.transport.abort()
+            return
+        self._writers.append(server)
+        self._is_through = True
+        for end in self._writers:
+            # Of a peer that vanished without a word nothing would ever come; the client may be gone already.
+            with contextlib.suppress(OSError):
+                end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         ways = [_pump(of_client, server, self._look, True), _pump(of_server, client, self._look, False)]
         tasks = [asyncio.ensure_future(way) for way in ways]
         try:
@@ -292,8 +306,6 @@ class _Relay:
             # So does the other.
             for task in tasks:
                 task.cancel()
-        finally:
-            self.end()
 
     def end(self) -> None:
         """Closes both, when what was written is sent."""
@@ -311,7 +323,7 @@ class _Look:
 
     @property
     def is_idle(self) -> bool:
-        return self._tap is not None and not self._tap.under_way()
+        return self._tap is not None and self._tap.is_idle
 
     def feed(self, content: bytes, of_client: bool) -> None:
         if self._tap is not None:
@@ -341,9 +353,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, look
 
 async def run(settings: Settings, on_ready: Callable[[list[int]], None]) -> signal.Signals:
     """Until SIGINT or SIGTERM, and says which; `on_ready` gets the ports. Raises UserError for a port that is taken."""
-    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # A connection takes two.
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
+    _allow_files()
     loop = asyncio.get_running_loop()
     stopped: asyncio.Future[signal.Signals] = loop.create_future()
     witness = Witness(settings)
@@ -358,3 +368,15 @@ async def run(settings: Settings, on_ready: Callable[[list[int]], None]) -> sign
         return signal_number
     finally:
         await asyncio.to_thread(witness.close)
+
+
+def _allow_files() -> None:
+    """As many as the proxy may need, or as this user may open; none fewer than before."""
+    # Windows has no such limits, and some systems raise none.
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = _FILES if most == resource.RLIM_INFINITY else min(most, _FILES)
+        if now != resource.RLIM_INFINITY and now < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))

@@ -111,10 +111,8 @@ class Store:
         """Removes what is older than it may be."""
         _forget(self._kept.directory, now - self._kept.days * DAY_SECONDS)
         if self._kept.beside:
-            try:
-                _forget_beside(self._kept.directory, now - self._kept.days * DAY_SECONDS)
-            except OSError:
-                self.count("times that the folders beside could not be cleared", now)
+            failed = _forget_beside(self._kept.directory, now - self._kept.days * DAY_SECONDS)
+            self.count("times that a folder beside could not be cleared", now, failed)
         # Of this hour at most: an earlier process may have left some.
         self._pairs = Counter({key: number for key, number in self._pairs.items() if key[0] >= hour_name(now)})
         for reservoir in self._reservoirs:
@@ -217,19 +215,33 @@ class Reservoir:
         return self._kept[place : place + 1] == [(name, size)]
 
 
-def _forget_beside(directory: Path, oldest: float) -> None:
-    """Removes what is older of watches that are gone, in the folders beside: those of pods that were.
+def _forget_beside(directory: Path, oldest: float) -> int:
+    """Removes what is older of watches that are gone, in the folders beside: those of pods that were. Returns how many
+    of these cannot be read, or cleared."""
+    try:
+        folders = [folder for folder in _files(directory.parent) if folder != directory]
+    except OSError:
+        return 1
+    return sum(not _is_cleared(folder, oldest) for folder in folders)
 
-    Raises:
-      OSError: something there cannot be removed.
-    """
-    for folder in _files(directory.parent):
-        if folder != directory and (folder / _HOURS).is_dir():
+
+def _is_cleared(folder: Path, oldest: float) -> bool:
+    """Of what is older there, if a watch wrote it; False: it cannot be read, or removed."""
+    try:
+        if _is_of_watch(folder):
             # One that another watch writes to is its own business.
             with contextlib.suppress(UserError), locked(folder):
                 _forget(folder, oldest)
                 if not any(_kept_in(folder)):
                     _remove(folder)
+    except OSError:
+        return False
+    return True
+
+
+def _is_of_watch(folder: Path) -> bool:
+    """Other people's folders may hold hours, too."""
+    return (folder / _HOURS).is_dir() and all((folder / name).is_file() for name in (LOG_FILE, LOCK_FILE))
 
 
 def _forget(folder: Path, oldest: float) -> None:
@@ -246,10 +258,13 @@ def _remove(folder: Path) -> None:
     """A folder that holds nothing any more of what was seen; what is not of a watch stays."""
     for name in _FOLDERS:
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (DRIFT_METRICS, LOG_FILE, LOCK_FILE):
+    for name in (DRIFT_METRICS, LOG_FILE):
         (folder / name).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        folder.rmdir()
+    # It is held: where the folder stays, so does its lock.
+    if [path.name for path in _files(folder)] == [LOCK_FILE]:
+        with contextlib.suppress(OSError):
+            (folder / LOCK_FILE).unlink()
+            folder.rmdir()
 
 
 def write_lines(path: Path, lines: list[Seen]) -> None:

@@ -125,6 +125,11 @@ class Tap(ABC):
     def under_way(self) -> list[_Open]:
         """The exchanges that have begun and not ended."""
 
+    @property
+    @abstractmethod
+    def is_idle(self) -> bool:
+        """Whether nothing is under way, and nothing has come that would begin with its next bytes."""
+
     def close(self) -> None:
         """The connection has ended: what was under way has no answer."""
         for found in self.under_way():
@@ -172,6 +177,11 @@ class _Http2Side:
         self._decoder = Decoder()
         self._decoder.max_allowed_table_size = _MOST_TABLE
         self._block: tuple[int, bool, bytes] | None = None
+
+    @property
+    def is_between(self) -> bool:
+        """Whether what has come is whole."""
+        return not self._buffer and self._block is None
 
     def frames(self, content: bytes) -> list[tuple[int, int, int, bytes]]:
         """Kind, flags, stream and content of the frames that are whole by now."""
@@ -231,6 +241,10 @@ class GrpcTap(Tap):
     def under_way(self) -> list[_Open]:
         return [*self._streams.values()]
 
+    @property
+    def is_idle(self) -> bool:
+        return not self._streams and all(side.is_between for side in self._sides.values())
+
     def feed(self, content: bytes, of_client: bool) -> None:
         for kind, flags, stream, payload in self._sides[of_client].frames(content):
             if kind in (_HEADERS, _CONTINUATION):
@@ -271,6 +285,11 @@ class _Http1Side:
         self._buffer = bytearray()
         self._left = 0
         self._in_body = False
+
+    @property
+    def is_between(self) -> bool:
+        """Whether what has come is whole."""
+        return not self._buffer and not self._in_body
 
     def messages(self, content: bytes, to: Callable[[], _Open | None], of_client: bool) -> Iterator[tuple[str, _Open]]:
         """First line and exchange of each message that is whole by now; `to` gives the one that a head belongs to, and
@@ -336,6 +355,10 @@ class RestTap(Tap):
 
     def under_way(self) -> list[_Open]:
         return [*self._waiting]
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._waiting and all(side.is_between for side in self._sides.values())
 
     def feed(self, content: bytes, of_client: bool) -> None:
         to = self._open_one if of_client else self._first

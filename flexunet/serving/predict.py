@@ -11,7 +11,6 @@ from typing import NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from flexunet.core import features
 from flexunet.core.config.data import ImageConfig
@@ -19,7 +18,7 @@ from flexunet.core.config.whole import Config
 from flexunet.core.disk import naming
 from flexunet.core.errors import UserError
 from flexunet.core.finder import AREAS_COLUMNS, AREAS_FILE, LeftOut, Tally, find_files
-from flexunet.core.pictures import Picture, Refused, open_image, png, served_bytes
+from flexunet.core.pictures import Picture, Refused, open_image, served_bytes
 from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.core.regions import connected_regions
 from flexunet.serving.client import Model, Prediction, in_order, predict_image
@@ -27,6 +26,7 @@ from flexunet.serving.exported import ServedConfig
 from flexunet.serving.outputs import CannotWriteError, Output, opened
 from flexunet.serving.tiling import predict_tiled
 from flexunet.serving.transport import NotServedError, UnreachableError
+from flexunet.serving.wire import as_strings
 
 
 class OtherClassesError(UserError):
@@ -100,9 +100,11 @@ class Job:
 
     @functools.cached_property
     def _class_names(self) -> tuple[str, ...]:
-        """What the model says of itself, which the signature that tiles are asked of does not."""
-        size = self.config.image
-        return predict_image(self.model, png(Image.new("RGB", (size.width, size.height)))).class_names
+        """What the model says of itself, which the signature that tiles are asked of does not; empty from one of before
+        0.2.0. A record without an image is no image: a watch leaves it out."""
+        outputs = self.model.run(features.SIGNATURE_EXAMPLES, {features.INPUT_EXAMPLES: as_strings([b""])})
+        names = outputs.get(features.OUTPUT_CLASS_NAMES)
+        return () if names is None else tuple(name.decode() for name in names[0])
 
     def _check_classes(self, prediction: Prediction) -> None:
         """Class ids mean nothing under another list of classes: raises OtherClassesError."""

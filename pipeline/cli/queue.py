@@ -48,9 +48,9 @@ def queue(
     with captured_output(NO_LOG) as console:
         if known is None:
             print_warning("the records of the model's run are not known: near-duplicates of them stay", console)
-        with busy(console, "loading TensorFlow"):
-            from pipeline.queue import pick, write_queue
         with _new(out.resolve()) as aside:
+            with busy(console, "loading TensorFlow"):
+                from pipeline.queue import pick, write_queue
             with bars(console) as progress:
                 picked = pick(version, files, known, count, aside, progress("asking the model", len(files)))
             if not picked.candidates:
@@ -64,16 +64,27 @@ def queue(
 
 @contextlib.contextmanager
 def _new(out: Path) -> Iterator[Path]:
-    """A folder aside that becomes `out`, which is empty or not there, when the body ends well: whole or not at all."""
-    aside = out.with_name(f".{out.name}.incomplete")
-    # Of a process that was killed.
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    """A folder within `out`, empty or not there before, which gets what it holds when the body ends well: whole or not
+    at all. Nothing could be renamed to `out` itself where that is a volume.
+
+    Raises:
+      UserError: another process writes there.
+    """
+    aside, was_there = out / ".incomplete", out.exists()
+    try:
+        aside.mkdir(parents=True)
+    except FileExistsError:
+        raise UserError(f"{out}: another process writes there, expected a new folder: name another") from None
     try:
         yield aside
-        aside.replace(out)
+        for path in aside.iterdir():
+            path.rename(out / path.name)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        if not was_there:
+            # Only where it is empty.
+            with contextlib.suppress(OSError):
+                out.rmdir()
 
 
 def _data_of(version: Path) -> Path | None:

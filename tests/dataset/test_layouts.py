@@ -170,6 +170,24 @@ def test_splits_in_names_of_folders(surfaces: sources.Surfaces, tmp_path: Path, 
     assert [pair.id.casefold() for pair in layout.pairs] == [f"train/{stem}" for stem in sorted(surfaces)]
 
 
+def test_a_class_may_be_called_as_a_folder_for_images(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    """As the frame of a door: a folder that matches as it is, is no role; nor one of several classes' masks."""
+    half = {"frame": dict(list(surfaces.items())[:3]), "door": dict(list(surfaces.items())[3:])}
+    for part, some in half.items():
+        sources.folders(f"{part}/{{}}.png", f"masks/{part}/{{}}.png")(tmp_path / "parts", some)
+    layout = find_layout(tmp_path / "parts")
+    expected = {f"{part}/{stem}" for part, some in half.items() for stem in some}
+    assert (layout.problems, {pair.id for pair in layout.pairs}) == ([], expected)
+    for name in ("frame", "image"):
+        root = tmp_path / name
+        sources.images(root, surfaces)
+        for class_name in (name, "glass"):
+            for stem, (_, class_ids) in surfaces.items():
+                sources.save(root / f"masks/{class_name}/{stem}.png", np.uint8(255) * (class_ids == 1))
+        layout = find_layout(root)
+        assert (layout.name, layout.problems, len(layout.pairs)) == ("class-masks", [], len(surfaces))
+
+
 def test_mvtec(surfaces: sources.Surfaces, tmp_path: Path) -> None:
     """One folder a defect; `good` has no masks; its own splits are of another task."""
     for number, (stem, (image, class_ids)) in enumerate(surfaces.items()):
@@ -201,6 +219,22 @@ def test_one_class_is_all_defects_of_mvtec_unless_it_is_one_of_them(tmp_path: Pa
     found = [*examine_each(find_layout(tmp_path).pairs, config_from({"classes": classes}, "test"))]
     assert sorted(f.pixels[1] for f in found if isinstance(f, Facts)) == [0, *[9] * drawn]
     assert [f.what for f in found if isinstance(f, Problem)] == ["0_mask.png: names the class 'patches'"] * (2 - drawn)
+
+
+def test_a_class_that_differs_by_case_from_a_folder_of_mvtec_is_not_all_of_them(tmp_path: Path) -> None:
+    for defect in ("Crack", "Hole"):
+        sources.save(tmp_path / f"test/{defect}/0.png", np.zeros((9, 9), np.uint8))
+        sources.save(tmp_path / f"ground_truth/{defect}/0_mask.png", np.eye(9, dtype=np.uint8) * 255)
+    sources.save(tmp_path / "train/good/0.png", np.zeros((9, 9), np.uint8))
+    classes = [{"name": "background", "color": [0, 0, 0]}, {"name": "crack", "color": [255, 0, 0]}]
+    layout = find_layout(tmp_path)
+    found = [*examine_each(layout.pairs, config_from({"classes": classes}, "test"))]
+    assert [f.what for f in found if isinstance(f, Problem)] == [
+        f"0_mask.png: names the class '{defect}'" for defect in ("Crack", "Hole")
+    ]
+    assert (
+        "where the config has one defect class, called otherwise than Crack, Hole, it is all of these" in layout.notes
+    )
 
 
 def test_two_files_of_one_stem_in_mvtec_are_refused(tmp_path: Path) -> None:
@@ -248,6 +282,19 @@ def test_lists_of_voc_may_name_files(surfaces: sources.Surfaces, tmp_path: Path,
     }
     stray = line.format("ghost")
     assert layout.notes == (f"1 of 4 lines of ImageSets/Segmentation/test.txt are of no image, such as {stray!r}",)
+
+
+def test_lists_of_voc_may_begin_above_the_source(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    """And a list named after a split that is of no image is refused: its images would be assigned anew."""
+    sources.voc(tmp_path, surfaces)
+    (tmp_path / "ImageSets/Segmentation/default.txt").unlink()
+    listed = "\n".join(f"data/VOC2012/JPEGImages/{stem}.jpg" for stem in surfaces)
+    (tmp_path / "ImageSets/Segmentation/train.txt").write_text(listed)
+    layout = find_layout(tmp_path)
+    assert ({pair.split for pair in layout.pairs}, layout.problems) == ({"train"}, [])
+    (tmp_path / "ImageSets/Segmentation/val.txt").write_text("ghost\nother/strip-2")
+    (problem,) = find_layout(tmp_path).problems
+    assert problem.what == "none of its 2 lines is of an image, such as 'ghost'"
 
 
 @pytest.mark.parametrize(
@@ -350,6 +397,30 @@ def test_coco_may_name_images_by_their_paths_elsewhere(
     )
 
 
+def test_images_of_coco_are_not_those_of_another_folder(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    """Two cameras count from 1: what one shows is not drawn on the other's image."""
+    sources.images(tmp_path / "set", {"001": surfaces["strip"]}, "cam1/{}.png")
+    document = sources.coco_document({"001": surfaces["strip"], "1": surfaces["strip"]})
+    (image, other), both = document["images"], document["images"][:]
+    image["file_name"], other["file_name"] = "/home/u/set/cam2/001.png", "/home/u/set/cam1/001.png"
+    for listed in ([image], both):
+        document["images"] = listed
+        document["annotations"] = []
+        (tmp_path / "set/all.json").write_text(json.dumps(document))
+        layout = find_layout(tmp_path / "set")
+        assert [p.what for p in layout.problems] == ["lists '/home/u/set/cam2/001.png', which is not there"]
+        assert [pair.id for pair in layout.pairs] == ["cam1/001"] * (len(listed) - 1)
+
+
+def test_paths_of_coco_may_go_through_the_source_itself(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    sources.images(tmp_path / "photos", {"001": surfaces["strip"], "cam1/001": surfaces["strip"]}, "{}.png")
+    document = sources.coco_document({"001": surfaces["strip"]})
+    document["images"][0]["file_name"] = "C:\\photos\\001.png"
+    (tmp_path / "photos/all.json").write_text(json.dumps(document))
+    layout = find_layout(tmp_path / "photos")
+    assert ([pair.id for pair in layout.pairs], layout.problems) == (["001"], [])
+
+
 def test_coco_may_name_images_as_addresses_do(surfaces: sources.Surfaces, tmp_path: Path) -> None:
     """With a space as %20; a name that is there as it is written comes first."""
     sources.images(tmp_path, {"steel": surfaces["strip"]}, "my photos/hot {}.png")
@@ -362,7 +433,7 @@ def test_coco_may_name_images_as_addresses_do(surfaces: sources.Surfaces, tmp_pa
         (tmp_path / "all.json").write_text(json.dumps(document))
         (pair,) = find_layout(tmp_path).pairs
         assert pair.image.stem == found
-        sources.images(tmp_path, {"steel": surfaces["strip"]}, "my photos/hot%20{}.png")
+        sources.images(tmp_path, {"steel": surfaces["strip"]}, "my%20photos/hot%20{}.png")
 
 
 def test_predictions_in_coco_are_told(surfaces: sources.Surfaces, tmp_path: Path) -> None:
@@ -396,6 +467,26 @@ def test_the_category_that_roboflow_puts_before_the_others_is_no_class(
     (tmp_path / "_annotations.coco.json").write_text(json.dumps(document))
     problems = [p for p in examine_each(find_layout(tmp_path).pairs, CONFIG) if isinstance(p, Problem)]
     assert [p.what for p in problems] == ["names the class 'defects-of-steel'"]
+
+
+def test_roboflows_first_category_may_have_a_classs_name(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    """And what is drawn in some document is a class in all."""
+    document = sources.coco_document(surfaces)
+    first, second, third = document["categories"]
+    group = {"id": 0, "name": first["name"], "supercategory": "none"}
+    for category, above in ((first, first), (second, third), (third, {"name": "none"})):
+        category["supercategory"] = above["name"]
+    document["categories"].insert(0, group)
+    stems = list(surfaces)
+    for split, chosen in (("train", stems[:-1]), ("valid", stems[-1:])):
+        some = {stem: surfaces[stem] for stem in chosen}
+        sources.images(tmp_path, some, f"{split}/{{}}.png")
+        part = {**document, **{key: sources.coco_document(some)[key] for key in ("images", "annotations")}}
+        part["annotations"] = part["annotations"] if split == "train" else []
+        (tmp_path / split / "_annotations.coco.json").write_text(json.dumps(part))
+    found = READERS["coco"].classes(Source(find_files(tmp_path))) or []
+    assert tuple(c.name for c in found) == sources.NAMES[1:]
+    assert not any("is no class" in note for note in find_layout(tmp_path).notes)
 
 
 CLASS_LISTS: dict[str, tuple[str, str]] = {
@@ -434,6 +525,27 @@ def test_a_list_of_classes_that_the_config_contradicts_is_refused(
         assert len(errors) == (2 if kind == "theirs" else 0) and (code == 1 or kind != "theirs")
         what = "id 1" if is_ids else "RGB (0, 0, 255)"
         assert kind != "theirs" or f"/{name}: says that {what} is patches, which is inclusion here" in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "are_ids"), [("old", "class_dict.csv", 0), ("", "_classes.csv", 0), ("", "class_dict.csv", 1)]
+)
+def test_a_list_of_classes_of_other_masks_is_none(
+    surfaces: sources.Surfaces, tmp_path: Path, folder: str, name: str, are_ids: int, capfd: Any
+) -> None:
+    """In a folder without masks that are read; of ids where masks are in colours; of colours where they are ids."""
+    source = tmp_path / "src"
+    for stem, (image, class_ids) in surfaces.items():
+        sources.save(source / f"images/{stem}.png", image)
+        sources.save(source / f"masks/{stem}.png", class_ids if are_ids else sources.COLORS[class_ids])
+    head, line = CLASS_LISTS[name]
+    colors = [dict(zip(("red", "green", "blue"), color, strict=True)) for color in sources.COLORS[1:].tolist()]
+    lines = [line.format(name=n, number=i, **colors[i - 1]) for i, n in ((1, "patches"), (2, "inclusion"))]
+    (source / folder).mkdir(exist_ok=True)
+    (source / folder / name).write_text(head + "".join(lines))
+    assert bool(find_layout(source).told) != bool(folder)
+    ingest_code(source, tmp_path)
+    assert not [error for error in capfd.readouterr().err.splitlines() if "says that" in error]
 
 
 def test_images_without_a_mask_are_background_where_it_is_said(surfaces: sources.Surfaces, tmp_path: Path) -> None:

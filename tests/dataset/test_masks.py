@@ -210,9 +210,12 @@ def test_indices_are_no_ids_where_their_colors_are_other_classes():
         if order == [0, 1]:
             np.testing.assert_array_equal(ids(buffer.getvalue(), settings), IDS)
         else:
-            assert "index 0 has the colour of class 1: either could be the class" in refusal(
-                buffer.getvalue(), settings
-            )
+            words = refusal(buffer.getvalue(), settings)
+            assert "index 0 has the colour of class 1: either could be the class" in words
+            assert 'records.mask_values = "colors" takes index 0 as class 1' in words
+            assert "give [[classes]] its colours (class 0 [255, 0, 0], class 1 [0, 0, 0]" in words
+            as_told = config([255, 0, 0], BLACK, WHITE, mask_values="ids")
+            np.testing.assert_array_equal(ids(buffer.getvalue(), as_told), IDS)
 
 
 def test_a_mask_in_colors_is_no_mask_of_ids():

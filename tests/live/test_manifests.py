@@ -10,6 +10,7 @@ import yaml
 from processes import ROOT
 
 from flexunet.cli.live import watch
+from flexunet.live import proxy
 from flexunet.serving import signing
 from flexunet.serving.docker import NAMED_ARGUMENTS
 
@@ -44,6 +45,17 @@ def test_every_document_is_valid(documents: list[dict[str, Any]]) -> None:
     for document in documents:
         kubernetes_validate.validate(document, "1.32", strict=True)
         assert document["kind"] == "Namespace" or document["metadata"]["namespace"] == "flexunet"
+
+
+def test_a_watch_ends_in_what_is_left_of_the_grace_period(documents: list[dict[str, Any]]) -> None:
+    pod = of_kind(documents, "Deployment")["spec"]["template"]["spec"]
+    [command] = [
+        one["lifecycle"]["preStop"]["exec"]["command"]
+        for one in pod["containers"]
+        if any(port["name"] == "watch-grpc" for port in one["ports"])
+    ]
+    left = pod["terminationGracePeriodSeconds"] - int(command[1])
+    assert left > proxy._DRAIN_SECONDS + proxy._CLOSE_SECONDS + proxy._KILL_SECONDS
 
 
 def test_the_service_asks_the_watch_and_names_the_servers_own_ports(documents: list[dict[str, Any]]) -> None:

@@ -5,6 +5,7 @@ import io
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -150,6 +151,80 @@ def test_asked_to_end_it_lets_requests_under_way_be_answered_and_takes_no_more(t
     assert counts(tmp_path)["requests"] == 1
 
 
+REQUEST = b"GET /a HTTP/1.1\r\nHost: here\r\n\r\n"
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"
+
+
+def test_what_has_just_been_sent_when_it_is_asked_to_end_is_answered(tmp_path: Path) -> None:
+    """In a connection that is not even taken yet, and in one of which half a request is here."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(30)
+        served: Any = SimpleNamespace(grpc_port=1, rest_port=listening.getsockname()[1])
+        with watch_of(served, tmp_path) as watch:
+            address = ("127.0.0.1", int(watch.rest.rpartition(":")[2]))
+            with socket.create_connection(address) as old:
+                of_old, _ = listening.accept()
+                watch.process.send_signal(signal.SIGSTOP)
+                with socket.create_connection(address) as new:
+                    new.sendall(REQUEST)
+                    old.sendall(REQUEST[:20])
+                    watch.process.send_signal(signal.SIGTERM)
+                    watch.process.send_signal(signal.SIGCONT)
+                    of_new, _ = listening.accept()
+                    assert of_new.recv(1000) == REQUEST
+                    of_new.sendall(ANSWER)
+                    assert new.recv(1000) == ANSWER and new.recv(1000) == b""
+                old.sendall(REQUEST[20:])
+                came = b""
+                while came != REQUEST:
+                    came += (part := of_old.recv(1000))
+                    assert part
+                of_old.sendall(ANSWER)
+                assert old.recv(1000) == ANSWER and old.recv(1000) == b""
+            assert watch.process.wait() == 0
+            of_old.close()
+            of_new.close()
+    assert counts(tmp_path)["requests"] == 2
+
+
+def test_a_client_that_resets_before_the_server_is_reached_leaves_no_connection() -> None:
+    """As health checks do every few seconds."""
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=0) as listening,
+        # The server's queue is full: connecting goes on.
+        socket.create_connection(listening.getsockname()),
+        relayed(rest_route(0, listening.getsockname()[1])) as ([port], _),
+    ):
+        client = socket.create_connection(("127.0.0.1", port))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        time.sleep(0.2)
+        listening.accept()[0].close()
+        listening.settimeout(30)
+        with listening.accept()[0] as upstream:
+            upstream.settimeout(5)
+            assert upstream.recv(1) == b""
+
+
+def test_files_are_allowed_for_many_connections_where_the_system_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Mac's limit has no end, and is refused; Windows has none."""
+    import resource
+
+    asked: list[Any] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
+    proxy._allow_files()
+    assert asked == [(proxy._FILES, resource.RLIM_INFINITY)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 512))
+    proxy._allow_files()
+    assert asked[1:] == [(512, 512)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (2**20, 2**20))
+    proxy._allow_files()
+    assert len(asked) == 2
+    monkeypatch.setitem(sys.modules, "resource", None)
+    proxy._allow_files()
+
+
 def test_what_a_server_that_dies_does_not_answer_has_failed() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as listening,
@@ -168,21 +243,32 @@ def test_what_a_server_that_dies_does_not_answer_has_failed() -> None:
 def test_metrics_that_cannot_be_read_hold_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a network's disk that hangs: who asks for them is let go, and requests go by meanwhile."""
     monkeypatch.setattr(metrics, "_SECONDS", 0.2)
-    hanging = threading.Event()
+    hanging, reading = threading.Event(), list[bool]()
 
-    async def ask() -> bytes:
-        server = await metrics.listen("127.0.0.1", 0, lambda: str(hanging.wait()))
+    def text() -> str:
+        reading.append(threading.current_thread().daemon)
+        return str(hanging.wait())
+
+    async def ask(server: asyncio.Server) -> bytes:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
         answer = await reader.read()
         writer.close()
-        server.close()
         return answer
+
+    async def run() -> None:
+        server = await metrics.listen("127.0.0.1", 0, text)
+        assert [await ask(server) for _ in range(2)] == [b"", b""]
+        # One thread for both, for which the process does not wait when it ends.
+        assert reading == [True]
+        hanging.set()
+        assert (await ask(server)).endswith(b"\r\n\r\nTrue")
+        server.close()
 
     # In a thread of its own: a browser's tests leave a loop running in this one.
     with ThreadPoolExecutor(1) as pool:
         try:
-            assert pool.submit(asyncio.run, ask()).result() == b""
+            pool.submit(asyncio.run, run()).result()
         finally:
             hanging.set()
 

@@ -11,10 +11,13 @@ from command_line import flexunet
 from pictures import encoded
 from PIL import Image
 from sklearn.metrics import pairwise_distances
+from small_disk import small_disk
 from steel import CLASSES, NAMES
 
 from flexunet.core.config.write import to_toml
+from flexunet.core.errors import UserError
 from flexunet.core.outlines import labelme_document
+from pipeline.cli.queue import _new
 from pipeline.queue import core_set, pick
 
 SIZE = 32
@@ -127,3 +130,22 @@ def test_nothing_that_was_watched_is_one_line(version: Path, tmp_path: Path) -> 
     watched = str(tmp_path / "live")
     done = flexunet(tmp_path, "live", "queue", str(version.parents[1]), "--out", "out", "--watched", watched)
     assert done.exit_code == 1 and "--keep-images" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_queue_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    with _new(tmp_path / "fresh") as aside:
+        (aside / "0.png").write_text("whole")
+        with pytest.raises(UserError, match="fresh: another process writes there"), _new(tmp_path / "fresh"):
+            pytest.fail("two write into one folder")
+    assert [path.name for path in (tmp_path / "fresh").iterdir()] == ["0.png"]
+    with pytest.raises(OSError, match="full"), _new(tmp_path / "none") as aside:
+        (aside / "0.png").write_text("a part")
+        raise OSError("full")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_queue_may_be_a_volume(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small", 16) as disk:
+        with _new(disk) as aside:
+            (aside / "0.png").write_text("whole")
+        assert [path.name for path in disk.iterdir()] == ["0.png"]

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from flexunet.core.errors import UserError
-from flexunet.core.lock import locked
+from flexunet.core.lock import LOCK_FILE, locked
 from flexunet.live.observe import Seen
 from flexunet.live.store import (
     DRIFT_METRICS,
     HOUR_LINES,
     HOUR_SECONDS,
+    LOG_FILE,
     Kept,
     Store,
     hour_name,
@@ -139,12 +140,22 @@ def test_what_is_old_is_forgotten(tmp_path: Path):
 
 def test_what_watches_that_are_gone_left_beside_is_forgotten_too_and_no_more(tmp_path: Path):
     """Pods have a folder each, and their names never come back."""
-    old, newer, running, own = (tmp_path / name for name in ("old", "newer", "running", "own"))
-    for folder in (old, newer, running):
+    names = ("old", "newer", "running", "noted", "bad", "own", "theirs")
+    old, newer, running, noted, bad, own, theirs = (tmp_path / name for name in names)
+    for folder in (old, newer, running, noted, bad, theirs):
         store = Store(Kept(folder, days=2, image_bytes=100_000))
         store.add(b"x", SEEN)
         store.flush()
         (folder / DRIFT_METRICS).write_text("")
+        if folder == bad:
+            # What no file can be removed as.
+            (folder / "pairs" / "folder.d").mkdir(parents=True)
+        if folder == noted:
+            (folder / "notes.txt").write_text("")
+        if folder != theirs:
+            # As every watch leaves them.
+            (folder / LOG_FILE).write_text("")
+            (folder / LOCK_FILE).touch()
         for path in folder.rglob("*.*"):
             os.utime(path, (NOON, NOON) if folder != newer else None)
     (tmp_path / "other" / "images").mkdir(parents=True)
@@ -155,9 +166,14 @@ def test_what_watches_that_are_gone_left_beside_is_forgotten_too_and_no_more(tmp
             os.utime(file, (later, later) if path == newer else (0, 0))
     Store(Kept(own, days=2)).forget(later)
     assert old.exists()
+    store = Store(Kept(own, days=2, beside=True))
     with locked(running):
-        Store(Kept(own, days=2, beside=True)).forget(later)
-    assert {path.name for path in tmp_path.iterdir()} == {"newer", "running", "own", "other"}
+        store.forget(later)
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "other"} - {"old"}
+    assert {path.name for path in noted.iterdir()} == {"notes.txt", LOCK_FILE}
+    assert len([*(theirs / "hours").iterdir()]) == 2
+    store.flush()
+    assert [counts for *_, counts in hours_since(own, 0.0)] == [{"times that a folder beside could not be cleared": 1}]
     assert len([*(running / "images").iterdir()]) == 2 and len([*(newer / "hours").iterdir()]) == 2
     assert (tmp_path / "other" / "images" / "mine.png").exists()
 

@@ -21,6 +21,9 @@ from flexunet.live.proxy import grpc_route, rest_route
 from flexunet.live.taps import GrpcTap, RestTap, Room, UnreadableError
 
 CALL = "/some.Service/Call"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+# A frame without content: settings.
+FRAME = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
 
 class Reversing(grpc.GenericRpcHandler):
@@ -249,3 +252,17 @@ def test_bodies_under_way_have_so_much_room_together():
         tap.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", False)
     assert [(e.sampled, e.request, e.answer) for e in told] == [(True, b"abcdef", b"x"), (False, b"", b"")]
     assert room.left == 10
+
+
+@pytest.mark.parametrize(
+    ("tap", "whole", "part"),
+    [(GrpcTap, PREFACE, FRAME[:3]), (GrpcTap, PREFACE + FRAME, FRAME[:-1]), (RestTap, b"", b"GET /a HT")],
+    ids=["preface", "frame", "head"],
+)
+def test_what_has_begun_to_come_is_not_idle(tap: Any, whole: bytes, part: bytes):
+    reading = tap(lambda exchange: None)
+    assert reading.is_idle
+    reading.feed(whole, True)
+    assert reading.is_idle
+    reading.feed(part, True)
+    assert not reading.is_idle and reading.under_way() == []

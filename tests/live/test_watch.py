@@ -20,11 +20,16 @@ import numpy as np
 import pytest
 import urllib3
 from pictures import encoded
+from relay import relayed
 from waiting import wait_until
 from watch_process import watch_of
 
 from flexunet.core.features import INPUT_IMAGE_BYTES, SIGNATURE_SERVING
+from flexunet.live.observe import NotSeenError, seen_in
+from flexunet.live.proxy import grpc_route, rest_route
 from flexunet.serving.client import connect, predict_image, predict_images
+from flexunet.serving.exported import exported_config
+from flexunet.serving.predict import Job
 from flexunet.serving.protos import predict_pb2 as pb
 from flexunet.serving.server import Server
 from flexunet.serving.wire import PREDICT, as_strings, predict_request, to_tensor
@@ -93,6 +98,21 @@ def test_answers_are_the_servers_and_numbers_those_of_the_images(watching: Any, 
     assert all(0.9 < (line.confidence or 0) <= 1 and 0 < line.seconds < 60 for line in answered)
     kept = [path.read_bytes() for path in (watch.out / "images").iterdir()]
     assert {*kept} == {*images[:-1]}
+
+
+@pytest.mark.parametrize("interface", ["grpc", "http"])
+def test_tiles_and_asking_for_the_class_names_show_no_image(
+    interface: str, server: Server, pushed: Path, tmp_path: Path
+):
+    route = grpc_route(0, server.grpc_port) if interface == "grpc" else rest_route(0, server.rest_port)
+    with relayed(route) as ([port], recorder), connect(f"{interface}://127.0.0.1:{port}") as model:
+        (tmp_path / "image.png").write_bytes(image(1))
+        job = Job(model, exported_config(pushed), tiled=True)
+        assert job.predict(tmp_path / "image.png").class_names == ("background", *CLASSES)
+        wait_until(lambda: len(recorder.exchanges) == 2)
+    for exchange in recorder.exchanges:
+        with pytest.raises(NotSeenError, match="another signature"):
+            seen_in(exchange)
 
 
 def test_killed_in_the_middle_our_client_goes_on_at_the_servers_own_address(watching: Any, server: Server):

@@ -262,9 +262,8 @@ def test_a_server_of_other_classes_and_a_folder_of_others_are_refused(
         assert exit_code("predict", target, photos, "--out", tmp_path / "out", "--config", config) == 1
         [line] = capfd.readouterr().err.splitlines()
         assert "the model's classes are background, inclusion, patches, scratches; the config's" in line
-    arguments = (f"grpc://127.0.0.1:{server.grpc_port}", photos, "--out", tmp_path / "out", "--config", config)
-    assert exit_code("predict", *arguments, "--tiled") == 1
-    assert "the model's classes are background, inclusion, patches, scratches" in capfd.readouterr().err
+        assert exit_code("predict", target, photos, "--out", tmp_path / "out", "--config", config, "--tiled") == 1
+        assert "the model's classes are background, inclusion, patches, scratches" in capfd.readouterr().err
     assert exit_code("predict", color_export, photos, "--out", tmp_path / "out", "--config", config) == 1
     [line] = capfd.readouterr().err.splitlines()
     assert "its classes are background [0, 0, 0], inclusion [0, 0, 255]" in line and "leave --config out" in line

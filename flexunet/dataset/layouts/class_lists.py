@@ -1,7 +1,8 @@
 """Lists of classes that labelling tools put beside masks: which colour, or which number, is which class."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import PurePath
 from typing import Final
 
 from flexunet.core.config.whole import Config
@@ -21,12 +22,17 @@ _LINES: Final = {
 }
 
 
-def told_classes(source: Source) -> dict[str, list[SourceClass]]:
-    """Classes with a colour or an id by the list's name; lines of any other form tell nothing."""
+def told_classes(source: Source, folders: Collection[PurePath]) -> dict[str, list[SourceClass]]:
+    """Classes with a colour or an id by the list's name; lines of any other form tell nothing.
+
+    Args:
+      source: the source.
+      folders: those of masks and around them, below its root; lists elsewhere are of other masks.
+    """
     found = {}
     for name in source.files.names:
         line_of = _LINES.get(name.rpartition("/")[2].casefold())
-        if line_of is None:
+        if line_of is None or PurePath(name).parent not in folders:
             continue
         try:
             lines = read_text(source.root / name).splitlines()
@@ -45,10 +51,15 @@ def _told(line: re.Match[str]) -> SourceClass:
     return SourceClass(fields["name"], (int(fields["red"]), int(fields["green"]), int(fields["blue"])))
 
 
-def contradictions(told: Sequence[SourceClass], config: Config) -> list[str]:
+def contradictions(told: Sequence[SourceClass], config: Config, are_ids: Collection[bool]) -> list[str]:
     """Where what a list says is one class is another by the config, which has both: a clause each.
 
     The masks would be read without a word, and classes change places.
+
+    Args:
+      told: the list's classes.
+      config: its classes are compared.
+      are_ids: True where masks were read as ids, False where as colours; what tells the other is of other masks.
     """
     names = [c.name for c in config.classes]
     known = {*map(_compared, names)}
@@ -57,11 +68,9 @@ def contradictions(told: Sequence[SourceClass], config: Config) -> list[str]:
     for one in told:
         if one.class_id is not None:
             ours, what = names[one.class_id] if one.class_id < len(names) else one.name, f"id {one.class_id}"
-            is_meant = config.records.mask_values != "colors"
         else:
             ours, what = by_color.get(one.color, one.name) if one.color else one.name, f"RGB {one.color}"
-            is_meant = config.records.mask_values != "ids"
-        if is_meant and _compared(one.name) in known - {_compared(ours)}:
+        if (one.class_id is not None) in are_ids and _compared(one.name) in known - {_compared(ours)}:
             found.append(f"says that {what} is {one.name}, which is {ours} here")
     return found
 

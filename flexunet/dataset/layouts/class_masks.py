@@ -31,7 +31,7 @@ class ClassMasks(Annotation):
     Attributes:
       files: the class's name, and the file whose pixels that are not black show it.
       defects: of a source that tells kinds of defects, their names: where the config has one defect class, and it is
-        none of these, it is all of them.
+        none of these, in whatever case, it is all of them.
     """
 
     files: tuple[tuple[str, Path], ...]
@@ -54,7 +54,8 @@ class ClassMasks(Annotation):
         return paint([region for region in regions if region[1].any()], size, config.records.overlaps)
 
     def _class_id(self, name: str, config: Config) -> int:
-        is_any = bool(self.defects) and len(config.classes) == 2 and config.classes[1].name not in self.defects
+        kinds = {defect.casefold() for defect in self.defects}
+        is_any = bool(kinds) and len(config.classes) == 2 and config.classes[1].name.casefold() not in kinds
         return 1 if is_any else class_id_of(name, config.classes)
 
 

@@ -3,10 +3,10 @@
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, NamedTuple, TypeVar
 from urllib.parse import unquote
 
 import ijson
@@ -34,8 +34,10 @@ _LISTED: Final = 20
 _KEYS: Final = frozenset({"images", "annotations", "categories"})
 # A file that is not COCO's shows that within its first values, or not before its end.
 _EVENTS: Final = 200_000
-# `/data/upload/1/a.png`, `C:/photos/a.png`, `s3://bucket/a.png`.
-_ELSEWHERE: Final = re.compile(r"/|[A-Za-z][A-Za-z0-9+.-]*:")
+# What leads to `images/a.png` on another machine: `/`, `C:/`, `s3://bucket/`, and Label Studio's `/data/upload/1/`.
+_ELSEWHERE: Final = re.compile(
+    r"(?:[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]+://[^/]*)?/(?:data/upload/\d+/|data/local-files/\?d=)?"
+)
 
 _Identity = int | str
 Model = TypeVar("Model", bound=BaseModel)
@@ -68,6 +70,12 @@ class _Region(BaseModel, strict=True):
     score: object = None
 
 
+class _Use(BaseModel, strict=True):
+    """As much of a region as tells that its category is drawn."""
+
+    category_id: _Identity
+
+
 @dataclass
 class _Document:
     """What one file says; regions are packed, about a hundred bytes each."""
@@ -79,6 +87,7 @@ class _Document:
     problems: list[Problem] = field(default_factory=list)
     bad_images: set[_Identity] = field(default_factory=set)
     roots: set[str] = field(default_factory=set)
+    drawn: set[str] = field(default_factory=set)
     scored: int = 0
 
     def refuse(self, bad: BadAnnotation, where: str = "") -> None:
@@ -92,16 +101,20 @@ def _signs(source: Source) -> str:
 
 
 def _read(source: Source) -> Reading:
-    reading, by_ending, scored, roots = Reading(), _by_ending(source), 0, set[str]()
+    reading, present, scored, roots, drawn = Reading(), _Present(source), 0, set[str](), set[str]()
     for name in _documents(source):
         reading.read.add(name)
         document = _load(source.root / name)
         reading.problems += document.problems
         scored += document.scored
         roots |= document.roots
-        for identity, image in document.images.items():
+        drawn |= document.drawn
+        paths = {identity: _path(image.file_name) for identity, image in document.images.items()}
+        strange = _strange_folders([path.parts for path in paths.values() if path.is_elsewhere], present)
+        for identity, (parts, is_elsewhere) in paths.items():
             if identity not in document.bad_images:
-                _pair(source, reading, document, name, image, by_ending)
+                found = present.named(parts[strange:] if is_elsewhere else parts)
+                _pair(source, reading, document, name, document.images[identity], found)
     clean = sum(isinstance(pair.annotation, Instances) and not pair.annotation.instances for pair in reading.pairs)
     if clean:
         reading.notes.append(f"{clean} images without an annotation in the JSON are background as a whole")
@@ -110,7 +123,8 @@ def _read(source: Source) -> Reading:
             f"{scored} annotations have a score, as a model's predictions do: they are taken for truth"
         )
     reading.notes += [
-        f"the category {name} stands for the others, as Roboflow writes it, and is no class" for name in sorted(roots)
+        f"the category {name} stands for the others, as Roboflow writes it, and is no class"
+        for name in sorted(roots - drawn)
     ]
     images = set(source.files.with_suffix(IMAGE_SUFFIXES))
     reading.reasons = dict.fromkeys(images - reading.read, "images that the JSON does not list")
@@ -122,10 +136,10 @@ def _read(source: Source) -> Reading:
 
 
 def _pair(
-    source: Source, reading: Reading, document: _Document, name: str, image: _Image, by_ending: Mapping[str, list[str]]
+    source: Source, reading: Reading, document: _Document, name: str, image: _Image, named: Sequence[str]
 ) -> None:
     try:
-        found = _find(image.file_name, name, by_ending)
+        found = _nearest(named, image.file_name, name)
         size = checked_size((image.width, image.height))
     except BadAnnotation as bad:
         document.refuse(bad)
@@ -138,14 +152,8 @@ def _pair(
     reading.pairs.append(Pair(pair_id, source.root / found, document.path, split, instances))
 
 
-def _find(file_name: str, document: str, by_ending: Mapping[str, list[str]]) -> str:
-    """The image below the source whose path ends in `file_name`, or in the end of it where that is a path of another
-    machine; of several the one that shares most folders.
-
-    Only names that were found are compared, so that no path leads out of the source.
-    """
-    path = printable(file_name).replace("\\", "/")
-    found = _named(path, by_ending) or _named(printable(unquote(path)), by_ending)
+def _nearest(found: Sequence[str], file_name: str, document: str) -> str:
+    """Of the images that `file_name` could be, the one that shares most folders with the document."""
     if not found:
         raise BadAnnotation(f"lists {file_name!r}, which is not there", "an image below SOURCE", "add or remove it")
     nearest = sorted(found, key=lambda n: -_shared(n, document))
@@ -158,16 +166,56 @@ def _find(file_name: str, document: str, by_ending: Mapping[str, list[str]]) -> 
     return nearest[0]
 
 
-def _named(path: str, by_ending: Mapping[str, list[str]]) -> list[str]:
-    """Images whose paths end in `path`; of one of another machine, a drive or a store, in as much of its end as any."""
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    named = by_ending.get(parts[-1] if parts else "", ())
-    endings = len(parts) if _ELSEWHERE.match(path) else 1
-    return next((f for i in range(endings) if (f := [n for n in named if _ends(n, parts[i:])])), [])
+class _Path(NamedTuple):
+    """Folders and name of an image as a document has them, and whether they are of another machine."""
+
+    parts: tuple[str, ...]
+    is_elsewhere: bool
 
 
-def _ends(name: str, parts: Sequence[str]) -> bool:
-    return f"/{printable(name)}".endswith("/" + "/".join(parts))
+def _path(file_name: str) -> _Path:
+    path = printable(file_name).replace("\\", "/")
+    leading = _ELSEWHERE.match(path)
+    return _Path(_parts(path[leading.end() :] if leading else path), leading is not None)
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    return tuple(part for part in path.split("/") if part not in ("", "."))
+
+
+class _Present:
+    """The images below a source, by the ends of their paths.
+
+    Only names that were found are compared, so that no path leads out of the source.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._root = printable(source.root.resolve().name)
+        self._by_ending: dict[str, list[str]] = {}
+        for name in source.files.with_suffix(IMAGE_SUFFIXES):
+            *_, folder, file = f"{self._root}/{printable(name)}".split("/")
+            for ending in (file, f"{folder}/{file}"):
+                self._by_ending.setdefault(ending, []).append(name)
+
+    def named(self, parts: Sequence[str]) -> list[str]:
+        """Those whose paths end in `parts`, as they are written or as in addresses, with a space as %20."""
+        return self._ending(parts) or self._ending(_parts(printable(unquote("/".join(parts)))))
+
+    def _ending(self, parts: Sequence[str]) -> list[str]:
+        """Below the source; else, where `parts` begin with its own name, in it."""
+        some, ending = self._by_ending.get("/".join(parts[-2:]), []), "/" + "/".join(parts)
+        found = [name for name in some if f"/{printable(name)}".endswith(ending)]
+        return found or [name for name in some if f"/{self._root}/{printable(name)}".endswith(ending)]
+
+
+def _strange_folders(paths: Sequence[Sequence[str]], present: _Present) -> int:
+    """How many folders before all of these paths are another machine's: as many as most images are found without.
+
+    The folder around an image is none: `cam2/001.png` is not `cam1/001.png`.
+    """
+    levels = zip(*(parts[:-2] for parts in paths), strict=False)
+    shared = [*itertools.takewhile(lambda folders: len({*folders}) == 1, levels)]
+    return max(range(len(shared) + 1), key=lambda count: sum(bool(present.named(parts[count:])) for parts in paths))
 
 
 def _shared(name: str, document: str) -> int:
@@ -184,13 +232,6 @@ def _split_of_document(name: str) -> str | None:
     """The split of `train/_annotations.coco.json` and of `annotations/instances_val2017.json`."""
     words = PurePosixPath(name).stem.replace("-", "_").replace(".", "_").split("_")
     return split_of(name) or next((split for word in words if (split := split_named(word))), None)
-
-
-def _by_ending(source: Source) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for name in source.files.with_suffix(IMAGE_SUFFIXES):
-        found.setdefault(printable(name).rpartition("/")[2], []).append(name)
-    return found
 
 
 def _documents(source: Source) -> list[str]:
@@ -225,8 +266,8 @@ def _load(path: Path) -> _Document:
             _add(document, document.names, category.id, category.name, "category")
         for region in _items(path, "annotations", _Region):
             _add_region(document, region)
-        drawn = {instance.name for instances in document.regions.values() for instance in instances}
-        document.roots = _roots(categories) - drawn
+        document.roots = _roots(categories)
+        document.drawn = {instance.name for instances in document.regions.values() for instance in instances}
     except BadAnnotation as bad:
         document.refuse(bad)
         document.images.clear()
@@ -234,9 +275,12 @@ def _load(path: Path) -> _Document:
 
 
 def _roots(categories: Sequence[_Category]) -> set[str]:
-    """Categories that only group the others: Roboflow puts one before a project's own."""
+    """Names of categories that only group others, where none is drawn: Roboflow puts one before a project's own, which
+    may have the same name.
+    """
     groups = [category.supercategory for category in categories if category.supercategory != "none"]
-    return {category.name for category in categories if category.supercategory == "none" and category.name in groups}
+    roots = {c.id for c in categories if c.supercategory == "none" and c.name in groups}
+    return {c.name for c in categories if c.id in roots} - {c.name for c in categories if c.id not in roots}
 
 
 def _add(document: _Document, known: dict[_Identity, _Known], identity: _Identity, value: _Known, what: str) -> None:
@@ -298,14 +342,22 @@ def _items(path: Path, key: str, model: type[Model]) -> Iterator[Model]:
 
 def _classes(source: Source) -> Sequence[SourceClass]:
     """Classes by id, which need not start at 1; those that stand for nothing are left to the user."""
-    names: dict[str, None] = {}
-    for name in _documents(source):
-        require_shallow(source.root / name)
-        categories = [*_items(source.root / name, "categories", _Category)]
-        ordered = sorted(categories, key=lambda category: (str(type(category.id)), category.id))
-        roots = _roots(categories)
-        names.update(dict.fromkeys(category.name for category in ordered if category.name not in roots))
-    return [SourceClass(name) for name in names]
+    categories: dict[Path, list[_Category]] = {}
+    for path in (source.root / name for name in _documents(source)):
+        require_shallow(path)
+        found = _items(path, "categories", _Category)
+        categories[path] = sorted(found, key=lambda category: (str(type(category.id)), category.id))
+    roots = set[str]().union(*map(_roots, categories.values()))
+    if roots:
+        roots -= set[str]().union(*itertools.starmap(_drawn, categories.items()))
+    names = dict.fromkeys(category.name for found in categories.values() for category in found)
+    return [SourceClass(name) for name in names if name not in roots]
+
+
+def _drawn(path: Path, categories: Sequence[_Category]) -> set[str]:
+    """Names of categories that have an annotation."""
+    ids = {use.category_id for use in _items(path, "annotations", _Use)}
+    return {category.name for category in categories if category.id in ids}
 
 
 READER = Reader("coco", "COCO JSON with polygons or run lengths", _signs, _read, _classes)

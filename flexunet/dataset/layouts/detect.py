@@ -74,7 +74,8 @@ def lay_out(source: Source, reader: Reader | None, layout: str | None = None) ->
     reading = reader.read(source) if reader else Reading(problems=[_unknown(source, layout)])
     pairs = sorted(reading.pairs, key=lambda pair: pair.id)
     name = reader.name if reader else ""
-    told = told_classes(source) if any(pair.annotation is None for pair in pairs) else {}
+    masked = {pair.mask.parent.relative_to(source.root) for pair in pairs if pair.annotation is None}
+    told = told_classes(source, {around for folder in masked for around in (folder, *folder.parents)})
     reading.read.update(told)
     return Layout(
         name,

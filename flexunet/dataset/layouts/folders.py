@@ -14,6 +14,7 @@ from flexunet.dataset.layouts.names import (
     masks_by_id,
     place,
     regrouped,
+    without_frames,
     without_roles,
 )
 from flexunet.dataset.layouts.pairing import mask_file, pair_up
@@ -22,7 +23,7 @@ _LAST_WORD = re.compile(r"[ _.-]+[A-Za-z][A-Za-z0-9]*$")
 
 
 def _signs(source: Source) -> str:
-    images, masks = _by_id(source)
+    images, masks = _by_id(source, explained=True)
     if not masks or not find_affixes(images, masks):
         return ""
     return f"masks such as {next(iter(masks.values()))[0]}"
@@ -45,13 +46,27 @@ def _read(source: Source) -> Reading:
     return reading
 
 
-def _by_id(source: Source) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Names of images and masks; where their paths do not fit, without folders that only tell a role once more."""
+def _by_id(source: Source, explained: bool = False) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Names of images and masks; where their paths do not fit, without folders that only tell a role once more, or
+    that may tell one.
+
+    Args:
+      source: the source.
+      explained: whether that must give every mask an image of its own: a class may be called as such a folder.
+    """
     plain = images_by_id(source), masks_by_id(source)
     if find_affixes(*plain) is not None:
         return plain
-    bare = without_roles(plain[0]), without_roles(plain[1])
-    return plain if find_affixes(*bare) is None else bare
+    for of_images, of_masks in ((without_roles, without_roles), (without_frames, dict)):
+        images, masks = of_images(plain[0]), of_masks(plain[1])
+        affixes = find_affixes(images, masks)
+        if affixes is not None and (not explained or _each_has_one(images, regrouped(masks, affixes[1]), affixes[0])):
+            return images, masks
+    return plain
+
+
+def _each_has_one(images: dict[str, list[str]], masks: dict[str, list[str]], of_image: Affix) -> bool:
+    return masks.keys() <= regrouped(images, of_image).keys() and all(len(names) == 1 for names in masks.values())
 
 
 def _around(masks: dict[str, list[str]]) -> str:

@@ -48,6 +48,11 @@ def _read(source: Source) -> Reading:
         what, expected = "mask without an image", "one of the same name in test/"
         reading.problems.append(Problem(source.root / name, what, expected, "add it or remove this mask"))
     reading.notes.append("the source's own splits are not used: its train/ shows no defect; images are assigned anew")
+    if len(defects) > 1:
+        kinds = ", ".join(defects)
+        reading.notes.append(
+            f"where the config has one defect class, called otherwise than {kinds}, it is all of these"
+        )
     return reading
 
 

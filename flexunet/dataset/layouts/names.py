@@ -27,7 +27,7 @@ IMAGE_FOLDERS: Final = frozenset(
             "photos",
             "photo",
         ),
-        *("source_images", "original_images", "frames", "frame", "rgb"),
+        *("source_images", "original_images"),
     }
 )
 MASK_FOLDERS: Final = frozenset(
@@ -58,6 +58,8 @@ _ROLE: Final = "|".join(sorted(IMAGE_FOLDERS | MASK_FOLDERS, key=len, reverse=Tr
 _COMPOUND: Final = re.compile(
     rf"(?P<before>{_SPLIT})[ _-]?(?P<first>{_ROLE})|(?P<last>{_ROLE})[ _-]?(?P<after>{_SPLIT})"
 )
+# Images' folders too, unless they are a class or what the images show: only where paths do not fit with them.
+_FRAMES: Final = re.compile(rf"(?:({_SPLIT})[ _-]?)?(?:frames?|rgb)(?:[ _-]?({_SPLIT}))?")
 
 
 class Place(NamedTuple):
@@ -167,6 +169,18 @@ def regrouped(by_id: Mapping[str, Sequence[str]], affix: Affix) -> dict[str, lis
 def without_roles(by_id: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """The same names by ids without any folder for images or masks: `images/img/a.png` and `masks/img/a.png`."""
     return _by_id((_bare(file_id), name) for file_id, names in by_id.items() for name in names)
+
+
+def without_frames(by_id: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """The same names by ids without folders such as `frames` and `rgb`; `train_frames` is `train`."""
+    return _by_id((_unframed(file_id), name) for file_id, names in by_id.items() for name in names)
+
+
+def _unframed(file_id: str) -> str:
+    *folders, stem = file_id.split("/")
+    found = [(folder, _FRAMES.fullmatch(folder.casefold())) for folder in folders]
+    kept = [part for folder, frames in found for part in (filter(None, frames.groups()) if frames else (folder,))]
+    return "/".join([*kept, stem])
 
 
 def _bare(file_id: str) -> str:

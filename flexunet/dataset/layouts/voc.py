@@ -2,7 +2,7 @@
 `labelmap.txt`.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -85,12 +85,25 @@ def _listed(source: Source, ids: Collection[str]) -> _Listed:
         except BadAnnotation as bad:
             found.problems.append(Problem(source.root / name, *bad.words))
             continue
-        meant = [by_line.get(_listed_id(line)) or by_line.get(_listed_id(line.split()[0])) or [] for line in lines]
+        meant = [_meant(line, by_line, ids) or _meant(line.split()[0], by_line, ids) for line in lines]
         _add(found, source.root / name, [pair_id for several in meant for pair_id in several])
         strays = [line for line, several in zip(lines, meant, strict=True) if not several]
-        if strays:
+        if len(strays) == len(lines) > 0 and split_named(PurePosixPath(name).stem):
+            what = f"none of its {len(lines)} lines is of an image, such as {strays[0]!r}"
+            repair = "correct the list; without it images are assigned to splits anew"
+            found.problems.append(Problem(source.root / name, what, "stems, or paths below SOURCE", repair))
+        elif strays:
             found.strays.append(f"{len(strays)} of {len(lines)} lines of {name} are of no image, such as {strays[0]!r}")
     return found
+
+
+def _meant(line: str, by_line: Mapping[str, list[str]], ids: Collection[str]) -> list[str]:
+    """Ids of the images that a line names; a path that begins above the source, as `data/VOC2012/JPEGImages/a.jpg`, by
+    as much of its end as is an image's whole id.
+    """
+    listed = _listed_id(line)
+    endings = [listed.split("/", count)[-1] for count in range(1, listed.count("/") + 1)]
+    return by_line.get(listed) or next(([ending] for ending in endings if ending in ids), [])
 
 
 def _add(found: _Listed, path: Path, ids: list[str]) -> None:
