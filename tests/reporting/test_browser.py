@@ -205,4 +205,4 @@ def test_truth_and_prediction_are_seen_together(open_page: OpenPage, report: Pat
     page.locator("dialog input[value=predicted]").check()
     assert not page.locator("#line-truth").is_visible() and page.locator("#line-predicted").is_visible()
     page.keyboard.press("Escape")
-    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Enlarge image alarm, prediction"
+    page.wait_for_function("document.activeElement.getAttribute('aria-label') === 'Enlarge image alarm, prediction'")
