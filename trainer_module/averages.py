@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from flexunet.core.config.train import TrainConfig
-from transform_module.graphs import as_written
+from transform_module.graphs import traced_once
 
 # Of Shamir & Zhang: the memory is (steps + 3) / 4 steps. Their own experiments use 3.
 _ETA: Final = 3
@@ -97,8 +97,7 @@ class Averages(keras.callbacks.Callback):
             warn_of_few_steps(self._config, self._config.epochs * self._steps)
         self._batches = self._strategy.experimental_distribute_dataset(self._sample)
         # What is computed is not used: the statistics are updated on the way.
-        forward = as_written(lambda pixels: self._strategy.run(lambda x: model(x, training=True), (pixels,)))
-        self._forward = tf.function(forward)
+        self._forward = traced_once(lambda pixels: self._strategy.run(lambda x: model(x, training=True), (pixels,)))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._epoch = epoch

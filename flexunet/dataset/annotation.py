@@ -105,13 +105,16 @@ def plain_name(name: str) -> str:
     return "".join(character for character in spaced if character.isprintable())[:64].strip() or "class"
 
 
-def paint(regions: Sequence[tuple[int, NDArray[np.bool_]]], size: tuple[int, int], order: str) -> Drawn:
+def paint(
+    regions: Sequence[tuple[int, NDArray[np.bool_]]], size: tuple[int, int], order: str, are_boxes: Sequence[bool] = ()
+) -> Drawn:
     """Draws regions over each other.
 
     Args:
       regions: class id and bool `[h, w]` of each, in the order of the file.
       size: width and height.
       order: `records.overlaps`.
+      are_boxes: of each, whether it was drawn as a rectangle; of none where the file cannot tell.
     """
     if order == "smallest":
         regions = sorted(regions, key=lambda region: -int(region[1].sum()))
@@ -125,4 +128,5 @@ def paint(regions: Sequence[tuple[int, NDArray[np.bool_]]], size: tuple[int, int
         if class_id != BACKGROUND_ID:
             overlapping |= region & (class_ids != BACKGROUND_ID) & (class_ids != class_id)
         class_ids[region] = class_id
-    return Drawn(class_ids, int(overlapping.sum()), sum(not region.any() for _, region in regions))
+    empty = sum(not region.any() for _, region in regions)
+    return Drawn(class_ids, int(overlapping.sum()), empty, bool(are_boxes) and all(are_boxes))

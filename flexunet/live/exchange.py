@@ -10,6 +10,9 @@ from pydantic import TypeAdapter
 
 Interface = Literal["grpc", "rest"]
 
+# Bytes of a body, as it comes and unpacked; one beyond this is not kept: it would be most of the memory.
+MOST_BODY: Final = 32 * 2**20
+
 
 @dataclass(frozen=True)
 class Exchange:

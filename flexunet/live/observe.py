@@ -14,7 +14,7 @@ from flexunet.core.config.data import ImageConfig
 from flexunet.core.files import JsonObject
 from flexunet.core.grey import grey_of
 from flexunet.core.pictures import Refused, open_image
-from flexunet.live.exchange import Exchange
+from flexunet.live.exchange import MOST_BODY, Exchange
 from flexunet.serving.paths import PREDICT_PATH
 from flexunet.serving.protos import predict_pb2 as pb
 from flexunet.serving.wire import CANARY, PREDICT, from_tensor
@@ -25,8 +25,6 @@ _NEEDED: Final = (features.OUTPUT_VALID, features.OUTPUT_CONFIDENCE, features.OU
 # Of a camera: callers could send anything.
 _LONGEST_NAME: Final = 80
 _OF_CANARY: Final = -1
-# Bytes of an answer, as of those that come unpacked.
-_MOST_UNPACKED: Final = 2**25
 _SIGNATURES: Final = ("", features.SIGNATURE_SERVING, features.SIGNATURE_REST)
 
 
@@ -179,7 +177,7 @@ def _unpacked(exchange: Exchange) -> bytes:
     """The answer; of a small one that would become huge, the beginning, which is no JSON."""
     if not exchange.packed:
         return exchange.answer
-    return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(exchange.answer, _MOST_UNPACKED)
+    return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(exchange.answer, MOST_BODY)
 
 
 def _rows(document: JsonObject) -> list[JsonObject]:

@@ -15,10 +15,8 @@ from typing import Final
 
 from hpack import Decoder, HPACKError
 
-from flexunet.live.exchange import Exchange, Interface
+from flexunet.live.exchange import MOST_BODY, Exchange, Interface
 
-# A body beyond this is not kept: it would be most of the memory.
-MOST_BODY: Final = 32 * 2**20
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _FRAME: Final = struct.Struct(">BHBBL")
 _DATA, _HEADERS, _RESET, _CONTINUATION = 0x0, 0x1, 0x3, 0x9

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Final
@@ -69,8 +69,8 @@ class Labelme(Annotation):
             if shape.label not in _IGNORED_LABELS or shape.label == config.classes[0].name
         ]
         regions = [(class_id_of(s.label, config.classes), _region(number, s, size)) for number, s in shapes]
-        boxes = bool(shapes) and all(s.shape_type != "mask" and is_box(_outline(s)) for _, s in shapes)
-        return replace(paint(regions, size, config.records.overlaps), boxes=boxes)
+        boxes = [s.shape_type != "mask" and is_box(_outline(s)) for _, s in shapes]
+        return paint(regions, size, config.records.overlaps, boxes)
 
 
 def _region(number: int, shape: _Shape, size: tuple[int, int]) -> NDArray[np.bool_]:

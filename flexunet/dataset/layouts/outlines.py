@@ -1,7 +1,7 @@
 """Polygons and run lengths of strangers, checked and brought to pixels by pycocotools, whose code trusts its input."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -58,8 +58,7 @@ class Instances(Annotation):
                 "export it again for these images",
             )
         regions = [(class_id_of(i.name, config.classes), unpack(i.counts, size)) for i in self.instances]
-        boxes = bool(self.instances) and all(i.is_box for i in self.instances)
-        return replace(paint(regions, size, config.records.overlaps), boxes=boxes)
+        return paint(regions, size, config.records.overlaps, [i.is_box for i in self.instances])
 
 
 def is_box(polygon: Sequence[float]) -> bool:

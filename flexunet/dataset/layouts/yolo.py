@@ -2,7 +2,7 @@
 `classes.txt`.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -53,7 +53,7 @@ class Yolo(Annotation):
                 except BadAnnotation as bad:
                     what, expected, repair = bad.words
                     raise BadAnnotation(f"line {number}: {what}", expected, repair) from None
-        return replace(paint(regions, size, config.records.overlaps), boxes=bool(boxes) and all(boxes))
+        return paint(regions, size, config.records.overlaps, boxes)
 
     def _parse(self, fields: list[str], size: tuple[int, int], config: Config) -> tuple[int, list[float]]:
         try:
