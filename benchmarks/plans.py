@@ -78,13 +78,17 @@ def _compare(source: Path, out: Path, seconds: float, presets: list[str], cores:
 
     base = load_config("neu-seg")
     ingest(source, out / "records", base, splits="regroup", accept_losses=True)
-    arms = [Arm("plan", _planned(out, seconds, cores)), *(Arm(name, _preset(name, base, seconds)) for name in presets)]
+    plan = _bounded(load_config(planned(out, seconds, cores)), seconds)
+    arms = [Arm("plan", plan), *(Arm(name, _preset(name, base, seconds)) for name in presets)]
     folds = make_folds(out / "records", base, FOLDS, out)
     return document(crossvalidate(arms, folds, out, cores), folds)["recipes"]
 
 
-def _planned(out: Path, seconds: float, cores: int) -> Config:
-    """For its share of the machine. Kept: the speed that it times, and so what it chooses, is another each time."""
+def planned(out: Path, seconds: float, cores: int) -> Path:
+    """The plan for the records below `out` and so many of the machine's cores.
+
+    It is kept: the speed that it times, and so what it chooses, is another each time.
+    """
     from flexunet.dataset.manifest import read_manifest
     from pipeline.study.plan import Planner, plan_for
 
@@ -93,7 +97,7 @@ def _planned(out: Path, seconds: float, cores: int) -> Config:
         planner = Planner(read_manifest(out / "records"), seconds * cores / len(os.sched_getaffinity(0)))
         plan_for(planner, out / "records")
         path.write_text(planner.toml([]), encoding="utf-8")
-    return _bounded(load_config(path), seconds)
+    return path
 
 
 def _preset(name: str, base: Config, seconds: float) -> Config:

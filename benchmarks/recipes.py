@@ -1,6 +1,6 @@
 """Recipes against each other on a user's images, by group folds: same images, same seconds.
 
-    make recipes IMAGES=NEU_SEG     the preset neu-seg, that of 0.1, and the seed's recipe: 3 x 5 folds of 4 minutes
+    make recipes IMAGES=NEU_SEG     neu-seg, that of 0.1, the seed's recipe and a plan, 5 folds of 4 minutes
     make ablation IMAGES=NEU_SEG    what each part of the preset is worth: 11 arms, 5 folds of 2 minutes
 
 `flexunet study crossvalidate` does the work: each group of images is predicted once by a model that never saw it, and
@@ -18,10 +18,12 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.plans import planned
 from flexunet.core.config.load import load_config
 from flexunet.core.config.train import AugmentConfig
 from flexunet.core.config.whole import Config
 from flexunet.core.results.study import RecipeScores
+from flexunet.dataset.ingest import ingest
 
 PRESET: Final = "neu-seg"
 # What ends a training is its budget alone.
@@ -49,7 +51,9 @@ EARLIER: Final[Mapping[str, Mapping[str, Any]]] = {
         "serving": {"symmetries": 1},
     },
 }
-RECIPES: Final = ("neu-seg", *EARLIER, "the seed's")
+# What `flexunet plan` writes for the images and the seconds.
+PLAN: Final = "plan"
+RECIPES: Final = ("neu-seg", *EARLIER, "the seed's", PLAN)
 
 
 def main() -> None:
@@ -71,8 +75,15 @@ def main() -> None:
     arms = arguments.only or (RECIPES if recipes else tuple(ABLATION))
     minutes = arguments.minutes or (4.0 if recipes else 2.0)
     budgets = _budgets(arms, minutes, arguments.epochs)
-    configs = {arm: config_of(arm, [*budget, *arguments.set]) for arm, budget in zip(arms, budgets, strict=True)}
-    scores = _compare(configs, arguments.images, arguments.out, arguments.folds, arguments.cores)
+    ingest(arguments.images, arguments.out / "records", load_config(PRESET), splits="regroup")
+    configs = {}
+    for arm, budget in zip(arms, budgets, strict=True):
+        changes = [*budget, *arguments.set]
+        if arm == PLAN:
+            configs[arm] = load_config(planned(arguments.out, 60 * minutes, arguments.cores), changes)
+        else:
+            configs[arm] = config_of(arm, changes)
+    scores = _compare(configs, arguments.out, arguments.folds, arguments.cores)
     Console(width=150).print(table(scores, "fixed epochs" if arguments.epochs else f"{minutes:g} minutes"))
 
 
@@ -104,13 +115,11 @@ def _changed(config: Config, **sections: Any) -> Config:
     return config.model_copy(update={name: update(name, change) for name, change in sections.items()})
 
 
-def _compare(configs: Mapping[str, Config], images: Path, out: Path, folds: int, cores: int) -> list[RecipeScores]:
-    from flexunet.dataset.ingest import ingest
+def _compare(configs: Mapping[str, Config], out: Path, folds: int, cores: int) -> list[RecipeScores]:
     from pipeline.study.crossvalidation import Arm, crossvalidate, document
     from pipeline.study.folds import make_folds
 
     first = next(iter(configs.values()))
-    ingest(images, out / "records", first, splits="regroup")
     made = make_folds(out / "records", first, folds, out)
     arms = [Arm(name, config) for name, config in configs.items()]
     return document(crossvalidate(arms, made, out, cores), made)["recipes"]

@@ -3,6 +3,7 @@
 The file's layers are compared with those that the configuration asks for, one by one, before any weight is taken.
 """
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -130,7 +131,8 @@ def _network(source: KerasFile) -> _Network:
 
 
 def _own_network(model: keras.Model) -> _Network:
-    layers = layers_of(json.loads(model.to_json()))
+    # The code of its own is this project's.
+    layers = [dataclasses.replace(layer, is_own=False) for layer in layers_of(json.loads(model.to_json()))]
     # What follows makes two channels of a sigmoid's one.
     end = next(place for place, layer in enumerate(layers) if layer.name == "probabilities")
     shapes = {layer.name: [tuple(w.shape) for w in layer.weights] for layer in model.layers}

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from flexunet.core.config.train import FLEXUNET, ModelConfig, TrainerConfig
 from trainer_module.encoder import ENCODERS, encoder_features
+from trainer_module.normalization import BatchNormalization
 
 # Batches of 2 to 8 images are too small for batch statistics; 8 channels a group, Wu & He 2018, arXiv:1803.08494.
 _CHANNELS_PER_GROUP = 8
@@ -111,7 +112,7 @@ def _convolution(x: keras.KerasTensor, level: Level, name: str, config: ModelCon
     if config.normalization == "batch":
         # Over all replicas: the share of a batch that one GPU holds may be a single image.
         synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
-        return keras.layers.BatchNormalization(synchronized=synchronized, name=f"{name}_norm")(x)
+        return BatchNormalization(synchronized=synchronized, name=f"{name}_norm")(x)
     if config.normalization == "group":
         groups = math.gcd(level.filters, max(1, level.filters // _CHANNELS_PER_GROUP))
         return keras.layers.GroupNormalization(groups, name=f"{name}_norm")(x)

@@ -37,7 +37,7 @@ def plan(data: Path, out: Path, seconds: float) -> None:
         with busy(console, "loading TensorFlow"):
             from pipeline.study.plan import Planner, plan_for
         planner = Planner(newest, seconds)
-        with busy(console, "looking at images, and timing a model for ten seconds"):
+        with busy(console, "looking at images, and timing models for some seconds each"):
             plan_for(planner, data)
         lines = [f"Written by `flexunet plan {shlex.quote(str(data))} --seconds {seconds:g}`."]
         replace_text(out, planner.toml(lines))

@@ -30,6 +30,8 @@ _RULED: Final = (
     *("num_layers", "base_filters", "symmetries", "horizontal_flip", "vertical_flip", "brighten", "contrast"),
 )
 Fit = Literal["stretch", "pad", "tile"]
+# Images a second that a training sees.
+Rate = Callable[[Config], float]
 # Of the longer side: a smaller image costs less and shows less.
 _SIDES: Final = (96, 128, 160, 192, 224, 256, 320, 384, 448, 512)
 # What a model that never errs must keep on the way to its size and back.
@@ -43,7 +45,7 @@ _DEEPEST: Final = 5
 _STRIP: Final = 4
 # Ratio of the largest to the smallest aspect of images that may be stretched.
 _ALIKE: Final = 1.1
-_FILTERS: Final = (8, 10, 12, 16, 24, 32)
+_FILTERS: Final = (8, 12, 16, 24, 32)
 
 
 @dataclass(frozen=True)
@@ -98,10 +100,6 @@ class Planner:
         self.config()
         return to_toml(self.values, self.reasons, heading)
 
-    def timed(self) -> Config:
-        """What was chosen until now, with the narrowest model."""
-        return self._with_filters(_FILTERS[0])
-
     def image_and_depth(self, ceiling: Callable[[ImageConfig], np.ndarray], aspects_differ: bool) -> None:
         """The smallest size that keeps what the masks show, if the seconds are enough: see `smaller_images`.
 
@@ -123,13 +121,17 @@ class Planner:
         if fit == "tile":
             self._choose("augment", "crops", True, "a strip has more than the places at which it is always cut")
 
-    def smaller_images(self, machine: Machine) -> None:
-        """A smaller size where the seconds are too few, as far as masks keep most of what they show."""
+    def smaller_images(self, rate: Rate) -> None:
+        """A smaller size where the seconds are too few, as far as masks keep most of what they show.
+
+        The narrowest model is timed at the largest; at a smaller one it is faster by the pixels.
+        """
         *_, keeping = self._useful
+        speed = rate(self._with_filters(_FILTERS[0])) * self._cost(_FILTERS[0]).multiply_accumulates
         for size in reversed(self._useful):
             few = f"; {self._seconds:g} seconds are too few for {keeping[0]}x{keeping[1]}" if size != keeping else ""
             self._choose_size(size, few)
-            if self._seen(self._cost(_FILTERS[0]), machine) >= _FOR_SIZE.of(self._inputs):
+            if self._seen(speed / self._cost(_FILTERS[0]).multiply_accumulates) >= _FOR_SIZE.of(self._inputs):
                 break
 
     def _choose_size(self, size: tuple[int, int], few: str) -> None:
@@ -165,24 +167,25 @@ class Planner:
             reason = f"activations stay below {_MEMORY_SHARE:.0%} of {machine_memory / 2**30:.0f} GiB of memory"
             self._choose("train", "batch_size", size, reason)
 
-    def width_and_epochs(self, machine: Machine) -> None:
-        """The widest model that sees enough images in the seconds."""
-        costs = {filters: self._cost(filters) for filters in _FILTERS}
-        fitting = [
-            filters
-            for filters, cost in costs.items()
-            if self._seen(cost, machine) >= _FOR_WIDTH.of(self._inputs)
-            and self.values["train"]["batch_size"] * cost.activation_bytes <= _MEMORY_SHARE * machine.memory
-        ]
-        filters = max(fitting, default=_FILTERS[0])
-        cost = costs[filters]
+    def width_and_epochs(self, machine: Machine, rate: Rate) -> None:
+        """The widest model that sees enough images in the seconds. Arithmetic alone does not tell: each is timed."""
+        filters = _FILTERS[0]
+        images_a_second = rate(self._with_filters(filters))
+        enough, room = _FOR_WIDTH.of(self._inputs), _MEMORY_SHARE * machine.memory / self.values["train"]["batch_size"]
+        for wider in _FILTERS[1:]:
+            if self._seen(images_a_second) < enough or self._cost(wider).activation_bytes > room:
+                break
+            theirs = rate(self._with_filters(wider))
+            if self._seen(theirs) < enough:
+                break
+            filters, images_a_second = wider, theirs
+        cost = self._cost(filters)
         words = f"{cost.parameters:,} parameters, {cost.multiply_accumulates / 1e9:.2f} GMAC an image"
         self._choose("model", "base_filters", filters, words)
-        passes = self._seen(cost, machine) / self._inputs
+        passes = self._seen(images_a_second) / self._inputs
         epochs = int(max(_FEWEST_EPOCHS, passes))
-        rate = machine.speed / cost.multiply_accumulates
-        where = f"{machine.gpus} GPUs" if machine.gpus else f"{machine.cores} cores"
-        words = f"{self._inputs} {self._kind} at {rate:.0f} a second, timed on {where}"
+        where = f"a machine of {machine.gpus} GPUs" if machine.gpus else f"{machine.cores} cores"
+        words = f"{self._inputs} {self._kind} at {images_a_second:.0f} a second, timed on {where}"
         if passes < _FEWEST_EPOCHS:
             words += f": {self._seconds:g} seconds are about {passes:.1f} of them, which is too few"
         self._choose("train", "epochs", epochs, words)
@@ -259,9 +262,9 @@ class Planner:
         self.values.setdefault(section, {})[key] = value
         self.reasons[f"{section}.{key}"] = reason
 
-    def _seen(self, cost: ModelCost, machine: Machine) -> float:
+    def _seen(self, images_a_second: float) -> float:
         """How many images the seconds train on, the same one again and again, up to `_MOST_EPOCHS` times."""
-        return min(self._seconds * machine.speed / cost.multiply_accumulates, _MOST_EPOCHS * self._inputs)
+        return min(self._seconds * images_a_second, _MOST_EPOCHS * self._inputs)
 
     def _with_filters(self, filters: int) -> Config:
         return config_from({**self.values, "model": {**self.values["model"], "base_filters": filters}}, "the plan")
@@ -291,16 +294,27 @@ def plan_for(planner: Planner, data: Path) -> None:
     differ = max(aspects) > _ALIKE * min(aspects)
     planner.image_and_depth(lambda image: survey.ceiling(pairs, image, count), differ)
     planner.recipe()
-    memory = survey.memory_bytes()
-    planner.batch(memory)
-    machine = survey.this_machine(planner.timed())
-    planner.smaller_images(machine)
-    planner.batch(memory)
-    planner.width_and_epochs(machine)
+    machine, rate = survey.this_machine(), _timed_once()
+    planner.batch(machine.memory)
+    planner.smaller_images(rate)
+    planner.batch(machine.memory)
+    planner.width_and_epochs(machine, rate)
     light = survey.light_of(pairs)
     planner.augmentation(light)
     planner.answers(light)
     planner.gate()
+
+
+def _timed_once() -> Rate:
+    rates: dict[str, float] = {}
+
+    def rate(config: Config) -> float:
+        key = config.model_dump_json()
+        if key not in rates:
+            rates[key] = survey.images_a_second(config)
+        return rates[key]
+
+    return rate
 
 
 def _turned(light: Light) -> bool:

@@ -19,14 +19,14 @@ from flexunet.core.errors import UserError
 from flexunet.dataset.manifest import versions
 from pipeline.study.folds import decode_record, record_files, records_of
 from trainer_module import devices
-from trainer_module.cost import model_cost
 from trainer_module.metrics import count_matrix
 from trainer_module.trainer import compiled_model
 from transform_module import images
 from transform_module.unfit import unfit_probabilities
 
 LOOKED_AT: Final = 120
-_TIMED_SECONDS: Final = 10.0
+# Each model that a plan may choose.
+_TIMED_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,11 @@ class Light:
 
 @dataclass(frozen=True)
 class Machine:
-    """What trains: cores, memory in bytes, GPUs, and how many multiply-accumulates of a model it trains in a second.
-
-    `speed` is images a second times the multiply-accumulates of one image's answer: that of the backward pass is in it.
-    """
+    """What trains: cores, memory in bytes, and GPUs."""
 
     cores: int
     memory: int
     gpus: int
-    speed: float
 
 
 def read_pairs(data: Path, config: TransformConfig) -> list[Pair]:
@@ -111,23 +107,18 @@ def _mean_and_spread(values: np.ndarray) -> tuple[float, float]:
     return float(values.mean()), float(values.std())
 
 
-def memory_bytes() -> int:
-    """Of the machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def this_machine() -> Machine:
+    """What a training may use here."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Machine(len(os.sched_getaffinity(0)), memory, len(devices.gpu_names()))
 
 
-def this_machine(config: TrainerConfig) -> Machine:
-    """Trains the model of `config` on noise for ten seconds, on what would train it and in its precision."""
+def images_a_second(config: TrainerConfig) -> float:
+    """Trains the model of `config` on noise for five seconds, on what would train it and in its precision."""
     size = config.train.batch_size
     gpus = devices.usable_gpus(devices.gpu_names(), size)
     with devices.make_strategy(gpus).scope(), devices.precision(devices.dtype_policy(config.train)):
-        rate = _images_a_second(compiled_model(config), config, size)
-    return Machine(
-        cores=len(os.sched_getaffinity(0)),
-        memory=memory_bytes(),
-        gpus=len(gpus),
-        speed=rate * model_cost(config, size).multiply_accumulates,
-    )
+        return _images_a_second(compiled_model(config), config, size)
 
 
 def _images_a_second(model: keras.Model, config: TrainerConfig, size: int) -> float:

@@ -13,10 +13,12 @@ from steel import COLORS, NAMES
 
 from flexunet.core.config.data import ImageConfig
 from flexunet.core.config.load import load_config
+from flexunet.core.config.whole import Config
 from flexunet.dataset.ingest import ingest
 from flexunet.dataset.synthetic import generate_surface, write_surfaces
-from pipeline.study.plan import PRESET, Planner
+from pipeline.study.plan import PRESET, Planner, Rate
 from pipeline.study.survey import Light, Machine, Pair, ceiling, light_of
+from trainer_module.cost import model_cost
 
 EVEN = {"background": 10_000, "inclusion": 900, "patches": 1100, "scratches": 1000}
 
@@ -32,8 +34,13 @@ def planner(seconds: float = 3600, size: tuple[int, int] = (200, 200), images: i
     return Planner(span, seconds)
 
 
-def machine(speed: float = 2e10, memory: int = 2**33) -> Machine:
-    return Machine(cores=2, memory=memory, gpus=0, speed=speed)
+def machine(memory: int = 2**33, gpus: int = 0) -> Machine:
+    return Machine(cores=2, memory=memory, gpus=gpus)
+
+
+def rate(config: Config, speed: float = 2e10) -> float:
+    """Of a machine that trains so many multiply-accumulates in a second, whatever the width."""
+    return speed / model_cost(config, 1).multiply_accumulates
 
 
 def keeps_from(side: int) -> Any:
@@ -64,15 +71,14 @@ def test_the_smallest_size_that_keeps_the_defects(
     assert all(f"image.{key}" in plan.reasons for key in ("height", "width", "fit"))
 
 
-def planned(seconds: float, speed: float = 2e10, memory: int = 2**33, **facts: Any) -> dict[str, Any]:
+def planned(seconds: float, memory: int = 2**33, rate: Rate = rate, **facts: Any) -> dict[str, Any]:
     plan = planner(seconds, **facts)
-    trains_on = machine(speed, memory)
     plan.image_and_depth(keeps_from(128), aspects_differ=False)
     plan.recipe()
     plan.batch(memory)
-    plan.smaller_images(trains_on)
+    plan.smaller_images(rate)
     plan.batch(memory)
-    plan.width_and_epochs(trains_on)
+    plan.width_and_epochs(machine(memory), rate)
     light = Light(brightness=30.0, contrast=0.3, direction=0.0, directions=0.1)
     plan.augmentation(light)
     plan.answers(light)
@@ -92,6 +98,34 @@ def test_seconds_buy_width_after_they_have_bought_epochs() -> None:
     assert (poor["model"]["num_layers"], rich["model"]["num_layers"]) == (4, 5)
 
 
+def test_each_width_is_timed_and_those_that_no_second_is_left_for_are_not() -> None:
+    """A model of twice the filters is not four times as slow where memory is what holds it up."""
+    timed = []
+
+    def bound_by_memory(config: Config) -> float:
+        timed.append(config.model.base_filters)
+        return 8 * 100 / config.model.base_filters
+
+    # 20 passes over 800 images are 26 a second; with 24 filters it is 33, with 32 it would be 25.
+    assert planned(614, rate=bound_by_memory)["model"]["base_filters"] == 24
+    assert timed == [8, 8, 12, 16, 24, 32]
+    # Whatever is timed, few images are few.
+    timed.clear()
+    assert planned(614, rate=bound_by_memory, images=10)["model"]["base_filters"] == 8
+    assert set(timed) == {8}
+
+
+@pytest.mark.parametrize("gpus", [0, 2])
+def test_what_was_timed_is_said(gpus: int) -> None:
+    plan = planner(600)
+    plan.image_and_depth(keeps_from(96), aspects_differ=False)
+    plan.recipe()
+    plan.batch(2**33)
+    plan.width_and_epochs(machine(gpus=gpus), rate)
+    where = "a machine of 2 GPUs" if gpus else "2 cores"
+    assert plan.reasons["train.epochs"].endswith(f" a second, timed on {where}")
+
+
 @pytest.mark.parametrize(
     ("seconds", "best", "expected"),
     [(600, 0.9, 192), (60, 0.9, 96), (60, 0.7, 192), (60, math.nan, 208)],
@@ -105,7 +139,7 @@ def test_seconds_that_are_too_few_for_a_size_make_images_smaller(seconds: float,
 
     plan = planner(seconds)
     plan.image_and_depth(ceiling, aspects_differ=False)
-    plan.smaller_images(machine())
+    plan.smaller_images(rate)
     assert plan.values["image"]["width"] == expected
     reason = plan.reasons["image.width"]
     assert reason.endswith("60 seconds are too few for 192x192") == (expected == 96)
@@ -117,7 +151,7 @@ def test_what_the_seconds_are_too_few_for_is_said() -> None:
     plan.image_and_depth(keeps_from(96), aspects_differ=False)
     plan.recipe()
     plan.batch(2**33)
-    plan.width_and_epochs(machine())
+    plan.width_and_epochs(machine(), rate)
     assert plan.values["train"]["epochs"] == 10
     assert "10 seconds are about 3.0 of them, which is too few" in plan.reasons["train.epochs"]
 
@@ -140,7 +174,7 @@ def test_strips_are_counted_in_tiles() -> None:
     plan.image_and_depth(keeps_from(0), aspects_differ=False)
     plan.recipe()
     plan.batch(2**33)
-    plan.width_and_epochs(machine())
+    plan.width_and_epochs(machine(), rate)
     assert plan.reasons["train.epochs"].startswith("700 tiles at ")
     assert plan.values["augment"]["crops"]
 

@@ -13,6 +13,7 @@ from flexunet.core.config.section import part_of
 from flexunet.core.config.train import TrainConfig, TrainerConfig
 from trainer_module.averages import averaging_callbacks, decay, statistics_momentum, warn_of_few_steps
 from trainer_module.data import sample_batches, tiles_dataset
+from trainer_module.normalization import BatchNormalization
 from trainer_module.optimization import make_optimizer
 from trainer_module.trainer import Job, train
 
@@ -66,7 +67,7 @@ def test_few_images_are_learnt_in_few_steps(
 def fit_normalized(ema_decay: float | None, sample: Any, epochs: int = 1) -> keras.Model:
     """A convolution and its normalization after `epochs` of one step."""
     keras.utils.set_random_seed(1)
-    layers = [keras.layers.Conv2D(2, 1), keras.layers.BatchNormalization()]
+    layers = [keras.layers.Conv2D(2, 1), BatchNormalization()]
     model: Any = keras.Sequential([keras.Input((4, 4, 3)), *layers])
     config = TrainConfig(epochs=epochs, learning_rate=0.1, schedule="constant", ema_decay=ema_decay)
     model.compile(make_optimizer(config), "mse")
