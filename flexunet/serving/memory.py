@@ -1,6 +1,8 @@
 """This process's memory, as Linux counts it."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -18,12 +20,37 @@ def resident_megabytes(field: str = "VmRSS") -> float:
 
 
 class PeakMemory:
-    """Starts anew to watch the peak: what is idle is what is resident now."""
+    """Starts anew to watch the peak: what is idle is what is resident now.
+
+    Attributes:
+      idle_megabytes: that, or None where the kernel tells no peak or begins no new one, as gVisor's.
+    """
 
     def __init__(self) -> None:
-        _CLEAR.write_text(_RESET_PEAK, encoding="ascii")
-        self._idle = resident_megabytes()
+        self.idle_megabytes: float | None = None
+        self._before = 0.0
+        with contextlib.suppress(OSError):
+            _begin_anew()
+            self.idle_megabytes = resident_megabytes()
 
-    def megabytes_above_idle(self) -> float:
-        """The peak since this watch began."""
-        return resident_megabytes("VmHWM") - self._idle
+    def megabytes_above_idle(self) -> float | None:
+        """The peak since this watch began; None as `idle_megabytes`."""
+        if self.idle_megabytes is None:
+            return None
+        return max(self._before, resident_megabytes("VmHWM") - self.idle_megabytes)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What the body takes does not count."""
+        self._before = self.megabytes_above_idle() or 0.0
+        try:
+            yield
+        finally:
+            if self.idle_megabytes is not None:
+                _begin_anew()
+
+
+def _begin_anew() -> None:
+    """Raises OSError where there is no peak, or none that begins anew."""
+    _CLEAR.write_text(_RESET_PEAK, encoding="ascii")
+    resident_megabytes("VmHWM")

@@ -17,20 +17,20 @@ ROUNDING: Final = 1e-3
 def at_the_boundary(
     probabilities: NDArray[np.floating], thresholds: Sequence[float] | None = None
 ) -> NDArray[np.bool_]:
-    """Where rounding decides, bool `[...]`: the two best of `[..., C]` are closer than `ROUNDING`; with thresholds of
-    the defect classes, the best of those and its threshold, or, above it, the two best.
+    """Where rounding decides, bool `[...]`, of probabilities `[..., C]`: the two best are closer than `ROUNDING`.
+
+    With thresholds of the defect classes it decides where one of those that are so close to the best of them may be
+    above its own threshold, unless it is the only one and surely is. To look at the best alone is not enough: 0.30000
+    under a threshold of 0.5 is background, until 0.29999 of a class whose threshold is 0.05 becomes the best.
     """
     if thresholds is None:
-        return _is_close_run(probabilities)
+        best = np.partition(probabilities, -2, axis=-1)[..., -2:]
+        return best[..., 1] - best[..., 0] < ROUNDING
     defects = probabilities[..., 1:]
-    above = defects.max(axis=-1) - np.asarray(thresholds)[defects.argmax(axis=-1)]
-    of_two = _is_close_run(defects) if len(thresholds) > 1 else False
-    return (np.abs(above) < ROUNDING) | (of_two & (above > 0))
-
-
-def _is_close_run(probabilities: NDArray[np.floating]) -> NDArray[np.bool_]:
-    best = np.partition(probabilities, -2, axis=-1)[..., -2:]
-    return best[..., 1] - best[..., 0] < ROUNDING
+    may_be_best = defects > defects.max(axis=-1, keepdims=True) - ROUNDING
+    above = np.where(may_be_best, defects - np.asarray(thresholds), -np.inf).max(axis=-1)
+    surely = (np.count_nonzero(may_be_best, axis=-1) == 1) & (above >= ROUNDING)
+    return (above > -ROUNDING) & ~surely
 
 
 def moved_pixels(counts: np.ndarray, others: np.ndarray) -> float:

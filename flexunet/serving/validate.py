@@ -26,7 +26,7 @@ from flexunet.core.palette import class_ids_from_rgb
 from flexunet.core.results.serving import BatchSpeed, Findings, Latency
 from flexunet.serving.c_api import SavedModel, SavedModelError, load_arrays
 from flexunet.serving.exported import ServedConfig, exported_config, exported_thresholds
-from flexunet.serving.memory import PeakMemory, resident_megabytes
+from flexunet.serving.memory import PeakMemory
 from flexunet.serving.rounding import ROUNDING, at_the_boundary, moved_pixels
 from flexunet.serving.wire import as_strings, read_warmup
 
@@ -55,13 +55,15 @@ def check_model(directory: Path, inputs: Mapping[str, np.ndarray]) -> Findings:
         config = exported_config(directory)
         started = time.monotonic()
         with SavedModel(directory) as model:
-            findings["load_seconds"], findings["idle_megabytes"] = time.monotonic() - started, resident_megabytes()
+            findings["load_seconds"] = time.monotonic() - started
             peak = PeakMemory()
-            for problem in _check(model, directory, config, inputs):
+            for problem in _check(Decided(model, exported_thresholds(directory), peak), directory, config, inputs):
                 findings["problems"].append(problem)
             if not findings["problems"]:
                 findings["latency_seconds"], findings["batch"] = _latency(model, directory)
-            findings["megabytes_above_idle"] = peak.megabytes_above_idle()
+            idle, above = peak.idle_megabytes, peak.megabytes_above_idle()
+            if idle is not None and above is not None:
+                findings["idle_megabytes"], findings["megabytes_above_idle"] = idle, above
     except (SavedModelError, UserError, ValueError, OSError) as error:
         findings["problems"].append(" ".join(str(error).split()))
     return findings
@@ -72,15 +74,17 @@ class Decided(NamedTuple):
 
     model: SavedModel
     thresholds: list[float] | None
+    peak: PeakMemory
 
     def by_rounding(self, picture: bytes) -> NDArray[np.bool_]:
-        """Where rounding decides, bool `[h, w]`."""
-        return at_the_boundary(_probabilities(self.model, [_rgb(picture)])[0], self.thresholds)
+        """Where rounding decides, bool `[h, w]`. All probabilities of an image are no memory that serving it takes, and
+        are asked for only if a pixel differs."""
+        with self.peak.paused():
+            return at_the_boundary(_probabilities(self.model, [_rgb(picture)])[0], self.thresholds)
 
 
-def _check(model: SavedModel, directory: Path, config: ServedConfig, inputs: Mapping[str, np.ndarray]) -> Iterator[str]:
-    yield from _check_warmup(model, directory)
-    decided = Decided(model, exported_thresholds(directory))
+def _check(decided: Decided, directory: Path, config: ServedConfig, inputs: Mapping[str, np.ndarray]) -> Iterator[str]:
+    yield from _check_warmup(decided.model, directory)
     yield from _check_isolation(decided, config, inputs["images"][0], inputs["pictures"][0])
     yield from _check_counts(decided, config, inputs)
 

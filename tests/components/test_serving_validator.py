@@ -11,11 +11,12 @@ import pytest
 import tensorflow as tf
 from examples import record
 
-from components.serving_validator import check_export
+from components.serving_validator import _beyond_bounds, check_export
 from flexunet.core.config.section import part_of
-from flexunet.core.config.serving import ServingSettings
+from flexunet.core.config.serving import ServingConfig, ServingSettings
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.whole import Config
+from flexunet.core.results.operating import OperatingPoint
 from trainer_module.export import export_model
 from trainer_module.model import build_model
 
@@ -63,6 +64,14 @@ def test_a_good_export_is_measured_and_refused_by_nothing_but_bounds_that_are_se
 def test_a_check_that_takes_too_long_refuses(export: Path, config: Config) -> None:
     findings = check(export, config, timeout_seconds=0.05)
     assert findings == {"problems": ["the check took longer than 0.05 s (serving.timeout_seconds)"]}
+
+
+@pytest.mark.parametrize(("bound", "problems"), [(None, 0), (100.0, 1)])
+def test_a_bound_that_this_kernel_cannot_measure_is_said(config: Config, bound: float | None, problems: int) -> None:
+    settings = part_of(config, ServingSettings)
+    settings = settings.model_copy(update={"serving": ServingConfig(max_memory_megabytes=bound)})
+    found = [*_beyond_bounds({"problems": [], "latency_seconds": {"p50": 0.1, "p95": 0.1}}, settings)]
+    assert len(found) == problems and all("unset the bound" in problem for problem in found)
 
 
 def rewritten(export: Path, target: Path, change: Callable[[tf.Module], dict[str, Any]]) -> Path:
@@ -140,14 +149,37 @@ def test_a_damaged_export_refuses(
     assert any(words in problem for problem in check(damaged, config)["problems"])
 
 
-# Logits of a black pixel: a tie that 1e-6 decides.
+# Logits of a black pixel: a tie that 1e-6 decides, of the background with a class, and of two classes of which the
+# better one is below its threshold.
 TIE = (1.0, 1.0 + 2.5e-6, 0.0, 0.0)
+TIE_OF_DEFECTS = (0.0, 0.0, -2.5e-6, -20.0)
+POINT: OperatingPoint = {
+    "target": "found >= 0.9",
+    "thresholds": {"inclusion": 0.5, "patches": 0.05, "scratches": 0.05},
+    "smallest_regions": dict.fromkeys(("inclusion", "patches", "scratches"), 1),
+    "images": 3,
+    "found_share": dict.fromkeys(("inclusion", "patches", "scratches"), 1.0),
+    "false_regions_per_megapixel": 0.0,
+    "problems": [],
+}
 
 
-def test_a_pixel_that_rounding_decides_refuses_nothing(config: Config, color_reader: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("bias", "for_each_row", "point"),
+    [(TIE, (1e-6, 0.0, 0.0, 0.0), None), (TIE_OF_DEFECTS, (0.0, 0.0, 1e-6, 0.0), POINT)],
+    ids=["most probable", "operating point"],
+)
+def test_a_pixel_that_rounding_decides_refuses_nothing(
+    config: Config,
+    color_reader: Any,
+    tmp_path: Path,
+    bias: tuple[float, ...],
+    for_each_row: tuple[float, ...],
+    point: OperatingPoint | None,
+) -> None:
     """A third of real images have one: its class in a batch of three is another than alone."""
-    model = with_logits(color_reader(bias=TIE), lambda logits: logits + [1e-6, 0.0, 0.0, 0.0] * batch_rows(logits))
-    export_model(model, part_of(config, TrainerConfig), {}, tmp_path / "export")
+    model = with_logits(color_reader(bias=bias), lambda logits: logits + [*for_each_row] * batch_rows(logits))
+    export_model(model, part_of(config, TrainerConfig), {}, tmp_path / "export", point)
     assert mask_in_a_batch(tmp_path / "export", config, 1) != mask_in_a_batch(tmp_path / "export", config, 3)
     assert check(row_by_row(tmp_path / "export", tmp_path / "alone"), config)["problems"] == []
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from flexunet.core.config.data import ImageConfig, RecordsConfig
+from flexunet.core.config.data import RecordsConfig
 from flexunet.core.config.section import Section
 from flexunet.core.config.symmetries import ExportedServing
 
@@ -62,5 +62,4 @@ class ServingSettings(Section):
     """The sections that the serving validator reads."""
 
     records: RecordsConfig
-    image: ImageConfig = Field(default_factory=ImageConfig)
     serving: ServingConfig

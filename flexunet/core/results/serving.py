@@ -37,7 +37,7 @@ class Findings(TypedDict):
     load_seconds: NotRequired[float]
     """from the folder to a model that answers"""
     idle_megabytes: NotRequired[float]
-    """resident memory of the process then"""
+    """resident memory of the process then; left out, as the next, where the kernel tells no peak"""
     megabytes_above_idle: NotRequired[float]
     """how much more serving takes"""
     latency_seconds: NotRequired[Latency]
