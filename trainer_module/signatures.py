@@ -169,10 +169,7 @@ class ServingSignatures:
         # Without this a tensor of another rank would end the whole process inside a kernel.
         pixels = tf.ensure_shape(pixels, [None, None, None, 3])
         size = tf.shape(pixels)[1:3]
-        area = tf.reduce_prod(tf.cast(size, tf.int64))
-        limit = self._image.max_pixels
-        words = f"each image must have from 1 to {limit} pixels (image.max_pixels)"
-        with tf.control_dependencies([tf.debugging.Assert((area > 0) & (area <= limit), [words, tf.shape(pixels)])]):
+        with tf.control_dependencies([self._check_size(tf.shape(pixels))]):
             pixels = tf.identity(pixels)
 
         def predict(part: tf.Tensor) -> tuple[tf.Tensor]:
@@ -182,6 +179,16 @@ class ServingSignatures:
 
         [answers] = in_chunks(predict, pixels, (dtype,), self._images_at_once)
         return answers
+
+    def _check_size(self, shape: tf.Tensor) -> tf.Operation:
+        """Fails (when run) for pixels of a shape `[N, H, W, 3]` that is refused of encoded images too."""
+        limit, sides = self._image.max_pixels, tf.cast(shape[1:3], tf.int64)
+        area, most = tf.reduce_prod(sides), f"{limit} pixels (image.max_pixels)"
+        fits = (area > 0) & (area <= limit)
+        if self._image.fit == "tile":
+            fits &= images.pixels_in_tiles(sides[0], sides[1], self._image) <= limit
+            most = f"{most}, padded to whole tiles too"
+        return tf.debugging.Assert(fits, [f"each image must have from 1 to {most}", shape])
 
     def _answer_images(self, encoded: tf.Tensor) -> tuple[tf.Tensor, ...]:
         tiles, sizes, problem = images.decode_rows(encoded, self._image)

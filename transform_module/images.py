@@ -241,9 +241,14 @@ def _try_each(rows: _Rows, decode: Callable[..., Decoded], settings: ImageConfig
 
 def _refuse_slivers(headers: Headers, settings: ImageConfig) -> tf.Tensor:
     """A row of pixels is padded to a whole row of tiles: 50,000,000x1 would fill 25 GB."""
-    covered = tf.maximum(headers.height, settings.height) * tf.maximum(headers.width, settings.width)
+    covered = pixels_in_tiles(headers.height, headers.width, settings)
     words = str(readable.sliver(settings.max_pixels))
     return tf.where((headers.problem == "") & (covered > settings.max_pixels), words, headers.problem)
+
+
+def pixels_in_tiles(height: tf.Tensor, width: tf.Tensor, settings: ImageConfig) -> tf.Tensor:
+    """How many pixels an image of this size, int64 both, is padded to at least: no side is shorter than a tile's."""
+    return tf.maximum(height, settings.height) * tf.maximum(width, settings.width)
 
 
 def _nothing(settings: ImageConfig) -> tf.data.Dataset:

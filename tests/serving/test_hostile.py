@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from processes import python
 
-from flexunet.serving.c_api import SavedModel, save_arrays
+from flexunet.serving.c_api import SavedModel, SavedModelError, save_arrays
 from flexunet.serving.wire import as_strings
 
 # Sends each image between two good ones and prints, for each, valid, error, whether the good ones were right, and at
@@ -114,3 +114,12 @@ def test_a_row_of_pixels_is_not_padded_to_gigabytes_of_tiles(
     assert not valid and mates_are_right
     assert error.startswith("too long and thin")
     assert found["megabytes"] <= 400
+
+
+def test_pixels_are_not_padded_to_gigabytes_of_tiles_either(make_color_export: Any) -> None:
+    """3 MB; one tile wide they are 48 times as many pixels."""
+    sliver = np.zeros((1, 1_100_000, 1, 3), np.uint8)
+    with SavedModel(make_color_export(fit="tile", tile_overlap=8)) as model:
+        for signature in ("pixels", "probabilities"):
+            with pytest.raises(SavedModelError, match="padded to whole tiles"):
+                model.run(signature, {"pixels": sliver})
