@@ -54,7 +54,8 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "TF_Message": (c_char_p, [c_void_p]),
     "TF_DeleteStatus": (None, [c_void_p]),
     "TF_NewBuffer": (POINTER(_Buffer), []),
-    "TF_DeleteBuffer": (None, [POINTER(_Buffer)]),
+    "TF_NewBufferFromString": (c_void_p, [c_char_p, c_size_t]),
+    "TF_DeleteBuffer": (None, [c_void_p]),
     "TF_NewGraph": (c_void_p, []),
     "TF_DeleteGraph": (None, [c_void_p]),
     "TF_GraphOperationByName": (c_void_p, [c_void_p, c_char_p]),
@@ -89,13 +90,16 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
 
 
 _INVALID_ARGUMENT = 3
+# To which gRPC cuts a deadline in milliseconds.
+_LONGEST_MILLISECONDS = 2**31 - 1
 
 
 class SavedModelError(RuntimeError):
     """An export that cannot be loaded or run, or a request that does not fit its signature.
 
     Attributes:
-        code: TensorFlow's code, which is gRPC's too: 3 INVALID_ARGUMENT, 14 UNAVAILABLE of a full queue.
+        code: TensorFlow's code, which is gRPC's too: 3 INVALID_ARGUMENT, 4 DEADLINE_EXCEEDED, 14 UNAVAILABLE of a full
+            queue.
     """
 
     def __init__(self, message: str, code: int = _INVALID_ARGUMENT) -> None:
@@ -161,7 +165,9 @@ class SavedModel:
         self._closed = True
         self._resources.close()
 
-    def run(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(
+        self, signature: str, inputs: Mapping[str, np.ndarray], seconds: float | None = None
+    ) -> dict[str, np.ndarray]:
         """Run one signature.
 
         Args:
@@ -169,6 +175,8 @@ class SavedModel:
             inputs: one array per input of the signature, of exactly its dtype; strings are object arrays of bytes.
                 Shapes are not checked, as the session does not: a wrong rank can abort the whole process inside a
                 kernel (measured: a convolution). An export protects itself with `tf.ensure_shape`.
+            seconds: after which the run is cancelled, as TF Serving cancels it at its caller's deadline: with it a
+                batch in which it came last, which costs other callers their answers; None: never.
 
         Returns:
             One array per output of the signature, of its dtype; strings are object arrays of bytes.
@@ -186,18 +194,21 @@ class SavedModel:
             for name in chosen.inputs:
                 feeds.append(_new_tensor(self._library, inputs[name]))
                 stack.callback(self._library.TF_DeleteTensor, feeds[-1])
-            fetches = self._run_session(signature, chosen, feeds)
+            options = None if seconds is None else _run_options(self._library, seconds)
+            if options is not None:
+                stack.callback(self._library.TF_DeleteBuffer, options)
+            fetches = self._run_session(signature, chosen, feeds, options)
             for tensor in fetches:
                 stack.callback(self._library.TF_DeleteTensor, tensor)
             arrays = [_read_tensor(self._library, tensor) for tensor in fetches]
             return dict(zip(chosen.outputs, arrays, strict=True))
 
-    def _run_session(self, name: str, signature: Signature, feeds: list[int]) -> list[int]:
+    def _run_session(self, name: str, signature: Signature, feeds: list[int], options: int | None) -> list[int]:
         """Give the handles of the output tensors, which the caller deletes."""
         fetches = (c_void_p * len(signature.outputs))()
         with _checked(self._library, f"signature {name!r} of {self._directory}") as status:
             self._library.TF_SessionRun(
-                *[self._session, None],
+                *[self._session, options],
                 *[self._graph_outputs(signature.inputs), (c_void_p * len(feeds))(*feeds), len(feeds)],
                 *[self._graph_outputs(signature.outputs), fetches, len(fetches)],
                 *[None, 0, None, status],
@@ -374,6 +385,18 @@ def _check_inputs(name: str, signature: Signature, inputs: Mapping[str, np.ndarr
 
 def _label(dtype: np.dtype) -> str:
     return "string: object array of bytes" if dtype.hasobject else dtype.name
+
+
+def _run_options(library: ctypes.CDLL, seconds: float) -> int:
+    """Give the handle of a buffer, for the caller to delete, of a tensorflow.RunOptions with nothing but
+    `timeout_in_ms`: field 2 in config.proto, a varint."""
+    # A caller without a deadline has one at the end of all days.
+    left, encoded = max(1, round(min(1000 * seconds, _LONGEST_MILLISECONDS))), bytearray(b"\x10")
+    while left >= 0x80:
+        encoded.append(0x80 | left & 0x7F)
+        left >>= 7
+    encoded.append(left)
+    return int(library.TF_NewBufferFromString(bytes(encoded), len(encoded)))
 
 
 # Tensors

@@ -6,7 +6,7 @@ from typing import Final
 
 from flexunet.core.config.serving import ServingConfig
 from flexunet.core.errors import UserError
-from flexunet.serving.limits import GRPC_THREADS, REST_THREADS
+from flexunet.serving.limits import CLIENT_SECONDS, GRPC_THREADS, REST_THREADS
 from flexunet.serving.model_config import CONFIG_FILE, parse_config
 from flexunet.serving.wire import MODEL_NAME
 
@@ -45,7 +45,7 @@ def docker_command(model: Path, grpc_port: int, rest_port: int, config: Path | N
         *("--mount", f"type=bind,source={source},target={target},readonly"),
         *("--entrypoint", "tensorflow_model_server", ServingConfig().image),
         *(NAMED_ARGUMENTS if config else (f"--model_name={MODEL_NAME}", f"--model_base_path=/models/{MODEL_NAME}")),
-        *("--port=8500", "--rest_api_port=8501"),
+        *("--port=8500", "--rest_api_port=8501", f"--rest_api_timeout_in_ms={round(1000 * CLIENT_SECONDS)}"),
         # The graph batches by itself.
         *("--enable_batching=false", f"--grpc_max_threads={GRPC_THREADS}", f"--rest_api_num_threads={REST_THREADS}"),
     ]

@@ -8,8 +8,10 @@ import grpc
 import numpy as np
 
 from flexunet.core.errors import UserError
+from flexunet.serving.limits import CLIENT_SECONDS
 from flexunet.serving.protos import predict_pb2 as pb
 from flexunet.serving.transport import (
+    GIVEN_UP,
     UNKNOWN_LABEL,
     BusyError,
     NotServedError,
@@ -21,8 +23,9 @@ from flexunet.serving.transport import (
 )
 from flexunet.serving.wire import PREDICT, from_tensor, predict_request
 
-# What the channel itself says of an answer that is too large, under the code of a busy server.
+# What the channel itself says of an answer that is too large, and when it is closed, under codes of a busy server.
 _TOO_LARGE: Final = "larger than max"
+_CLOSED: Final = "Channel closed"
 # Codes that every other request will get as well.
 _NOT_SERVED: Final = {
     grpc.StatusCode.NOT_FOUND,
@@ -72,15 +75,25 @@ class GrpcModel(Remote):
         return {name: from_tensor(tensor) for name, tensor in response.outputs.items()}
 
     def _attempt(self, request: pb.PredictRequest, seconds: float) -> pb.PredictResponse:
+        # At a deadline TF Serving gives up the others of a batch, too: it is told none that is shorter than theirs, and
+        # what is given up here sooner is answered to nobody.
+        call = self._predict.future(request, timeout=max(self._options.deadline, CLIENT_SECONDS))
         try:
-            return self._predict(request, timeout=seconds)
+            return call.result(timeout=seconds)
+        except grpc.FutureTimeoutError:
+            raise self._too_late() from None
         except grpc.RpcError as error:
             raise self._as_ours(error) from error
+        finally:
+            call.cancel()
+
+    def _too_late(self) -> ServingError:
+        return ServingError(f"grpc://{self._address}: no answer within {self._options.deadline:g} s")
 
     def _as_ours(self, error: grpc.RpcError) -> ServingError:
         code, details = error.code(), " ".join(str(error.details()).split())
         if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-            return ServingError(f"grpc://{self._address}: no answer within {self._options.deadline:g} s")
+            return self._too_late()
         words = f"grpc://{self._address}: {code.name}: {details}"
         if code == grpc.StatusCode.UNAVAILABLE and any(start in details for start in _NOT_REACHED):
             return UnreachableError(words)
@@ -88,11 +101,22 @@ class GrpcModel(Remote):
             return UnknownLabelError(words)
         if code in _NOT_SERVED:
             return NotServedError(words)
-        busy = code == grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE not in details
-        return BusyError(words) if busy or code == grpc.StatusCode.UNAVAILABLE else ServingError(words)
+        return BusyError(words) if _is_for_now(code, details) else ServingError(words)
 
     def close(self) -> None:
         self._channel.close()
+
+
+def _is_for_now(code: grpc.StatusCode, details: str) -> bool:
+    match code:
+        case grpc.StatusCode.UNAVAILABLE:
+            return True
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return _TOO_LARGE not in details
+        case grpc.StatusCode.CANCELLED:
+            return _CLOSED not in details
+        case _:
+            return GIVEN_UP in details
 
 
 def _channel_options(options: Options) -> list[tuple[str, int]]:
@@ -103,6 +127,8 @@ def _channel_options(options: Options) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", limit),
         # gRPC tries at most five times, within a second or two.
         ("grpc.enable_retries", 0),
+        # The least time for a connection to come about, 20 s by default.
+        ("grpc.min_reconnect_backoff_ms", round(1000 * options.connect)),
     ]
 
 

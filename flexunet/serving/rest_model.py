@@ -13,6 +13,7 @@ import urllib3
 from flexunet.core import features
 from flexunet.core.files import Json
 from flexunet.serving.transport import (
+    GIVEN_UP,
     UNKNOWN_LABEL,
     BusyError,
     NotServedError,
@@ -24,8 +25,8 @@ from flexunet.serving.transport import (
 )
 from flexunet.serving.wire import OUTPUT_DTYPES, as_strings
 
-# What TF Serving answers for UNAVAILABLE and RESOURCE_EXHAUSTED.
-_AGAIN: Final = frozenset({503, 429})
+# What TF Serving answers for UNAVAILABLE, RESOURCE_EXHAUSTED and CANCELLED.
+_AGAIN: Final = frozenset({503, 429, 499})
 # What every other request will be answered as well: no such caller, no such model, no such path.
 _NOT_SERVED: Final = frozenset({401, 403, 404, 405})
 
@@ -72,18 +73,19 @@ class RestModel(Remote):
     def _attempt(self, body: bytes, seconds: float) -> bytes:
         headers = {"Content-Type": "application/json"}
         limit, given_up = self._options.max_message_bytes, f"{self._url}: no answer within {self._options.deadline:g} s"
+        timeout = urllib3.Timeout(connect=min(seconds, self._options.connect), read=seconds)
         try:
             with self._pool.request(
-                "POST", self._url, body=body, headers=headers, timeout=seconds, preload_content=False
+                "POST", self._url, body=body, headers=headers, timeout=timeout, preload_content=False
             ) as response:
                 answer = response.read(limit + 1)
-        # What gRPC calls UNAVAILABLE: no connection, or one that broke.
-        except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ProtocolError) as error:
+        # What gRPC calls UNAVAILABLE: no connection, within its time or at all, or one that broke.
+        except (urllib3.exceptions.ConnectTimeoutError, urllib3.exceptions.ProtocolError) as error:
             cause = error.args[-1]
             # A server that hangs up without a word, as one that is stopped, is such a line to Python, too.
             if isinstance(cause, http.client.BadStatusLine) and not isinstance(cause, http.client.RemoteDisconnected):
                 raise NotServedError(f"{self._url}: no answer of HTTP; a port of gRPC is asked by grpc://") from None
-            raise UnreachableError(f"{self._url}: {str(error).rpartition(': ')[2]}") from error
+            raise UnreachableError(f"{self._url}: {str(cause).rpartition(': ')[2]}") from error
         except urllib3.exceptions.TimeoutError:
             raise ServingError(given_up) from None
         except urllib3.exceptions.SSLError as error:
@@ -101,7 +103,7 @@ class RestModel(Remote):
 def _refusal(status: int, words: str) -> type[ServingError]:
     if status == 400 and UNKNOWN_LABEL in words:
         return UnknownLabelError
-    if status in _AGAIN:
+    if status in _AGAIN or GIVEN_UP in words:
         return BusyError
     return NotServedError if status in _NOT_SERVED else ServingError
 

@@ -12,7 +12,7 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,8 +24,8 @@ from google.protobuf.message import Message
 from flexunet.core.errors import UserError
 from flexunet.core.files import Json
 from flexunet.serving import rest_json
-from flexunet.serving.c_api import SavedModelError
-from flexunet.serving.limits import GRPC_THREADS, REST_THREADS
+from flexunet.serving.c_api import SavedModelError, Signature
+from flexunet.serving.limits import CLIENT_SECONDS, CONNECTION_SECONDS, GRPC_THREADS, REST_THREADS
 from flexunet.serving.loaded import ConfigFile, Loaded, MissingError, Polling, UnknownLabelError, Versions
 from flexunet.serving.paths import PREDICT_PATH, STATUS_PATH
 from flexunet.serving.protos import predict_pb2 as pb
@@ -45,8 +45,22 @@ _SIGNATURE_DEF: Final = "signature_def"
 _SIGNATURE_DEF_TYPE: Final = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
 _MAX_MESSAGE_BYTES: Final = 256 * 2**20
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
-# `ToHTTPStatusCode` of TF Serving's http_server.cc; every other code is 500.
-_HTTP: Final = {3: 400, 5: 404, 8: 429, 9: 400, 11: 400, 12: 501, 14: 503}
+# `ToHTTPStatusCode` of TF Serving's http_server.cc; the other codes are 500.
+_HTTP: Final = {
+    1: 499,
+    3: 400,
+    4: 504,
+    5: 404,
+    6: 409,
+    7: 403,
+    8: 429,
+    9: 400,
+    10: 409,
+    11: 400,
+    12: 501,
+    14: 503,
+    16: 401,
+}
 
 _Request = TypeVar("_Request", bound=Message)
 
@@ -68,6 +82,7 @@ class Server:
       check: raises UserError for a version's folder that must not be served.
       grpc_threads: calls under way; one more is answered RESOURCE_EXHAUSTED.
       rest_threads: requests under way; one more waits.
+      connection_seconds: age of a gRPC connection that takes no more calls; its client makes another.
 
     Raises:
       UserError: no model, or a port that is taken.
@@ -83,6 +98,7 @@ class Server:
         rest_threads: int = REST_THREADS,
         poll_seconds: float = 1.0,
         check: Callable[[Path], None] = lambda folder: None,
+        connection_seconds: float = CONNECTION_SECONDS,
     ) -> None:
         self._versions = Versions(check)
         if isinstance(source, ConfigFile):
@@ -90,7 +106,7 @@ class Server:
         else:
             directory = model_directory(source)
             self._versions.serve({int(directory.name) if directory.name.isdigit() else 1: directory})
-        self._grpc = self._start_grpc(host, grpc_port, grpc_threads)
+        self._grpc = self._start_grpc(host, grpc_port, grpc_threads, connection_seconds)
         self._rest = self._start_rest(host, rest_port, rest_threads)
         self.rest_port: int = self._rest.server_address[1]
         self._polling = Polling(source, self._versions, poll_seconds) if isinstance(source, ConfigFile) else None
@@ -110,15 +126,20 @@ class Server:
             self._polling.close()
         self._versions.close()
 
-    def predict(self, request: pb.PredictRequest) -> pb.PredictResponse:
-        """Raises RefusedError, or SavedModelError or ValueError for what the model refuses."""
+    def predict(self, request: pb.PredictRequest, seconds: float | None = None) -> pb.PredictResponse:
+        """The answer, if it is there within so many seconds: the caller's deadline.
+
+        Raises:
+          RefusedError, SavedModelError, ValueError: the server, the session or a tensor refuses it.
+        """
         name = request.model_spec.signature_name or _DEFAULT_SIGNATURE
         with self._found(request.model_spec) as served:
             if name not in served.model.signatures:
                 raise RefusedError(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
             signature = served.model.signatures[name]
-            _check_names(request, signature.inputs.keys(), signature.outputs.keys())
-            outputs = served.model.run(name, {key: from_tensor(tensor) for key, tensor in request.inputs.items()})
+            _check_names(request, signature)
+            arrays = {key: from_tensor(tensor) for key, tensor in request.inputs.items()}
+            outputs = served.model.run(name, arrays, seconds)
         answered = pb.ModelSpec(name=MODEL_NAME, signature_name=name, version=pb.Version(value=served.version))
         wanted = request.output_filter or outputs
         return pb.PredictResponse(outputs={n: to_tensor(outputs[n]) for n in wanted}, model_spec=answered)
@@ -131,7 +152,8 @@ class Server:
             if name not in served.model.signatures:
                 raise ValueError(f'Serving signature name: "{name}" not found in signature def')
             inputs, rows = rest_json.read_inputs(parsed, served.model.signatures[name])
-            return rest_json.write_outputs(served.model.run(name, inputs), rows)
+            # As --rest_api_timeout_in_ms of the manifests.
+            return rest_json.write_outputs(served.model.run(name, inputs, CLIENT_SECONDS), rows)
 
     def status(self, spec: pb.ModelSpec) -> pb.GetModelStatusResponse:
         """Raises RefusedError for another model or version."""
@@ -189,10 +211,14 @@ class Server:
                 raise _missing(spec.name, self._versions.labels.get(label, given)) from None
             yield found
 
-    def _start_grpc(self, host: str, port: int, threads: int) -> grpc.Server:
-        limits = [(f"grpc.max_{way}_message_length", _MAX_MESSAGE_BYTES) for way in ("send", "receive")]
-        # Without it a second server on the same port would silently share it.
-        options = [*limits, ("grpc.so_reuseport", 0)]
+    def _start_grpc(self, host: str, port: int, threads: int, connection_seconds: float) -> grpc.Server:
+        ages = {"": connection_seconds, "_grace": CLIENT_SECONDS}
+        options = [
+            *((f"grpc.max_{way}_message_length", _MAX_MESSAGE_BYTES) for way in ("send", "receive")),
+            *((f"grpc.max_connection_age{name}_ms", round(1000 * age)) for name, age in ages.items()),
+            # Without it a second server on the same port would silently share it.
+            ("grpc.so_reuseport", 0),
+        ]
         server = grpc.server(ThreadPoolExecutor(threads), options=options, maximum_concurrent_rpcs=threads)
         server.add_generic_rpc_handlers((_Methods(self),))
         try:
@@ -228,14 +254,22 @@ class _RestServer(ThreadingHTTPServer):
     request_queue_size = 1024
 
 
-def _check_names(request: pb.PredictRequest, inputs: Collection[str], outputs: Collection[str]) -> None:
-    sent, wanted = set(request.inputs), set(inputs)
-    if sent != wanted:
+def _check_names(request: pb.PredictRequest, signature: Signature) -> None:
+    """As `PreProcessPrediction` of predict_util.cc: `VerifyRequestInputsSize`, then `GetInputValues`, then outputs."""
+    sent, wanted, outputs = {*request.inputs}, signature.inputs.keys(), signature.outputs.keys()
+    if len(sent) != len(wanted):
         raise RefusedError(
             grpc.StatusCode.INVALID_ARGUMENT,
             f"input size does not match signature: {len(sent)}!={len(wanted)} len({{{','.join(sorted(sent))}}}) != "
             f"len({{{','.join(sorted(wanted))}}}). Sent extra: {{{','.join(sorted(sent - wanted))}}}. "
             f"Missing but required: {{{','.join(sorted(wanted - sent))}}}.",
+        )
+    for missing in sorted(wanted - sent):
+        raise RefusedError(
+            grpc.StatusCode.INVALID_ARGUMENT,
+            f"Signature input alias: {missing}(feed name: {signature.inputs[missing].tensor_name}) not found in "
+            "request and no default value provided. Inputs expected to be in the request "
+            f"{{{','.join(sorted(sent))}}}, or default input alias set: ",
         )
     for alias in request.output_filter:
         if alias not in outputs:
@@ -252,18 +286,19 @@ class _Methods(grpc.GenericRpcHandler):
     def __init__(self, server: Server) -> None:
         self._handlers = {
             PREDICT: _method(server.predict, pb.PredictRequest),
-            MODEL_STATUS: _method(lambda request: server.status(request.model_spec), pb.GetModelStatusRequest),
-            MODEL_METADATA: _method(server.metadata, pb.GetModelMetadataRequest),
+            MODEL_STATUS: _method(lambda request, _: server.status(request.model_spec), pb.GetModelStatusRequest),
+            MODEL_METADATA: _method(lambda request, _: server.metadata(request), pb.GetModelMetadataRequest),
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         return self._handlers.get(handler_call_details.method)
 
 
-def _method(call: Callable[[_Request], Message], request_type: type[_Request]) -> grpc.RpcMethodHandler:
+def _method(call: Callable[[_Request, float | None], Message], request_type: type[_Request]) -> grpc.RpcMethodHandler:
     def answer(request: _Request, context: grpc.ServicerContext) -> Message | None:
         try:
-            return call(request)
+            # One that is over already counts as none: `DeadlineToTimeoutMillis`, and 0 in RunOptions.
+            return call(request, context.time_remaining() or None)
         except (RefusedError, SavedModelError) as error:
             context.abort(_CODES[error.code], str(error))
         except ValueError as error:

@@ -41,11 +41,14 @@ class UnknownLabelError(ServingError):
 
 
 class BusyError(ServingError):
-    """Refused for now: all of the server's threads are taken, its queue is full, or it has no version ready."""
+    """Refused for now: all of the server's threads are taken, its queue is full, it has no version ready, or it gave up
+    the request's batch at the deadline of another caller."""
 
 
 # What a server says of a label that it does not know.
 UNKNOWN_LABEL: Final = "Unrecognized servable version label"
+# What TensorFlow says, as an error of its own, of a batch that was given up before it began: docs/decisions/0003.
+GIVEN_UP: Final = "Missing 0-th output from"
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,12 @@ class Options:
       model_name: the server's name of the model.
       version: its version; by default the newest that the server has ready.
       label: of its version, such as `stable`, in place of the number; both raise UserError.
-      deadline: seconds for an answer, all attempts included.
-      attempts: tries of a call that was answered UNAVAILABLE or RESOURCE_EXHAUSTED, with pauses that double from 0.1 to
-        5 s: 12 are half a minute. Other failures are never tried again.
+      deadline: seconds for the answer to a request, all attempts included; more rows than `BATCH_ROWS` are several
+        requests, one after the other, and each has as long.
+      connect: of these, seconds for a connection: a machine that is there takes it at once, one that drops what it is
+        sent never does.
+      attempts: tries of a call that was answered UNAVAILABLE or RESOURCE_EXHAUSTED, or given up with its batch, with
+        pauses that double from 0.1 to 5 s: 12 are half a minute. Other failures are never tried again.
       unreachable_attempts: likewise where nobody answers: a pod that is replaced is back within a second, a wrong
         address never is.
       max_message_bytes: the largest request and answer.
@@ -70,6 +76,7 @@ class Options:
     version: int | None = None
     label: str = ""
     deadline: float = CLIENT_SECONDS
+    connect: float = 5.0
     attempts: int = 12
     unreachable_attempts: int = 4
     max_message_bytes: int = 64 * 2**20
@@ -145,7 +152,7 @@ class Remote(Closing):
         ends, pause = time.monotonic() + self._options.deadline, _FIRST_PAUSE
         for number in itertools.count(1):
             try:
-                return attempt(ends - time.monotonic())
+                return attempt(max(0.001, ends - time.monotonic()))
             except (BusyError, UnreachableError) as error:
                 most = self._options.attempts
                 if isinstance(error, UnreachableError):

@@ -1,5 +1,6 @@
 """The client against the development server over real sockets, against servers that misbehave, and without one."""
 
+import contextlib
 import datetime
 import io
 import json
@@ -22,8 +23,10 @@ from processes import python
 
 from flexunet.core.errors import UserError
 from flexunet.serving.client import Options, ServingError, connect, in_order, predict_image, predict_images
+from flexunet.serving.limits import CLIENT_SECONDS
 from flexunet.serving.protos import predict_pb2 as pb
 from flexunet.serving.server import Server
+from flexunet.serving.transport import UnreachableError
 from flexunet.serving.wire import PREDICT, as_strings
 
 INTERFACES = ["grpc", "http", "folder"]
@@ -159,6 +162,22 @@ def test_a_server_that_is_not_there_is_named_within_the_deadline() -> None:
         assert time.monotonic() - started < 5
 
 
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_an_address_that_drops_what_it_is_sent_is_not_reached(scheme: str) -> None:
+    """As behind a firewall: nobody refuses or answers. A command ends at its first image then, or asks elsewhere."""
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        started, address = time.monotonic(), f"{scheme}://127.0.0.1:{full.getsockname()[1]}"
+        with connect(address, Options(connect=0.5, unreachable_attempts=2)) as model:  # noqa: SIM117
+            with pytest.raises(UnreachableError, match=address):
+                predict_image(model, b"")
+        assert time.monotonic() - started < 8
+
+
 def test_messages_beyond_the_limit_are_refused_before_they_are_sent(server: Server) -> None:
     for url in (f"grpc://127.0.0.1:{server.grpc_port}", f"http://127.0.0.1:{server.rest_port}"):
         with connect(url, Options(max_message_bytes=1000)) as model, pytest.raises(ServingError, match="at most 1000"):
@@ -191,6 +210,7 @@ class Moody:
 
     def __init__(self, code: grpc.StatusCode, status: int, failures: int, pause: float = 0) -> None:
         self.code, self.status, self.failures, self.pause, self.calls = code, status, failures, pause, 0
+        self.told = 0.0
 
     def fails(self) -> bool:
         self.calls += 1
@@ -198,6 +218,7 @@ class Moody:
         return self.calls <= self.failures
 
     def predict(self, request: pb.PredictRequest, context: Any) -> pb.PredictResponse:
+        self.told = context.time_remaining()
         if self.fails():
             context.abort(self.code, "in a mood")
         return pb.PredictResponse(outputs=dict(request.inputs))
@@ -252,12 +273,13 @@ class Moody:
     [
         (grpc.StatusCode.UNAVAILABLE, 503, 2, 3),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, 429, 2, 3),
+        (grpc.StatusCode.CANCELLED, 499, 2, 3),
         (grpc.StatusCode.UNAVAILABLE, 503, 9, 4),
         (grpc.StatusCode.UNAVAILABLE, 0, 2, 3),
         (grpc.StatusCode.INVALID_ARGUMENT, 400, 9, 1),
         (grpc.StatusCode.INTERNAL, 500, 9, 1),
     ],
-    ids=["unavailable", "exhausted", "always-unavailable", "hangs-up", "invalid", "internal"],
+    ids=["unavailable", "exhausted", "cancelled", "always-unavailable", "hangs-up", "invalid", "internal"],
 )
 def test_only_a_server_that_is_not_ready_is_asked_again(
     interface: str, code: grpc.StatusCode, status: int, failures: int, calls: int
@@ -282,6 +304,14 @@ def test_a_slow_server_is_given_up_at_the_deadline(interface: str) -> None:
         with pytest.raises(ServingError, match=words):
             model.run("pixels", pixels)
     assert moody.calls == 1
+
+
+def test_a_server_is_told_no_deadline_that_would_cost_others_their_answers() -> None:
+    """Neither one that is short from the start, nor what is left of it when the client comes again."""
+    moody = Moody(grpc.StatusCode.UNAVAILABLE, 503, 2)
+    with moody.grpc() as url, connect(url, Options(deadline=10)) as model:
+        model.run("pixels", {"pixels": np.zeros((1, 2, 2, 3), np.uint8)})
+    assert moody.calls == 3 and CLIENT_SECONDS - 5 < moody.told < CLIENT_SECONDS + 1
 
 
 def test_no_more_requests_than_allowed_are_under_way() -> None:

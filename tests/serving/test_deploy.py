@@ -1,11 +1,14 @@
 """The manifests: valid for Kubernetes, and as locked down as they say."""
 
+import contextlib
 import json
 import re
 import shutil
 import socket
 import subprocess
+import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -93,22 +96,39 @@ def test_the_server_is_the_tensorflow_that_exported(documents: list[dict[str, An
     assert tag.removesuffix("-gpu") == tf.__version__ == ServingConfig().image.rpartition(":")[2]
 
 
-def test_probes_ask_for_a_version_that_is_ready_and_stopping_is_graceful(documents: list[dict[str, Any]]) -> None:
+def test_probes_wait_as_long_as_clients_do(documents: list[dict[str, Any]]) -> None:
+    [container] = of_kind(documents, "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert container["startupProbe"]["httpGet"]["path"] == "/v1/models/flexunet/metadata"
+    minutes = {}
+    for name in ("readinessProbe", "livenessProbe"):
+        asks = container[name]
+        shell, script, seconds = asks["exec"]["command"]
+        assert (shell, script, float(seconds)) == ("bash", "/etc/serving/predict.sh", limits.CLIENT_SECONDS)
+        # It looks once more when its time is over.
+        assert asks["timeoutSeconds"] >= limits.CLIENT_SECONDS + 5
+        minutes[name] = asks["failureThreshold"] * max(asks["periodSeconds"], limits.CLIENT_SECONDS) / 60
+    # A pod leaves the endpoints before it is restarted.
+    assert minutes == {"readinessProbe": 2, "livenessProbe": 4}
+
+
+def test_nobody_waits_for_an_answer_when_the_server_ends(documents: list[dict[str, Any]]) -> None:
     pod = of_kind(documents, "Deployment")["spec"]["template"]["spec"]
     [container] = pod["containers"]
-    assert container["startupProbe"]["httpGet"]["path"] == "/v1/models/flexunet/metadata"
-    for name in ("readinessProbe", "livenessProbe"):
-        shell, script, seconds = container[name]["exec"]["command"]
-        assert (shell, script) == ("bash", "/etc/serving/predict.sh") and int(seconds) < container[name][
-            "timeoutSeconds"
-        ]
-    # Only who was given up by every client is restarted.
-    assert int(seconds) >= limits.CLIENT_SECONDS
     pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
-    # Who was asked last is answered before the signal comes; the server itself ends in the middle of its answers.
-    assert pause >= 10 + limits.CLIENT_SECONDS
+    # Endpoints, a connection's age and a tenth, which gRPC adds at most, and the answers; the server itself ends in the
+    # middle of them.
+    assert pause >= 10 + 1.1 * limits.CONNECTION_SECONDS + limits.CLIENT_SECONDS
     assert pause < pod["terminationGracePeriodSeconds"]
     assert pod["shareProcessNamespace"] is True
+    [ages] = [one for one in container["args"] if one.startswith("--grpc_channel_arguments=")]
+    assert ages.partition("=")[2].split(",") == [
+        f"grpc.max_connection_age_ms={1000 * limits.CONNECTION_SECONDS:g}",
+        f"grpc.max_connection_age_grace_ms={1000 * limits.CLIENT_SECONDS:g}",
+    ]
+    readme = " ".join((DEPLOY / "README.md").read_text().split())
+    assert (
+        f"`preStop` waits {pause} s" in readme and f"grace period, {pod['terminationGracePeriodSeconds']} s" in readme
+    )
 
 
 def probe(port: int, seconds: int) -> int:
@@ -116,39 +136,75 @@ def probe(port: int, seconds: int) -> int:
     return subprocess.run(["bash", script, str(seconds), str(port)], capture_output=True, timeout=60).returncode
 
 
-@pytest.mark.parametrize(
-    ("answer", "passes"),
-    [
-        (b"HTTP/1.1 200 OK\r\n\r\n{}", True),
-        (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", False),
-        (b"HTTP/1.1 404 Not Found\r\n\r\n", False),
-        (b"", False),
-        (None, False),
-    ],
-    ids=["answers", "full", "no model", "hangs up", "wedged"],
-)
-def test_a_probe_passes_only_on_an_answer(answer: bytes | None, passes: bool) -> None:
-    """A wedged server takes the connection and says nothing."""
-    asked: list[bytes] = []
-    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor() as pool:
+class Probed:
+    """A server that says the same to each request for a mask, and at each look at its counts the next of them."""
 
-        def serve() -> None:
-            connection, _ = server.accept()
-            with connection:
-                # The shell sends line by line, and a server answers when it has the whole request.
-                asked.append(connection.recv(65536))
-                while not asked[-1].endswith(b"}]}}"):
-                    asked[-1] += connection.recv(65536)
-                if answer is None:
-                    time.sleep(2)
-                else:
-                    connection.sendall(answer)
+    def __init__(self, answer: bytes | None, counts: Sequence[int]) -> None:
+        self.answer, self.counts, self.asked = answer, [*counts], list[bytes]()
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._server.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
 
-        served = pool.submit(serve)
-        assert (probe(server.getsockname()[1], seconds=1) == 0) == passes
-        served.result()
-    head = asked[0].partition(b"\r\n")[0]
-    assert head == b"POST /v1/models/flexunet:predict HTTP/1.1"
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._server.accept()
+                threading.Thread(target=self._respond, args=(connection,), daemon=True).start()
+
+    def _respond(self, connection: socket.socket) -> None:
+        # What was given up may be closed.
+        with connection, contextlib.suppress(OSError):
+            asked = connection.recv(65536)
+            # The shell sends line by line, and a server answers when it has the whole request.
+            while not asked.endswith((b"}]}}", b"Content-Length: 0\r\n\r\n")):
+                more = connection.recv(65536)
+                if not more:
+                    return
+                asked += more
+            self.asked.append(asked.partition(b"\r\n")[0])
+            if asked.startswith(b"GET"):
+                connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + self._page())
+            elif self.answer is None:
+                time.sleep(3)
+            else:
+                connection.sendall(self.answer)
+
+    def _page(self) -> bytes:
+        count = self.counts.pop(0) if len(self.counts) > 1 else self.counts[0]
+        cell = '{model_name="flexunet",API="Predict",runtime="TF1"}'
+        lines = [f":tensorflow:serving:{name}_latency_count{cell}" for name in ("request", "runtime")]
+        return f"{lines[0]} 1\n{lines[1]} {count}\n".encode()
+
+    def close(self) -> None:
+        # Else the thread that waits in it would not hear of it.
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+
+
+FULL = b"HTTP/1.1 503 Service Unavailable\r\n\r\n"
+PROBED: dict[str, tuple[bytes | None, list[int], bool]] = {
+    "answers": (b"HTTP/1.1 200 OK\r\n\r\n{}", [7], True),
+    "full": (FULL, [7, 9], True),
+    "full for a while": (FULL, [7, 7, 9], True),
+    "late": (None, [7, 9], True),
+    "full and wedged": (FULL, [7], False),
+    "wedged": (None, [7], False),
+    "no model": (b"HTTP/1.1 404 Not Found\r\n\r\n", [0], False),
+    "hangs up": (b"", [7], False),
+}
+
+
+def test_a_probe_passes_where_anybody_is_answered_and_fails_where_nobody_is() -> None:
+    """A full queue restarts no pod and takes none from the endpoints. A wedged server takes connections, no more."""
+    servers = {name: Probed(answer, counts) for name, (answer, counts, _) in PROBED.items()}
+    with ThreadPoolExecutor(len(servers)) as pool:
+        codes = dict(zip(servers, pool.map(lambda one: probe(one.port, seconds=2), servers.values()), strict=True))
+    assert {name: code == 0 for name, code in codes.items()} == {name: passes for name, (*_, passes) in PROBED.items()}
+    [metrics] = re.findall(r'path: "(.+)"', (DEPLOY / "base" / "monitoring.pbtxt").read_text())
+    asked = {one.decode() for server in servers.values() for one in server.asked}
+    assert asked == {"POST /v1/models/flexunet:predict HTTP/1.1", f"GET {metrics} HTTP/1.1"}
+    for server in servers.values():
+        server.close()
 
 
 def test_a_probe_fails_where_nobody_listens() -> None:
@@ -160,8 +216,11 @@ def test_a_probe_fails_where_nobody_listens() -> None:
 def test_threads_are_those_that_the_arithmetic_says(documents: list[dict[str, Any]]) -> None:
     [container] = of_kind(documents, "Deployment")["spec"]["template"]["spec"]["containers"]
     flags = [f"--grpc_max_threads={limits.GRPC_THREADS}", f"--rest_api_num_threads={limits.REST_THREADS}"]
+    flags += ["--enable_batching=false", f"--rest_api_timeout_in_ms={1000 * limits.CLIENT_SECONDS:g}"]
     for arguments in (container["args"], docker_command(Path("model/1"), 1, 2).split()):
-        assert {*flags, "--enable_batching=false"} <= set(arguments)
+        assert {*flags} <= set(arguments)
+    # A queue that is full of large requests leaves threads that say so.
+    assert min(limits.GRPC_THREADS, limits.REST_THREADS) > limits.QUEUED_BATCHES + limits.BATCH_THREADS
     readme = (DEPLOY / "README.md").read_text()
     for row in (
         f"| rows in a batch | {limits.BATCH_ROWS} |",
@@ -247,4 +306,9 @@ def test_rules_and_dashboard_ask_for_metrics_that_exist() -> None:
         assert expression.count("(") == expression.count(")") and expression.count("{") == expression.count("}")
     assert recorded <= {name for expression in shown for name in re.findall(r"flexunet:[a-z_0-9:]+", expression)}
     alerts = [rule for rule in group["rules"] if "alert" in rule]
+    # What callers do wrong, an unknown signature over gRPC among it, pages nobody and is told as theirs.
+    [share] = [rule["expr"] for rule in group["rules"] if rule.get("record") == "flexunet:error_share:rate5m"]
+    [theirs] = [alert["expr"] for alert in alerts if alert["alert"] == "FlexunetCallersMistakes"]
+    mistakes = "INVALID_ARGUMENT|NOT_FOUND|FAILED_PRECONDITION"
+    assert f'status!~"OK|{mistakes}"' in share and f'status=~"{mistakes}"' in theirs
     assert len(alerts) == 9 and all({"summary", "action"} == set(alert["annotations"]) for alert in alerts)

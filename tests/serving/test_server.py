@@ -1,7 +1,8 @@
 """The development server is as strict as TF Serving: its rules, request by request, and what it does under load.
 
 The answers are those of TF Serving 2.20's sources: `predict_util.cc`, `json_tensor.cc`, `http_rest_api_handler.cc`,
-`http_server.cc` (codes), `get_model_status_impl.cc`, `server_core.cc`.
+`http_server.cc` (codes), `get_model_status_impl.cc`, `server_core.cc`, `prediction_service_impl.cc` (deadlines); and of
+TensorFlow's, `saved_model/util.cc` (names of inputs) and `batch_kernels.cc` (what a batch is cancelled with).
 """
 
 import base64
@@ -24,13 +25,17 @@ import pytest
 import urllib3
 from PIL import Image
 from processes import ROOT as CHECKOUT
+from waiting import wait_until
 
 from flexunet.serving import limits
+from flexunet.serving.c_api import SavedModelError
 from flexunet.serving.client import Options, connect, predict_image
 from flexunet.serving.protos import predict_pb2 as pb
-from flexunet.serving.server import Server
+from flexunet.serving.server import Server, _answered
+from flexunet.serving.transport import GIVEN_UP
 from flexunet.serving.wire import MODEL_METADATA, MODEL_STATUS, PREDICT, as_strings, from_tensor, to_tensor
 
+IDLE, READY = grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.READY
 IMAGES = as_strings([b"none"])
 PIXELS = np.zeros((1, 2, 2, 3), np.uint8)
 
@@ -41,10 +46,10 @@ def server(color_export: Path) -> Iterator[Server]:
         yield running
 
 
-def call(server: Server, method: str, request: Any, answer: Any) -> Any:
+def call(server: Server, method: str, request: Any, answer: Any, seconds: float | None = None) -> Any:
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
         function: Any = channel.unary_unary(method, type(request).SerializeToString, answer.FromString)
-        return function(request)
+        return function(request, timeout=seconds)
 
 
 def request(inputs: dict[str, np.ndarray], signature: str = "", outputs: tuple[str, ...] = (), **spec: Any) -> Any:
@@ -63,7 +68,11 @@ GRPC = {
     "label": (request({}, version_label="new"), "INVALID_ARGUMENT", "Unrecognized servable version label: new"),
     "signature": (request({}, "other"), "FAILED_PRECONDITION", 'Serving signature key "other" not found.'),
     "no input": (request({}), "INVALID_ARGUMENT", "Missing but required: {image_bytes}"),
-    "other input": (request({"image": IMAGES}), "INVALID_ARGUMENT", "Sent extra: {image}"),
+    "other input": (
+        request({"image": IMAGES}),
+        "INVALID_ARGUMENT",
+        "Signature input alias: image_bytes(feed name: serving_default_image_bytes:0) not found in request",
+    ),
     "one more": (request({"image_bytes": IMAGES, "x": IMAGES}), "INVALID_ARGUMENT", "2!=1"),
     "type": (request({"image_bytes": PIXELS}), "INVALID_ARGUMENT", "image_bytes"),
     "scalar": (request({"image_bytes": np.array(b"none", object)}), "INVALID_ARGUMENT", "hape"),
@@ -291,6 +300,64 @@ def test_calls_beyond_the_threads_are_refused_and_come_again(color_export: Path,
             errors = Counter(str(call.exception()).split(": ")[1] for call in calls if call.exception())
         assert set(errors) == {"RESOURCE_EXHAUSTED"}
         assert load(url, good_image[0], 32, 64)[0] == {"answered": 64}
+
+
+@pytest.mark.parametrize("code", [1, 2, 4, 6, 7, 10, 13, 15, 16])
+def test_a_code_of_grpc_is_that_of_http(code: int) -> None:
+    expected = {1: 499, 4: 504, 6: 409, 7: 403, 10: 409, 16: 401}
+
+    def fails() -> None:
+        raise SavedModelError("words", code)
+
+    assert _answered(fails) == (expected.get(code, 500), {"error": "words"})
+
+
+def test_one_callers_deadline_costs_no_other_an_answer(server: Server, good_image: Any, make_bomb: Any) -> None:
+    """A batch is cancelled at the deadline of the request that came last in it; ours come again, by both interfaces."""
+    slow = request({"image_bytes": as_strings([make_bomb(1500, 1500)] * limits.BATCH_ROWS)})
+    mate = request({"image_bytes": as_strings([good_image[0]])})
+
+    def answered(url: str) -> bool:
+        with connect(url, Options()) as model:
+            return predict_image(model, good_image[0]).valid
+
+    with ThreadPoolExecutor(8) as pool:
+        # Two are under way and one waits, so that the next ones share a batch.
+        busy = [pool.submit(call, server, PREDICT, slow, pb.PredictResponse) for _ in range(3)]
+        time.sleep(0.2)
+        bare = pool.submit(call, server, PREDICT, mate, pb.PredictResponse)
+        urls = (f"grpc://127.0.0.1:{server.grpc_port}", f"http://127.0.0.1:{server.rest_port}")
+        ours = [pool.submit(answered, url) for url in urls]
+        time.sleep(0.2)
+        with pytest.raises(grpc.RpcError, match="DEADLINE_EXCEEDED"):
+            call(server, PREDICT, mate, pb.PredictResponse, seconds=0.2)
+        lost: Any = bare.exception()
+        assert lost is not None and lost.code().name in {"CANCELLED", "INTERNAL"}
+        assert lost.code().name == "CANCELLED" or GIVEN_UP in lost.details()
+        assert all(answer.result() for answer in ours)
+        assert not any(blocker.exception() for blocker in busy)
+
+
+def test_a_connection_that_is_old_is_left_for_another_and_no_call_is_lost(color_export: Path, good_image: Any) -> None:
+    """Nobody comes again here: the server says that it takes no more calls, and ends those that it has."""
+    states: list[grpc.ChannelConnectivity] = []
+    message = request({"image_bytes": as_strings([good_image[0]] * 4)})
+    with Server(color_export, grpc_port=0, rest_port=0, connection_seconds=0.3) as hasty:  # noqa: SIM117
+        with grpc.insecure_channel(f"127.0.0.1:{hasty.grpc_port}") as channel, ThreadPoolExecutor(8) as pool:
+            channel.subscribe(states.append)
+            function: Any = channel.unary_unary(PREDICT, type(message).SerializeToString, pb.PredictResponse.FromString)
+            ends = time.monotonic() + 1.5
+
+            def ask(_: int) -> int:
+                answers = 0
+                while time.monotonic() < ends:
+                    answers += len(function(message).outputs) > 0
+                return answers
+
+            assert min(pool.map(ask, range(8))) > 0
+            # The last one has nothing under way, and stays closed until it is wanted.
+            wait_until(lambda: states[-1:] == [IDLE] and READY in states)
+            assert function(message).outputs
 
 
 FULL_QUEUE = """
