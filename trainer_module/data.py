@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import tensorflow as tf
 
 from flexunet.core import features
-from flexunet.core.config.train import TrainerConfig
+from flexunet.core.config.train import AugmentConfig, TrainerConfig
 from trainer_module.augment import make_augment
 from trainer_module.crops import crops, join_tiles
 from transform_module.graphs import as_written
@@ -272,15 +272,20 @@ def evaluation_batches(files: Sequence[str], tiles: int, config: TrainerConfig, 
 
 
 def sample_batches(files: Sequence[str], tiles: int, config: TrainerConfig) -> tf.data.Dataset:
-    """Whole batches of some training images as they are, the same each time: uint8 `[N, height, width, 3]`.
+    """Some training batches without their changes, the same each time: uint8 `[N, height, width, 3]`, N = batch_size.
 
-    An eighth of the tiles, spread evenly, at least 32 and at most 256 or 64 MB; kept in memory. N is batch_size.
+    Of the same mixture, spread evenly over an epoch: an eighth of the tiles, at least 32 and at most 256 or 64 MB, kept
+    in memory.
     """
     size = config.train.batch_size
     most = min(_MOST_TILES, _SAMPLE_BYTES // _tile_bytes(config))
     wanted = max(size, min(tiles, most, max(_FEWEST_TILES, tiles // 8)))
-    spread = tiles_dataset(files, config).shard(tiles // wanted, 0).take(wanted).map(lambda pixels, _: pixels)
-    return spread.cache().batch(size, drop_remainder=True)
+    steps, count = tiles // size, wanted // size
+    as_they_are = config.model_copy(update={"augment": AugmentConfig()})
+    epoch = training_batches(files, tiles, as_they_are, cache=None).take(steps)
+    pixels = epoch.shard(steps // count, 0).take(count).map(lambda pixels, _: pixels)
+    # A batch comes last, as a strategy wants it that splits batches among GPUs.
+    return pixels.unbatch().cache().batch(size, drop_remainder=True)
 
 
 def _cached(dataset: tf.data.Dataset, cache: Cache, split: str) -> tf.data.Dataset:

@@ -81,6 +81,12 @@ def toml_file(tmp_path: Path) -> Path:
             "tune.space names train.encoder_weights, expected one file .*",
         ),
         ({"train": {"class_weights": [1, 2]}}, "tune.space.train.class_weights: 1: .*"),
+        # Both ends are values of the key, what is between is none.
+        (
+            {"model": {"stem_stride": {"low": 1, "high": 4}}},
+            "tune.space.model.stem_stride is a range of numbers, which the key does not take: list the values to try",
+        ),
+        ({"augment": {"symmetries": {"low": 0, "high": 1}}}, ".* list the values to try"),
     ],
 )
 def test_a_space_holds_only_values_that_a_config_could_have(space: dict[str, Any], line: str) -> None:

@@ -225,6 +225,23 @@ def test_of_a_source_with_a_share_of_0_nothing_trains(
     assert {int(image[0, 0, 0]) for images in sample for image in images} <= {*range(30)}
 
 
+def test_a_sample_is_mixed_as_batches_are_without_their_changes(rendered: list[str], make_config: Any) -> None:
+    """Two of eight are from `a` and one from `b`, of which all have six in thirty-six."""
+    sections = {"dataset": {"sources": {"a": 0.25, "b": 0.1}}, "augment": {"brighten": 100.0, "probability": 1.0}}
+    config = make_config(**sections, train={"batch_size": 8, "defect_share": 0.25})
+
+    def numbers(sample: tf.data.Dataset) -> list[list[int]]:
+        return [images[:, 0, 0, 0].tolist() for images in sample.as_numpy_iterator()]
+
+    sample = data.sample_batches(rendered, 36, config)
+    found = numbers(sample)
+    assert len(found) == 4
+    for batch in found:
+        assert sum(number in range(100, 104) for number in batch) == 2 and sum(n in (204, 205) for n in batch) == 1
+        assert sum(number in range(30) for number in batch) == 5 and sum(n in (0, 10, 20) for n in batch) >= 2
+    assert numbers(sample) == numbers(data.sample_batches(rendered, 36, config)) == found
+
+
 def test_a_source_without_a_training_image_is_named(rendered: list[str], make_config: Any) -> None:
     config = make_config(dataset={"sources": {"a": 0.25, "c": 0.25}})
     with pytest.raises(ValueError, match=r"no training image is from 'c' of dataset\.sources, .* raise dataset\.spans"):
