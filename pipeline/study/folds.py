@@ -200,7 +200,8 @@ def _assign(images: Sequence[_Image], config: Config, count: int, directory: Pat
 
 
 def _transform(directory: Path, config: TransformConfig, target: Path) -> None:
-    keys = (config.records.image, config.records.mask, config.records.id)
+    columns = config.records
+    keys = [columns.image, columns.mask, columns.id, *([columns.group] if columns.group else [])]
 
     # As TFT traces it: the function is a graph's already, and AutoGraph warns of the configuration that it reads.
     @as_written

@@ -137,6 +137,10 @@ def test_a_space_holds_only_values_that_a_config_could_have(space: dict[str, Any
         ({"dataset": {"sources": {"a/": 0.5}}}, ["dataset.sources", "'a/'", "without / around it"]),
         ({"dataset": {"sources": {"a": -0.1}}}, ["dataset.sources.a: got -0.1", "greater than or equal to 0"]),
         (
+            {"dataset": {"equal_groups": True}, "records": {"group": ""}},
+            ['dataset.equal_groups with records.group = "", expected the key of the groups'],
+        ),
+        (
             {"dataset": {"sources": {"a": 0.4}}, "train": {"defect_share": 0.7}},
             ["dataset.sources and train.defect_share add up to more than 1"],
         ),
