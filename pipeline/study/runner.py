@@ -116,7 +116,8 @@ class _Pool:
                     command, cwd=LIBRARY.parent, stdin=subprocess.PIPE, stdout=log, stderr=log
                 )
                 self._running.add(process)
-            code = process.wait()
+            with process:
+                code = process.wait()
         with self._lock:
             self._running.discard(process)
             if self._stopped:
