@@ -124,7 +124,8 @@ class Planner:
         self._choose_size(keeping, "")
         self._choose("image", "fit", fit, reason)
         if fit == "tile":
-            self._choose("image", "tile_overlap", _overlap(keeping), "of neighbouring tiles")
+            if _overlap(keeping) < ImageConfig().tile_overlap:
+                self._choose("image", "tile_overlap", _overlap(keeping), "a quarter of a tile")
             self._choose("augment", "crops", True, "a strip has more than the places at which it is always cut")
 
     def smaller_images(self, rate: Rate) -> None:

@@ -521,7 +521,7 @@ def test_part_of_has_only_the_sections_it_declares():
     checked = make({"serving": {"max_latency_seconds": 1.0, "symmetries": 4}})
     assert json.loads(part_of(checked, TrainerConfig).model_dump_json())["serving"] == {"symmetries": 4}
     # Nor for what only ingest reads.
-    assert part_of(config, TrainerConfig).model_dump()["dataset"] == {"sources": {}}
+    assert part_of(config, TrainerConfig).model_dump()["dataset"] == {"sources": {}, "equal_groups": False}
     assert list(part_of(config, GateSettings).model_dump()) == ["classes", "gate"]
     assert part_of(config, TrainerConfig).train.epochs == 7
     assert part_of(config, GateSettings).gate.min_foreground_dice == 0.9

@@ -191,7 +191,7 @@ def repeated(tmp_path: Path) -> list[str]:
 def test_groups_come_equally_often_whatever_their_size(
     repeated: list[str], make_config: Any, defect_share: float, tmp_path: Path
 ) -> None:
-    """Also among the tiles of class 1: four are of nine, one of two, and one of one."""
+    """An image comes as often as its group is small, also among those that show class 1, which is every second one."""
     config = make_config(dataset={"equal_groups": True}, train={"batch_size": 4, "defect_share": defect_share})
 
     def numbers(cache: str | None, first_epoch: int, epochs: int) -> list[int]:
@@ -200,11 +200,12 @@ def test_groups_come_equally_often_whatever_their_size(
     found = numbers("", 0, 60)
     counts = np.bincount(found, minlength=12)
     assert (counts > 0).all()
-    if not defect_share:
-        of_groups = np.array([counts[:9].sum(), counts[9:11].sum(), counts[11]]) / len(found)
-        np.testing.assert_allclose(of_groups, 1 / 3, atol=0.07)
-    # Of the largest group no image comes more often than another.
-    assert counts[:9].max() < 3 * counts[:9].min() and counts[:9].max() < counts[11] / 3
+    step = 2 if defect_share else 1
+    nine, two, one = counts[step - 1 : 9 : step], counts[9:11:step], counts[11:]
+    expected = np.array([len(nine) / 9, len(two) / 2, 1])
+    found_of_groups = np.array([nine.sum(), two.sum(), one.sum()])
+    np.testing.assert_allclose(found_of_groups / found_of_groups.sum(), expected / expected.sum(), atol=0.07)
+    assert nine.max() < 3 * nine.min()
     assert found[12 * 5 : 12 * 8] == numbers(None, 5, 3) == numbers(str(tmp_path / "tiles"), 5, 3)
 
 
