@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from flexunet.core import features
 from flexunet.core.config.train import AugmentConfig, TrainerConfig
@@ -30,10 +32,14 @@ Cache = str | None
 
 
 class Pool(NamedTuple):
-    """What tiles are drawn from, and how much it is: tiles, or whole images that they are cut from."""
+    """What tiles are drawn from, and how much it is: tiles, or whole images that they are cut from.
+
+    `chances`, float32 `[size]`, tells in how many passes each comes; None: in every one.
+    """
 
     images: tf.data.Dataset
     size: int
+    chances: NDArray[np.float32] | None = None
 
 
 class Kind(NamedTuple):
@@ -137,8 +143,9 @@ def training_batches(
     Order and changes of epoch e follow from `train.seed` and e alone, so that training can go on from `first_epoch` as
     if it had never stopped. What does not fill a batch is left out of an epoch, other tiles each time. With
     `train.defect_share` so many of a batch show a defect, the classes in turn, and with `dataset.sources` so many are
-    from each of them; what does not come in one epoch comes in others. With `augment.crops` tiles are cut anywhere, as
-    many of each image as it has otherwise, or one around a defect where one is wanted.
+    from each of them; what does not come in one epoch comes in others. With `dataset.equal_groups` an epoch has as many
+    steps, of groups that all come equally often. With `augment.crops` tiles are cut anywhere, as many of each image as
+    it has otherwise, or one around a defect where one is wanted.
 
     Raises:
       ValueError: no image is from one of `dataset.sources`, or all are.
@@ -147,7 +154,7 @@ def training_batches(
     pools = _pools(files, config, cache)
     buffer = max(size, min(_SHUFFLE_TILES, tiles, _SHUFFLE_BYTES // _tile_bytes(config)))
     turns = _turns(_classes_shown(pools[""], config) if config.train.defect_share else [], config)
-    counted = _counted(pools) if turns else {}
+    counted = _counted(pools, files, config) if turns else {}
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         # Of this function's graph alone: a shuffle draws from it too, and with 0 takes no tensor for a seed.
@@ -179,9 +186,13 @@ def _pools(files: Sequence[str], config: TrainerConfig, cache: Cache) -> dict[st
     return {name: _cached(pool(files, config, name), cache, f"train-{i}") for i, name in enumerate(names)}
 
 
-def _counted(pools: Mapping[str, tf.data.Dataset]) -> dict[str, Pool]:
+def _counted(pools: Mapping[str, tf.data.Dataset], files: Sequence[str], config: TrainerConfig) -> dict[str, Pool]:
     """Reads all once, which fills a cache: an epoch may end before a pool does."""
     counted = {name: Pool(images, _count(images)) for name, images in pools.items()}
+    if config.dataset.equal_groups:
+        for name, pool in counted.items():
+            source = name if config.source_tiles() else None
+            counted[name] = pool._replace(chances=_chances(files, config, source))
     for name, pool in counted.items():
         if not pool.size:
             what = f"no training image is from {name!r}" if name else "all training images are"
@@ -190,6 +201,20 @@ def _counted(pools: Mapping[str, tf.data.Dataset]) -> dict[str, Pool]:
                 "dataset.spans, or change dataset.sources"
             )
     return counted
+
+
+def _chances(files: Sequence[str], config: TrainerConfig, source: str | None) -> NDArray[np.float32]:
+    """Of a pool, in its order: one over the size of an image's group, times that of the smallest group."""
+    feature = {features.TRANSFORMED_GROUP: tf.io.FixedLenFeature([], tf.string)}
+
+    @as_written
+    def groups_of(record: tf.Tensor) -> tf.Tensor:
+        group = tf.io.parse_single_example(record, feature)[features.TRANSFORMED_GROUP]
+        return tf.repeat(group, 1 if config.augment.crops else tf.shape(_parse(record, config)[0])[0])
+
+    groups = [*_records(files, config, source).map(groups_of).unbatch().as_numpy_iterator()]
+    _, place, sizes = np.unique(np.array(groups, object), return_inverse=True, return_counts=True)
+    return (min(sizes, default=1) / sizes)[place].astype(np.float32)
 
 
 def _classes_shown(dataset: tf.data.Dataset, config: TrainerConfig) -> list[int]:
@@ -216,7 +241,9 @@ def _turns(classes: Sequence[int], config: TrainerConfig) -> list[Kind]:
     order = [Kind("", classes[turn % len(classes)]) for turn in range(each * len(classes))]
     batches = [order[start : start + each] for start in range(0, len(order), each)] if order else [[]]
     rest = [Kind("", 0)] * (size - each - len(drawn))
-    return [kind for batch in batches for kind in [*batch, *drawn, *rest]] if classes or sources else []
+    if not (classes or sources or config.dataset.equal_groups):
+        return []
+    return [kind for batch in batches for kind in [*batch, *drawn, *rest]]
 
 
 def _in_turn(
@@ -251,7 +278,20 @@ def _endless(pool: Pool, buffer: int, seed: tf.Tensor, class_id: int, config: Tr
 def _from_anywhere(pool: Pool, seed: tf.Tensor) -> tf.data.Dataset:
     """Each epoch begins elsewhere: one that always began at the first image would never come to the last."""
     start = tf.random.stateless_uniform([], tf.stack([seed, -1]), 0, pool.size, tf.int64)
-    return pool.images.skip(start).concatenate(pool.images.take(start))
+    images = pool.images.skip(start).concatenate(pool.images.take(start))
+    return images if pool.chances is None else _thinned(images, start, seed, pool.chances)
+
+
+def _thinned(
+    images: tf.data.Dataset, start: tf.Tensor, seed: tf.Tensor, chances: NDArray[np.float32]
+) -> tf.data.Dataset:
+    """Endless passes, in each of which an image comes by its chance; the first is that of number `start`."""
+
+    def comes(number: tf.Tensor, _: tuple[tf.Tensor, ...]) -> tf.Tensor:
+        chance = tf.gather(tf.constant(chances), (start + number) % len(chances))
+        return tf.random.stateless_uniform([], tf.stack([seed, number])) < chance
+
+    return images.repeat().enumerate().filter(comes).map(lambda _, pair: pair)
 
 
 def _tiles(dataset: tf.data.Dataset, seed: tf.Tensor, class_id: int, config: TrainerConfig) -> tf.data.Dataset:

@@ -27,6 +27,7 @@ from flexunet.core.files import write_json
 from flexunet.core.sources import source_of
 from flexunet.dataset.manifest import versions
 from flexunet.dataset.stratify import assign_splits
+from pipeline.fingerprint import code_fingerprint
 from transform_module.graphs import as_written
 from transform_module.images import read_rows
 from transform_module.preprocessing import Row, decode_pair, preprocessing_fn
@@ -61,7 +62,8 @@ class Folds:
 
     def tiles(self, config: TransformConfig, held_out: int) -> tuple[list[Path], list[Path]]:
         """What a model learns from and what steers it, of the other folds; made at the first call."""
-        folder = self.directory / f"tiles-{digest([config.model_dump_json()])}"
+        code = code_fingerprint(("transform_module.preprocessing",))
+        folder = self.directory / f"tiles-{digest([config.model_dump_json(), code])}"
         if not folder.is_dir():
             _transform(self.directory, config, folder)
         others = [fold for fold in range(len(self.sizes)) if fold != held_out]
@@ -83,6 +85,8 @@ def make_folds(data: Path, config: Config, count: int, out: Path) -> Folds:
       UserError: no records, or fewer groups than parts.
       NodeFailed: a record cannot be decoded.
     """
+    # This process decodes and adds up. TensorFlow takes all of a GPU's memory, which its trainings need.
+    tf.config.set_visible_devices([], "GPU")
     files = _files(data, config)
     facts = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     shares = config.dataset.model_dump_json(include={"train", "eval", "seed"})
@@ -196,7 +200,8 @@ def _assign(images: Sequence[_Image], config: Config, count: int, directory: Pat
 
 
 def _transform(directory: Path, config: TransformConfig, target: Path) -> None:
-    keys = (config.records.image, config.records.mask, config.records.id)
+    columns = config.records
+    keys = [columns.image, columns.mask, columns.id, *([columns.group] if columns.group else [])]
 
     # As TFT traces it: the function is a graph's already, and AutoGraph warns of the configuration that it reads.
     @as_written

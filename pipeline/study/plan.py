@@ -41,6 +41,11 @@ _LOWEST_CEILING: Final = 0.8
 _STEP: Final = 16
 _SMALLEST_BRIDGE: Final = 8
 _DEEPEST: Final = 5
+# Side of the tiles of images whose defects no size above shows.
+_TILE: Final = 256
+# Sections that are a plan's alone, and what of [image] tells how files are read.
+_PLANNED: Final = {"image", "model", "train", "augment", "tune"}
+_OF_THE_IMAGES: Final = {"max_pixels", "pixel_size", "value_range"}
 # Strips this much longer than wide are cut into tiles.
 _STRIP: Final = 4
 # Ratio of the largest to the smallest aspect of images that may be stretched.
@@ -81,8 +86,9 @@ _DIRECTED: Final = 0.22
 class Planner:
     """Chooses section by section; `values` and `reasons` grow, `reasons` by `section.key`."""
 
-    def __init__(self, span: SpanEntry, seconds: float) -> None:
-        self.values: dict[str, Any] = {"classes": [dict(c) for c in span["classes"]]}
+    def __init__(self, span: SpanEntry, seconds: float, base: Config | None = None) -> None:
+        """What is not planned is taken from `base`, the configuration that ingest had."""
+        self.values: dict[str, Any] = {"classes": [dict(c) for c in span["classes"]], **(_kept(base) if base else {})}
         self.reasons: dict[str, str] = {}
         self._span, self._seconds = span, seconds
         self._preset = load_config(PRESET)
@@ -108,17 +114,18 @@ class Planner:
           aspects_differ: whether images have more than one shape.
         """
         sizes, fit, reason = _candidates(self._span["median_size"], aspects_differ)
-        worst = {}
-        for size in sizes:
-            best = ceiling(ImageConfig(height=size[0], width=size[1], fit=fit))[1:]
-            worst[size] = float(np.nanmin(best)) if np.isfinite(best).any() else math.nan
-            if worst[size] >= _LEAST_CEILING:
-                break
+        worst = _worst(ceiling, sizes, fit)
         keeping = [*worst][-1]
+        if fit != "tile" and worst[keeping] < _LOWEST_CEILING:
+            lost = f"at {keeping[0]}x{keeping[1]} a model that never errs would reach Dice {worst[keeping]:.3f}"
+            sizes, fit, reason = [(_TILE, _TILE)], "tile", f"{lost} in its worst class: tiles keep the scale"
+            worst, keeping = _worst(ceiling, sizes, fit), sizes[0]
         self._useful = {size: best for size, best in worst.items() if size == keeping or best >= _LOWEST_CEILING}
         self._choose_size(keeping, "")
         self._choose("image", "fit", fit, reason)
         if fit == "tile":
+            if _overlap(keeping) < ImageConfig().tile_overlap:
+                self._choose("image", "tile_overlap", _overlap(keeping), "a quarter of a tile")
             self._choose("augment", "crops", True, "a strip has more than the places at which it is always cut")
 
     def smaller_images(self, rate: Rate) -> None:
@@ -127,11 +134,12 @@ class Planner:
         The narrowest model is timed at the largest; at a smaller one it is faster by the pixels.
         """
         *_, keeping = self._useful
+        enough = min(_FOR_SIZE.of(self._inputs), _MOST_EPOCHS * self._inputs)
         speed = rate(self._with_filters(_FILTERS[0])) * self._cost(_FILTERS[0]).multiply_accumulates
         for size in reversed(self._useful):
             few = f"; {self._seconds:g} seconds are too few for {keeping[0]}x{keeping[1]}" if size != keeping else ""
             self._choose_size(size, few)
-            if self._seen(speed / self._cost(_FILTERS[0]).multiply_accumulates) >= _FOR_SIZE.of(self._inputs):
+            if self._seen(speed / self._cost(_FILTERS[0]).multiply_accumulates) >= enough:
                 break
 
     def _choose_size(self, size: tuple[int, int], few: str) -> None:
@@ -142,6 +150,8 @@ class Planner:
             words = "as large as may be: none of the images that were looked at shows a defect"
         self._choose("image", "height", size[0], f"images are {height}x{width} at the median")
         self._choose("image", "width", size[1], words)
+        if math.prod(size) > self.values["image"].get("max_pixels", math.inf):
+            self._choose("image", "max_pixels", math.prod(size), "images of the model's own size")
         self._depth()
 
     def _depth(self) -> None:
@@ -158,7 +168,7 @@ class Planner:
         reason = f"as in {PRESET}"
         if inputs // size < _FEWEST_STEPS:
             size, reason = (
-                max(2, inputs // _FEWEST_STEPS),
+                min(inputs, max(2, inputs // _FEWEST_STEPS)),
                 f"{inputs} {self._kind}: about {_FEWEST_STEPS} steps an epoch",
             )
         self._choose("train", "batch_size", size, reason)
@@ -228,10 +238,12 @@ class Planner:
 
     def gate(self) -> None:
         """What only the user knows keeps its default; what `test` cannot tell is said."""
-        bound = type(self._preset.gate)().min_foreground_dice
-        self._choose("gate", "min_foreground_dice", bound, "only you know what a model must reach")
+        yours = self.values.get("gate", {})
+        if "min_foreground_dice" not in yours:
+            bound = type(self._preset.gate)().min_foreground_dice
+            self._choose("gate", "min_foreground_dice", bound, "only you know what a model must reach")
         unmeasured = [c["name"] for c in self._span["classes"][1:] if not self._pixels("test", c["name"])]
-        if unmeasured:
+        if unmeasured and "allow_unmeasured" not in yours:
             self._choose("gate", "allow_unmeasured", unmeasured, "not a pixel of it in test: add such images")
 
     @property
@@ -315,6 +327,33 @@ def _timed_once() -> Rate:
         return rates[key]
 
     return rate
+
+
+def _kept(base: Config) -> dict[str, Any]:
+    """Of a configuration what it sets and no plan decides."""
+    image = base.image.model_dump(mode="json", include=_OF_THE_IMAGES, exclude_unset=True)
+    return {
+        **base.model_dump(mode="json", exclude=_PLANNED, exclude_unset=True),
+        **({"image": image} if image else {}),
+    }
+
+
+def _worst(
+    ceiling: Callable[[ImageConfig], np.ndarray], sizes: Sequence[tuple[int, int]], fit: Fit
+) -> dict[tuple[int, int], float]:
+    """The best possible Dice in the worst class, of sizes up to the first that keeps what the masks show."""
+    worst = {}
+    for size in sizes:
+        best = ceiling(ImageConfig(height=size[0], width=size[1], fit=fit, tile_overlap=_overlap(size)))[1:]
+        worst[size] = float(np.nanmin(best)) if np.isfinite(best).any() else math.nan
+        if worst[size] >= _LEAST_CEILING:
+            break
+    return worst
+
+
+def _overlap(tile: tuple[int, int]) -> int:
+    """Of neighbouring tiles: the default, less where they are small."""
+    return min(ImageConfig().tile_overlap, min(tile) // 4)
 
 
 def _turned(light: Light) -> bool:

@@ -176,6 +176,49 @@ def test_every_tile_comes_in_some_epoch_also_where_an_epoch_holds_a_part_of_a_st
 
 
 @pytest.fixture
+def repeated(tmp_path: Path) -> list[str]:
+    """Twelve tiles, image i filled with i, of three groups: nine, two and one."""
+
+    def drawn(index: int) -> bytes:
+        group = "nine" if index < 9 else "two" if index < 11 else "one"
+        class_ids = np.full((1, 32, 32), index % 2, np.uint8)
+        return tile(np.full((1, 32, 32, 3), index, np.uint8), class_ids, group=group, source="a" * (index == 8))
+
+    return [str(write_examples(tmp_path / "repeated.gz", map(drawn, range(12))))]
+
+
+@pytest.mark.parametrize("defect_share", [0.0, 0.5])
+def test_groups_come_equally_often_whatever_their_size(
+    repeated: list[str], make_config: Any, defect_share: float, tmp_path: Path
+) -> None:
+    """An image comes as often as its group is small, also among those that show class 1, which is every second one."""
+    config = make_config(dataset={"equal_groups": True}, train={"batch_size": 4, "defect_share": defect_share})
+
+    def numbers(cache: str | None, first_epoch: int, epochs: int) -> list[int]:
+        return order(data.training_batches(repeated, 12, config, cache, first_epoch), 3 * epochs)
+
+    found = numbers("", 0, 60)
+    counts = np.bincount(found, minlength=12)
+    assert (counts > 0).all()
+    step = 2 if defect_share else 1
+    nine, two, one = counts[step - 1 : 9 : step], counts[9:11:step], counts[11:]
+    expected = np.array([len(nine) / 9, len(two) / 2, 1])
+    found_of_groups = np.array([nine.sum(), two.sum(), one.sum()])
+    np.testing.assert_allclose(found_of_groups / found_of_groups.sum(), expected / expected.sum(), atol=0.07)
+    assert nine.max() < 3 * nine.min()
+    assert found[12 * 5 : 12 * 8] == numbers(None, 5, 3) == numbers(str(tmp_path / "tiles"), 5, 3)
+
+
+def test_groups_of_a_source_are_its_own(repeated: list[str], make_config: Any) -> None:
+    """One tile of nine is of `a` here, and is a quarter of each batch."""
+    config = make_config(dataset={"equal_groups": True, "sources": {"a": 0.25}}, train={"batch_size": 4})
+    found = order(data.training_batches(repeated, 12, config, cache=""), 180)
+    counts = np.bincount(found, minlength=12) / len(found)
+    assert counts[8] == 0.25
+    np.testing.assert_allclose([counts[:8].sum(), counts[9:11].sum(), counts[11]], 0.25, atol=0.06)
+
+
+@pytest.fixture
 def rendered(tmp_path: Path) -> list[str]:
     """Thirty tiles of no source, image i filled with i, every tenth of class 1; four of `a`, 100 and on; two of `b`."""
 
