@@ -230,7 +230,7 @@ class Planner:
         images_a_second = rate(self._with_filters(filters))
         if not images_a_second:
             raise UserError(
-                f"the memory is too small to train the narrowest model on images of {image['height']}x{image['width']}, "
+                f"the memory is too small to train the narrowest model on {image['height']}x{image['width']} pixels, "
                 "expected more: plan on another machine"
             )
         enough, room = _FOR_WIDTH.of(self._inputs), _MEMORY_SHARE * machine.memory / self.values["train"]["batch_size"]

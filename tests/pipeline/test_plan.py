@@ -229,7 +229,7 @@ def test_a_preset_can_be_what_is_kept_also_where_images_cannot_be_turned() -> No
 def test_a_memory_that_is_too_small_for_any_model_is_said_and_bounds_the_width() -> None:
     values = planned(36_000, rate=lambda config: rate(config) if config.model.base_filters < 16 else 0.0)
     assert values["model"]["base_filters"] == 12
-    with pytest.raises(UserError, match=r"too small to train the narrowest model on images of 96x96"):
+    with pytest.raises(UserError, match=r"too small to train the narrowest model on 96x96 pixels"):
         planned(600, rate=lambda _: 0.0)
 
 
