@@ -308,7 +308,7 @@ def _copied(images: tf.data.Dataset, start: tf.Tensor, seed: tf.Tensor, copies: 
     """
 
     def repeated(number: tf.Tensor, pair: tuple[tf.Tensor, ...]) -> tf.data.Dataset:
-        wanted = tf.gather(tf.constant(copies), (start + number) % len(copies))
+        wanted = tf.gather(tf.constant(copies), tf.math.floormod(start + number, len(copies)))
         drawn = tf.random.stateless_uniform([], tf.stack([seed, number]))
         return tf.data.Dataset.from_tensors(pair).repeat(tf.cast(tf.floor(wanted + drawn), tf.int64))
 
