@@ -21,6 +21,8 @@ _FEWEST_TILES: Final = 32
 _MOST_TILES: Final = 256
 _SAMPLE_BYTES: Final = 64 * 2**20
 _MEBIBYTE: Final = 2**20
+# Of an image in a pass: they come one after the other, and a shuffle holds some hundreds of tiles.
+_MOST_COPIES: Final = 8
 _FEATURES: Final = {
     features.TRANSFORMED_IMAGE: tf.io.FixedLenFeature([], tf.string),
     features.TRANSFORMED_CLASS_IDS: tf.io.FixedLenFeature([], tf.string),
@@ -34,12 +36,13 @@ Cache = str | None
 class Pool(NamedTuple):
     """What tiles are drawn from, and how much it is: tiles, or whole images that they are cut from.
 
-    `chances`, float32 `[size]`, tells in how many passes each comes; None: in every one.
+    `copies`, float32 `[size, 2]`, tells how often each comes in a pass, so that groups come equally often: where it
+    gives all of its tiles, and where it gives one; None: once.
     """
 
     images: tf.data.Dataset
     size: int
-    chances: NDArray[np.float32] | None = None
+    copies: NDArray[np.float32] | None = None
 
 
 class Kind(NamedTuple):
@@ -192,7 +195,7 @@ def _counted(pools: Mapping[str, tf.data.Dataset], files: Sequence[str], config:
     if config.dataset.equal_groups:
         for name, pool in counted.items():
             source = name if config.source_tiles() else None
-            counted[name] = pool._replace(chances=_chances(files, config, source))
+            counted[name] = pool._replace(copies=_copies(files, config, source))
     for name, pool in counted.items():
         if not pool.size:
             what = f"no training image is from {name!r}" if name else "all training images are"
@@ -203,18 +206,30 @@ def _counted(pools: Mapping[str, tf.data.Dataset], files: Sequence[str], config:
     return counted
 
 
-def _chances(files: Sequence[str], config: TrainerConfig, source: str | None) -> NDArray[np.float32]:
-    """Of a pool, in its order: one over the size of an image's group, times that of the smallest group."""
+def _copies(files: Sequence[str], config: TrainerConfig, source: str | None) -> NDArray[np.float32]:
+    """Of a pool, in its order: see `Pool`. A pass has as many tiles as without, or less where groups differ so much
+    that an image would be many times beside itself.
+    """
     feature = {features.TRANSFORMED_GROUP: tf.io.FixedLenFeature([], tf.string)}
 
     @as_written
-    def groups_of(record: tf.Tensor) -> tf.Tensor:
+    def group_and_tiles(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         group = tf.io.parse_single_example(record, feature)[features.TRANSFORMED_GROUP]
-        return tf.repeat(group, 1 if config.augment.crops else tf.shape(_parse(record, config)[0])[0])
+        tiles = tf.shape(_parse(record, config)[0])[0]
+        return (
+            (group[tf.newaxis], tiles[tf.newaxis])
+            if config.augment.crops
+            else (tf.repeat(group, tiles), tf.ones(tiles, tf.int32))
+        )
 
-    groups = [*_records(files, config, source).map(groups_of).unbatch().as_numpy_iterator()]
-    _, place, sizes = np.unique(np.array(groups, object), return_inverse=True, return_counts=True)
-    return (min(sizes, default=1) / sizes)[place].astype(np.float32)
+    rows = [*_records(files, config, source).map(group_and_tiles).unbatch().as_numpy_iterator()]
+    place = np.unique([group for group, _ in rows], return_inverse=True)[1] if rows else np.empty(0, np.int64)
+    columns = []
+    for gives in ([tiles for _, tiles in rows], [1] * len(rows)):
+        of_groups = np.bincount(place, gives)
+        copies = of_groups.sum() / (len(of_groups) * of_groups[place]) if rows else np.empty(0)
+        columns.append(copies * min(1, _MOST_COPIES / max(copies, default=1)))
+    return np.stack(columns, axis=1).astype(np.float32)
 
 
 def _classes_shown(dataset: tf.data.Dataset, config: TrainerConfig) -> list[int]:
@@ -267,7 +282,7 @@ def _in_turn(
 
 def _endless(pool: Pool, buffer: int, seed: tf.Tensor, class_id: int, config: TrainerConfig) -> tf.data.Dataset:
     """Shuffled tiles that show a class again and again; 0 is the background, which is no kind of tile: any may come."""
-    images = _from_anywhere(pool, seed)
+    images = _from_anywhere(pool, seed, int(class_id > 0))
     wanted = images.filter(lambda _, ids: tf.reduce_any(ids == class_id)) if class_id else images
     if config.augment.crops:
         # Others at each repetition.
@@ -275,23 +290,29 @@ def _endless(pool: Pool, buffer: int, seed: tf.Tensor, class_id: int, config: Tr
     return wanted.shuffle(buffer, seed=seed).repeat()
 
 
-def _from_anywhere(pool: Pool, seed: tf.Tensor) -> tf.data.Dataset:
+def _from_anywhere(pool: Pool, seed: tf.Tensor, column: int) -> tf.data.Dataset:
     """Each epoch begins elsewhere: one that always began at the first image would never come to the last."""
     start = tf.random.stateless_uniform([], tf.stack([seed, -1]), 0, pool.size, tf.int64)
     images = pool.images.skip(start).concatenate(pool.images.take(start))
-    return images if pool.chances is None else _thinned(images, start, seed, pool.chances)
+    return images if pool.copies is None else _copied(images, start, seed, pool.copies[:, column])
 
 
-def _thinned(
-    images: tf.data.Dataset, start: tf.Tensor, seed: tf.Tensor, chances: NDArray[np.float32]
-) -> tf.data.Dataset:
-    """Endless passes, in each of which an image comes by its chance; the first is that of number `start`."""
+def _copied(images: tf.data.Dataset, start: tf.Tensor, seed: tf.Tensor, copies: NDArray[np.float32]) -> tf.data.Dataset:
+    """Endless passes, in each of which an image comes so often, a part of once by chance.
 
-    def comes(number: tf.Tensor, _: tuple[tf.Tensor, ...]) -> tf.Tensor:
-        chance = tf.gather(tf.constant(chances), (start + number) % len(chances))
-        return tf.random.stateless_uniform([], tf.stack([seed, number])) < chance
+    Args:
+      images: of one pass, which begins at place `start` of the pool.
+      start: int64.
+      seed: int64.
+      copies: of each of the pool, in its order.
+    """
 
-    return images.repeat().enumerate().filter(comes).map(lambda _, pair: pair)
+    def repeated(number: tf.Tensor, pair: tuple[tf.Tensor, ...]) -> tf.data.Dataset:
+        wanted = tf.gather(tf.constant(copies), tf.math.floormod(start + number, len(copies)))
+        drawn = tf.random.stateless_uniform([], tf.stack([seed, number]))
+        return tf.data.Dataset.from_tensors(pair).repeat(tf.cast(tf.floor(wanted + drawn), tf.int64))
+
+    return images.repeat().enumerate().flat_map(repeated)
 
 
 def _tiles(dataset: tf.data.Dataset, seed: tf.Tensor, class_id: int, config: TrainerConfig) -> tf.data.Dataset:

@@ -54,10 +54,11 @@ def plan(data: Path, out: Path, seconds: float, config: str | None) -> None:
         planner = Planner(newest, seconds, base)
         with busy(console, "looking at images, and timing models for some seconds each"):
             plan_for(planner, data)
-        lines = [f"Written by `flexunet plan {shlex.quote(str(data))} --seconds {seconds:g}`."]
+        given = f" --config {shlex.quote(config)}" if config else ""
+        lines = [f"Written by `flexunet plan {shlex.quote(str(data))} --seconds {seconds:g}{given}`."]
         replace_text(out, planner.toml(lines))
         for key, reason in planner.reasons.items():
             section, _, name = key.partition(".")
             console.print(f"{key} = {planner.values[section][name]}: {reason}")
         console.print(f"written: {out}; next: flexunet run --config {out} --data {data} --root runs/{out.stem}")
-    print_result({"config": out, "values": planner.values, "reasons": planner.reasons})
+    print_result({"config": out, "values": planner.whole(), "reasons": planner.reasons})

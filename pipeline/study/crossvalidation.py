@@ -140,9 +140,11 @@ class _Plan:
 
     def __init__(self, folds: Folds, out: Path, settings: GateSettings, cores: int | None) -> None:
         self.settings, self._folds, self._out = settings, folds, out
-        self._machine = (
-            f"{cores or len(os.sched_getaffinity(0))} cores, {len(tf.config.list_physical_devices('GPU'))} GPUs"
-        )
+        gpus = [
+            tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
+            for gpu in tf.config.list_physical_devices("GPU")
+        ]
+        self._machine = f"{cores or len(os.sched_getaffinity(0))} cores, {gpus}"
         self._code = code_fingerprint(_TRAINS)
         self._measure = digest([code_fingerprint(_MEASURES), settings.model_dump_json()])
 

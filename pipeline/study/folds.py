@@ -7,6 +7,7 @@ way of bringing images to a model's size a file of tiles, as Transform would giv
 """
 
 import hashlib
+import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ from pipeline.fingerprint import code_fingerprint
 from transform_module.graphs import as_written
 from transform_module.images import read_rows
 from transform_module.preprocessing import Row, decode_pair, preprocessing_fn
+
+logger = logging.getLogger("flexunet.study")
 
 PARTS: Final = (features.SPLIT_TRAIN, features.SPLIT_EVAL)
 _SIZES: Final = "sizes.json"
@@ -85,8 +88,7 @@ def make_folds(data: Path, config: Config, count: int, out: Path) -> Folds:
       UserError: no records, or fewer groups than parts.
       NodeFailed: a record cannot be decoded.
     """
-    # This process decodes and adds up. TensorFlow takes all of a GPU's memory, which its trainings need.
-    tf.config.set_visible_devices([], "GPU")
+    _leave_gpus_to_trainings()
     files = _files(data, config)
     facts = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     shares = config.dataset.model_dump_json(include={"train", "eval", "seed"})
@@ -98,6 +100,14 @@ def make_folds(data: Path, config: Config, count: int, out: Path) -> Folds:
         _write(files, config, count, directory)
     sizes = _Sizes.model_validate_json((directory / _SIZES).read_text(encoding="utf-8"))
     return Folds(directory, tuple(sizes.folds))
+
+
+def _leave_gpus_to_trainings() -> None:
+    """TensorFlow takes all of a GPU's memory: what a study itself decodes and predicts runs on the processor."""
+    try:
+        tf.config.set_visible_devices([], "GPU")
+    except RuntimeError:
+        logger.warning("this process has taken the GPU's memory already: the trainings of the study may find none")
 
 
 def records_of(files: Sequence[Path]) -> Iterator[bytes]:

@@ -26,8 +26,8 @@ from transform_module import images
 from transform_module.unfit import unfit_probabilities
 
 LOOKED_AT: Final = 120
-# Of all of them, four bytes each: fewer images where they are large.
-_MOST_PIXELS: Final = 100_000_000
+# Of all of them, eight bytes each: fewer images where they are large.
+_MOST_PIXELS: Final = 50_000_000
 # Each model that a plan may choose.
 _TIMED_SECONDS: Final = 5.0
 
@@ -108,7 +108,7 @@ def ceiling(pairs: Sequence[Pair], image: ImageConfig, num_classes: int) -> np.n
 
 def light_of(pairs: Sequence[Pair]) -> Light:
     """From grey levels."""
-    grey = [pair.image.mean(axis=2) for pair in pairs]
+    grey = [pair.image.mean(axis=2, dtype=np.float32) for pair in pairs]
     spread = np.array([one.std() for one in grey])
     energy = [[np.square(np.diff(one, axis=axis)).mean() + 1e-6 for axis in (1, 0)] for one in grey]
     direction = np.log(np.array(energy)) @ (1, -1)
@@ -126,11 +126,17 @@ def this_machine() -> Machine:
 
 
 def images_a_second(config: TrainerConfig) -> float:
-    """Trains the model of `config` on noise for five seconds, on what would train it and in its precision."""
+    """Trains the model of `config` on noise for five seconds, on what would train it and in its precision.
+
+    0 where the memory is too small for it.
+    """
     size = config.train.batch_size
     gpus = devices.usable_gpus(devices.gpu_names(), size)
-    with devices.make_strategy(gpus).scope(), devices.precision(devices.dtype_policy(config.train)):
-        return _images_a_second(compiled_model(config), config, size)
+    try:
+        with devices.make_strategy(gpus).scope(), devices.precision(devices.dtype_policy(config.train)):
+            return _images_a_second(compiled_model(config), config, size)
+    except tf.errors.ResourceExhaustedError:
+        return 0.0
 
 
 def _images_a_second(model: keras.Model, config: TrainerConfig, size: int) -> float:

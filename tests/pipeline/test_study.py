@@ -262,11 +262,14 @@ def test_a_training_ends_with_the_study_however_that_was_killed(tmp_path: Path) 
     os.mkfifo(tmp_path / "spec.json")
     command = [sys.executable, "-m", "pipeline.study.training", str(tmp_path / "spec.json")]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(5)
-        assert process.stdin
-        process.stdin.close()
-        assert process.wait(30) == 1
+        try:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1)
+            assert process.stdin
+            process.stdin.close()
+            assert process.wait(60) == training.LEFT_ALONE
+        finally:
+            process.kill()
 
 
 def test_tiles_are_those_of_the_code_that_cuts_them(

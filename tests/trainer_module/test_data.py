@@ -209,6 +209,21 @@ def test_groups_come_equally_often_whatever_their_size(
     assert found[12 * 5 : 12 * 8] == numbers(None, 5, 3) == numbers(str(tmp_path / "tiles"), 5, 3)
 
 
+def test_an_image_that_many_tiles_are_cut_from_outweighs_no_other_group(tmp_path: Path, make_config: Any) -> None:
+    """Eight crops of one strip come together, so that it comes once where the other one comes eight times."""
+    wide = tile(np.full((8, 32, 32, 3), 1, np.uint8), np.zeros((8, 32, 32), np.uint8), (32, 256), group="wide")
+    small = tile(np.full((1, 32, 32, 3), 2, np.uint8), np.zeros((1, 32, 32), np.uint8), (32, 32), group="small")
+    files = [str(write_examples(tmp_path / "strips.gz", [wide, small]))]
+    config = make_config(
+        image={"height": 32, "width": 32, "fit": "tile", "tile_overlap": 0},
+        dataset={"equal_groups": True},
+        augment={"crops": True},
+        train={"batch_size": 3},
+    )
+    found = order(data.training_batches(files, 9, config, cache=""), 120)
+    np.testing.assert_allclose(np.mean(np.array(found) == 2), 0.5, atol=0.08)
+
+
 def test_groups_of_a_source_are_its_own(repeated: list[str], make_config: Any) -> None:
     """One tile of nine is of `a` here, and is a quarter of each batch."""
     config = make_config(dataset={"equal_groups": True, "sources": {"a": 0.25}}, train={"batch_size": 4})

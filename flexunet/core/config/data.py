@@ -124,8 +124,8 @@ class SourcesConfig(Section):
 
     equal_groups: bool = Field(
         default=False,
-        description="Training draws every near-duplicate group as often as any other, however many images it has; "
-        "otherwise every image (or tile).",
+        description="Training draws near-duplicate groups equally often, however many images they have, and not images "
+        "(or tiles): among those of no source, and among those of each.",
     )
 
     @field_validator("sources")
