@@ -35,8 +35,8 @@ from trainer_module.trainer import Job, expand, train
 _OBJECTIVE: Final = keras_tuner.Objective("foreground_dice", "max")
 # Of KerasTuner: a bound on trials, where ours is one on seconds.
 _MOST_TRIALS: Final = 9999
-# Since the last trial that came to its end. Trainings take the seconds of others, and fail for one reason; values that
-# exclude each other take none.
+# Since the last trial that came to its end. Trainings that fail one after the other mostly have one reason, and take
+# the seconds of others; values that exclude each other take none.
 _MOST_FAILED: Final = 3
 _MOST_REFUSED: Final = 100
 
@@ -206,7 +206,7 @@ class _Oracle(oracles.BayesianOptimizationOracle):
             num_initial_points=len(space.space) + 2,
             seed=config.tune.seed,
             hyperparameters=space,
-            # Theirs ends without a result, and before it is written what failed.
+            # Theirs raises, whatever there is to take, and does so again at each try.
             max_consecutive_failed_trials=_MOST_TRIALS + 1,
         )
         self._own, self._is_over = own_values(config), is_over
