@@ -11,6 +11,8 @@ as wide, which become tiles; and large surfaces of which there are few. A plan m
 import argparse
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -89,14 +91,12 @@ def planned(out: Path, seconds: float, cores: int) -> Path:
 
     It is kept: the speed that it times, and so what it chooses, is another each time.
     """
-    from flexunet.dataset.manifest import read_manifest
-    from pipeline.study.plan import Planner, plan_for
-
     path = out / f"plan-{seconds:g}-{cores}.toml"
     if not path.exists():
-        planner = Planner(read_manifest(out / "records"), seconds * cores / len(os.sched_getaffinity(0)))
-        plan_for(planner, out / "records")
-        path.write_text(planner.toml([]), encoding="utf-8")
+        share = seconds * cores / len(os.sched_getaffinity(0))
+        # A process of its own: what it trains on is a GPU's whole memory.
+        command = [sys.executable, "-m", "flexunet", "plan", str(out / "records"), "--out", str(path)]
+        subprocess.run([*command, "--seconds", f"{share:g}"], check=True, stdout=subprocess.DEVNULL)  # noqa: S603
     return path
 
 

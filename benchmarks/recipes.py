@@ -75,12 +75,15 @@ def main() -> None:
     arms = arguments.only or (RECIPES if recipes else tuple(ABLATION))
     minutes = arguments.minutes or (4.0 if recipes else 2.0)
     budgets = _budgets(arms, minutes, arguments.epochs)
-    ingest(arguments.images, arguments.out / "records", load_config(PRESET), splits="regroup")
+    ingest(arguments.images, arguments.out / "records", load_config(PRESET, arguments.set), splits="regroup")
     configs = {}
     for arm, budget in zip(arms, budgets, strict=True):
         changes = [*budget, *arguments.set]
         if arm == PLAN:
-            configs[arm] = load_config(planned(arguments.out, 60 * minutes, arguments.cores), changes)
+            plan = load_config(planned(arguments.out, 60 * minutes, arguments.cores), changes)
+            # Its own seconds end no training that --epochs ends.
+            seconds = None if arguments.epochs else plan.train.max_seconds
+            configs[arm] = _changed(plan, train={"max_seconds": seconds})
         else:
             configs[arm] = config_of(arm, changes)
     scores = _compare(configs, arguments.out, arguments.folds, arguments.cores)

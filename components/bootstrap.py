@@ -52,14 +52,22 @@ def interval(
     return float(low), float(high)
 
 
-def degrees_of_freedom(parts: NDArray[np.float64], sizes: NDArray[np.float64], groups: int) -> float:
-    """Between 1 and `groups` - 1, of the mean of `parts` `[resamples, K]` with denominators `sizes`.
+def effective_groups(sizes: NDArray[np.float64], groups: int) -> NDArray[np.float64]:
+    """Kish's effective number of groups, `sum(size)**2 / sum(size**2)`, of each part, `[K]`; of 1,000 resamples to 5 %.
 
-    A sum of one part's denominators over Poisson(1) weights has the mean `sum(size)` and the variance `sum(size**2)`:
-    their ratio mean**2 / variance is Kish's effective number of groups.
+    A sum of a part's sizes over Poisson(1) weights has the mean `sum(size)` and the variance `sum(size**2)`.
+
+    Args:
+      sizes: such sums, `[resamples, K]`.
+      groups: how many there are, and what a part without spread has.
     """
     spread = sizes.var(axis=0)
-    effective = np.where(spread > 0, sizes.mean(axis=0) ** 2 / np.where(spread > 0, spread, 1), groups)
+    return np.where(spread > 0, sizes.mean(axis=0) ** 2 / np.where(spread > 0, spread, 1), groups)
+
+
+def degrees_of_freedom(parts: NDArray[np.float64], sizes: NDArray[np.float64], groups: int) -> float:
+    """Between 1 and `groups` - 1, of the mean of `parts` `[resamples, K]` with denominators `sizes`."""
+    effective = effective_groups(sizes, groups)
     # A part that no resample defines has no variance either, and drops out.
     variances = np.array([np.nanvar(part) if not np.isnan(part).all() else 0.0 for part in parts.T])
     if not variances.any():

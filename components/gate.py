@@ -23,6 +23,7 @@ from tensorflow_model_analysis.proto import metrics_for_slice_pb2
 from components import derived_scores, segmentation_metrics
 from components.measurement import SLICES_PER_COLUMN
 from flexunet.core.config.gate import GateSettings
+from flexunet.core.detection import PROVING
 from flexunet.core.results.metrics import (
     OVERALL,
     Baseline,
@@ -30,6 +31,7 @@ from flexunet.core.results.metrics import (
     Check,
     ClassScores,
     Details,
+    Detection,
     Listed,
     Scores,
 )
@@ -42,7 +44,29 @@ _ORDER: Final = (
     derived_scores.FOREGROUND_DICE,
     derived_scores.MEASURED,
 )
-
+# Scores that are no Dice: what each is called, what it says, and what the images lack where it is undefined.
+_SAID: Final = {
+    derived_scores.DEFECTS_FOUND: (
+        "the share of found defects",
+        "{:.4f} of the defects were found",
+        "no test image has a defect",
+    ),
+    derived_scores.FALSE_ALARMS: (
+        "the share of false alarms",
+        "{:.4f} of the defect-free images raised a false alarm",
+        "no test image is without defect",
+    ),
+    derived_scores.FALSE_REGION_DENSITY: (
+        "the number of false regions",
+        "{:.4f} false regions per megapixel",
+        "no pixel of the test images is labelled",
+    ),
+    derived_scores.A90_95: (
+        "a90/95",
+        "a90/95, the size from which on 90 % of the defects are found, is {:.4f} pixels",
+        "no test image has a defect",
+    ),
+}
 
 Value = float | bytes | NDArray[np.float64]
 
@@ -229,7 +253,7 @@ def _checks_of(
     if threshold.HasField("value_threshold"):
         limits, value = threshold.value_threshold, evaluation.score(name)
         if limits.HasField("upper_bound"):
-            yield _at_most(name.removeprefix(derived_scores.GATE), value, limits.upper_bound.value)
+            yield _at_most(name.removeprefix(derived_scores.GATE), value, limits.upper_bound.value, evaluation)
         elif name == derived_scores.MEASURED:
             yield _measured(value, evaluation, settings)
         elif name.startswith(derived_scores.SLICE):
@@ -245,19 +269,20 @@ def _score(name: str, value: float, bound: float, evaluation: Evaluation, settin
     class_name = next((c.name for c in settings.classes if name == derived_scores.class_score("dice", c.name)), name)
     if name == derived_scores.FOREGROUND_DICE:
         interval = evaluation.interval(name)
-        words = f"foreground Dice is {_say(evaluation.score(name))}"
+        words = f"foreground Dice is {_say(evaluation.score(name), evaluation)}"
         if settings.gate.bound_on == "lower":
             ends = "undefined, a single group has none" if interval is None else "{:.4f} to {:.4f}".format(*interval)
             required = f"95 % interval {ends}: its lower end must be at least {bound:.4f}"
         return _check(name, value, bound, value >= bound, f"{words}, {required}")
     if name == derived_scores.DEFECTS_FOUND:
-        return _check(name, value, bound, value >= bound, f"{_say(value)} of the defects were found, {required}")
+        return _check(name, value, bound, value >= bound, f"{_said(name, value, evaluation)}, {required}")
     if class_name in settings.gate.allow_unmeasured and not evaluation.score(
         derived_scores.class_score("pixels", class_name)
     ):
         words = f"Dice of {class_name} is not measured, which gate.allow_unmeasured allows"
         return _check(name, float("nan"), bound, True, words)
-    return _check(name, value, bound, value >= bound, f"Dice of {class_name} is {_say(value)}, {required}")
+    words = f"Dice of {class_name} is {_say(value, evaluation)}, {required}"
+    return _check(name, value, bound, value >= bound, words)
 
 
 def _measured(value: float, evaluation: Evaluation, settings: GateSettings) -> Check:
@@ -271,19 +296,15 @@ def _measured(value: float, evaluation: Evaluation, settings: GateSettings) -> C
     return _check("measured", value, 1.0, value >= 1, words)
 
 
-def _at_most(name: str, value: float, bound: float) -> Check:
-    subject = {
-        derived_scores.FALSE_ALARMS: f"{_say(value)} of the defect-free images raised a false alarm",
-        derived_scores.FALSE_REGION_DENSITY: f"{_say(value)} false regions per megapixel",
-        derived_scores.A90_95: f"a90/95, the size from which on 90 % of the defects are found, is {_say(value)} pixels",
-    }[name]
-    return _check(name, value, bound, value <= bound, f"{subject}, at most {bound:.4f} is allowed")
+def _at_most(name: str, value: float, bound: float, evaluation: Evaluation) -> Check:
+    words = f"{_said(name, value, evaluation)}, at most {bound:.4f} is allowed"
+    return _check(name, value, bound, value <= bound, words)
 
 
 def _slice(name: str, value: float, bound: float, evaluation: Evaluation, settings: GateSettings) -> Check:
     row = next((row for row in evaluation.details["slices"] if row["slice"] == name), None)
     if row is not None and row["gated"]:
-        words = f"foreground Dice of {name} is {_say(value)}, at least {bound:.4f} is required"
+        words = f"foreground Dice of {name} is {_say(value, evaluation)}, at least {bound:.4f} is required"
         return _check(derived_scores.FOREGROUND_DICE, value, bound, value >= bound, words, name)
     groups, shown = (0, None) if row is None else (row["groups"], row["foreground_dice"])
     dice = float("nan") if shown is None else shown
@@ -295,13 +316,39 @@ def _change(evaluation: Evaluation, bound: float) -> Check:
     change = evaluation.difference(derived_scores.FOREGROUND_DICE)
     interval = evaluation.interval(derived_scores.FOREGROUND_DICE_DIFFERENCE)
     ends = "" if interval is None else " (95 % interval {:+.4f} to {:+.4f})".format(*interval)
-    words = f"foreground Dice changed by {_say(change, '+')}{ends} against the baseline"
+    words = f"foreground Dice changed by {_say(change, evaluation, '+')}{ends} against the baseline"
     name = f"{derived_scores.FOREGROUND_DICE} against baseline"
     return _check(name, change, bound, change >= bound, f"{words}, {bound:+.4f} is the most it may lose")
 
 
-def _say(value: float, sign: str = "") -> str:
-    return "undefined (no such pixel, or the model gave no number)" if math.isnan(value) else f"{value:{sign}.4f}"
+def _said(name: str, value: float, evaluation: Evaluation) -> str:
+    """A score of `_SAID`, or why it is undefined."""
+    subject, words, lacking = _SAID[name]
+    detection = evaluation.details["detection"] if name == derived_scores.A90_95 else []
+    if math.isnan(value):
+        return f"{subject} is {_undefined(_unproven(detection[0]) if detection else lacking, evaluation)}"
+    is_smallest = detection and value <= detection[0]["sizes"][0]["size"]
+    return words.format(value) + (" (the smallest of the test images: nothing is known below)" if is_smallest else "")
+
+
+def _unproven(detection: Detection) -> str:
+    """Why the split has no a90/95."""
+    observations = detection["observations"]
+    if observations < PROVING:
+        return (
+            f"the test images prove none: their defects, those of near-duplicates together, count as "
+            f"{math.floor(observations)} observations, and at least {PROVING} are needed"
+        )
+    return "the test images prove none: 90 % is not certain even of the largest defects"
+
+
+def _say(value: float, evaluation: Evaluation, sign: str = "") -> str:
+    return _undefined("no such pixel", evaluation) if math.isnan(value) else f"{value:{sign}.4f}"
+
+
+def _undefined(lacking: str, evaluation: Evaluation) -> str:
+    gave_numbers = np.isfinite(evaluation.counts).all()
+    return f"undefined ({lacking if gave_numbers else 'the model gave no number'})"
 
 
 def _check(name: str, value: float, bound: float, passed: bool, words: str, slice_name: str = OVERALL) -> Check:

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from components.bootstrap import COVERAGE, interval
+from components.bootstrap import COVERAGE, effective_groups, interval
 from components.measurement import Numbers, Totals, resamples_of
 from flexunet.core import scores
 from flexunet.core.config.gate import GateSettings
-from flexunet.core.detection import Detections, a90_95, fit, log_size
+from flexunet.core.detection import Detections, a90, a90_95, fit, log_size
 from flexunet.core.operating_point import PIXELS_OF_MEGAPIXEL, THRESHOLDS
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def all_detections_a90_95(totals: Totals) -> float:
     steps = _steps(totals, None)
     if not steps or not np.isfinite(totals.known_sums.found).all():
         return float("nan")
-    return a90_95(_detections(totals, None)[0])
+    return a90_95(_observations(*_detections(totals, None), len(totals.groups)))
 
 
 def detection_rows(totals: Totals, settings: GateSettings) -> "list[Detection]":
@@ -67,7 +67,7 @@ def _curve(totals: Totals, class_id: int, name: str) -> "Iterator[CurvePoint]":
 
 def _row(name: str, totals: Totals, class_id: int | None) -> "Detection":
     detections, resampled = _detections(totals, class_id)
-    model = fit(detections)
+    observations, model = _observations(detections, resampled, len(totals.groups)), fit(detections)
     sizes = np.linspace(detections.log_sizes[0], detections.log_sizes[-1], _BAND_POINTS)
     ends = [_defined(model.intercept), _defined(model.slope)]
     return {
@@ -76,10 +76,11 @@ def _row(name: str, totals: Totals, class_id: int | None) -> "Detection":
             {"size": float(np.exp(at)), "present": float(present), "found": float(found)}
             for at, present, found in zip(*detections, strict=True)
         ],
+        "observations": float(observations.present.sum()),
         "intercept": ends[0],
         "slope": ends[1],
-        "a90": _defined(np.exp(model.log_a90)),
-        "a90_95": _defined(a90_95(detections)),
+        "a90": _defined(a90(detections)),
+        "a90_95": _defined(a90_95(observations)),
         "band": _band(resampled, sizes) if None not in ends and len(totals.groups) > 1 else [],
     }
 
@@ -109,6 +110,16 @@ def _detections(totals: Totals, class_id: int | None) -> tuple[Detections, Detec
     present, found = np.moveaxis(np.stack(counts), [0, 1, 2], [2, 1, 0])
     log_sizes = np.array([log_size(step) for step in steps])
     return Detections(log_sizes, present[0], found[0]), Detections(log_sizes, present[1:], found[1:])
+
+
+def _observations(detections: Detections, resampled: Detections, groups: int) -> Detections:
+    """All defects of a group count together as one observation, those of a large group as more of it.
+
+    Near-duplicates are looks at the same flaws, and flaws of one image are found or missed together: how much so nobody
+    knows, and a bound must not be better than the data.
+    """
+    effective = min(float(effective_groups(resampled.present.sum(-1, keepdims=True), groups)[0]), groups)
+    return detections.weighted(min(1.0, effective / float(detections.present.sum())))
 
 
 def _ends(ratio: Numbers, size: Numbers, groups: int) -> list[float] | None:

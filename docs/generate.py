@@ -261,7 +261,7 @@ def _readers(name: str) -> str:
     if name == "dataset":
         return (
             "Read by `flexunet ingest`; `spans` re-runs RecordGen and what depends on it, names in `sources` "
-            "MaskValidator, their shares Trainer, the rest Reporter."
+            "MaskValidator, their shares Trainer, `equal_groups` Transform, the rest Reporter."
         )
     reader = next((node for part, node in READERS if name in part.model_fields), None)
     return f"A change re-runs {reader} and what depends on it." if reader else "No node reads it."

@@ -6,6 +6,7 @@ Shamir & Zhang 2013, arXiv:1212.1824. Averaged weights have other statistics tha
 """
 
 import logging
+from collections.abc import Callable
 from typing import Any, Final
 
 import keras
@@ -57,7 +58,7 @@ def warn_of_few_steps(config: TrainConfig, steps: int) -> None:
 
 
 def averaging_callbacks(
-    config: TrainConfig, steps_per_epoch: int, sample: tf.data.Dataset
+    config: TrainConfig, steps_per_epoch: int, sample: Callable[[], tf.data.Dataset]
 ) -> list[keras.callbacks.Callback]:
     """Those that must stand before all others: they bring the weights into the model that the others measure."""
     swap = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if config.ema_decay is not None else []
@@ -71,8 +72,8 @@ class Averages(keras.callbacks.Callback):
     weights, and so exported. Statistics of an evaluation may stay: training normalizes by those of its batches.
     """
 
-    def __init__(self, config: TrainConfig, steps_per_epoch: int, sample: tf.data.Dataset) -> None:
-        """`sample` gives batches of training images, uint8 `[N, height, width, 3]`, the same each time."""
+    def __init__(self, config: TrainConfig, steps_per_epoch: int, sample: Callable[[], tf.data.Dataset]) -> None:
+        """`sample` gives batches of training images, uint8 `[N, height, width, 3]`; asked only for averaged weights."""
         super().__init__()
         self._config, self._steps, self._sample = config, steps_per_epoch, sample
 
@@ -85,6 +86,7 @@ class Averages(keras.callbacks.Callback):
             for x in model.layers
             if isinstance(x, keras.layers.BatchNormalization) and x.trainable
         ]
+        self._measures = self._config.ema_decay is not None and bool(self._normalizations)
         with self._strategy.scope():
             self._momentum, self._weights_decay = tf.Variable(0.0), tf.Variable(0.0)
         for layer in self._normalizations:
@@ -95,9 +97,10 @@ class Averages(keras.callbacks.Callback):
             _make_variable(optimizer, "ema_momentum", self._weights_decay)
         if self._normalizations:
             warn_of_few_steps(self._config, self._config.epochs * self._steps)
-        self._batches = self._strategy.experimental_distribute_dataset(self._sample)
-        # What is computed is not used: the statistics are updated on the way.
-        self._forward = traced_once(lambda pixels: self._strategy.run(lambda x: model(x, training=True), (pixels,)))
+        if self._measures:
+            self._batches = self._strategy.experimental_distribute_dataset(self._sample())
+            # What is computed is not used: the statistics are updated on the way.
+            self._forward = traced_once(lambda pixels: self._strategy.run(lambda x: model(x, training=True), (pixels,)))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._epoch = epoch
@@ -110,7 +113,7 @@ class Averages(keras.callbacks.Callback):
 
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
         """The mean over batches, as in update_bn of Izmailov et al. 2018, arXiv:1803.05407."""
-        if self._config.ema_decay is None or not self._normalizations:
+        if not self._measures:
             return
         for index, pixels in enumerate(self._batches):
             self._momentum.assign(index / (index + 1))

@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from flexunet.core import features
-from flexunet.core.config.train import TrainerConfig
+from flexunet.core.config.train import AugmentConfig, TrainerConfig
 from trainer_module.augment import make_augment
 from trainer_module.crops import crops, join_tiles
 from transform_module.graphs import as_written
@@ -19,6 +21,8 @@ _FEWEST_TILES: Final = 32
 _MOST_TILES: Final = 256
 _SAMPLE_BYTES: Final = 64 * 2**20
 _MEBIBYTE: Final = 2**20
+# Of an image in a pass: they come one after the other, and a shuffle holds some hundreds of tiles.
+_MOST_COPIES: Final = 8
 _FEATURES: Final = {
     features.TRANSFORMED_IMAGE: tf.io.FixedLenFeature([], tf.string),
     features.TRANSFORMED_CLASS_IDS: tf.io.FixedLenFeature([], tf.string),
@@ -30,10 +34,15 @@ Cache = str | None
 
 
 class Pool(NamedTuple):
-    """What tiles are drawn from, and how much it is: tiles, or whole images that they are cut from."""
+    """What tiles are drawn from, and how much it is: tiles, or whole images that they are cut from.
+
+    `copies`, float32 `[size, 2]`, tells how often each comes in a pass, so that groups come equally often: where it
+    gives all of its tiles, and where it gives one; None: once.
+    """
 
     images: tf.data.Dataset
     size: int
+    copies: NDArray[np.float32] | None = None
 
 
 class Kind(NamedTuple):
@@ -137,8 +146,9 @@ def training_batches(
     Order and changes of epoch e follow from `train.seed` and e alone, so that training can go on from `first_epoch` as
     if it had never stopped. What does not fill a batch is left out of an epoch, other tiles each time. With
     `train.defect_share` so many of a batch show a defect, the classes in turn, and with `dataset.sources` so many are
-    from each of them; what does not come in one epoch comes in others. With `augment.crops` tiles are cut anywhere, as
-    many of each image as it has otherwise, or one around a defect where one is wanted.
+    from each of them; what does not come in one epoch comes in others. With `dataset.equal_groups` an epoch has as many
+    steps, of groups that all come equally often. With `augment.crops` tiles are cut anywhere, as many of each image as
+    it has otherwise, or one around a defect where one is wanted.
 
     Raises:
       ValueError: no image is from one of `dataset.sources`, or all are.
@@ -147,7 +157,7 @@ def training_batches(
     pools = _pools(files, config, cache)
     buffer = max(size, min(_SHUFFLE_TILES, tiles, _SHUFFLE_BYTES // _tile_bytes(config)))
     turns = _turns(_classes_shown(pools[""], config) if config.train.defect_share else [], config)
-    counted = _counted(pools) if turns else {}
+    counted = _counted(pools, files, config) if turns else {}
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         # Of this function's graph alone: a shuffle draws from it too, and with 0 takes no tensor for a seed.
@@ -179,9 +189,13 @@ def _pools(files: Sequence[str], config: TrainerConfig, cache: Cache) -> dict[st
     return {name: _cached(pool(files, config, name), cache, f"train-{i}") for i, name in enumerate(names)}
 
 
-def _counted(pools: Mapping[str, tf.data.Dataset]) -> dict[str, Pool]:
+def _counted(pools: Mapping[str, tf.data.Dataset], files: Sequence[str], config: TrainerConfig) -> dict[str, Pool]:
     """Reads all once, which fills a cache: an epoch may end before a pool does."""
     counted = {name: Pool(images, _count(images)) for name, images in pools.items()}
+    if config.dataset.equal_groups:
+        for name, pool in counted.items():
+            source = name if config.source_tiles() else None
+            counted[name] = pool._replace(copies=_copies(files, config, source))
     for name, pool in counted.items():
         if not pool.size:
             what = f"no training image is from {name!r}" if name else "all training images are"
@@ -190,6 +204,32 @@ def _counted(pools: Mapping[str, tf.data.Dataset]) -> dict[str, Pool]:
                 "dataset.spans, or change dataset.sources"
             )
     return counted
+
+
+def _copies(files: Sequence[str], config: TrainerConfig, source: str | None) -> NDArray[np.float32]:
+    """Of a pool, in its order: see `Pool`. A pass has as many tiles as without, or less where groups differ so much
+    that an image would be many times beside itself.
+    """
+    feature = {features.TRANSFORMED_GROUP: tf.io.FixedLenFeature([], tf.string)}
+
+    @as_written
+    def group_and_tiles(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        group = tf.io.parse_single_example(record, feature)[features.TRANSFORMED_GROUP]
+        tiles = tf.shape(_parse(record, config)[0])[0]
+        return (
+            (group[tf.newaxis], tiles[tf.newaxis])
+            if config.augment.crops
+            else (tf.repeat(group, tiles), tf.ones(tiles, tf.int32))
+        )
+
+    rows = [*_records(files, config, source).map(group_and_tiles).unbatch().as_numpy_iterator()]
+    place = np.unique([group for group, _ in rows], return_inverse=True)[1] if rows else np.empty(0, np.int64)
+    columns = []
+    for gives in ([tiles for _, tiles in rows], [1] * len(rows)):
+        of_groups = np.bincount(place, gives)
+        copies = of_groups.sum() / (len(of_groups) * of_groups[place]) if rows else np.empty(0)
+        columns.append(copies * min(1, _MOST_COPIES / max(copies, default=1)))
+    return np.stack(columns, axis=1).astype(np.float32)
 
 
 def _classes_shown(dataset: tf.data.Dataset, config: TrainerConfig) -> list[int]:
@@ -216,7 +256,9 @@ def _turns(classes: Sequence[int], config: TrainerConfig) -> list[Kind]:
     order = [Kind("", classes[turn % len(classes)]) for turn in range(each * len(classes))]
     batches = [order[start : start + each] for start in range(0, len(order), each)] if order else [[]]
     rest = [Kind("", 0)] * (size - each - len(drawn))
-    return [kind for batch in batches for kind in [*batch, *drawn, *rest]] if classes or sources else []
+    if not (classes or sources or config.dataset.equal_groups):
+        return []
+    return [kind for batch in batches for kind in [*batch, *drawn, *rest]]
 
 
 def _in_turn(
@@ -240,7 +282,7 @@ def _in_turn(
 
 def _endless(pool: Pool, buffer: int, seed: tf.Tensor, class_id: int, config: TrainerConfig) -> tf.data.Dataset:
     """Shuffled tiles that show a class again and again; 0 is the background, which is no kind of tile: any may come."""
-    images = _from_anywhere(pool, seed)
+    images = _from_anywhere(pool, seed, int(class_id > 0))
     wanted = images.filter(lambda _, ids: tf.reduce_any(ids == class_id)) if class_id else images
     if config.augment.crops:
         # Others at each repetition.
@@ -248,10 +290,29 @@ def _endless(pool: Pool, buffer: int, seed: tf.Tensor, class_id: int, config: Tr
     return wanted.shuffle(buffer, seed=seed).repeat()
 
 
-def _from_anywhere(pool: Pool, seed: tf.Tensor) -> tf.data.Dataset:
+def _from_anywhere(pool: Pool, seed: tf.Tensor, column: int) -> tf.data.Dataset:
     """Each epoch begins elsewhere: one that always began at the first image would never come to the last."""
     start = tf.random.stateless_uniform([], tf.stack([seed, -1]), 0, pool.size, tf.int64)
-    return pool.images.skip(start).concatenate(pool.images.take(start))
+    images = pool.images.skip(start).concatenate(pool.images.take(start))
+    return images if pool.copies is None else _copied(images, start, seed, pool.copies[:, column])
+
+
+def _copied(images: tf.data.Dataset, start: tf.Tensor, seed: tf.Tensor, copies: NDArray[np.float32]) -> tf.data.Dataset:
+    """Endless passes, in each of which an image comes so often, a part of once by chance.
+
+    Args:
+      images: of one pass, which begins at place `start` of the pool.
+      start: int64.
+      seed: int64.
+      copies: of each of the pool, in its order.
+    """
+
+    def repeated(number: tf.Tensor, pair: tuple[tf.Tensor, ...]) -> tf.data.Dataset:
+        wanted = tf.gather(tf.constant(copies), tf.math.floormod(start + number, len(copies)))
+        drawn = tf.random.stateless_uniform([], tf.stack([seed, number]))
+        return tf.data.Dataset.from_tensors(pair).repeat(tf.cast(tf.floor(wanted + drawn), tf.int64))
+
+    return images.repeat().enumerate().flat_map(repeated)
 
 
 def _tiles(dataset: tf.data.Dataset, seed: tf.Tensor, class_id: int, config: TrainerConfig) -> tf.data.Dataset:
@@ -272,15 +333,20 @@ def evaluation_batches(files: Sequence[str], tiles: int, config: TrainerConfig, 
 
 
 def sample_batches(files: Sequence[str], tiles: int, config: TrainerConfig) -> tf.data.Dataset:
-    """Whole batches of some training images as they are, the same each time: uint8 `[N, height, width, 3]`.
+    """Some training batches without their changes, the same each time: uint8 `[N, height, width, 3]`, N = batch_size.
 
-    An eighth of the tiles, spread evenly, at least 32 and at most 256 or 64 MB; kept in memory. N is batch_size.
+    Of the same mixture, spread evenly over an epoch: an eighth of the tiles, at least 32 and at most 256 or 64 MB, kept
+    in memory.
     """
     size = config.train.batch_size
     most = min(_MOST_TILES, _SAMPLE_BYTES // _tile_bytes(config))
     wanted = max(size, min(tiles, most, max(_FEWEST_TILES, tiles // 8)))
-    spread = tiles_dataset(files, config).shard(tiles // wanted, 0).take(wanted).map(lambda pixels, _: pixels)
-    return spread.cache().batch(size, drop_remainder=True)
+    steps, count = tiles // size, wanted // size
+    as_they_are = config.model_copy(update={"augment": AugmentConfig()})
+    epoch = training_batches(files, tiles, as_they_are, cache=None).take(steps)
+    pixels = epoch.shard(steps // count, 0).take(count).map(lambda pixels, _: pixels)
+    # A batch comes last, as a strategy wants it that splits batches among GPUs.
+    return pixels.unbatch().cache().batch(size, drop_remainder=True)
 
 
 def _cached(dataset: tf.data.Dataset, cache: Cache, split: str) -> tf.data.Dataset:

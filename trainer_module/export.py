@@ -149,13 +149,14 @@ class SegmentationModule(tf.Module):
         )
 
     def _model_size_counts(self, row: tuple[tf.Tensor, ...], class_ids: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
-        """Of an image that has the model's size these are its `counts`, unless thresholds decided those."""
+        """Of an image that has the model's size these are its `counts`."""
         settings = self._config.image
 
         def counted() -> tf.Tensor:
-            return self._counts(images.fit_class_ids(class_ids, settings), unfit.class_ids_of(row[0]))
+            predicted = unfit.class_ids_of(row[0], self._thresholds)
+            return self._counts(images.fit_class_ids(class_ids, settings), predicted)
 
-        if self._thresholds is not None or settings.fit == "tile":
+        if settings.fit == "tile":
             return counted()
         return tf.cond(tf.reduce_all(row[1] == [settings.height, settings.width]), lambda: counts, counted)
 

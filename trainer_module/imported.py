@@ -102,7 +102,7 @@ def import_model(file: Path, config: TrainerConfig, swap_channels: bool = False)
     with open_keras_file(file) as source:
         theirs, ours = _network(source), _own_network(model)
         _check_same(source, theirs, ours)
-        notes = [*_scale_notes(source, theirs, config)]
+        notes = [*_scale_notes(source, theirs, config), *_point_notes(config)]
         _assign(model, source, theirs, ours)
         origin: KerasOrigin = {"file": file.name, "sha256": file_sha256(file), "keras": source.keras}
     if swap_channels:
@@ -270,6 +270,14 @@ def _scale_notes(source: KerasFile, theirs: _Network, config: TrainerConfig) -> 
         raise UserError(
             f"{source.path}: {layer.name} scales pixels by {found['scale']} and adds {found['offset']}, the config "
             f"scales by {own:.6g} and adds 0, expected the same model.input_scale"
+        )
+
+
+def _point_notes(config: TrainerConfig) -> Iterator[str]:
+    if target := config.operating_point.target:
+        yield (
+            f"operating_point.target, {target!r}, is left out: a training chooses thresholds on `eval`; this model has "
+            "none, every pixel has its most probable class"
         )
 
 

@@ -10,8 +10,9 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, Final, NamedTuple, get_args
+from typing import Any, Final, NamedTuple
 
 import keras
 import keras_tuner
@@ -23,7 +24,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from flexunet.core import features
 from flexunet.core.config.section import Scalar
 from flexunet.core.config.train import TrainerConfig
-from flexunet.core.config.tune import Range, TunerConfig
+from flexunet.core.config.tune import Range, TunerConfig, kind_of_numbers
 from flexunet.core.encoder_file import encoder_digest
 from flexunet.core.epochs import best_epoch, read_history
 from flexunet.core.errors import last_line
@@ -34,6 +35,10 @@ from trainer_module.trainer import Job, expand, train
 _OBJECTIVE: Final = keras_tuner.Objective("foreground_dice", "max")
 # Of KerasTuner: a bound on trials, where ours is one on seconds.
 _MOST_TRIALS: Final = 9999
+# Since the last trial that came to its end. Trainings that fail one after the other mostly have one reason, and take
+# the seconds of others; values that exclude each other take none.
+_MOST_FAILED: Final = 3
+_MOST_REFUSED: Final = 100
 
 logger = logging.getLogger("flexunet.train")
 
@@ -78,16 +83,23 @@ class Search(base_tuner.BaseTuner):
     def __init__(self, job: Job, config: TunerConfig, directory: Path) -> None:
         self._job, self._config = job, config
         self._spent: dict[str, _Spent] = {}
+        self._ended_before = 0
         oracle = _Oracle(config, self._is_over)
         oracle.verbose = 0
         super().__init__(oracle, directory=str(directory.parent), project_name=directory.name)
 
     def search(self, *arguments: object, **named: object) -> None:
-        """Raises ValueError where no trial came to its end."""
+        """Raises ValueError where no trial came to its end; says how many did not."""
+        self._ended_before = len(self.oracle.end_order)
         super().search(*arguments, **named)
-        if not any(trial.status == TrialStatus.COMPLETED for trial in self.oracle.trials.values()):
-            [last, *_] = [row["problem"] for row in reversed(self._rows())]
-            raise ValueError(f"no trial of the search came to its end: {last}")
+        rows = self._rows()
+        failed = [row["problem"] for row in rows if row["foreground_dice"] is None]
+        if len(failed) == len(rows):
+            raise ValueError(f"no trial of the search came to its end: {len(rows)} failed, the last with {failed[-1]}")
+        if failed:
+            logger.warning("%d of %d trials failed, the last with %s", len(failed), len(rows), failed[-1])
+        if self._gives_up():
+            logger.warning("the search ended before its seconds: too many trials failed one after the other")
 
     def run_trial(self, trial: Trial, *_: object, **__: object) -> dict[str, float]:
         """Trains with the values of a trial; returns the foreground Dice on `eval` of the weights that are kept.
@@ -95,26 +107,31 @@ class Search(base_tuner.BaseTuner):
         Raises:
           FailedTrialError: values that exclude each other, or a training that failed; the search goes on.
         """
-        started = time.monotonic()
         number, values = len(self.oracle.trials), trial.hyperparameters.values
         words = ", ".join(f"{key} = {value}" for key, value in values.items())
         logger.info("trial %d: %s", number, words)
-        keras.utils.clear_session()
-        epochs, seconds = 0, 0.0
         try:
-            trained = train(self._job, self._settings(values))
-            trained.checkpoint.discard()
-            epochs, seconds = trained.epochs, trained.seconds
-            dice = self._score()
+            dice = self._dice_of(trial.trial_id, self._settings(values))
         except (ValueError, tf.errors.OpError) as error:
             logger.warning("trial %d failed: %s", number, last_line(error))
             raise errors.FailedTrialError(last_line(error)) from error
-        finally:
-            # A training that was killed brings the seconds before along.
-            self._spent[trial.trial_id] = _Spent(epochs, max(seconds, time.monotonic() - started))
-            shutil.rmtree(self._job.log_directory, ignore_errors=True)
         logger.info("trial %d: eval foreground Dice %.4f", number, dice)
         return {_OBJECTIVE.name: dice}
+
+    def _dice_of(self, trial_id: str, settings: TrainerConfig) -> float:
+        """Trains; what that took is in `_spent`, also where it failed."""
+        started = time.monotonic()
+        keras.utils.clear_session()
+        epochs, seconds = 0, 0.0
+        try:
+            trained = train(self._job, settings)
+            trained.checkpoint.discard()
+            epochs, seconds = trained.epochs, trained.seconds
+            return self._score()
+        finally:
+            # A training that was killed brings the seconds before along.
+            self._spent[trial_id] = _Spent(epochs, max(seconds, time.monotonic() - started))
+            shutil.rmtree(self._job.log_directory, ignore_errors=True)
 
     def document(self) -> tuning.Tuning:
         """All trials, as `tuning.json` has them."""
@@ -167,7 +184,14 @@ class Search(base_tuner.BaseTuner):
     def _is_over(self) -> bool:
         """Whether a trial as long as the longest would end after the budget; the first is always begun."""
         seconds = [spent.seconds for spent in self._spent.values()]
-        return bool(seconds) and sum(seconds) + max(seconds) > self._config.tune.seconds
+        return self._gives_up() or (bool(seconds) and sum(seconds) + max(seconds) > self._config.tune.seconds)
+
+    def _gives_up(self) -> bool:
+        """Whether too many trials failed one after the other, since the search was begun or gone on with."""
+        ended = [self.oracle.trials[name] for name in self.oracle.end_order[self._ended_before :]]
+        failed = list(takewhile(lambda trial: trial.status == TrialStatus.FAILED, reversed(ended)))
+        trained = sum(trial.trial_id in self._spent for trial in failed)
+        return trained >= _MOST_FAILED or len(failed) - trained >= _MOST_REFUSED
 
 
 class _Oracle(oracles.BayesianOptimizationOracle):
@@ -182,6 +206,8 @@ class _Oracle(oracles.BayesianOptimizationOracle):
             num_initial_points=len(space.space) + 2,
             seed=config.tune.seed,
             hyperparameters=space,
+            # Theirs raises, whatever there is to take, and does so again at each try.
+            max_consecutive_failed_trials=_MOST_TRIALS + 1,
         )
         self._own, self._is_over = own_values(config), is_over
 
@@ -191,6 +217,9 @@ class _Oracle(oracles.BayesianOptimizationOracle):
             return {"status": TrialStatus.STOPPED, "values": None}
         if self._own and not self.trials:
             return {"status": TrialStatus.RUNNING, "values": self._own}
+        # Their model of the scores leaves out what failed, and would propose it again and again.
+        if self.end_order and self.trials[self.end_order[-1]].status == TrialStatus.FAILED:
+            return self._random_populate_space()
         response = super().populate_space(trial_id)
         if response["values"] and self._duplicate(response["values"]):
             return self._random_populate_space()
@@ -205,7 +234,7 @@ def make_space(config: TunerConfig) -> keras_tuner.HyperParameters:
             numbers = any(isinstance(value, float) for value in candidates)
             space.Choice(key, [float(value) for value in candidates] if numbers else list(candidates))
             continue
-        number = space.Int if _is_whole(config, key) else space.Float
+        number = space.Int if _takes_whole(config, key) else space.Float
         number(key, candidates.low, candidates.high, sampling="log" if candidates.log else "linear")
     return space
 
@@ -230,12 +259,12 @@ def _value(config: TunerConfig, key: str) -> Any:
     return getattr(getattr(config, section), name)
 
 
-def _is_whole(config: TunerConfig, key: str) -> bool:
+def _takes_whole(config: TunerConfig, key: str) -> bool:
     section, _, name = key.partition(".")
-    annotation = type(getattr(config, section)).model_fields[name].annotation
-    return int in (annotation, *get_args(annotation))
+    return kind_of_numbers(type(getattr(config, section)), name) is int
 
 
 def _last_words(message: str) -> str:
-    """Of a traceback, without the name of KerasTuner's error."""
-    return message.strip().splitlines()[-1].partition(": ")[2]
+    """Of a traceback, without the name of KerasTuner's error; an error without words is its name."""
+    line = message.strip().splitlines()[-1]
+    return line.partition(": ")[2] or line

@@ -196,7 +196,12 @@ class ServingSignatures:
         # argmax over NaN gives a plausible mask, and a sum of probabilities is finite if each of them is.
         finite = tf.math.is_finite(tf.reduce_sum(probabilities, axis=[1, 2, 3, 4]))
         problem = tf.where((problem == "") & tf.logical_not(finite), "the model gave no number", problem)
-        probabilities = tf.where(tf.reshape(finite, [-1, 1, 1, 1, 1]), probabilities, 0.0)
+        # Another pass over all of them, which is seldom needed.
+        probabilities = tf.cond(
+            tf.reduce_all(finite),
+            lambda: probabilities,
+            lambda: tf.where(tf.reshape(finite, [-1, 1, 1, 1, 1]), probabilities, 0.0),
+        )
         masks, fractions, confidence = self._masks(probabilities, sizes)
         good = problem == ""
         fractions = tf.where(good[:, tf.newaxis], fractions, 0.0)

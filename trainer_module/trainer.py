@@ -1,5 +1,6 @@
 """Trainer's `run_fn`: records in, the best model out as a SavedModel."""
 
+import functools
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -142,7 +143,7 @@ def train(job: Job, config: TrainerConfig) -> Trained:
         splits.eval_tiles,
     )
     clock = Clock()
-    sample = data.sample_batches(splits.train_files, splits.train_tiles, config)
+    sample = functools.partial(data.sample_batches, splits.train_files, splits.train_tiles, config)
     callbacks = [
         *averaging_callbacks(config.train, splits.steps, sample),
         *training_callbacks(

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, str]) -> dict[str, tf.Tensor]:
     """Raw features, string `[N, 1]` each -> serialized pixels and class ids, string `[N]` each.
 
-    With `image.fit = "tile"` the images' own sizes come too, serialized; with `dataset.sources` the images' sources.
+    With `image.fit = "tile"` the images' own sizes come too, serialized; with `dataset.sources` their sources, and with
+    `dataset.equal_groups` their near-duplicate groups.
 
     Args:
       inputs: the records' features.
@@ -30,9 +31,13 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, str]
         come too, as PNG.
     """
     text = custom_config["config"]
-    keys = TransformConfig.model_validate_json(text).records
+    config = TransformConfig.model_validate_json(text)
+    keys = config.records
     columns = (tf.reshape(inputs[key], [-1]) for key in (keys.image, keys.mask, keys.id))
-    return _serializing(text, features.OWN_SIZE in custom_config)(*columns)
+    outputs = _serializing(text, features.OWN_SIZE in custom_config)(*columns)
+    if config.dataset.equal_groups:
+        return {**outputs, features.TRANSFORMED_GROUP: tf.reshape(inputs[keys.group], [-1])}
+    return outputs
 
 
 @functools.cache

@@ -1,6 +1,5 @@
 """`flexunet doctor`: what it looks at, and what it prints."""
 
-import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from flexunet.cli.console import NO_LOG, captured_output, print_result
 from flexunet.cli.options import AS_JSON
 from flexunet.core.errors import UserError
 from flexunet.core.install import checkout, installed_version, make_setup, pip_install, requirements
+from flexunet.core.machine import usable_memory
 
 _GIB: Final = 2**30
 # The demo peaks at 1.7 GiB, 500 images of 512x512 at 1.7 too; a machine sold as 4 GB shows 3.8 GiB.
@@ -146,17 +146,9 @@ def _machine() -> Iterator[Finding]:
 
 def _memory() -> Finding:
     """Training needs it; a client does with what there is."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = _cgroup_limit()
-    usable = min(total, limit) if limit else total
+    usable = usable_memory()
     good = usable >= _LEAST_MEMORY or checkout() is None
     return Finding("memory", f"{usable / _GIB:.1f} GiB", good, "" if good else "training needs 3 GiB")
-
-
-def _cgroup_limit() -> int | None:
-    path = Path("/sys/fs/cgroup/memory.max")
-    text = path.read_text().strip() if path.is_file() else "max"
-    return int(text) if text.isdigit() else None
 
 
 def _disk() -> Finding:

@@ -62,7 +62,8 @@ def _new_file(context: click.Context, parameter: click.Parameter, value: Path) -
     return value
 
 
-def _presets(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_presets(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of presets that begin as what was typed does."""
     from flexunet.core.config.load import preset_names
 
     names = [CompletionItem(name) for name in preset_names() if name.startswith(incomplete)]
@@ -80,7 +81,7 @@ def _settings(context: click.Context, parameter: click.Parameter, incomplete: st
 
 
 CONFIG: Final = click.option(
-    "--config", required=True, metavar="C", help="TOML file, or the name of a preset.", shell_complete=_presets
+    "--config", required=True, metavar="C", help="TOML file, or the name of a preset.", shell_complete=complete_presets
 )
 SET: Final = click.option(
     "--set",

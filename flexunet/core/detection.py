@@ -2,7 +2,8 @@
 
 ln(p / (1 - p)) = intercept + slope ln(size), fitted by maximum likelihood. The size of a defect is the side of the
 square of its area, in pixels. a90 is the size of which 90 % are found; a90/95 is its upper bound at 95 % confidence,
-from the profile likelihood.
+from the profile likelihood. The handbook counts flaws, not looks at them: whoever has several looks at one weighs them.
+Nothing is said of sizes that were not measured: a curve goes on beyond them, what it says there nobody saw.
 """
 
 from collections.abc import Callable
@@ -16,22 +17,24 @@ Numbers = NDArray[np.float64]
 
 PROBABILITY: Final = 0.9
 CONFIDENCE: Final = 0.95
-# So many found and none missed prove 90 % at 95 % confidence: 0.9 ** 29 < 0.05.
+# So many found and none missed prove 90 % at 95 % confidence, fewer do not: 0.9 ** 29 < 0.05 < 0.9 ** 28.
 PROVING: Final = 29
 # Defects are counted by size in steps of an eighth of a doubling of their area, 4 % of a side.
 _STEPS: Final = 8
 _ITERATIONS: Final = 60
 _CONVERGED: Final = 1e-9
-# a90/95 is looked for up to so many times the largest defect.
-_REACH: Final = 8.0
 
 
 class Detections(NamedTuple):
-    """Defects by size, ascending: ln(size) `[n]`, how many were present and found, `[..., n]` both."""
+    """Defects by size, ascending: ln(size) `[n]`, how many were present and found, `[..., n]` both, weighted or not."""
 
     log_sizes: Numbers
     present: Numbers
     found: Numbers
+
+    def weighted(self, weight: float) -> "Detections":
+        """Each counting for so much: the curve stays, what it proves does not."""
+        return self._replace(present=self.present * weight, found=self.found * weight)
 
 
 class Model(NamedTuple):
@@ -90,32 +93,44 @@ def fit(detections: Detections) -> Model:
     return Model(np.where(undefined, np.nan, intercept) - slope * center, slope)
 
 
+def a90(detections: Detections) -> float:
+    """In pixels; NaN where the curve does not rise to 90 % within the sizes of `detections`, counts `[n]`."""
+    log_a = float(fit(detections).log_a90)
+    is_measured = detections.log_sizes[0] <= log_a <= detections.log_sizes[-1]
+    return float(np.exp(log_a)) if is_measured else float("nan")
+
+
 def a90_95(detections: Detections) -> float:
     """In pixels; NaN where nothing is proven.
 
-    The largest size at which 90 % is within the likelihood ratio of a one-sided 95 %, the slope being free. Where sizes
-    of found and missed defects do not overlap there is no such curve: then the size up to which so many larger than all
-    that were missed were found that 90 % is proven, larger ones being found no less often.
+    The size from which on, up to the largest, the lower bound of the curve is at least 90 %: that of the likelihood
+    ratio of a one-sided 95 %, the slope being free. Never below the smallest size, however good the curve is there.
+    Where sizes of found and missed defects do not overlap there is no such curve: then the size up to which so many
+    larger than all that were missed were found that 90 % is proven, larger ones being found no less often.
 
     Args:
-      detections: counts `[n]`.
+      detections: counts `[n]` of defects that were found or missed each for itself.
     """
+    if detections.present.sum() < PROVING:
+        return float("nan")
     model = fit(detections)
     if np.isnan(model.slope):
         return _by_counting(detections)
-    if not model.slope > 0:
-        return float("nan")
     best = _log_likelihood(model.probability(detections.log_sizes), detections)
     # Of chi-squared with one degree of freedom; scipy.stats is not imported for it, which takes a second and a half.
     allowed = float(special.chdtri(1, 2 - 2 * CONFIDENCE)) / 2
 
     def excess(log_a: float) -> float:
-        return best - _profile(log_a, detections) - allowed
+        """Above 0 where 90 % are proven. The bound is the least of straight lines, those of all curves allowed, and so
+        concave: if the largest size is proven, all are from one size on."""
+        is_reached = model.probability(log_a) > PROBABILITY
+        ratio = best - _profile(log_a, detections)
+        return (ratio if is_reached else -ratio) - allowed
 
-    start, end = float(model.log_a90), float(detections.log_sizes.max() + np.log(_REACH))
-    if not start < end or excess(end) < 0:
+    smallest, largest = float(detections.log_sizes[0]), float(detections.log_sizes[-1])
+    if excess(largest) < 0:
         return float("nan")
-    return float(np.exp(_root(excess, start, end)))
+    return float(np.exp(smallest if excess(smallest) >= 0 else _root(excess, smallest, largest)))
 
 
 def _profile(log_a: float, detections: Detections) -> float:

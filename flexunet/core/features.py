@@ -37,6 +37,8 @@ TRANSFORMED_CLASS_IDS: Final = "class_ids"
 TRANSFORMED_SIZE: Final = "size"
 # With `dataset.sources` also which of them the image is from, "" for none.
 TRANSFORMED_SOURCE: Final = "source"
+# With `dataset.equal_groups` also its near-duplicate group.
+TRANSFORMED_GROUP: Final = "group"
 # Of Transform's custom_config: Trainer will choose an operating point, at the images' own size.
 OWN_SIZE: Final = "own_size"
 # What Transform then adds: a PNG of the class ids at the image's own size.

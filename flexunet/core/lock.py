@@ -15,15 +15,20 @@ _NO_LOCKS: Final = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process holds `folder/.lock` at this moment."""
+    """Whether a process holds `folder/.lock` at this moment; asked also by those who may only read the folder."""
+    # Windows has none: this module is imported there, runs are not.
+    import fcntl
+
     path = folder / LOCK_FILE
     if not path.is_file():
         return False
-    try:
-        with _lock(path, blocking=False):
-            return False
-    except filelock.Timeout:
-        return True
+    with path.open("rb") as file:
+        try:
+            # FileLock opens for writing, and holds an exclusive `flock`, which no shared one goes beside.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return True
+    return False
 
 
 @contextmanager
@@ -34,7 +39,8 @@ def locked(folder: Path, wait_seconds: float = 0) -> Iterator[None]:
       UserError: another process holds it, or the file system of the folder knows no locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = _lock(folder / LOCK_FILE)
+    # The fallback, a file that is there or not, would outlive a killed process.
+    lock = filelock.FileLock(folder / LOCK_FILE, fallback_to_soft=False)
     try:
         lock.acquire(timeout=wait_seconds)
     except filelock.Timeout:
@@ -49,8 +55,3 @@ def locked(folder: Path, wait_seconds: float = 0) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _lock(path: Path, blocking: bool = True) -> filelock.FileLock:
-    # The fallback, a file that is there or not, would outlive a killed process.
-    return filelock.FileLock(path, blocking=blocking, fallback_to_soft=False)

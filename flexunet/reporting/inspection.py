@@ -52,7 +52,7 @@ def detection_charts(detection: Sequence[Detection]) -> list[LineChart]:
                 Series("its 95 % interval", "var(--first)", [(size, low) for size, low, _ in row["band"]], dashed=True),
                 Series("", "var(--first)", [(size, high) for size, _, high in row["band"]], dashed=True),
             ],
-            marked=row["a90_95"] if _is_inside(row, row["a90_95"]) else None,
+            marked=row["a90_95"],
             marked_words="a90/95",
             y_range=(0.0, 1.0),
         )
@@ -117,7 +117,3 @@ def _fitted(row: Detection) -> list[tuple[float, float | None]]:
     low, high = row["sizes"][0]["size"], row["sizes"][-1]["size"]
     sizes = [low + (high - low) * index / (_CURVE_POINTS - 1) for index in range(_CURVE_POINTS)]
     return [(size, float(curve.probability(math.log(size)))) for size in sizes]
-
-
-def _is_inside(row: Detection, size: float | None) -> bool:
-    return size is not None and row["sizes"][0]["size"] <= size <= row["sizes"][-1]["size"]

@@ -16,7 +16,7 @@ from flexunet.core.operating_point import above
 from flexunet.core.regions import without_small
 from flexunet.core.tiles import blending_window
 from flexunet.serving.client import Prediction, fractions_of
-from flexunet.serving.transport import Model
+from flexunet.serving.transport import Model, ServingError
 
 # Tiles in one request.
 _TILES_AT_ONCE: Final = 8
@@ -39,7 +39,7 @@ def predict_tiled(
 
     Raises:
       ValueError: the overlap is negative or more than half a tile.
-      ServingError: the model gave no answer.
+      ServingError: the model gave no answer, or none that is a number.
     """
     started = time.perf_counter()
     overlap = min(tile) // 2 if overlap is None else overlap
@@ -113,6 +113,9 @@ def _band_of(
         tiles = np.stack([rgb[top : top + height, left : left + width] for left in part])
         answer = model.run(features.SIGNATURE_PROBABILITIES, {features.INPUT_PIXELS: tiles})
         probabilities = answer[features.OUTPUT_PROBABILITIES]
+        # argmax over NaN gives a plausible mask.
+        if not np.isfinite(probabilities).all():
+            raise ServingError("the model gave no number")
         told.update({name: answer[name][0] for name in _OF_THE_POINT if name in answer})
         if band is None:
             band = np.zeros((height, rgb.shape[1], probabilities.shape[-1] + 1), np.float32)

@@ -7,7 +7,7 @@ import click
 
 from flexunet.cli.command import Command
 from flexunet.cli.console import NO_LOG, captured_output, print_result
-from flexunet.cli.options import AS_JSON, NEW_CONFIG, PATH
+from flexunet.cli.options import AS_JSON, NEW_CONFIG, PATH, complete_presets
 
 
 @click.command(cls=Command, interrupted="nothing was written")
@@ -20,29 +20,45 @@ from flexunet.cli.options import AS_JSON, NEW_CONFIG, PATH
     show_default=True,
     help="Of training, on this machine; a fold of a cross-validation takes them too.",
 )
+@click.option(
+    "--config",
+    metavar="C",
+    help="The config that ingest had, if it was no preset's: what is not planned is taken from it.",
+    shell_complete=complete_presets,
+)
 @AS_JSON
-def plan(data: Path, out: Path, seconds: float) -> None:
+def plan(data: Path, out: Path, seconds: float, config: str | None) -> None:
     """Looks at DATA (OUT of ingest) and this machine, and writes a whole config with a reason beside each choice.
+
+    Planned are [image], [model], [train], [augment], the symmetries of answers, and bounds that C does not set.
 
     Examples:
       flexunet plan records --out mine.toml
       flexunet plan records --out mine.toml --seconds 1800
+      flexunet plan records --out planned.toml --config mine.toml
     """
-    from flexunet.cli.tables import busy
+    from flexunet.cli.tables import busy, print_warning
+    from flexunet.core.config.load import load_config
     from flexunet.core.files import replace_text
+    from flexunet.dataset.compatible import check_data
     from flexunet.dataset.manifest import read_manifest
 
     newest = read_manifest(data)
+    base = load_config(config) if config else None
+    warning = check_data(data, base, training=False) if base else None
     with captured_output(NO_LOG) as console:
         with busy(console, "loading TensorFlow"):
             from pipeline.study.plan import Planner, plan_for
-        planner = Planner(newest, seconds)
+        if warning:
+            print_warning(warning, console)
+        planner = Planner(newest, seconds, base)
         with busy(console, "looking at images, and timing models for some seconds each"):
             plan_for(planner, data)
-        lines = [f"Written by `flexunet plan {shlex.quote(str(data))} --seconds {seconds:g}`."]
+        given = f" --config {shlex.quote(config)}" if config else ""
+        lines = [f"Written by `flexunet plan {shlex.quote(str(data))} --seconds {seconds:g}{given}`."]
         replace_text(out, planner.toml(lines))
         for key, reason in planner.reasons.items():
             section, _, name = key.partition(".")
             console.print(f"{key} = {planner.values[section][name]}: {reason}")
         console.print(f"written: {out}; next: flexunet run --config {out} --data {data} --root runs/{out.stem}")
-    print_result({"config": out, "values": planner.values, "reasons": planner.reasons})
+    print_result({"config": out, "values": planner.whole(), "reasons": planner.reasons})

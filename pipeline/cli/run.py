@@ -69,7 +69,7 @@ def run(
     loaded = load_config(config, overrides)
     check_key(loaded.serving.signing_key)
     model = model_directory(from_model) if from_model else None
-    warnings = [check_data(data, loaded, training=model is None), _check_imported(model, loaded) if model else None]
+    warnings = [check_data(data, loaded, training=model is None), *(check_imported(model, loaded) if model else [])]
     log = log_file(root)
     with locked(root), captured_output(log) as console:
         for warning in filter(None, warnings):
@@ -78,15 +78,22 @@ def run(
     conclude(metrics, refusal)
 
 
-def _check_imported(model: Path, config: "Config") -> str | None:
+def check_imported(model: Path, config: "Config") -> list[str]:
     """Words about sections that do not count; raises UserError for a model that this config cannot judge."""
     from flexunet.core.config.train import TrainerConfig
-    from flexunet.serving.exported import check_exported, exported_part
+    from flexunet.serving.exported import check_exported, exported_operating_point, exported_part
 
     check_exported(model, config)
     own = exported_part(model, TrainerConfig)
     other = [f"[{name}]" for name in ("image", "model") if getattr(own, name) != getattr(config, name)]
-    return f"{model}: its own {' and '.join(other)} count, the config says otherwise" if other else None
+    warnings = [f"{model}: its own {' and '.join(other)} count, the config says otherwise"] if other else []
+    point = exported_operating_point(model)
+    target, asked = point["target"] if point else "", config.operating_point.target
+    if target != asked:
+        words = f"operating_point.target is {asked!r}, but only a training chooses thresholds"
+        has = f"it has those of {target!r}" if target else "it has none, every pixel has its most probable class"
+        warnings.append(f"{model}: {words}: {has}")
+    return warnings
 
 
 def log_file(root: Path) -> Path:

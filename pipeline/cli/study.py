@@ -158,6 +158,9 @@ def _print_trials(document: "Tuning", console: "Console") -> None:
     console.print(table)
     spent = sum(row["seconds"] for row in document["trials"])
     console.print(f"{len(document['trials'])} trials in {spent:,.0f} of {document['budget_seconds']:,.0f} s")
+    failed = [row["problem"] for row in document["trials"] if row["foreground_dice"] is None]
+    if failed:
+        print_warning(f"{len(failed)} of {len(document['trials'])} trials failed, the last with {failed[-1]}", console)
     if len(document["trials"]) == 1:
         print_warning("the budget held one trial: raise tune.seconds or lower tune.trial_seconds", console)
 

@@ -5,10 +5,13 @@ folds and measured on the same resamples, so that their difference has a paired 
 """
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import tensorflow as tf
 
 from components import derived_scores, gate
 from components.measurement import Totals
@@ -136,7 +139,12 @@ class _Plan:
     """Where each training lies, by a hash of all that decides it."""
 
     def __init__(self, folds: Folds, out: Path, settings: GateSettings, cores: int | None) -> None:
-        self.settings, self._folds, self._out, self._cores = settings, folds, out, cores
+        self.settings, self._folds, self._out = settings, folds, out
+        gpus = [
+            tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
+            for gpu in tf.config.list_physical_devices("GPU")
+        ]
+        self._machine = f"{cores or len(os.sched_getaffinity(0))} cores, {gpus}"
         self._code = code_fingerprint(_TRAINS)
         self._measure = digest([code_fingerprint(_MEASURES), settings.model_dump_json()])
 
@@ -144,10 +152,10 @@ class _Plan:
         """The model that is trained without `fold`."""
         config = part_of(arm.config, TrainerConfig)
         train, steering = self._folds.tiles(part_of(arm.config, TransformConfig), fold)
-        # Seconds are another budget on other cores; epochs are not.
-        cores = self._cores if config.train.max_seconds is not None else None
+        # Seconds are another budget on another machine; epochs are not.
+        machine = self._machine if config.train.max_seconds is not None else ""
         encoder = encoder_digest(config.train)
-        key = digest([config.training_json(), self._code, self._folds.directory.name, str(cores), encoder])
+        key = digest([config.training_json(), self._code, self._folds.directory.name, machine, encoder])
         spec = Spec(
             name=f"{arm.name}, fold {fold + 1}",
             config=_from_anywhere(config),

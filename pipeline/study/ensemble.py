@@ -42,7 +42,7 @@ def judge_ensemble(validated: Validated, data: Path, model: Path, report: Path) 
     seconds = sum(fold.get("train_seconds", 0.0) for fold in validated.facts)
     epochs = sum(fold.get("epochs", 0) for fold in validated.facts)
     shutil.rmtree(model, ignore_errors=True)
-    facts: TrainingFacts = {"epochs": epochs, "train_seconds": round(seconds, 1)}
+    facts: TrainingFacts = {**validated.facts[0], "epochs": epochs, "train_seconds": round(seconds, 1)}
     members = [read_weights(folder) for folder in validated.folders]
     export_ensemble(members, part_of(config, TrainerConfig), facts, model)
     metrics, details = measure(model, data, config, out=report)

@@ -7,6 +7,7 @@ way of bringing images to a model's size a file of tiles, as Transform would giv
 """
 
 import hashlib
+import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,9 +28,12 @@ from flexunet.core.files import write_json
 from flexunet.core.sources import source_of
 from flexunet.dataset.manifest import versions
 from flexunet.dataset.stratify import assign_splits
+from pipeline.fingerprint import code_fingerprint
 from transform_module.graphs import as_written
 from transform_module.images import read_rows
 from transform_module.preprocessing import Row, decode_pair, preprocessing_fn
+
+logger = logging.getLogger("flexunet.study")
 
 PARTS: Final = (features.SPLIT_TRAIN, features.SPLIT_EVAL)
 _SIZES: Final = "sizes.json"
@@ -61,7 +65,8 @@ class Folds:
 
     def tiles(self, config: TransformConfig, held_out: int) -> tuple[list[Path], list[Path]]:
         """What a model learns from and what steers it, of the other folds; made at the first call."""
-        folder = self.directory / f"tiles-{digest([config.model_dump_json()])}"
+        code = code_fingerprint(("transform_module.preprocessing",))
+        folder = self.directory / f"tiles-{digest([config.model_dump_json(), code])}"
         if not folder.is_dir():
             _transform(self.directory, config, folder)
         others = [fold for fold in range(len(self.sizes)) if fold != held_out]
@@ -83,6 +88,7 @@ def make_folds(data: Path, config: Config, count: int, out: Path) -> Folds:
       UserError: no records, or fewer groups than parts.
       NodeFailed: a record cannot be decoded.
     """
+    _leave_gpus_to_trainings()
     files = _files(data, config)
     facts = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     shares = config.dataset.model_dump_json(include={"train", "eval", "seed"})
@@ -94,6 +100,14 @@ def make_folds(data: Path, config: Config, count: int, out: Path) -> Folds:
         _write(files, config, count, directory)
     sizes = _Sizes.model_validate_json((directory / _SIZES).read_text(encoding="utf-8"))
     return Folds(directory, tuple(sizes.folds))
+
+
+def _leave_gpus_to_trainings() -> None:
+    """TensorFlow takes all of a GPU's memory: what a study itself decodes and predicts runs on the processor."""
+    try:
+        tf.config.set_visible_devices([], "GPU")
+    except RuntimeError:
+        logger.warning("this process has taken the GPU's memory already: the trainings of the study may find none")
 
 
 def records_of(files: Sequence[Path]) -> Iterator[bytes]:
@@ -196,7 +210,8 @@ def _assign(images: Sequence[_Image], config: Config, count: int, directory: Pat
 
 
 def _transform(directory: Path, config: TransformConfig, target: Path) -> None:
-    keys = (config.records.image, config.records.mask, config.records.id)
+    columns = config.records
+    keys = [columns.image, columns.mask, columns.id, *([columns.group] if columns.group else [])]
 
     # As TFT traces it: the function is a graph's already, and AutoGraph warns of the configuration that it reads.
     @as_written

@@ -18,6 +18,7 @@ from flexunet.core.config.load import config_from, load_config
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.whole import Config
 from flexunet.core.config.write import to_toml
+from flexunet.core.errors import UserError
 from flexunet.core.results.dataset import SpanEntry
 from pipeline.study import survey
 from pipeline.study.survey import Light, Machine
@@ -41,6 +42,16 @@ _LOWEST_CEILING: Final = 0.8
 _STEP: Final = 16
 _SMALLEST_BRIDGE: Final = 8
 _DEEPEST: Final = 5
+# Side of the tiles of images whose defects no size above shows.
+_TILE: Final = 256
+# Sections that are a plan's alone, and what of [image] tells how files are read.
+_PLANNED: Final = {"image", "model", "train", "augment", "tune"}
+_OF_THE_IMAGES: Final = {"max_pixels", "pixel_size", "value_range"}
+# Of [train]: how it runs, which no recipe decides.
+_OF_THE_MACHINE: Final = {
+    *("seed", "precision", "jit_compile", "deterministic", "cache_megabytes", "disk_cache_megabytes", "warm_start"),
+    "preview_images",
+}
 # Strips this much longer than wide are cut into tiles.
 _STRIP: Final = 4
 # Ratio of the largest to the smallest aspect of images that may be stretched.
@@ -62,6 +73,7 @@ class _Enough:
 # Seconds beyond it buy width; below it, with the narrowest model, smaller images buy seconds.
 _FOR_WIDTH: Final = _Enough(passes=20, images=8000)
 _FOR_SIZE: Final = _Enough(passes=10, images=2000)
+_LARGEST_BATCH: Final = 65
 _FEWEST_EPOCHS: Final = 10
 _MOST_EPOCHS: Final = 400
 _FEWEST_STEPS: Final = 10
@@ -81,8 +93,13 @@ _DIRECTED: Final = 0.22
 class Planner:
     """Chooses section by section; `values` and `reasons` grow, `reasons` by `section.key`."""
 
-    def __init__(self, span: SpanEntry, seconds: float) -> None:
+    def __init__(self, span: SpanEntry, seconds: float, base: Config | None = None) -> None:
+        """What is not planned is taken from `base`, the configuration that ingest had."""
+        self._base, self._kept = base, _kept(base) if base else {}
         self.values: dict[str, Any] = {"classes": [dict(c) for c in span["classes"]]}
+        if "train" in self._kept:
+            # What is timed runs as what is trained.
+            self.values["train"] = self._kept.pop("train")
         self.reasons: dict[str, str] = {}
         self._span, self._seconds = span, seconds
         self._preset = load_config(PRESET)
@@ -92,13 +109,30 @@ class Planner:
             self._choose("records", "ignore_color", span["ignore_color"], "unlabelled pixels, from the records")
 
     def config(self) -> Config:
-        """What was chosen until now."""
+        """What was chosen until now, without what is kept: that fits a whole plan, and not half of one."""
         return config_from(self.values, "the plan")
 
+    def reading(self) -> Config:
+        """What tells how records are read."""
+        return self._base or self.config()
+
+    def whole(self) -> dict[str, Any]:
+        """What was chosen and what is kept, by section."""
+        sections = {name: value for name, value in self._kept.items() if name not in self.values}
+        chosen = {
+            name: {**self._kept.get(name, {}), **value} if isinstance(value, dict) else self._kept.get(name, value)
+            for name, value in self.values.items()
+        }
+        return {**chosen, **sections}
+
     def toml(self, heading: Sequence[str]) -> str:
-        """The whole configuration as text."""
-        self.config()
-        return to_toml(self.values, self.reasons, heading)
+        """The whole configuration as text.
+
+        Raises:
+          UserError: what is kept does not fit what was planned.
+        """
+        config_from(self.whole(), "the plan")
+        return to_toml(self.whole(), self.reasons, heading)
 
     def image_and_depth(self, ceiling: Callable[[ImageConfig], np.ndarray], aspects_differ: bool) -> None:
         """The smallest size that keeps what the masks show, if the seconds are enough: see `smaller_images`.
@@ -108,18 +142,20 @@ class Planner:
           aspects_differ: whether images have more than one shape.
         """
         sizes, fit, reason = _candidates(self._span["median_size"], aspects_differ)
-        worst = {}
-        for size in sizes:
-            best = ceiling(ImageConfig(height=size[0], width=size[1], fit=fit))[1:]
-            worst[size] = float(np.nanmin(best)) if np.isfinite(best).any() else math.nan
-            if worst[size] >= _LEAST_CEILING:
-                break
+        worst = _worst(ceiling, sizes, fit)
         keeping = [*worst][-1]
+        if fit != "tile" and worst[keeping] < _LOWEST_CEILING:
+            lost = f"at {keeping[0]}x{keeping[1]} a model that never errs would reach Dice {worst[keeping]:.3f}"
+            sizes, fit, reason = [(_TILE, _TILE)], "tile", f"{lost} in its worst class: tiles keep the scale"
+            # Nothing is resized.
+            worst, keeping = dict.fromkeys(sizes, 1.0), sizes[0]
         self._useful = {size: best for size, best in worst.items() if size == keeping or best >= _LOWEST_CEILING}
         self._choose_size(keeping, "")
         self._choose("image", "fit", fit, reason)
         if fit == "tile":
-            self._choose("augment", "crops", True, "a strip has more than the places at which it is always cut")
+            if _overlap(keeping) < ImageConfig().tile_overlap:
+                self._choose("image", "tile_overlap", _overlap(keeping), "a quarter of a tile")
+            self._choose("augment", "crops", True, "an image has more than the places at which it is always cut")
 
     def smaller_images(self, rate: Rate) -> None:
         """A smaller size where the seconds are too few, as far as masks keep most of what they show.
@@ -127,11 +163,12 @@ class Planner:
         The narrowest model is timed at the largest; at a smaller one it is faster by the pixels.
         """
         *_, keeping = self._useful
+        enough = min(_FOR_SIZE.of(self._inputs), _MOST_EPOCHS * self._inputs)
         speed = rate(self._with_filters(_FILTERS[0])) * self._cost(_FILTERS[0]).multiply_accumulates
         for size in reversed(self._useful):
             few = f"; {self._seconds:g} seconds are too few for {keeping[0]}x{keeping[1]}" if size != keeping else ""
             self._choose_size(size, few)
-            if self._seen(speed / self._cost(_FILTERS[0]).multiply_accumulates) >= _FOR_SIZE.of(self._inputs):
+            if self._seen(speed / self._cost(_FILTERS[0]).multiply_accumulates) >= enough:
                 break
 
     def _choose_size(self, size: tuple[int, int], few: str) -> None:
@@ -142,6 +179,8 @@ class Planner:
             words = "as large as may be: none of the images that were looked at shows a defect"
         self._choose("image", "height", size[0], f"images are {height}x{width} at the median")
         self._choose("image", "width", size[1], words)
+        if math.prod(size) > self._kept.get("image", {}).get("max_pixels", math.inf):
+            self._choose("image", "max_pixels", math.prod(size), "images of the model's own size")
         self._depth()
 
     def _depth(self) -> None:
@@ -158,7 +197,7 @@ class Planner:
         reason = f"as in {PRESET}"
         if inputs // size < _FEWEST_STEPS:
             size, reason = (
-                max(2, inputs // _FEWEST_STEPS),
+                min(inputs, max(2, inputs // _FEWEST_STEPS)),
                 f"{inputs} {self._kind}: about {_FEWEST_STEPS} steps an epoch",
             )
         self._choose("train", "batch_size", size, reason)
@@ -166,11 +205,34 @@ class Planner:
             size //= 2
             reason = f"activations stay below {_MEMORY_SHARE:.0%} of {machine_memory / 2**30:.0f} GiB of memory"
             self._choose("train", "batch_size", size, reason)
+        self._room_for_sources()
+
+    def _room_for_sources(self) -> None:
+        """Raises the batch to the smallest that can hold the shares of `dataset.sources`."""
+        chosen = self.values["train"]["batch_size"]
+        for size in range(chosen, _LARGEST_BATCH) if self._kept.get("dataset", {}).get("sources") else ():
+            train = {**self.values["train"], "batch_size": size}
+            try:
+                config_from({**self.values, "dataset": self._kept["dataset"], "train": train}, "the plan")
+            except UserError:
+                continue
+            if size > chosen:
+                self._choose("train", "batch_size", size, "the smallest that holds the shares of dataset.sources")
+            break
 
     def width_and_epochs(self, machine: Machine, rate: Rate) -> None:
-        """The widest model that sees enough images in the seconds. Arithmetic alone does not tell: each is timed."""
-        filters = _FILTERS[0]
+        """The widest model that sees enough images in the seconds. Arithmetic alone does not tell: each is timed.
+
+        Raises:
+          UserError: no model can be trained here.
+        """
+        filters, image = _FILTERS[0], self.values["image"]
         images_a_second = rate(self._with_filters(filters))
+        if not images_a_second:
+            raise UserError(
+                f"the memory is too small to train the narrowest model on {image['height']}x{image['width']} pixels, "
+                "expected more: plan on another machine"
+            )
         enough, room = _FOR_WIDTH.of(self._inputs), _MEMORY_SHARE * machine.memory / self.values["train"]["batch_size"]
         for wider in _FILTERS[1:]:
             if self._seen(images_a_second) < enough or self._cost(wider).activation_bytes > room:
@@ -228,10 +290,12 @@ class Planner:
 
     def gate(self) -> None:
         """What only the user knows keeps its default; what `test` cannot tell is said."""
-        bound = type(self._preset.gate)().min_foreground_dice
-        self._choose("gate", "min_foreground_dice", bound, "only you know what a model must reach")
+        yours = self._kept.get("gate", {})
+        if "min_foreground_dice" not in yours:
+            bound = type(self._preset.gate)().min_foreground_dice
+            self._choose("gate", "min_foreground_dice", bound, "only you know what a model must reach")
         unmeasured = [c["name"] for c in self._span["classes"][1:] if not self._pixels("test", c["name"])]
-        if unmeasured:
+        if unmeasured and "allow_unmeasured" not in yours:
             self._choose("gate", "allow_unmeasured", unmeasured, "not a pixel of it in test: add such images")
 
     @property
@@ -288,7 +352,7 @@ def plan_for(planner: Planner, data: Path) -> None:
     Raises:
       UserError: no records.
     """
-    pairs = survey.read_pairs(data, planner.config())
+    pairs = survey.read_pairs(data, planner.reading())
     aspects = [pair.class_ids.shape[0] / pair.class_ids.shape[1] for pair in pairs]
     count = len(planner.values["classes"])
     differ = max(aspects) > _ALIKE * min(aspects)
@@ -315,6 +379,36 @@ def _timed_once() -> Rate:
         return rates[key]
 
     return rate
+
+
+def _kept(base: Config) -> dict[str, Any]:
+    """Of a configuration what it sets and no plan decides."""
+    parts = {"image": _OF_THE_IMAGES, "train": _OF_THE_MACHINE}
+    kept = {
+        name: getattr(base, name).model_dump(mode="json", include=keys, exclude_unset=True)
+        for name, keys in parts.items()
+    }
+    others = base.model_dump(mode="json", exclude=_PLANNED, exclude_unset=True)
+    others.get("serving", {}).pop("symmetries", None)
+    return {**others, **{name: section for name, section in kept.items() if section}}
+
+
+def _worst(
+    ceiling: Callable[[ImageConfig], np.ndarray], sizes: Sequence[tuple[int, int]], fit: Fit
+) -> dict[tuple[int, int], float]:
+    """The best possible Dice in the worst class, of sizes up to the first that keeps what the masks show."""
+    worst = {}
+    for size in sizes:
+        best = ceiling(ImageConfig(height=size[0], width=size[1], fit=fit, tile_overlap=_overlap(size)))[1:]
+        worst[size] = float(np.nanmin(best)) if np.isfinite(best).any() else math.nan
+        if worst[size] >= _LEAST_CEILING:
+            break
+    return worst
+
+
+def _overlap(tile: tuple[int, int]) -> int:
+    """Of neighbouring tiles: the default, less where they are small."""
+    return min(ImageConfig().tile_overlap, min(tile) // 4)
 
 
 def _turned(light: Light) -> bool:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
@@ -44,6 +44,8 @@ def run_missing(trainings: Sequence[Training], cores: int | None = None) -> None
       cores: of each; the machine trains as many at once as that allows. None: all of them, one training at a time,
         which a machine with a GPU needs.
 
+    Trainings of one folder, whose models are the same and are measured in other ways, follow each other.
+
     Raises:
       UserError: more cores than there are.
       NodeFailed: a training failed; the others that had begun are stopped.
@@ -52,12 +54,17 @@ def run_missing(trainings: Sequence[Training], cores: int | None = None) -> None
     each = cores or len(available)
     if each > len(available):
         raise UserError(f"--cores {each}: expected at most the {len(available)} of this machine")
-    missing = [training for training in trainings if not training.totals.is_file()]
+    # The same one may be wanted twice.
+    missing = list({training.totals: training for training in trainings if not training.totals.is_file()}.values())
     slots: Queue[list[int]] = Queue()
     for start in range(0, len(available) - each + 1, each):
         slots.put(available[start : start + each])
-    logger.info("%d of %d trainings to do, %d at once", len(missing), len(trainings), slots.qsize())
-    _Pool(slots, len(trainings) - len(missing), len(trainings)).run(missing)
+    total = len({training.totals for training in trainings})
+    logger.info("%d of %d trainings to do, %d at once", len(missing), total, slots.qsize())
+    folders: dict[Path, list[Training]] = {}
+    for training in missing:
+        folders.setdefault(training.directory, []).append(training)
+    _Pool(slots, total - len(missing), total).run([*folders.values()])
 
 
 class _Pool:
@@ -69,29 +76,32 @@ class _Pool:
         self._lock = threading.Lock()
         self._stopped = False
 
-    def run(self, trainings: Sequence[Training]) -> None:
+    def run(self, folders: Sequence[Sequence[Training]]) -> None:
         pool = ThreadPoolExecutor(self._slots.qsize())
         tell(Step(TASK, self._done, self._total))
         try:
-            for finished in [pool.submit(self._one, training) for training in trainings]:
+            for finished in as_completed([pool.submit(self._one_folder, trainings) for trainings in folders]):
                 finished.result()
         finally:
             self._stop()
             pool.shutdown(cancel_futures=True)
             tell(Step(TASK, self._done, self._total, ended=True))
 
-    def _one(self, training: Training) -> None:
+    def _one_folder(self, trainings: Sequence[Training]) -> None:
         cores = self._slots.get()
         try:
-            self._wait(training, cores)
+            for training in trainings:
+                if not self._finished(training, cores):
+                    return
+                with self._lock:
+                    self._done += 1
+                    tell(Step(TASK, self._done, self._total, training.spec.name))
+                logger.info("%s: done", training.spec.name)
         finally:
             self._slots.put(cores)
-        with self._lock:
-            self._done += 1
-            tell(Step(TASK, self._done, self._total, training.spec.name))
-        logger.info("%s: done", training.spec.name)
 
-    def _wait(self, training: Training, cores: list[int]) -> None:
+    def _finished(self, training: Training, cores: list[int]) -> bool:
+        """Whether it ended by itself, and not because others failed; raises where it failed."""
         directory = training.directory
         directory.mkdir(parents=True, exist_ok=True)
         spec = training.spec.model_copy(update={"cores": cores})
@@ -100,14 +110,21 @@ class _Pool:
         with (directory / LOG).open("ab") as log:
             with self._lock:
                 if self._stopped:
-                    return
-                process = subprocess.Popen(command, cwd=LIBRARY.parent, stdout=log, stderr=log)  # noqa: S603
+                    return False
+                # Whose end tells it that this process has ended, however it was killed.
+                process = subprocess.Popen(  # noqa: S603
+                    command, cwd=LIBRARY.parent, stdin=subprocess.PIPE, stdout=log, stderr=log
+                )
                 self._running.add(process)
-            code = process.wait()
+            with process:
+                code = process.wait()
         with self._lock:
             self._running.discard(process)
-            if code and not self._stopped:
+            if self._stopped:
+                return False
+            if code:
                 raise NodeFailed(f"{training.spec.name} failed: {_last(directory / LOG)}\nfull log: {directory / LOG}")
+        return True
 
     def _stop(self) -> None:
         with self._lock:

@@ -15,7 +15,8 @@ import tensorflow as tf
 from flexunet.core import features, scores
 from flexunet.core.config.data import ImageConfig, TransformConfig
 from flexunet.core.config.train import TrainerConfig
-from flexunet.core.errors import UserError
+from flexunet.core.errors import UserError, last_line
+from flexunet.core.machine import usable_memory
 from flexunet.dataset.manifest import versions
 from pipeline.study.folds import decode_record, record_files, records_of
 from trainer_module import devices
@@ -25,6 +26,8 @@ from transform_module import images
 from transform_module.unfit import unfit_probabilities
 
 LOOKED_AT: Final = 120
+# Of all of them, eight bytes each: fewer images where they are large.
+_MOST_PIXELS: Final = 50_000_000
 # Each model that a plan may choose.
 _TIMED_SECONDS: Final = 5.0
 
@@ -67,11 +70,21 @@ def read_pairs(data: Path, config: TransformConfig) -> list[Pair]:
     """At most `LOOKED_AT` pairs of the newest `train`, which ingest has shuffled.
 
     Raises:
-      UserError: there are none.
+      UserError: there are none, or one that cannot be decoded as `config` has it.
     """
     found = versions(data)
     files = record_files(found[max(found)], features.SPLIT_TRAIN) if found else []
-    pairs = [_decoded(record, config) for record in islice(records_of(files), LOOKED_AT)] if files else []
+    pairs: list[Pair] = []
+    try:
+        for record in islice(records_of(files), LOOKED_AT) if files else ():
+            pairs.append(_decoded(record, config))
+            if sum(pair.class_ids.size for pair in pairs) >= _MOST_PIXELS:
+                break
+    except tf.errors.OpError as error:
+        raise UserError(
+            f"{data}: a record cannot be decoded: {last_line(error)}; if `flexunet ingest` had a config of yours, name "
+            "it by --config"
+        ) from None
     if not pairs:
         raise UserError(f"{data}: no records to plan for, expected the output of `flexunet ingest`")
     return pairs
@@ -95,7 +108,7 @@ def ceiling(pairs: Sequence[Pair], image: ImageConfig, num_classes: int) -> np.n
 
 def light_of(pairs: Sequence[Pair]) -> Light:
     """From grey levels."""
-    grey = [pair.image.mean(axis=2) for pair in pairs]
+    grey = [pair.image.mean(axis=2, dtype=np.float32) for pair in pairs]
     spread = np.array([one.std() for one in grey])
     energy = [[np.square(np.diff(one, axis=axis)).mean() + 1e-6 for axis in (1, 0)] for one in grey]
     direction = np.log(np.array(energy)) @ (1, -1)
@@ -109,16 +122,21 @@ def _mean_and_spread(values: np.ndarray) -> tuple[float, float]:
 
 def this_machine() -> Machine:
     """What a training may use here."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Machine(len(os.sched_getaffinity(0)), memory, len(devices.gpu_names()))
+    return Machine(len(os.sched_getaffinity(0)), usable_memory(), len(devices.gpu_names()))
 
 
 def images_a_second(config: TrainerConfig) -> float:
-    """Trains the model of `config` on noise for five seconds, on what would train it and in its precision."""
+    """Trains the model of `config` on noise for five seconds, on what would train it and in its precision.
+
+    0 where the memory is too small for it.
+    """
     size = config.train.batch_size
     gpus = devices.usable_gpus(devices.gpu_names(), size)
-    with devices.make_strategy(gpus).scope(), devices.precision(devices.dtype_policy(config.train)):
-        return _images_a_second(compiled_model(config), config, size)
+    try:
+        with devices.make_strategy(gpus).scope(), devices.precision(devices.dtype_policy(config.train)):
+            return _images_a_second(compiled_model(config), config, size)
+    except tf.errors.ResourceExhaustedError:
+        return 0.0
 
 
 def _images_a_second(model: keras.Model, config: TrainerConfig, size: int) -> float:

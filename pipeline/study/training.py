@@ -4,13 +4,15 @@
 
 What is finished is not done again: a training's folder is named by a hash of all that decides the weights, and its
 measurement by one of all that decides it, so that other symmetries or another bootstrap train nothing. A training that
-was killed goes on after its last finished epoch.
+was killed goes on after its last finished epoch. It ends with its standard input, which a study holds: one that was
+killed leaves no training behind that the next would run beside.
 """
 
 import io
 import logging
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from components.measurement import Totals
 
 _WEIGHTS: Final = "weights.npz"
+# Exit code of a training whose study is no more.
+LEFT_ALONE: Final = 75
 # Rows that are decoded and predicted together.
 _ROWS: Final = 32
 
@@ -84,6 +88,13 @@ def main(path: Path) -> None:
     write_totals(directory / spec.totals, _measure(spec, directory))
 
 
+def _end_with_the_study() -> None:
+    # Not by sys.stdin, whose lock would be held when Python ends.
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    os._exit(LEFT_ALONE)
+
+
 def _train(spec: Spec, directory: Path) -> None:
     from trainer_module.trainer import Job, check_encoder, train
 
@@ -92,8 +103,15 @@ def _train(spec: Spec, directory: Path) -> None:
     patterns = [str(path) for path in spec.train], [str(path) for path in spec.steering]
     job = Job(*patterns, directory / "logs", directory / "checkpoints", spec.code)
     trained = train(job, spec.config)
-    facts = {"parameters": trained.model.count_params(), "epochs": trained.epochs}
-    write_json(directory / EXPORTED_TRAINING, {**facts, "train_seconds": round(trained.seconds, 1)})
+    facts: TrainingFacts = {
+        "parameters": trained.model.count_params(),
+        "epochs": trained.epochs,
+        "train_seconds": round(trained.seconds, 1),
+        "code": spec.code,
+    }
+    if spec.encoder:
+        facts["encoder_weights"] = spec.encoder
+    write_json(directory / EXPORTED_TRAINING, facts)
     weights = io.BytesIO()
     np.savez(weights, *trained.model.get_weights())
     replace_file(directory / _WEIGHTS, weights.getvalue())
@@ -122,4 +140,5 @@ def _measure(spec: Spec, directory: Path) -> "Totals":
 
 
 if __name__ == "__main__":
+    threading.Thread(target=_end_with_the_study, daemon=True).start()
     main(Path(sys.argv[1]))

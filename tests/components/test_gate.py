@@ -407,10 +407,24 @@ def test_defects_found_and_false_alarms_can_be_gated(measure: Measure) -> None:
     assert measure(pairs, min_defects_found=0.75, max_false_alarms=0.25, **bounds).blessed
     # Three quarters are found whatever their size: no size is proven.
     assert strict.metrics["defects"]["a90_95"] is None
-    assert measure(pairs, max_a90_95=1000.0, **bounds).verdicts["a90_95"] is False
     assert measure(pairs, max_false_regions=122.1, **bounds).blessed
     assert measure(pairs, max_false_regions=122.0, **bounds).verdicts["false_regions_per_megapixel"] is False
     assert strict.details["defects_found"] == {"inclusion": 0.75, "patches": 0.75, "scratches": 0.75}
+
+
+def test_what_the_images_cannot_tell_is_refused_with_that_reason(measure: Measure) -> None:
+    """Of a perfect model, on images that all have a defect: three in each of twelve groups."""
+    measured = measure(max_false_alarms=0.5, max_a90_95=1000.0)
+    assert not measured.verdicts["false_alarms"] and not measured.verdicts["a90_95"]
+    assert "the share of false alarms is undefined (no test image is without defect), at most" in measured.words(
+        "false_alarms"
+    )
+    words = measured.words("a90_95")
+    assert "their defects, those of near-duplicates together, count as" in words and "at least 29 are needed" in words
+    many = measure([(striped(i % 12), striped(i % 12)) for i in range(60)], max_a90_95=1.0)
+    assert not many.verdicts["a90_95"] and "the smallest of the test images: nothing is known below" in many.words(
+        "a90_95"
+    )
 
 
 def test_slices_are_measured_and_gated_from_so_many_groups_on(measure: Measure, measure_by_node: Measure) -> None:

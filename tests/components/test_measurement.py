@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,9 @@ def added(images: list[ImageResult], settings: GateSettings) -> Totals:
     return totals
 
 
-def everything(totals: Totals, settings: GateSettings) -> Any:
-    return derived_scores.all_scores(totals, settings), derived_scores.details(totals, settings)
+def everything(totals: Totals, settings: GateSettings) -> str:
+    """To the last bit; as JSON, since NaN is not itself."""
+    return json.dumps([derived_scores.all_scores(totals, settings), derived_scores.details(totals, settings)])
 
 
 @pytest.mark.parametrize("shards", [1, 2, 7, 40])
@@ -155,6 +157,19 @@ def test_found_defects_are_counted_by_class_and_size(settings: GateSettings) -> 
     assert sum(size["found"] for size in rows["patches"]["sizes"]) == sum(image.sums.found[2] for image in images)
     for low, high in [(low, high) for row in rows.values() for _, low, high in row["band"]]:
         assert 0 <= low <= high <= 1
+
+
+def test_near_duplicates_prove_no_more_than_one_of_them(settings: GateSettings) -> None:
+    """60 defects found of 60: in as many groups they are as many observations, in fours 15, and 29 are needed."""
+    image = measure_image(outputs(0), {}, settings)._replace(sizes={(1, 24): np.ones(2)})
+    rows = {}
+    for copies in (1, 4):
+        totals = added([image._replace(group=i // copies) for i in range(60)], settings)
+        rows[copies] = derived_scores.details(totals, settings)["detection"][0]
+        bound = derived_scores.all_scores(totals, settings)[derived_scores.A90_95]
+        np.testing.assert_equal(bound, np.nan if rows[copies]["a90_95"] is None else rows[copies]["a90_95"])
+    assert rows[1]["a90_95"] == pytest.approx(2**1.5) and rows[1]["observations"] == pytest.approx(60, rel=0.3)
+    assert rows[4]["a90_95"] is None and rows[4]["observations"] <= 15
 
 
 def test_curves_have_a_point_for_each_class_and_threshold_with_intervals(settings: GateSettings) -> None:

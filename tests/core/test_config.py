@@ -81,6 +81,12 @@ def toml_file(tmp_path: Path) -> Path:
             "tune.space names train.encoder_weights, expected one file .*",
         ),
         ({"train": {"class_weights": [1, 2]}}, "tune.space.train.class_weights: 1: .*"),
+        # Both ends are values of the key, what is between is none.
+        (
+            {"model": {"stem_stride": {"low": 1, "high": 4}}},
+            "tune.space.model.stem_stride is a range of numbers, which the key does not take: list the values to try",
+        ),
+        ({"augment": {"symmetries": {"low": 0, "high": 1}}}, ".* list the values to try"),
     ],
 )
 def test_a_space_holds_only_values_that_a_config_could_have(space: dict[str, Any], line: str) -> None:
@@ -136,6 +142,10 @@ def test_a_space_holds_only_values_that_a_config_could_have(space: dict[str, Any
         ({"dataset": {"sources": {"a": 0.5, "b": 0.5}}}, ["dataset.sources", "add up to 1", "less than 1"]),
         ({"dataset": {"sources": {"a/": 0.5}}}, ["dataset.sources", "'a/'", "without / around it"]),
         ({"dataset": {"sources": {"a": -0.1}}}, ["dataset.sources.a: got -0.1", "greater than or equal to 0"]),
+        (
+            {"dataset": {"equal_groups": True}, "records": {"group": ""}},
+            ['dataset.equal_groups with records.group = "", expected the key of the groups'],
+        ),
         (
             {"dataset": {"sources": {"a": 0.4}}, "train": {"defect_share": 0.7}},
             ["dataset.sources and train.defect_share add up to more than 1"],
@@ -517,7 +527,7 @@ def test_part_of_has_only_the_sections_it_declares():
     checked = make({"serving": {"max_latency_seconds": 1.0, "symmetries": 4}})
     assert json.loads(part_of(checked, TrainerConfig).model_dump_json())["serving"] == {"symmetries": 4}
     # Nor for what only ingest reads.
-    assert part_of(config, TrainerConfig).model_dump()["dataset"] == {"sources": {}}
+    assert part_of(config, TrainerConfig).model_dump()["dataset"] == {"sources": {}, "equal_groups": False}
     assert list(part_of(config, GateSettings).model_dump()) == ["classes", "gate"]
     assert part_of(config, TrainerConfig).train.epochs == 7
     assert part_of(config, GateSettings).gate.min_foreground_dice == 0.9

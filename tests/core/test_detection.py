@@ -5,12 +5,12 @@ import pytest
 from scipy import optimize, special, stats
 from sklearn.linear_model import LogisticRegression
 
-from flexunet.core.detection import Detections, a90_95, fit, log_size, size_step
+from flexunet.core.detection import Detections, a90, a90_95, fit, log_size, size_step
 
 
 def simulated(seed: int, count: int = 300, slope: float = 2.5, a50: float = 6.0) -> Detections:
     generator = np.random.default_rng(seed)
-    steps, present = np.unique(generator.integers(8, 72, count), return_counts=True)
+    steps, present = np.unique(generator.integers(8, 80, count), return_counts=True)
     log_sizes = np.array([log_size(int(step)) for step in steps])
     found = generator.binomial(present, special.expit(slope * (log_sizes - np.log(a50))))
     return Detections(log_sizes, present.astype(float), found.astype(float))
@@ -51,6 +51,17 @@ def test_a90_95_is_the_largest_a90_that_the_likelihood_ratio_allows(seed: int) -
     )
     assert found.success
     np.testing.assert_allclose(a90_95(data), np.exp(center - found.fun), rtol=1e-6)
+    assert a90(data) == pytest.approx(np.exp(float(model.log_a90)))
+    assert data.log_sizes[0] < np.log(a90(data)) < np.log(a90_95(data)) < data.log_sizes[-1]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_looks_at_the_same_flaw_prove_no_more_than_one(seed: int) -> None:
+    data = simulated(seed)
+    four = Detections(data.log_sizes, 4 * data.present, 4 * data.found)
+    assert a90_95(four) < a90_95(data)
+    assert a90_95(four.weighted(0.25)) == pytest.approx(a90_95(data), rel=1e-9)
+    assert a90(four) == pytest.approx(a90(data), rel=1e-9)
 
 
 def test_resamples_are_fitted_each_alone() -> None:
@@ -64,10 +75,11 @@ def test_resamples_are_fitted_each_alone() -> None:
 
 
 def test_nine_of_ten_simulated_bounds_lie_above_the_truth() -> None:
-    """95 % should; 200 samples tell 90 % from it."""
+    """95 % should; 200 samples tell 90 % from it. Where nothing is proven no bound is wrong."""
     truth = 6.0 * np.exp(special.logit(0.9) / 2.5)
     bounds = [a90_95(simulated(seed)) for seed in range(200)]
-    assert 0.90 <= np.mean([bound > truth for bound in bounds]) < 0.995
+    assert np.isnan(bounds).mean() < 0.05
+    assert 0.90 <= np.mean([not bound <= truth for bound in bounds]) < 0.995
 
 
 def counts(*rows: tuple[int, int, int]) -> Detections:
@@ -85,9 +97,24 @@ def test_without_a_miss_twenty_nine_prove_it() -> None:
 
 def test_a_step_between_missed_and_found_is_no_error() -> None:
     """The likelihood is flat there, and a fit of some hundred in slope passes for one that converged."""
-    for sizes, present in (((11, 28, 34), (1, 7, 5)), ((27, 43), (1, 7))):
+    for sizes, present in (((11, 28, 34), (1, 70, 50)), ((27, 43), (1, 70))):
         found = np.array([0, *present[1:]], float)
-        assert not a90_95(Detections(np.log(sizes), np.array(present, float), found)) < sizes[0]
+        assert a90_95(Detections(np.log(sizes), np.array(present, float), found)) == pytest.approx(sizes[1], rel=1e-3)
+
+
+def test_nothing_is_said_of_sizes_that_were_not_measured() -> None:
+    """The sizes are 2, 2.83 and 4 pixels; 99 % found at all of them would be 90 % far below, by a flat curve."""
+    for found in ((198, 199, 199), (199, 199, 199), (199, 199, 198)):
+        flat = counts(*((step, 200, number) for step, number in zip((16, 24, 32), found, strict=True)))
+        assert np.isnan(a90(flat)) and a90_95(flat) == pytest.approx(2.0)
+    rising = counts((16, 50, 20), (24, 50, 30), (32, 50, 40))
+    assert float(fit(rising).log_a90) > rising.log_sizes[-1]
+    assert np.isnan(a90(rising)) and np.isnan(a90_95(rising))
+
+
+def test_fewer_than_twenty_nine_prove_nothing_by_a_curve_either() -> None:
+    found = counts((8, 4, 1), (16, 4, 3), (24, 10, 10), (32, 10, 10))
+    assert np.isfinite(float(fit(found).slope)) and np.isnan(a90_95(found))
 
 
 def test_what_is_not_found_more_often_when_larger_has_no_a90() -> None:

@@ -12,8 +12,9 @@ from command_line import flexunet
 from steel import COLORS, NAMES
 
 from flexunet.core.config.data import ImageConfig
-from flexunet.core.config.load import load_config
+from flexunet.core.config.load import config_from, load_config
 from flexunet.core.config.whole import Config
+from flexunet.core.errors import UserError
 from flexunet.dataset.ingest import ingest
 from flexunet.dataset.synthetic import generate_surface, write_surfaces
 from pipeline.study.plan import PRESET, Planner, Rate
@@ -23,7 +24,13 @@ from trainer_module.cost import model_cost
 EVEN = {"background": 10_000, "inclusion": 900, "patches": 1100, "scratches": 1000}
 
 
-def planner(seconds: float = 3600, size: tuple[int, int] = (200, 200), images: int = 800, **pixels: Any) -> Planner:
+def planner(
+    seconds: float = 3600,
+    size: tuple[int, int] = (200, 200),
+    images: int = 800,
+    base: Config | None = None,
+    **pixels: Any,
+) -> Planner:
     split = {"images": images, "groups": images, "images_with": {}, "pixels": pixels or EVEN}
     span: Any = {
         "classes": [{"name": name, "color": [*color]} for name, color in zip(NAMES, COLORS, strict=True)],
@@ -31,7 +38,7 @@ def planner(seconds: float = 3600, size: tuple[int, int] = (200, 200), images: i
         "median_size": list(size),
         "splits": {"train": split, "test": {**split, "pixels": {**EVEN, "patches": 0}}},
     }
-    return Planner(span, seconds)
+    return Planner(span, seconds, base)
 
 
 def machine(memory: int = 2**33, gpus: int = 0) -> Machine:
@@ -72,7 +79,11 @@ def test_the_smallest_size_that_keeps_the_defects(
 
 
 def planned(seconds: float, memory: int = 2**33, rate: Rate = rate, **facts: Any) -> dict[str, Any]:
-    plan = planner(seconds, **facts)
+    return made_by(planner(seconds, **facts), memory, rate).values
+
+
+def made_by(plan: Planner, memory: int = 2**33, rate: Rate = rate) -> Planner:
+    """Every choice made, in the order of `plan_for`."""
     plan.image_and_depth(keeps_from(128), aspects_differ=False)
     plan.recipe()
     plan.batch(memory)
@@ -84,7 +95,7 @@ def planned(seconds: float, memory: int = 2**33, rate: Rate = rate, **facts: Any
     plan.answers(light)
     plan.gate()
     plan.config()
-    return plan.values
+    return plan
 
 
 def test_seconds_buy_width_after_they_have_bought_epochs() -> None:
@@ -166,6 +177,60 @@ def test_memory_and_few_images_bound_the_batch() -> None:
     assert planned(600, images=40)["train"]["batch_size"] == 4
     # 8 filters at 128x128 keep 15 MB an image.
     assert planned(600, memory=2**28)["train"]["batch_size"] < 8
+
+
+def test_one_image_is_a_batch_and_needs_no_smaller_one() -> None:
+    values = planned(60, images=1)
+    assert values["train"]["batch_size"] == 1 and values["image"]["width"] == 128
+
+
+def test_narrow_strips_have_tiles_that_overlap_less() -> None:
+    plan = planner(size=(44, 900))
+    plan.image_and_depth(keeps_from(0), aspects_differ=False)
+    assert plan.values["image"] == {"height": 48, "width": 48, "fit": "tile", "tile_overlap": 12}
+    assert plan.config().image.tile_overlap == 12
+
+
+def test_large_images_whose_defects_no_size_shows_become_tiles() -> None:
+    plan = planner(size=(3000, 4000))
+    plan.image_and_depth(
+        lambda image: np.array([1.0, 0.99 if image.fit == "tile" else image.width / 2000]), aspects_differ=False
+    )
+    assert [plan.values["image"][key] for key in ("height", "width", "fit")] == [256, 256, "tile"]
+    assert "at 384x512 a model that never errs would reach Dice 0.256" in plan.reasons["image.fit"]
+
+
+def test_what_is_not_planned_is_the_users_own(make_config: Any) -> None:
+    given = make_config(
+        image={"height": 32, "width": 32, "max_pixels": 1_000_000, "value_range": [0, 4095]},
+        dataset={"sources": {"rendered": 0.05}},
+        gate={"min_foreground_dice": 0.7},
+        train={"epochs": 3, "seed": 5, "batch_size": 16, "clipvalue": 0.5},
+        serving={"symmetries": 2, "test_images": 3},
+    )
+    plan = made_by(planner(base=given))
+    made = config_from(plan.whole(), "the plan")
+    assert plan.reading() == given
+    assert made.dataset.sources == {"rendered": 0.05} and made.gate.min_foreground_dice == 0.7
+    assert (made.image.max_pixels, made.image.value_range) == (1_000_000, (0, 4095))
+    assert (made.serving.symmetries, made.serving.test_images) == (8, 3)
+    assert made.train.epochs != 3 and made.image.width == 128
+    assert (made.train.seed, made.train.clipvalue) == (5, None)
+    # Of a smaller batch one image would be twice that share.
+    assert made.train.batch_size == 14 and "dataset.sources" in plan.reasons["train.batch_size"]
+    assert "gate.min_foreground_dice" not in plan.reasons
+
+
+def test_a_preset_can_be_what_is_kept_also_where_images_cannot_be_turned() -> None:
+    plan = made_by(planner(size=(200, 400), base=load_config(PRESET)))
+    assert config_from(plan.whole(), "the plan").serving.symmetries == 4
+
+
+def test_a_memory_that_is_too_small_for_any_model_is_said_and_bounds_the_width() -> None:
+    values = planned(36_000, rate=lambda config: rate(config) if config.model.base_filters < 16 else 0.0)
+    assert values["model"]["base_filters"] == 12
+    with pytest.raises(UserError, match=r"too small to train the narrowest model on 96x96 pixels"):
+        planned(600, rate=lambda _: 0.0)
 
 
 def test_strips_are_counted_in_tiles() -> None:

@@ -4,6 +4,8 @@ import io
 import json
 import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,9 @@ from flexunet.dataset.ingest import ingest
 from flexunet.dataset.layouts.detect import find_layout
 from flexunet.dataset.manifest import versions
 from pipeline.study import crossvalidation, training
+from pipeline.study import folds as folds_module
 from pipeline.study.folds import Folds, FoldSize, make_folds, records_of
+from pipeline.study.runner import Training, run_missing
 from trainer_module.ensemble import ensemble_model
 from trainer_module.model import build_model
 
@@ -186,6 +190,97 @@ def test_other_content_of_an_encoders_file_is_another_training(
     (tmp_path / "spec.json").write_text(specs[0].model_dump_json())
     with pytest.raises(UserError, match=r"weights\.h5 is not what it was"):
         training.main(tmp_path / "spec.json")
+
+
+@pytest.mark.parametrize(
+    ("settings", "cores", "same"),
+    [({"max_seconds": 60.0}, 1, False), ({"max_seconds": 60.0}, None, True), ({}, 1, True)],
+    ids=["seconds on fewer cores", "seconds on all cores, which is what none means", "epochs"],
+)
+def test_seconds_are_those_of_a_machine(
+    settings: dict[str, Any],
+    cores: int | None,
+    same: bool,
+    make_config: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = make_config(**{**SETTINGS, "train": {**SETTINGS["train"], **settings}})
+    folds = Empty(tmp_path / "folds", (FoldSize(images=0, groups=0),) * 2)
+
+    def directories(cores: int | None) -> list[Path]:
+        asked: list[Path] = []
+
+        def note(trainings: Any, cores: Any) -> None:
+            asked.extend(one.directory for one in trainings)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(crossvalidation, "run_missing", note)
+        with pytest.raises(KeyboardInterrupt):
+            crossvalidation.crossvalidate([crossvalidation.Arm("mine", config)], folds, tmp_path, cores)
+        return asked
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    assert (directories(cores) == directories(2)) == same
+
+
+# What stands for a training: it notes whether another is in its folder, reads its file late and is done after a while.
+STAND_IN = """#!{python}
+import json, pathlib, sys, time
+folder = pathlib.Path(sys.argv[-1]).parent
+(folder / "busy").touch(exist_ok=False)
+time.sleep(0.2)
+spec = json.loads(pathlib.Path(sys.argv[-1]).read_text())
+(folder / spec["totals"]).write_text(spec["name"])
+(folder / "busy").unlink()
+"""
+
+
+def test_trainings_of_one_folder_follow_each_other(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recipes that differ in what changes answers alone share weights."""
+    (tmp_path / "python").write_text(STAND_IN.format(python=sys.executable))
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+
+    def wanted(folder: str, name: str, totals: str) -> Training:
+        parts = {"train": [], "steering": [], "measured": [], "code": ""}
+        settings, trainer = part_of(config, GateSettings), part_of(config, TrainerConfig)
+        spec = training.Spec(name=name, config=trainer, settings=settings, totals=totals, **parts)
+        return Training(tmp_path / folder, spec)
+
+    trainings = [wanted("a", "first", "x"), wanted("a", "second", "y"), wanted("a", "same again", "x")]
+    run_missing([*trainings, wanted("b", "third", "x")], cores=1)
+    found = {f"{path.parent.name}/{path.name}": path.read_text() for path in tmp_path.glob("?/[xy]")}
+    assert found.keys() == {"a/x", "a/y", "b/x"} and found["a/y"] == "second" and found["b/x"] == "third"
+
+
+def test_a_training_ends_with_the_study_however_that_was_killed(tmp_path: Path) -> None:
+    """It waits for its file here, which nobody writes, and then for nothing."""
+    os.mkfifo(tmp_path / "spec.json")
+    command = [sys.executable, "-m", "pipeline.study.training", str(tmp_path / "spec.json")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        try:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1)
+            assert process.stdin
+            process.stdin.close()
+            assert process.wait(60) == training.LEFT_ALONE
+        finally:
+            process.kill()
+
+
+def test_tiles_are_those_of_the_code_that_cuts_them(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+    monkeypatch.setattr(folds_module, "_transform", lambda directory, config, target: made.append(target))
+    for code in ("old", "old", "new"):
+        monkeypatch.setattr(folds_module, "code_fingerprint", lambda modules, code=code: code)
+        Folds(tmp_path, FOLDS.sizes).tiles(part_of(config, TransformConfig), 0)
+    assert made[0] == made[1] != made[2]
 
 
 def test_too_few_groups_are_named(data: Path, config: Config, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A search through the real nodes: `study tune` up to Tuner, then `run` to a model, which takes what was found."""
 
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,12 +8,14 @@ from typing import Any
 
 import pytest
 from command_line import flexunet
+from rich.console import Console
 from steel import CLASSES
 
 from flexunet.core.config.load import load_config
 from flexunet.core.config.write import to_toml
 from flexunet.dataset.ingest import ingest
 from flexunet.history.lineage import lineage_of
+from pipeline.cli.study import _print_trials
 
 SETTINGS = {
     "classes": CLASSES,
@@ -72,3 +75,14 @@ def test_what_a_search_found_is_trained_exported_and_reported(search: Search) ->
     assert exported["train"]["learning_rate"] == 0.01
     lineage = lineage_of(version)
     assert lineage.config["train"]["learning_rate"] == 0.01 and "Tuner" in lineage.code
+
+
+def test_trials_that_failed_are_counted_below_the_table() -> None:
+    def trial(number: int, dice: float | None, problem: str | None) -> Any:
+        row = {"trial": number, "values": {"train.loss": "focal"}, "foreground_dice": dice, "problem": problem}
+        return {**row, "epochs": 2, "seconds": 3.0}
+
+    trials = [trial(1, None, "ValueError: training diverged"), trial(2, 0.5, None), trial(3, None, "out of memory")]
+    console = Console(width=120, record=True, file=io.StringIO())
+    _print_trials({"format": 1, "budget_seconds": 60.0, "trials": trials, "best": 2}, console)
+    assert "warning: 2 of 3 trials failed, the last with out of memory\n" in console.export_text()

@@ -171,6 +171,7 @@ def _detection(name: str, weight: int) -> dict[str, Any]:
         "sizes": [
             {"size": s, "present": 8.0 * weight, "found": float(f * weight)} for s, f in zip(sizes, found, strict=True)
         ],
+        "observations": 20.0 * weight,
         "intercept": -3.2,
         "slope": 2.0,
         "a90": 14.9,

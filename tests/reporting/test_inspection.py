@@ -12,7 +12,16 @@ from flexunet.reporting.inspection import detection_charts
 def test_a_curve_is_drawn_however_steep_it_is(intercept: float, slope: float):
     """Small defects missed, large ones found, and little overlap: the exponent passes what a float holds."""
     sizes = [{"size": 2.0, "present": 9.0, "found": 0.0}, {"size": 50.0, "present": 9.0, "found": 9.0}]
-    row = Detection(name="pits", sizes=sizes, intercept=intercept, slope=slope, a90=11.0, a90_95=12.0, band=[])
+    row = Detection(
+        name="pits",
+        sizes=sizes,
+        observations=18.0,
+        intercept=intercept,
+        slope=slope,
+        a90=11.0,
+        a90_95=12.0,
+        band=[],
+    )
     (chart,) = detection_charts([row])
     fitted = next(series for series, _ in chart.paths if series.name == "fitted curve")
     at, shares = np.array(fitted.points, float).T

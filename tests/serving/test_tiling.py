@@ -11,6 +11,7 @@ from flexunet.core import scores
 from flexunet.core.config.train import ModelConfig, TrainConfig
 from flexunet.dataset.synthetic import generate_surface
 from flexunet.serving.tiling import predict_tiled, tile_starts
+from flexunet.serving.transport import ServingError
 from trainer_module.losses import make_loss
 from trainer_module.model import build_model
 
@@ -63,6 +64,16 @@ def test_an_overlap_that_cannot_be_is_refused(overlap: int) -> None:
     model: Any = Answering(by_color)
     with pytest.raises(ValueError, match="expected from 0 to half of the tile's side, 32"):
         predict_tiled(model, np.zeros((100, 100, 3), np.uint8), (TILE, TILE), overlap)
+
+
+def test_a_model_that_gives_no_number_gives_no_mask() -> None:
+    """argmax over NaN is the background: an image without defect."""
+    model: Any = Answering(lambda pixels: np.where(pixels[..., :1] > 250, np.nan, by_color(pixels)))
+    rgb = np.zeros((100, 100, 3), np.uint8)
+    assert (predict_tiled(model, rgb, (TILE, TILE)).class_ids == 0).all()
+    rgb[80, 80] = 255
+    with pytest.raises(ServingError, match="the model gave no number"):
+        predict_tiled(model, rgb, (TILE, TILE))
 
 
 def surfaces(indices: range) -> tuple[np.ndarray, np.ndarray]:

@@ -26,14 +26,13 @@ def tile(
     image: NDArray[np.uint8],
     class_ids: NDArray[np.uint8],
     size: tuple[int, int] | None = None,
-    source: str | None = None,
+    **texts: str,
 ) -> bytes:
     """What Transform writes of one image's tiles: `[tiles, height, width, 3]` pixels, `[tiles, height, width]` ids; for
-    `image.fit = "tile"` the image's own size, with `dataset.sources` its source.
+    `image.fit = "tile"` the image's own size, with `dataset.sources` its `source`, with `equal_groups` its `group`.
     """
     arrays = {"image": image, "class_ids": class_ids}
     arrays |= {"size": np.array(size, np.int32)} if size else {}
-    texts = {} if source is None else {"source": source}
     return serialized({**texts, **{name: tf.io.serialize_tensor(array).numpy() for name, array in arrays.items()}})
 
 

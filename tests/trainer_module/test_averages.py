@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from flexunet.core.config.section import part_of
 from flexunet.core.config.train import TrainConfig, TrainerConfig
+from trainer_module import data
 from trainer_module.averages import averaging_callbacks, decay, statistics_momentum, warn_of_few_steps
 from trainer_module.data import sample_batches, tiles_dataset
 from trainer_module.normalization import BatchNormalization
@@ -72,7 +73,7 @@ def fit_normalized(ema_decay: float | None, sample: Any, epochs: int = 1) -> ker
     config = TrainConfig(epochs=epochs, learning_rate=0.1, schedule="constant", ema_decay=ema_decay)
     model.compile(make_optimizer(config), "mse")
     x = np.random.default_rng(1).uniform(size=(8, 4, 4, 3)).astype(np.float32)
-    callbacks = averaging_callbacks(config, 1, sample)
+    callbacks = averaging_callbacks(config, 1, lambda: sample)
     model.fit(x, x[..., :2], epochs=epochs, verbose=0, callbacks=callbacks, validation_data=(x, x[..., :2]))
     return model
 
@@ -113,10 +114,16 @@ def test_moving_statistics_and_decays_are_no_weights_of_their_own() -> None:
 
 
 def test_a_sample_is_spread_over_the_images_in_whole_batches(
-    tmp_path: Path, write_tiles: Any, make_config: Any
+    tmp_path: Path, write_tiles: Any, make_config: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A tile comes about where it stands in the records.
+    monkeypatch.setattr(data, "_SHUFFLE_TILES", 8)
     write_tiles(tmp_path / "train.gz", 100)
     config = part_of(make_config(train={"batch_size": 5}), TrainerConfig)
     sample = sample_batches([str(tmp_path / "train.gz")], 100, config)
-    tiles = np.stack([pixels for pixels, _ in tiles_dataset([str(tmp_path / "train.gz")], config)])
-    np.testing.assert_array_equal(np.concatenate(list(sample)), tiles[::3][:30])
+    tiles = tiles_dataset([str(tmp_path / "train.gz")], config).as_numpy_iterator()
+    index = {pixels.tobytes(): number for number, (pixels, _) in enumerate(tiles)}
+    found = [[index[pixels.tobytes()] for pixels in batch] for batch in sample.as_numpy_iterator()]
+    assert [len(batch) for batch in found] == [5] * 6
+    each = {number for batch in found for number in batch}
+    assert len(each) == 30 and {number // 25 for number in each} == {0, 1, 2, 3}

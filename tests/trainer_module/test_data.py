@@ -176,6 +176,64 @@ def test_every_tile_comes_in_some_epoch_also_where_an_epoch_holds_a_part_of_a_st
 
 
 @pytest.fixture
+def repeated(tmp_path: Path) -> list[str]:
+    """Twelve tiles, image i filled with i, of three groups: nine, two and one."""
+
+    def drawn(index: int) -> bytes:
+        group = "nine" if index < 9 else "two" if index < 11 else "one"
+        class_ids = np.full((1, 32, 32), index % 2, np.uint8)
+        return tile(np.full((1, 32, 32, 3), index, np.uint8), class_ids, group=group, source="a" * (index == 8))
+
+    return [str(write_examples(tmp_path / "repeated.gz", map(drawn, range(12))))]
+
+
+@pytest.mark.parametrize("defect_share", [0.0, 0.5])
+def test_groups_come_equally_often_whatever_their_size(
+    repeated: list[str], make_config: Any, defect_share: float, tmp_path: Path
+) -> None:
+    """An image comes as often as its group is small, also among those that show class 1, which is every second one."""
+    config = make_config(dataset={"equal_groups": True}, train={"batch_size": 4, "defect_share": defect_share})
+
+    def numbers(cache: str | None, first_epoch: int, epochs: int) -> list[int]:
+        return order(data.training_batches(repeated, 12, config, cache, first_epoch), 3 * epochs)
+
+    found = numbers("", 0, 60)
+    counts = np.bincount(found, minlength=12)
+    assert (counts > 0).all()
+    step = 2 if defect_share else 1
+    nine, two, one = counts[step - 1 : 9 : step], counts[9:11:step], counts[11:]
+    expected = np.array([len(nine) / 9, len(two) / 2, 1])
+    found_of_groups = np.array([nine.sum(), two.sum(), one.sum()])
+    np.testing.assert_allclose(found_of_groups / found_of_groups.sum(), expected / expected.sum(), atol=0.07)
+    assert nine.max() < 3 * nine.min()
+    assert found[12 * 5 : 12 * 8] == numbers(None, 5, 3) == numbers(str(tmp_path / "tiles"), 5, 3)
+
+
+def test_an_image_that_many_tiles_are_cut_from_outweighs_no_other_group(tmp_path: Path, make_config: Any) -> None:
+    """Eight crops of one strip come together, so that it comes once where the other one comes eight times."""
+    wide = tile(np.full((8, 32, 32, 3), 1, np.uint8), np.zeros((8, 32, 32), np.uint8), (32, 256), group="wide")
+    small = tile(np.full((1, 32, 32, 3), 2, np.uint8), np.zeros((1, 32, 32), np.uint8), (32, 32), group="small")
+    files = [str(write_examples(tmp_path / "strips.gz", [wide, small]))]
+    config = make_config(
+        image={"height": 32, "width": 32, "fit": "tile", "tile_overlap": 0},
+        dataset={"equal_groups": True},
+        augment={"crops": True},
+        train={"batch_size": 3},
+    )
+    found = order(data.training_batches(files, 9, config, cache=""), 120)
+    np.testing.assert_allclose(np.mean(np.array(found) == 2), 0.5, atol=0.08)
+
+
+def test_groups_of_a_source_are_its_own(repeated: list[str], make_config: Any) -> None:
+    """One tile of nine is of `a` here, and is a quarter of each batch."""
+    config = make_config(dataset={"equal_groups": True, "sources": {"a": 0.25}}, train={"batch_size": 4})
+    found = order(data.training_batches(repeated, 12, config, cache=""), 180)
+    counts = np.bincount(found, minlength=12) / len(found)
+    assert counts[8] == 0.25
+    np.testing.assert_allclose([counts[:8].sum(), counts[9:11].sum(), counts[11]], 0.25, atol=0.06)
+
+
+@pytest.fixture
 def rendered(tmp_path: Path) -> list[str]:
     """Thirty tiles of no source, image i filled with i, every tenth of class 1; four of `a`, 100 and on; two of `b`."""
 
@@ -223,6 +281,23 @@ def test_of_a_source_with_a_share_of_0_nothing_trains(
     assert {*order(data.training_batches(rendered, 30, none, cache=""), 24)} == {*range(30)}
     sample = data.sample_batches(rendered, 30, none).as_numpy_iterator()
     assert {int(image[0, 0, 0]) for images in sample for image in images} <= {*range(30)}
+
+
+def test_a_sample_is_mixed_as_batches_are_without_their_changes(rendered: list[str], make_config: Any) -> None:
+    """Two of eight are from `a` and one from `b`, of which all have six in thirty-six."""
+    sections = {"dataset": {"sources": {"a": 0.25, "b": 0.1}}, "augment": {"brighten": 100.0, "probability": 1.0}}
+    config = make_config(**sections, train={"batch_size": 8, "defect_share": 0.25})
+
+    def numbers(sample: tf.data.Dataset) -> list[list[int]]:
+        return [images[:, 0, 0, 0].tolist() for images in sample.as_numpy_iterator()]
+
+    sample = data.sample_batches(rendered, 36, config)
+    found = numbers(sample)
+    assert len(found) == 4
+    for batch in found:
+        assert sum(number in range(100, 104) for number in batch) == 2 and sum(n in (204, 205) for n in batch) == 1
+        assert sum(number in range(30) for number in batch) == 5 and sum(n in (0, 10, 20) for n in batch) >= 2
+    assert numbers(sample) == numbers(data.sample_batches(rendered, 36, config)) == found
 
 
 def test_a_source_without_a_training_image_is_named(rendered: list[str], make_config: Any) -> None:

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from original import mish, original_layers
 
 from flexunet.cli import main
-from flexunet.core.config.load import config_from
+from flexunet.core.config.load import config_from, load_config
 from flexunet.core.config.section import part_of
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.errors import UserError
+from pipeline.cli.run import check_imported
 from trainer_module.imported import import_model
 
 HEIGHT, WIDTH, LEVELS, FILTERS, KERNEL = 32, 16, 3, 4, 5
@@ -266,9 +267,15 @@ def test_the_command_writes_an_export_or_nothing(plain: Path, tmp_path: Path, ca
 
     assert code("--set", "model.base_kernel=3") == 1
     assert "(model.base_kernel)" in capfd.readouterr().err and [p.name for p in tmp_path.iterdir()] == ["mine.toml"]
-    assert code("--json") == 0
-    printed = capfd.readouterr()
-    assert json.loads(printed.out)["model"] == str(out)
+    target = "operating_point.target='found >= 0.9'"
+    assert code("--json", "--set", target) == 0
+    printed = json.loads(capfd.readouterr().out)
+    assert printed["model"] == str(out)
+    # No thresholds are in its graph: who asks for them is told, when it is made and when it is judged.
+    assert any(note.startswith("operating_point.target, 'found >= 0.9', is left out") for note in printed["notes"])
+    [warning] = check_imported(out, load_config(str(config), (target,)))
+    assert "it has none, every pixel has its most probable class" in warning
+    assert check_imported(out, load_config(str(config), ())) == []
     facts = json.loads((out / "assets.extra/training.json").read_text())
     assert facts["weights"]["file"] == "best_model.h5" and len(facts["weights"]["sha256"]) == 64
     assert code() == 1

@@ -18,11 +18,12 @@ from flexunet.core.config.train import TrainerConfig
 from flexunet.core.operating_point import THRESHOLDS, DefectRule, Scored, above, curves_of
 from flexunet.core.regions import find_defects, without_small
 from flexunet.serving.client import predict_image
-from flexunet.serving.exported import exported_operating_point, exported_thresholds
+from flexunet.serving.exported import exported_config, exported_operating_point, exported_thresholds
 from flexunet.serving.rounding import at_the_boundary
 from flexunet.serving.tiling import predict_tiled
 from trainer_module.export import export_model
 from trainer_module.operating_point import choose_operating_point
+from transform_module.images import fit_class_ids, fit_image
 from transform_module.preprocessing import preprocessing_fn
 
 RULE = DefectRule(0.25, 0.0005)
@@ -151,6 +152,22 @@ def test_the_export_answers_and_measures_with_the_thresholds_that_were_chosen(ex
     assert list(point["found_share"].values()) == pytest.approx((found / np.maximum(present, 1))[1:])
     assert min((found / np.maximum(present, 1))[1:]) >= 0.9
     assert point["false_regions_per_megapixel"] == pytest.approx(false.sum() / (12 * 48 * 40) * 1e6)
+
+
+def test_at_the_models_size_the_thresholds_count_too(exported: Path) -> None:
+    thresholds, settings = exported_thresholds(exported), exported_config(exported).image
+    assert thresholds is not None
+    local, colors = InProcess(exported), np.array(COLORS, np.uint8)
+    examples = np.array([record(image, colors[ids]) for image, ids in pairs(12)], object)
+    counts = local.run("evaluate", {"examples": examples})["model_size_counts"].sum(axis=0)
+    small = np.concatenate([fit_image(tf.constant(image), settings) for image, _ in pairs(12)])
+    truth = np.concatenate([fit_class_ids(tf.constant(ids), settings) for _, ids in pairs(12)])
+    probabilities = local.run("probabilities", {"pixels": small})["probabilities"]
+    expected, predicted = np.zeros((4, 4)), above(probabilities, [0.0, *thresholds])
+    np.add.at(expected, (truth, predicted), 1)
+    unsure = at_the_boundary(probabilities, thresholds).sum()
+    assert (predicted != probabilities.argmax(-1)).sum() > unsure and counts.sum() == truth.size
+    assert np.abs(counts - expected).sum() <= 2 * unsure
 
 
 def test_a_class_that_eval_does_not_show_is_named(make_config: Any, color_reader: Any, tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ import pytest
 from keras_tuner import errors
 
 from flexunet.core.config.section import part_of
+from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.tune import TunerConfig
 from trainer_module import search
 from trainer_module.search import Search, open_search
-from trainer_module.trainer import Job
+from trainer_module.trainer import Job, Trained, train
 
 SPACE = {"train": {"learning_rate": {"low": 1e-9, "high": 0.01, "log": True}}, "model": {"base_filters": [4, 8]}}
 Opened = Callable[..., Search]
@@ -81,11 +82,45 @@ def test_a_search_of_which_nothing_came_to_its_end_says_why(opened: Opened, monk
         raise ValueError("training diverged: 3 weights are not finite")
 
     monkeypatch.setattr(search, "train", diverge)
-    with pytest.raises(ValueError, match="no trial of the search came to its end: ValueError: training diverged"):
+    with pytest.raises(ValueError, match="came to its end: 1 failed, the last with ValueError: training diverged"):
         opened(seconds=1e-9).search()
-    # With time left, three in a row are KerasTuner's own end.
-    with pytest.raises(RuntimeError, match=r"(?s)consecutive failures.*training diverged"):
-        opened(seconds=3600).search()
+    # With time left three more, at each try.
+    for failed in (4, 7):
+        with pytest.raises(ValueError, match=f"came to its end: {failed} failed, the last with ValueError: training"):
+            opened(seconds=3600).search()
+
+
+def test_a_search_ends_with_its_best_trial_whatever_fails_after_it(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = {"train.learning_rate": 0.01, "model.base_filters": 8}
+
+    def diverge_elsewhere(job: Job, config: TrainerConfig) -> Trained:
+        if config.train.learning_rate == own["train.learning_rate"]:
+            return train(job, config)
+        raise ValueError("training diverged: 3 weights are not finite")
+
+    monkeypatch.setattr(search, "train", diverge_elsewhere)
+    for trials in (4, 7):
+        tried = opened(seconds=3600)
+        tried.search()
+        document = tried.document()
+        assert (len(document["trials"]), document["best"]) == (trials, 1)
+        assert tried.get_best_hyperparameters()[0].values == own
+        assert f"{trials - 1} of {trials} trials failed, the last with ValueError: training diverged" in caplog.text
+    assert "the search ended before its seconds" in caplog.text
+
+
+def test_values_that_exclude_each_other_cost_no_training_and_do_not_go_on_for_ever(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "_MOST_REFUSED", 5)
+    tried = opened({"model": {"dropout": {"low": 0.6, "high": 0.9}, "num_layers": [3, 4]}}, seconds=3600)
+    with pytest.raises(ValueError, match=r"5 failed, the last with ValueError: model\.dropout is 0"):
+        tried.search()
+    rows = tried.document()["trials"]
+    assert [(row["epochs"], row["seconds"]) for row in rows] == [(0, 0.0)] * 5
+    assert all("expected less than" in (row["problem"] or "") for row in rows)
 
 
 def test_values_are_of_the_keys_own_kind(make_config: Any) -> None:

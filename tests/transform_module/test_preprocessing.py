@@ -95,3 +95,12 @@ def test_the_source_of_an_image_is_the_same_in_the_graph_and_beside_it(
     inputs = {**rows([IMAGE], [MASK]), "image/id": tf.constant([[image_id]])}
     outputs = preprocessing_fn(inputs, {"config": config.model_dump_json()})
     assert outputs["source"].numpy()[0].decode() == source == source_of(image_id, config.dataset.sources)
+
+
+def test_groups_go_along_where_training_asks_for_them(make_config: Any) -> None:
+    config = part_of(make_config(dataset={"equal_groups": True}), TransformConfig)
+    inputs = {**rows([IMAGE, IMAGE], [MASK, MASK]), "image/group": tf.constant([["a"], ["b"]])}
+    outputs = preprocessing_fn(inputs, {"config": config.model_dump_json()})
+    assert outputs["group"].numpy().tolist() == [b"a", b"b"]
+    without = preprocessing_fn(inputs, {"config": part_of(make_config(), TransformConfig).model_dump_json()})
+    assert "group" not in without

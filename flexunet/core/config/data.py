@@ -102,9 +102,10 @@ class ImageConfig(Section):
 
 
 class SourceNames(Section):
-    """Which images only train, without their shares."""
+    """Which images only train, without their shares, and whether Trainer asks for groups."""
 
     sources: tuple[str, ...] = ()
+    equal_groups: bool = False
 
     @field_validator("sources", mode="before")
     @classmethod
@@ -113,12 +114,18 @@ class SourceNames(Section):
 
 
 class SourcesConfig(Section):
-    """The part of `[dataset]` that tells which images only train."""
+    """The part of `[dataset]` that tells which images only train, and how often images come."""
 
     sources: dict[Annotated[str, Field(min_length=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
         default_factory=dict,
         description="Folders whose images, such as generated ones, only train, and the share of each batch that is "
         "drawn from each: { rendered = 0.25 }; 0: nothing of it trains. Their near-duplicates only train, too.",
+    )
+
+    equal_groups: bool = Field(
+        default=False,
+        description="Training draws near-duplicate groups equally often, however many images they have, and not images "
+        "(or tiles): among those of no source, and among those of each.",
     )
 
     @field_validator("sources")

@@ -306,9 +306,14 @@ class TrainerConfig(TransformConfig):
             self._check_weights,
             self._check_hardest,
             self._check_shares,
+            self._check_groups,
         )
         for check in checks:
             yield from check()
+
+    def _check_groups(self) -> Iterator[str]:
+        if self.dataset.equal_groups and not self.records.group:
+            yield 'dataset.equal_groups with records.group = "", expected the key of the groups'
 
     def _check_image_size(self) -> Iterator[str]:
         divisor = self.model.size_divisor

@@ -1,6 +1,7 @@
 """Settings of a search for better settings: `[tune]`."""
 
-from typing import Annotated, Final, Self, TypeAlias
+from types import UnionType
+from typing import Annotated, Final, Self, TypeAlias, get_args, get_origin
 
 from pydantic import Discriminator, Field, FiniteFloat, Tag, model_validator
 
@@ -25,6 +26,13 @@ class Range(Section):
         if self.log and self.low <= 0:
             raise ValueError(f"low is {self.low:g} with log = true, expected more than 0")
         return self
+
+
+def kind_of_numbers(section: type[Section], name: str) -> type[int] | type[float] | None:
+    """What a key takes any of within bounds, perhaps beside None; None for one that takes certain values, or others."""
+    annotation = section.model_fields[name].annotation
+    kinds = get_args(annotation) if get_origin(annotation) is UnionType else (annotation,)
+    return next((kind for kind in (int, float) if kind in kinds), None)
 
 
 def _kind(value: object) -> str:

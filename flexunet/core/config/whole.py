@@ -16,7 +16,7 @@ from flexunet.core.config.operating import parse_target
 from flexunet.core.config.section import Scalar, Section
 from flexunet.core.config.serving import ServingConfig
 from flexunet.core.config.train import AugmentConfig, ModelConfig, TrainConfig
-from flexunet.core.config.tune import BUDGETS, Range, TunerConfig
+from flexunet.core.config.tune import BUDGETS, Range, TunerConfig, kind_of_numbers
 from flexunet.core.features import NO_DEFECT, defects_of, defects_value
 
 
@@ -112,6 +112,8 @@ class Config(TunerConfig):
                 yield f"tune.space names {key}, expected one file for all trials: a search is known by its content"
             elif key in BUDGETS:
                 yield f"tune.space names {key}, expected none of {', '.join(BUDGETS)}: set tune.trial_seconds"
+            elif isinstance(candidates, Range) and kind_of_numbers(sections[section], name) is None:
+                yield f"tune.space.{key} is a range of numbers, which the key does not take: list the values to try"
             else:
                 ends = (candidates.low, candidates.high) if isinstance(candidates, Range) else candidates
                 yield from (f"tune.space.{key}: {words}" for value in ends for words in self._refused(key, value))

@@ -46,7 +46,7 @@ class Defects(TypedDict):
     false_regions_per_megapixel: float | None
     """`false_regions` / labelled pixels in millions"""
     a90_95: float | None
-    """size, the side of the square of its area in pixels, from which on 90 % of the defects are found, at 95 % confidence: MIL-HDBK-1823A; `null` where the split proves none"""  # noqa: E501
+    """size, the side of the square of its area in pixels, from which on 90 % of the defects are found, at 95 % confidence: MIL-HDBK-1823A; never below the smallest defect; `null` where the split proves none"""  # noqa: E501
 
 
 class Check(TypedDict):
@@ -116,7 +116,7 @@ class Scores(TypedDict):
     foreground_dice_interval: list[float] | None
     """its 95 % interval, `[lower, upper]`, by a bootstrap over groups: [the gate](../explanation/gate.md)"""
     foreground_dice_model_size: float | None
-    """the same at the model's size, as training sees it; pixels that tiles share count twice"""
+    """the same at the model's size, before small regions are removed; pixels that tiles share count twice"""
     mean_iou: float | None
     """mean of `iou` over the defect classes that have one"""
     mean_iou_with_background: float | None
@@ -235,14 +235,16 @@ class Detection(TypedDict):
     """a defect class, or `all defects`"""
     sizes: list[SizeShare]
     """what the curve was fitted to, ascending"""
+    observations: float
+    """as how many the defects count for `a90_95`: those of a group of near-duplicates together as one"""
     intercept: float | None
     """`null` where no curve fits: nothing was missed, nothing found, or sizes of both do not overlap"""
     slope: float | None
     """above 0 where larger defects are found more often"""
     a90: float | None
-    """size of which 90 % are found, by the curve"""
+    """size of which 90 % are found, by the curve; `null` outside of `sizes`"""
     a90_95: float | None
-    """its upper bound at 95 % confidence, by the profile likelihood; without a curve from 29 found and none missed"""
+    """its upper bound at 95 % confidence, by the profile likelihood, without a curve from 29 found and none missed; the smallest size where 90 % are proven at all; `null` where nothing is proven, or of fewer than 29 observations"""  # noqa: E501
     band: list[list[float]]
     """`[size, lower, upper]`: the 95 % interval of the curve, by the bootstrap over groups"""
 
