@@ -11,6 +11,7 @@ import functools
 import json
 import re
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -252,6 +253,13 @@ def _missing(name: str, version: int | None) -> RefusedError:
 class _RestServer(ThreadingHTTPServer):
     # Of connections that nobody has taken yet; 5 by default, which 64 clients overrun.
     request_queue_size = 1024
+
+    def handle_error(
+        self, request: socket.socket | tuple[bytes, socket.socket], client_address: tuple[str, int]
+    ) -> None:
+        """A client that goes away before its answer is no error, and no traceback."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def _check_names(request: pb.PredictRequest, signature: Signature) -> None:
