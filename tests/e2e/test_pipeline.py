@@ -610,8 +610,8 @@ def test_lineage_tells_what_made_a_version_and_what_a_rollback_restored(
     assert "ML Metadata in" in found["source"] and found["intact"]
     assert found["data"]["directory"] == str(story.data) and found["data"]["span"] == 1
     expected = make_config(train={"epochs": 8}).model_dump(mode="json", exclude={"dataset", "tune", "beam", "kubeflow"})
-    # Of it nodes read which images only train, and nothing of how ingest understands masks.
-    expected["dataset"] = {"sources": {}}
+    # Of it nodes read which images train and how often, and nothing of how ingest understands masks.
+    expected["dataset"] = {"sources": {}, "equal_groups": False}
     expected["records"] = {key: expected["records"][key] for key in RecordsConfig.model_fields}
     assert found["config"] == expected
     assert {"RecordGen", "Transform", "Trainer", "Evaluator", "ServingValidator", "Pusher"} <= {*found["code"]}
