@@ -77,6 +77,18 @@ class Trained:
     seconds: float
     checkpoint: Checkpoint
 
+    def facts(self, code: str, encoder: str) -> "TrainingFacts":
+        """For the export: `code` is the fingerprint of the code, `encoder` the hash of the encoder's file, or ""."""
+        facts: TrainingFacts = {
+            "parameters": self.model.count_params(),
+            "epochs": self.epochs,
+            "train_seconds": round(self.seconds, 1),
+            "code": code,
+        }
+        if encoder:
+            facts["encoder_weights"] = encoder
+        return facts
+
 
 def run_fn(fn_args: "tfx.components.FnArgs") -> None:
     """Trains FlexUNet on `train`, steered by `eval`, and exports it.
@@ -100,14 +112,7 @@ def run_fn(fn_args: "tfx.components.FnArgs") -> None:
         DefectRule(*json.loads(custom["rule"])) if "rule" in custom else None,
     )
     trained = train(job, config)
-    facts: TrainingFacts = {
-        "parameters": trained.model.count_params(),
-        "epochs": trained.epochs,
-        "train_seconds": round(trained.seconds, 1),
-        "code": job.code,
-    }
-    if "encoder" in custom and not job.base_model:
-        facts["encoder_weights"] = custom["encoder"]
+    facts = trained.facts(job.code, "" if job.base_model else custom.get("encoder", ""))
     export_model(trained.model, config, facts, Path(fn_args.serving_model_dir), _operating_point(trained, job, config))
     trained.checkpoint.discard()
 

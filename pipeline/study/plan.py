@@ -44,8 +44,8 @@ _SMALLEST_BRIDGE: Final = 8
 _DEEPEST: Final = 5
 # Side of the tiles of images whose defects no size above shows.
 _TILE: Final = 256
-# Sections that are a plan's alone, and what of [image] tells how files are read.
-_PLANNED: Final = {"image", "model", "train", "augment", "tune"}
+# Sections that are a plan's or the records' alone, and what of [image] tells how files are read.
+_PLANNED: Final = {"classes", "image", "model", "train", "augment", "tune"}
 _OF_THE_IMAGES: Final = {"max_pixels", "pixel_size", "value_range"}
 # Of [train]: how it runs, which no recipe decides.
 _OF_THE_MACHINE: Final = {
@@ -73,7 +73,7 @@ class _Enough:
 # Seconds beyond it buy width; below it, with the narrowest model, smaller images buy seconds.
 _FOR_WIDTH: Final = _Enough(passes=20, images=8000)
 _FOR_SIZE: Final = _Enough(passes=10, images=2000)
-_LARGEST_BATCH: Final = 65
+_LARGEST_BATCH: Final = 64
 _FEWEST_EPOCHS: Final = 10
 _MOST_EPOCHS: Final = 400
 _FEWEST_STEPS: Final = 10
@@ -118,12 +118,10 @@ class Planner:
 
     def whole(self) -> dict[str, Any]:
         """What was chosen and what is kept, by section."""
-        sections = {name: value for name, value in self._kept.items() if name not in self.values}
-        chosen = {
-            name: {**self._kept.get(name, {}), **value} if isinstance(value, dict) else self._kept.get(name, value)
-            for name, value in self.values.items()
-        }
-        return {**chosen, **sections}
+        whole = {**self.values, **self._kept}
+        for name in self._kept.keys() & self.values.keys():
+            whole[name] = {**self._kept[name], **self.values[name]}
+        return whole
 
     def toml(self, heading: Sequence[str]) -> str:
         """The whole configuration as text.
@@ -131,8 +129,9 @@ class Planner:
         Raises:
           UserError: what is kept does not fit what was planned.
         """
-        config_from(self.whole(), "the plan")
-        return to_toml(self.whole(), self.reasons, heading)
+        whole = self.whole()
+        config_from(whole, "the plan")
+        return to_toml(whole, self.reasons, heading)
 
     def image_and_depth(self, ceiling: Callable[[ImageConfig], np.ndarray], aspects_differ: bool) -> None:
         """The smallest size that keeps what the masks show, if the seconds are enough: see `smaller_images`.
@@ -210,7 +209,7 @@ class Planner:
     def _room_for_sources(self) -> None:
         """Raises the batch to the smallest that can hold the shares of `dataset.sources`."""
         chosen = self.values["train"]["batch_size"]
-        for size in range(chosen, _LARGEST_BATCH) if self._kept.get("dataset", {}).get("sources") else ():
+        for size in range(chosen, _LARGEST_BATCH + 1) if self._kept.get("dataset", {}).get("sources") else ():
             train = {**self.values["train"], "batch_size": size}
             try:
                 config_from({**self.values, "dataset": self._kept["dataset"], "train": train}, "the plan")

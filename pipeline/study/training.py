@@ -103,15 +103,7 @@ def _train(spec: Spec, directory: Path) -> None:
     patterns = [str(path) for path in spec.train], [str(path) for path in spec.steering]
     job = Job(*patterns, directory / "logs", directory / "checkpoints", spec.code)
     trained = train(job, spec.config)
-    facts: TrainingFacts = {
-        "parameters": trained.model.count_params(),
-        "epochs": trained.epochs,
-        "train_seconds": round(trained.seconds, 1),
-        "code": spec.code,
-    }
-    if spec.encoder:
-        facts["encoder_weights"] = spec.encoder
-    write_json(directory / EXPORTED_TRAINING, facts)
+    write_json(directory / EXPORTED_TRAINING, trained.facts(spec.code, spec.encoder))
     weights = io.BytesIO()
     np.savez(weights, *trained.model.get_weights())
     replace_file(directory / _WEIGHTS, weights.getvalue())
