@@ -14,6 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from flexunet.cli import doctor
 from flexunet.core import install
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,7 +108,18 @@ def test_a_checkout_is_brought_to_what_the_lock_says() -> None:
     assert f"`make setup` in {ROOT}" in words and "`pip install --no-deps -r requirements.txt`" in words
     makefile = (ROOT / "Makefile").read_text()
     [brought], [exported] = (re.findall(f"{command}.*", makefile) for command in (r"\$\(UV\) sync", "LOCKED :="))
-    assert re.findall(r"--extra \w+", brought) == re.findall(r"--extra \w+", exported)
+    extras = re.findall(r"--extra \w+", brought)
+    assert extras == re.findall(r"--extra \w+", exported)
+    # What is not named is removed.
+    assert re.findall(r"--extra \w+", doctor.GPU_SETUP) == [*extras, "--extra gpu"]
+    assert doctor.GPU_SETUP in (ROOT / "docs" / "how-to" / "install.md").read_text()
+
+
+def test_the_image_is_made_of_what_the_checkout_is_made_of() -> None:
+    given = dict(re.findall(r"^ARG (\w+)=(\S+)$", (ROOT / "kubeflow" / "Dockerfile").read_text(), re.MULTILINE))
+    assert given["VERSION"] == PYPROJECT["project"]["version"]
+    assert f"UV_VERSION := {given['UV_VERSION']}\n" in (ROOT / "Makefile").read_text()
+    assert f"apache-beam=={given['BEAM_IMAGE'].rpartition(':')[2]}" in EXTRAS["data"]
 
 
 @pytest.mark.parametrize(
