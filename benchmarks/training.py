@@ -16,8 +16,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.processes import told_by
 from flexunet.core.config.load import load_config
 from flexunet.core.config.section import part_of
 from flexunet.core.config.train import TrainerConfig
@@ -57,7 +56,7 @@ def main() -> None:
         tiles = Path(directory)
         write_tiles(tiles, arguments.steps * BATCH, BATCH)
         rounds = [
-            {name: _in_a_process(name, tiles, arguments.steps) for name in _SUBJECTS} for _ in range(arguments.rounds)
+            {name: _measured(name, tiles, arguments.steps) for name in _SUBJECTS} for _ in range(arguments.rounds)
         ]
     Console(width=100).print(_table(rounds))
 
@@ -166,11 +165,8 @@ _SUBJECTS: Final[dict[str, Callable[[Path, int], float]]] = {
 }
 
 
-def _in_a_process(name: str, tiles: Path, steps: int) -> float:
-    command = [sys.executable, "-m", "benchmarks.training", "--measure", name]
-    command += ["--tiles", str(tiles), "--steps", str(steps)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)  # noqa: S603
-    return json.loads(done.stdout.splitlines()[-1])
+def _measured(name: str, tiles: Path, steps: int) -> float:
+    return told_by("benchmarks.training", "--measure", name, "--tiles", tiles, "--steps", steps)
 
 
 def write_tiles(directory: Path, train: int, evaluation: int) -> None:
