@@ -26,7 +26,7 @@ from flexunet.core.config.whole import Config
 from flexunet.core.errors import NodeFailed, UserError, last_line
 from flexunet.core.files import write_json
 from flexunet.core.sources import source_of
-from flexunet.dataset.manifest import versions
+from flexunet.dataset.manifest import newest_versions
 from flexunet.dataset.stratify import assign_splits
 from pipeline.fingerprint import code_fingerprint
 from transform_module.graphs import as_written
@@ -134,12 +134,8 @@ def decode_record(
 
 
 def _files(data: Path, config: Config) -> list[Path]:
-    found = versions(data)
-    spans = sorted(found, reverse=True)[: config.dataset.span_limit]
-    files = [path for span in spans for part in PARTS for path in record_files(found[span], part)]
-    if not files:
-        raise UserError(f"{data}: no records here, expected the output of `flexunet ingest`")
-    return files
+    found = newest_versions(data, config.dataset.span_limit)
+    return [path for version in found for part in PARTS for path in record_files(version, part)]
 
 
 class _Image(NamedTuple):
