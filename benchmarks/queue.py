@@ -37,7 +37,7 @@ from flexunet.dataset.ingest import ingest
 from flexunet.dataset.manifest import versions
 from flexunet.dataset.synthetic import generate_surface
 from pipeline.queue import POOL, core_set, encoder_of
-from pipeline.study.folds import decode_record, record_files, records_of
+from pipeline.study.records import decode_record, record_files, records_of
 from trainer_module.metrics import count_matrix
 from trainer_module.optimization import cosine
 from trainer_module.trainer import compiled_model

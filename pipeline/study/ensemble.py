@@ -20,7 +20,7 @@ from flexunet.core.root import ReportFolder
 from flexunet.dataset.manifest import newest_versions
 from pipeline.measure import measure
 from pipeline.study.crossvalidation import Validated
-from pipeline.study.folds import record_files, records_of
+from pipeline.study.records import record_files, records_of
 from pipeline.study.training import read_weights
 from trainer_module.ensemble import export_ensemble
 

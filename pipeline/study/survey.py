@@ -18,7 +18,7 @@ from flexunet.core.config.train import TrainerConfig
 from flexunet.core.errors import UserError, last_line
 from flexunet.core.machine import usable_memory
 from flexunet.dataset.manifest import newest_versions
-from pipeline.study.folds import decode_record, record_files, records_of
+from pipeline.study.records import decode_record, record_files, records_of
 from trainer_module import devices
 from trainer_module.metrics import count_matrix
 from trainer_module.trainer import compiled_model
