@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from flexunet.core.results.live import Moved
 from flexunet.dataset.drift import distance
-from flexunet.live.observe import Seen
+from flexunet.live.observe import SHOWN, Seen
 
 # Below so many images nothing is said.
 LEAST_IMAGES: Final = 30
@@ -29,8 +29,6 @@ _ONE_IN_A_THOUSAND: Final = 1.95
 _Z: Final = 2.576
 # JSON has no infinity.
 _MOST_RATIO: Final = 999.0
-# A rim of a few wrong pixels does not show a class.
-_SHOWN: Final = 0.001
 _QUANTILES: Final = (0.1, 0.5, 0.9)
 # Of the median: under lamps that never change a hair's breadth is a distance of 1.
 _LEAST_CHANGE: Final = 0.05
@@ -79,7 +77,7 @@ def _facts(images: Sequence[Seen]) -> dict[str, Values]:
     """By name, 0 or 1 for each image that can tell, float64."""
     answered = [seen for seen in images if seen.valid]
     names = sorted({name for seen in answered for name in seen.shares})
-    shown = {f"shows {name}": [seen.shares.get(name, 0.0) > _SHOWN for seen in answered] for name in names}
+    shown = {f"shows {name}": [seen.shares.get(name, 0.0) > SHOWN for seen in answered] for name in names}
     facts = {"refused": [not seen.valid for seen in images], **shown}
     return {name: np.array(values, np.float64) for name, values in facts.items()}
 
