@@ -18,8 +18,8 @@ from flexunet.core.config.load import config_from
 from flexunet.core.config.write import to_toml
 from flexunet.core.errors import UserError
 from flexunet.core.headers import read_header
-from flexunet.core.pictures import FIRST_LYING
 from flexunet.core.problems import DataError
+from flexunet.core.readable import FIRST_LYING
 from flexunet.dataset.annotation import BadAnnotation, plain_name
 from flexunet.dataset.layouts.detect import choose, lay_out
 from flexunet.dataset.layouts.interface import Layout, Reader, Source, SourceClass

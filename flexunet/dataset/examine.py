@@ -16,8 +16,9 @@ from flexunet.core.errors import UserError
 from flexunet.core.features import IGNORE_ID
 from flexunet.core.fit import keeps_every_pixel
 from flexunet.core.grey import grey_of
-from flexunet.core.pictures import FIRST_LYING, Picture, Refused, open_image, png, served_bytes
+from flexunet.core.pictures import Picture, Refused, open_image, png, served_bytes
 from flexunet.core.problems import Problem
+from flexunet.core.readable import FIRST_LYING
 from flexunet.dataset.annotation import Background, BadAnnotation
 from flexunet.dataset.doubts import are_boxes, is_painted
 from flexunet.dataset.losses import Losses, losses_of
@@ -126,9 +127,13 @@ def examine(pair: Pair, config: Config) -> Facts:
     image_file, mask_file = _read(pair.image), _read_mask(pair)
     picture = _image(pair, image_file, config)
     mask = _mask(pair, mask_file, picture.image.size, config)
+    _require_same_size(pair, picture, mask.class_ids)
+    return _facts(pair, _digest(image_file, mask_file), picture, mask, config)
+
+
+def _facts(pair: Pair, digest: str, picture: Picture, mask: Mask, config: Config) -> Facts:
     image, class_ids = picture.image, mask.class_ids
-    _require_same_size(pair, picture, class_ids)
-    turned, (brightness, contrast, sharpness, histogram) = picture.orientation > 1, grey_of(image)
+    brightness, contrast, sharpness, histogram = grey_of(image)
     return Facts(
         pair=pair,
         height=image.height,
@@ -140,12 +145,12 @@ def examine(pair: Pair, config: Config) -> Facts:
         thumbnail=thumbnail(image).astype(np.float16),
         pixel_digest=pixel_digest(image),
         mask_digest=hashlib.sha256(class_ids.tobytes()).hexdigest(),
-        digest=_digest(image_file, mask_file),
+        digest=digest,
         image_kind=picture.kind.name,
         image_format=picture.kind.suffix,
         keeps_image=picture.kind.is_read,
         keeps_mask=mask.is_served,
-        turned=turned,
+        turned=picture.orientation > 1,
         turned_alone=mask.orientation != picture.orientation and _fits_both_ways(pair, picture, mask),
         unlisted=picture.unlisted is not None,
         mask_is_ids=mask.is_ids,
