@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flexunet.core.config.load import config_from
+from flexunet.core.config.train import ModelConfig
 from flexunet.core.config.write import to_toml
 from flexunet.core.errors import UserError
 from flexunet.core.headers import read_header
@@ -24,7 +25,7 @@ from flexunet.dataset.annotation import BadAnnotation, plain_name
 from flexunet.dataset.layouts.detect import choose, lay_out
 from flexunet.dataset.layouts.interface import Layout, Reader, Source, SourceClass
 from flexunet.dataset.layouts.npz import count_classes
-from flexunet.dataset.masks import GREYISH
+from flexunet.dataset.masks import GREYISH, STEP_OF_16_BITS
 from flexunet.dataset.pairs import Pair
 
 Color = tuple[int, int, int]
@@ -42,8 +43,6 @@ _BLACK: Final = (0, 0, 0)
 _WHITE: Final = (255, 255, 255)
 _VOC_VOID: Final = (224, 224, 192)
 _VOID: Final = 255
-# 16 bits hold each level of 8 bits so many times.
-_STEP_OF_16_BITS: Final = 257
 _HALF_WAY: Final = 128
 # Formats of Pillow that blur what is sharp.
 _LOSSY: Final = ("JPEG", "MPO")
@@ -52,8 +51,6 @@ _MOST_CLASSES: Final = 32
 # Rarer colours are rims that somebody's tool smoothed, not classes.
 _RAREST_SHARE: Final = 0.001
 _LARGEST_SIDE: Final = 512
-# 2 ** (model.num_layers - 1), by default.
-_STEP: Final = 16
 _STRIP: Final = 4
 
 
@@ -275,8 +272,8 @@ def _values(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], bool]:
     else:
         values, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
     values = values.astype(np.int64)
-    if values.max() > _VOID and (values % _STEP_OF_16_BITS == 0).all():
-        values //= _STEP_OF_16_BITS
+    if values.max() > _VOID and (values % STEP_OF_16_BITS == 0).all():
+        values //= STEP_OF_16_BITS
     if values.max() > _VOID or values.min() < 0:
         what = f"{path.name}: has the grey levels {values.min()} to {values.max()}"
         raise BadAnnotation(what, "a mask of 8 bits", "export it as grey PNG of 8 bits")
@@ -328,8 +325,9 @@ def _fitted(sizes: Sequence[tuple[int, int]]) -> tuple[int, int, str, str]:
 
 
 def _rounded(side: float) -> int:
-    """Up to what the model can halve as often as it does."""
-    return int(-(-side // _STEP) * _STEP)
+    """Up to what the default model can halve as often as it does."""
+    step = ModelConfig().size_divisor
+    return int(-(-side // step) * step)
 
 
 def _some(items: Sequence[Item]) -> Sequence[Item]:

@@ -13,7 +13,6 @@ from PIL import Image
 from flexunet.core import palette
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
-from flexunet.core.features import IGNORE_ID
 from flexunet.core.fit import keeps_every_pixel
 from flexunet.core.grey import grey_of
 from flexunet.core.pictures import Picture, Refused, open_image, png, served_bytes
@@ -22,7 +21,7 @@ from flexunet.core.readable import FIRST_LYING
 from flexunet.dataset.annotation import Background, BadAnnotation
 from flexunet.dataset.doubts import are_boxes, is_painted
 from flexunet.dataset.losses import Losses, losses_of
-from flexunet.dataset.masks import Mask, read_mask, rims
+from flexunet.dataset.masks import Mask, count_pixels, read_mask, rims
 from flexunet.dataset.pairs import Pair
 from flexunet.dataset.thumbnails import pixel_digest, thumbnail
 
@@ -138,7 +137,7 @@ def _facts(pair: Pair, digest: str, picture: Picture, mask: Mask, config: Config
         pair=pair,
         height=image.height,
         width=image.width,
-        pixels=_count(class_ids, config),
+        pixels=count_pixels(class_ids, len(config.classes)),
         brightness=brightness,
         contrast=contrast,
         sharpness=sharpness,
@@ -297,11 +296,6 @@ def _digest(image_file: bytes, mask_file: bytes) -> str:
     digest.update(b"\0")
     digest.update(mask_file)
     return digest.hexdigest()
-
-
-def _count(class_ids: NDArray[np.uint8], config: Config) -> NDArray[np.int64]:
-    """Labelled pixels of each class, int64 `[C]`."""
-    return np.bincount(class_ids.ravel(), minlength=IGNORE_ID + 1)[: len(config.classes)].astype(np.int64)
 
 
 def _losses(class_ids: NDArray[np.uint8], config: Config) -> Losses | None:
