@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from flexunet.core.errors import UserError
 from flexunet.core.files import replace_file
+from flexunet.core.root import Root
 
 if TYPE_CHECKING:
     from tfx.proto.orchestration import pipeline_pb2
@@ -59,7 +60,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        return self.root / "kubeflow" / self.run_id
+        return Root(self.root).kubeflow / self.run_id
 
     def write(self, ir: "pipeline_pb2.Pipeline", parameters: "Parameters") -> None:
         """The compiled pipeline last: a node that finds it finds the rest."""
