@@ -52,12 +52,14 @@ def main() -> None:
     parser.add_argument("--no-load", action="store_true", help="Leaves out clients, and what importing them costs.")
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    directory = Path(tempfile.mkdtemp()) / "1"
-    console, (bare, served) = Console(highlight=False), _subjects(directory)
-    console.print(_ratios(bare, served, arguments.rounds))
-    if arguments.no_load:
-        return
-    console.print(_load(directory))
+    console = Console(highlight=False)
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder) / "1"
+        bare, served = _subjects(directory)
+        console.print(_ratios(bare, served, arguments.rounds))
+        if arguments.no_load:
+            return
+        console.print(_load(directory))
     seconds, megabytes = _import_cost()
     met = seconds <= IMPORT_SECONDS_AT_MOST and megabytes <= IMPORT_MEGABYTES_AT_MOST
     console.print(
