@@ -61,8 +61,8 @@ def main() -> None:
     Console(width=100).print(_table(rounds))
 
 
-def config_for(augmented: bool, steps: int) -> TrainerConfig:
-    """The 1.96 M-parameter model, three epochs of `steps` steps; the first warms up.
+def config_for(augmented: bool) -> TrainerConfig:
+    """The 1.96 M-parameter model, three epochs, of which the first warms up.
 
     With AdamW, whatever the preset trains with: the bare loop stays what it was.
     """
@@ -83,7 +83,7 @@ def ours(tiles: Path, steps: int, augmented: bool = False) -> float:
     seconds: list[float] = []
     patterns = [[str(tiles / f"{split}.gz")] for split in ("train", "eval")]
     job = trainer.Job(*patterns, tiles / "logs", tiles / "checkpoints", callbacks=[_epoch_clock(seconds)])
-    trainer.train(job, config_for(augmented, steps)).checkpoint.discard()
+    trainer.train(job, config_for(augmented)).checkpoint.discard()
     return 2 * steps * BATCH / sum(seconds[1:])
 
 
@@ -93,7 +93,7 @@ def bare(tiles: Path, steps: int) -> float:
     from trainer_module.losses import make_loss
     from trainer_module.optimization import make_optimizer
 
-    config = config_for(False, steps)
+    config = config_for(False)
     model = _model(config)
     model.compile(make_optimizer(config.train), make_loss(config.train, config.classes), jit_compile=False)
     images, class_ids = next(iter(data.training_batches([str(tiles / "train.gz")], steps * BATCH, config, "")))
@@ -110,7 +110,7 @@ def seed(tiles: Path, steps: int) -> float:
     tf.config.threading.set_inter_op_parallelism_threads(1)
     from trainer_module import data
 
-    config = config_for(False, steps)
+    config = config_for(False)
     pairs = list(data.tiles_dataset([str(tiles / "train.gz")], config).take(2 * steps).as_numpy_iterator())
     images = np.stack([image for image, _ in pairs])
     one_hot = np.eye(len(config.classes), dtype=np.float32)[np.stack([ids for _, ids in pairs])]
