@@ -18,6 +18,7 @@ from flexunet.core.config.load import config_from
 from flexunet.core.config.train import ModelConfig
 from flexunet.core.config.write import to_toml
 from flexunet.core.errors import UserError
+from flexunet.core.fit import ALIKE, STRIP
 from flexunet.core.headers import read_header
 from flexunet.core.problems import DataError
 from flexunet.core.readable import FIRST_LYING
@@ -51,7 +52,6 @@ _MOST_CLASSES: Final = 32
 # Rarer colours are rims that somebody's tool smoothed, not classes.
 _RAREST_SHARE: Final = 0.001
 _LARGEST_SIDE: Final = 512
-_STRIP: Final = 4
 
 
 @dataclass(frozen=True)
@@ -314,13 +314,13 @@ def _fitted(sizes: Sequence[tuple[int, int]]) -> tuple[int, int, str, str]:
     aspects = array[:, 0] / array[:, 1]
     smallest, largest = ("x".join(map(str, corner)) for corner in (array.min(axis=0), array.max(axis=0)))
     words = f"{len(sizes)} images were looked at, {smallest} to {largest}, at the median {width:g}x{height:g}."
-    if max(width, height) >= _STRIP * min(width, height) and max(width, height) > _LARGEST_SIDE:
+    if max(width, height) >= STRIP * min(width, height) and max(width, height) > _LARGEST_SIDE:
         side = _rounded(min(width, height, _LARGEST_SIDE))
         return side, side, "tile", f"{words} Strips are cut into tiles, which keeps their scale."
     scale = min(1.0, _LARGEST_SIDE / max(width, height))
     if scale < 1:
         words += ' They are made smaller, which can lose fine defects: fit = "tile" keeps the scale.'
-    fit = "pad" if aspects.max() > 1.1 * aspects.min() else "stretch"
+    fit = "pad" if aspects.max() > ALIKE * aspects.min() else "stretch"
     return _rounded(height * scale), _rounded(width * scale), fit, words
 
 

@@ -18,14 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexunet.core.results.live import Moved
-from flexunet.dataset.drift import distance
+from flexunet.dataset.drift import chance_distance, distance
 from flexunet.live.observe import SHOWN, Seen
 
 # Below so many images nothing is said.
 LEAST_IMAGES: Final = 30
 _BOUND: Final = 0.1
 _RATIO: Final = 1.25
-_ONE_IN_A_THOUSAND: Final = 1.95
 _Z: Final = 2.576
 # JSON has no infinity.
 _MOST_RATIO: Final = 999.0
@@ -84,7 +83,7 @@ def _facts(images: Sequence[Seen]) -> dict[str, Values]:
 
 def _of_distance(name: str, camera: str, now: Values, before: Values) -> Moved:
     measured = distance(now, before)
-    chance = _ONE_IN_A_THOUSAND * math.sqrt(1 / len(now) + 1 / len(before))
+    chance = chance_distance(now, before)
     low = max(0.0, measured - chance)
     quantiles = [np.quantile(values, _QUANTILES) for values in (now, before)]
     return {
