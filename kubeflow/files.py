@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # How the line of a pod's log begins that holds the verdict.
 _VERDICT_LINE: Final = "flexunet-verdict: "
-# Seconds that a step waits for the lock of a folder: a rollback or another run's step holds it for a few.
+# Seconds that a step waits for the lock of a folder: another run's step holds it for a few.
 LONGEST_WAIT: Final = 600
 
 
