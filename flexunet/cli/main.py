@@ -1,14 +1,13 @@
 """The `flexunet` command. Thin: a command is imported when it is looked at, and imports what it needs when it runs."""
 
 import os
-import shlex
 import sys
 from collections.abc import Callable
 from typing import Final, NoReturn
 
 import click
 
-from flexunet.cli.command import SectionedGroup
+from flexunet.cli.command import SectionedGroup, spelled
 from flexunet.cli.completion import print_completion
 from flexunet.core.disk import words_of
 from flexunet.core.errors import CommandError, Interrupted, UserError
@@ -81,7 +80,7 @@ def exit_with(command: Callable[[], object]) -> NoReturn:
 
 def exit_code(command: Callable[[], object], arguments: list[str] | None = None) -> int:
     """Runs a command and gives the code of the contract; an error is printed in one line."""
-    again = shlex.join(["flexunet", *(sys.argv[1:] if arguments is None else arguments)])
+    again = spelled(*(sys.argv[1:] if arguments is None else arguments))
     try:
         result = command()
     except Interrupted as stopped:

@@ -2,6 +2,7 @@
 is a comment.
 """
 
+import shlex
 import tomllib
 from collections import Counter
 from collections.abc import Sequence
@@ -121,7 +122,8 @@ def write_toml(described: Described, source: Path) -> str:
         **({"records": records} if records else {}),
         "image": {"height": described.height, "width": described.width, "fit": described.fit},
     }
-    heading = [f"Written by `flexunet init {source}`.", described.layout.description, *described.layout.notes]
+    written = f"Written by `flexunet init {shlex.quote(str(source))}`."
+    heading = [written, described.layout.description, *described.layout.notes]
     ending = [
         *("Only you know:", *(f"- {sentence}" for sentence in described.unknown)),
         *("- what a model must reach before it is served:", "[gate]", "min_foreground_dice = 0.5"),

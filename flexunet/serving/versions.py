@@ -12,6 +12,7 @@ import datetime
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -93,7 +94,11 @@ def model_directory(directory: Path) -> Path:
         return directory
     served = served_version(directory)
     if served is None:
-        raise UserError(f"{directory}: no model here, expected a SavedModel, such as DIR/serving_model/1 of a run")
+        is_address = re.fullmatch(r"[\w.-]+:\d+", str(directory)) and not directory.exists()
+        repair = f"; of a server its URL, such as grpc://{directory}" if is_address else ""
+        raise UserError(
+            f"{directory}: no model here, expected a SavedModel, such as DIR/serving_model/1 of a run{repair}"
+        )
     return served
 
 

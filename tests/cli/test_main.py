@@ -1,6 +1,7 @@
 """The command line: exit codes of the contract, one clear line for a mistake, nothing left behind, nothing heavy."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -273,6 +274,29 @@ def test_a_result_for_scripts_is_all_of_stdout(tmp_path: Path, write_colorful_pa
     found = json.loads(done.stdout)
     assert found["path"] == "records/span-1/version-1" and found["splits"]["train"]["images"] >= 9
     assert "records written" in done.stderr
+
+
+def test_each_step_tells_the_next_as_a_shell_takes_it(tmp_path: Path, write_colorful_pairs: Any):
+    """Names have blanks; and a file whose name is no Unicode, left out, is told all the same."""
+    write_colorful_pairs(tmp_path / "my photos", 30)
+    Path(os.fsdecode(os.fsencode(tmp_path / "my photos") + b"/Pr\xfcf.docx")).touch()
+
+    def next_of(*typed: str) -> list[str]:
+        done = flexunet(tmp_path, *typed)
+        assert done.exit_code == 0, done.stderr
+        return shlex.split(done.stdout.rpartition("next: ")[2])
+
+    _, *check = next_of("init", "my photos", "--out", "my config.toml")
+    assert next_of(*check) == ["the", "same", "without", "--check"]
+    run = ["flexunet", "run", "--config", "my config.toml", "--data", "records", "--root", "runs/my config"]
+    assert next_of(*(word for word in check if word != "--check")) == run
+
+
+def test_a_second_span_is_told_to_be_read_alone(tmp_path: Path, write_colorful_pairs: Any):
+    for seed, span in enumerate(("1", "2")):
+        write_colorful_pairs(tmp_path / span, 12, seed=seed)
+        done = flexunet(tmp_path, "ingest", span, "records", "--config", "demo", "--span", span)
+        assert done.exit_code == 0 and ("a run reads span 2 alone" in done.stdout) == (span == "2")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["run", "-h"]])

@@ -180,6 +180,16 @@ def test_empty_folders(tmp_path: Path, folders: list[str]):
     assert "SOURCE/images/a.png and SOURCE/masks/a.png" in layout.problems[0].expected
 
 
+def test_files_that_are_no_images_are_told(tmp_path: Path):
+    """Photos of a telephone, a file without a suffix, and what an archiver of a Mac has left."""
+    source_of(tmp_path, "images/a.heic", "images/b.HEIC", "masks/README", "images/._a.png")
+    [problem] = find_layout(tmp_path).problems
+    assert problem.what == (
+        "no images found among 2 .heic, 1 without a suffix; left out 1 of 1 files: 1 hidden (such as images/._a.png)"
+    )
+    assert "convert them to one of .bmp, .gif, .jpeg, .jpg, .png" in problem.repair
+
+
 def test_folders_may_be_links(tmp_path: Path):
     source_of(tmp_path, "disk/photos/a.png", "source/masks/a.png")
     (tmp_path / "source/images").symlink_to(tmp_path / "disk/photos")
