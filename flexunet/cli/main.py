@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, NoReturn
 
 import click
@@ -64,6 +65,7 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: runs a command and exits with the code of the contract."""
+    _open_what_is_closed()
     code = exit_code(lambda: cli.main(args=arguments, prog_name="flexunet", standalone_mode=False), arguments)
     if code == Interrupted.exit_code:
         # Threads of Beam and TensorFlow would hold the process until they have done what nobody waits for any more.
@@ -71,6 +73,13 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _open_what_is_closed() -> None:
+    """A stream that the shell closed (`>&-`) goes nowhere: else the next file that is opened would take its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - as long as the process
 
 
 def exit_with(command: Callable[[], object]) -> NoReturn:

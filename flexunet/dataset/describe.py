@@ -19,7 +19,7 @@ from flexunet.core.config.load import config_from
 from flexunet.core.config.write import to_toml
 from flexunet.core.errors import UserError
 from flexunet.core.headers import read_header
-from flexunet.core.pictures import FIRST_LYING
+from flexunet.core.pictures import FIRST_LYING, is_lossy
 from flexunet.core.problems import DataError
 from flexunet.dataset.annotation import BadAnnotation, plain_name
 from flexunet.dataset.layouts.detect import choose, lay_out
@@ -46,8 +46,6 @@ _VOID: Final = 255
 # 16 bits hold each level of 8 bits so many times.
 _STEP_OF_16_BITS: Final = 257
 _HALF_WAY: Final = 128
-# Formats of Pillow that blur what is sharp.
-_LOSSY: Final = ("JPEG", "MPO")
 _LOOKED_AT: Final = 300
 _MOST_CLASSES: Final = 32
 # Rarer colours are rims that somebody's tool smoothed, not classes.
@@ -199,25 +197,36 @@ def _from_masks(masks: Sequence[Path]) -> _Seen:
     """What the pixels of masks say: colours, or grey levels that are ids."""
     grey: Counter[int] = Counter()
     colors: Counter[Color] = Counter()
-    looked_at, lossy, blurred = list(_some(masks)), False, list[str]()
+    looked_at, lossy, blurred, broken = list(_some(masks)), False, list[str](), list[BadAnnotation]()
     for path in looked_at:
-        values, counts, is_lossy = _values(path)
-        lossy |= is_lossy
-        if is_lossy and values.ndim > 1:
+        try:
+            values, counts, blurs = _values(path)
+        except _UnreadableMask as bad:
+            broken.append(bad)
+            continue
+        lossy |= blurs
+        if blurs and values.ndim > 1:
             blurred.append(path.name)
         elif values.ndim == 1:
             grey.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
         else:
             colors.update({(r, g, b): n for (r, g, b), n in zip(values.tolist(), counts.tolist(), strict=True)})
-    if blurred and not grey and not colors:
+    if len(broken) == len(looked_at) > 0:
+        raise broken[0]
+    # A mask without a defect is black in whatever format.
+    shows_grey = any(level != 0 for level in grey)
+    if blurred and not shows_grey and not colors:
         words = ("a lossless format", "it blurs class borders: export the masks as PNG")
-        raise BadAnnotation(f"{blurred[0]}: a mask in colour as JPEG", *words)
+        raise BadAnnotation(f"{blurred[0]}: a mask in colour of lossy compression", *words)
     looked = f"how the classes are called, and whether more occur: looked at {len(looked_at)} of {len(masks)} masks"
     seen = _from_colors(colors, looked) if colors else _from_grey(sorted(grey), looked, lossy)
     mixed = (
-        ["masks in grey levels beside masks in colours: these classes are of the colours"] if grey and colors else []
+        ["masks in grey levels beside masks in colours: these classes are of the colours"]
+        if shows_grey and colors
+        else []
     )
-    unread = [f"what {len(blurred)} masks in colour as JPEG show: ingest refuses them"] if blurred else []
+    unread = [f"what {len(blurred)} masks in colour of lossy compression show: ingest refuses them"] if blurred else []
+    unread += [f"what {len(broken)} masks show that cannot be read: ingest refuses them"] if broken else []
     return replace(seen, unknown=[*seen.unknown, *mixed, *unread])
 
 
@@ -264,14 +273,22 @@ def _color_name(color: Color) -> str:
     return "color-" + "-".join(map(str, color))
 
 
+class _UnreadableMask(BadAnnotation):
+    """A file that is no picture, or not a whole one."""
+
+
 def _values(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], bool]:
-    """The grey levels, `[V]`, or colours, `[V, 3]`, of a mask, how many pixels have each, and whether it is a JPEG."""
+    """The grey levels, `[V]`, or colours, `[V, 3]`, of a mask, how many pixels have each, and whether its compression
+    blurs what is sharp.
+    """
     try:
-        with Image.open(path) as image:
-            pixels, is_lossy = _pixels(image), image.format in _LOSSY
+        encoded = path.read_bytes()
+        blurs = is_lossy(encoded)
+        with Image.open(BytesIO(encoded)) as image:
+            pixels = _pixels(image, blurs)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise BadAnnotation(f"{path.name}: cannot be read ({reason})", "a mask", "replace it") from None
+        raise _UnreadableMask(f"{path.name}: cannot be read ({reason})", "a mask", "replace it") from None
     if pixels.ndim == 2:
         values, counts = np.unique(pixels, return_counts=True)
     else:
@@ -282,15 +299,15 @@ def _values(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], bool]:
     if values.max() > _VOID or values.min() < 0:
         what = f"{path.name}: has the grey levels {values.min()} to {values.max()}"
         raise BadAnnotation(what, "a mask of 8 bits", "export it as grey PNG of 8 bits")
-    return values, counts.astype(np.int64), is_lossy
+    return values, counts.astype(np.int64), blurs
 
 
-def _pixels(image: Image.Image) -> NDArray[np.generic]:
+def _pixels(image: Image.Image, blurs: bool) -> NDArray[np.generic]:
     """Grey `[h, w]`, also of a palette and of what JPEG keeps in three channels; else RGB."""
     if _is_grey(image):
         return np.asarray(image)
     rgb = np.asarray(image.convert("RGB"))
-    spread = 0 if image.mode in ("1", "P") else GREYISH if image.format in _LOSSY else -1
+    spread = 0 if image.mode in ("1", "P") else GREYISH if blurs else -1
     return np.asarray(image.convert("L")) if np.ptp(rgb.astype(int), axis=-1).max() <= spread else rgb
 
 

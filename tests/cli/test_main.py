@@ -277,9 +277,12 @@ def test_a_result_for_scripts_is_all_of_stdout(tmp_path: Path, write_colorful_pa
 
 
 def test_each_step_tells_the_next_as_a_shell_takes_it(tmp_path: Path, write_colorful_pairs: Any):
-    """Names have blanks; and a file whose name is no Unicode, left out, is told all the same."""
+    """Names have blanks; and two whose names are no Unicode, an image and what is left out, are taken and told."""
     write_colorful_pairs(tmp_path / "my photos", 30)
     Path(os.fsdecode(os.fsencode(tmp_path / "my photos") + b"/Pr\xfcf.docx")).touch()
+    for folder in ("images", "masks"):
+        path = tmp_path / "my photos" / folder / "000.png"
+        path.rename(path.with_name(os.fsdecode(b"Pr\xfcf.png")))
 
     def next_of(*typed: str) -> list[str]:
         done = flexunet(tmp_path, *typed)
@@ -290,6 +293,20 @@ def test_each_step_tells_the_next_as_a_shell_takes_it(tmp_path: Path, write_colo
     assert next_of(*check) == ["the", "same", "without", "--check"]
     run = ["flexunet", "run", "--config", "my config.toml", "--data", "records", "--root", "runs/my config"]
     assert next_of(*(word for word in check if word != "--check")) == run
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&-"])
+def test_a_shell_may_close_streams(tmp_path: Path, closed: str):
+    command = f"{shlex.quote(sys.executable)} -m flexunet.cli.main init . --out mine.toml {closed}"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr.startswith("error: .: no images found") or (closed == "2>&-" and not done.stderr)
+
+
+def test_a_version_in_place_of_the_records_is_told_their_folder(tmp_path: Path):
+    write_records(tmp_path / "records", CLASSES)
+    line = refusal(tmp_path, "run", "--config", "demo", "--data", "records/span-1/version-1", "--root", "r")
+    assert line.endswith("expected the output of `flexunet ingest`: name records")
 
 
 def test_a_second_span_is_told_to_be_read_alone(tmp_path: Path, write_colorful_pairs: Any):
