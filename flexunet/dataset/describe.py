@@ -193,41 +193,67 @@ def _from_archives(pairs: Sequence[Pair]) -> _Seen:
     return _Seen([SourceClass(name) for name in names], unknown=["how the classes are called: an archive has no names"])
 
 
-def _from_masks(masks: Sequence[Path]) -> _Seen:
-    """What the pixels of masks say: colours, or grey levels that are ids."""
-    grey: Counter[int] = Counter()
-    colors: Counter[Color] = Counter()
-    looked_at, lossy, blurred, broken = list(_some(masks)), False, list[str](), list[BadAnnotation]()
-    for path in looked_at:
+@dataclass
+class _Look:
+    """What some masks hold.
+
+    Attributes:
+      grey: how many pixels have each grey level, of the masks without a colour.
+      colors: how many pixels have each colour, of the others, but for those in `blurred`.
+      lossy: whether some are of a compression that blurs.
+      blurred: names of such in colour, whose colours say nothing.
+      broken: why files are no pictures.
+    """
+
+    grey: Counter[int] = field(default_factory=Counter)
+    colors: Counter[Color] = field(default_factory=Counter)
+    lossy: bool = False
+    blurred: list[str] = field(default_factory=list)
+    broken: list[BadAnnotation] = field(default_factory=list)
+
+    @property
+    def shows_grey(self) -> bool:
+        """A mask without a defect is black in whatever format."""
+        return any(level != 0 for level in self.grey)
+
+
+def _look(masks: Sequence[Path]) -> _Look:
+    look = _Look()
+    for path in masks:
         try:
             values, counts, blurs = _values(path)
         except _UnreadableMask as bad:
-            broken.append(bad)
+            look.broken.append(bad)
             continue
-        lossy |= blurs
+        look.lossy |= blurs
         if blurs and values.ndim > 1:
-            blurred.append(path.name)
+            look.blurred.append(path.name)
         elif values.ndim == 1:
-            grey.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+            look.grey.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
         else:
-            colors.update({(r, g, b): n for (r, g, b), n in zip(values.tolist(), counts.tolist(), strict=True)})
-    if len(broken) == len(looked_at) > 0:
-        raise broken[0]
-    # A mask without a defect is black in whatever format.
-    shows_grey = any(level != 0 for level in grey)
-    if blurred and not shows_grey and not colors:
+            look.colors.update({(r, g, b): n for (r, g, b), n in zip(values.tolist(), counts.tolist(), strict=True)})
+    return look
+
+
+def _from_masks(masks: Sequence[Path]) -> _Seen:
+    """What the pixels of masks say: colours, or grey levels that are ids."""
+    looked_at = list(_some(masks))
+    look = _look(looked_at)
+    if len(look.broken) == len(looked_at) > 0:
+        raise look.broken[0]
+    if look.blurred and not look.shows_grey and not look.colors:
         words = ("a lossless format", "it blurs class borders: export the masks as PNG")
-        raise BadAnnotation(f"{blurred[0]}: a mask in colour of lossy compression", *words)
+        raise BadAnnotation(f"{look.blurred[0]}: a mask in colour of lossy compression", *words)
     looked = f"how the classes are called, and whether more occur: looked at {len(looked_at)} of {len(masks)} masks"
-    seen = _from_colors(colors, looked) if colors else _from_grey(sorted(grey), looked, lossy)
-    mixed = (
-        ["masks in grey levels beside masks in colours: these classes are of the colours"]
-        if shows_grey and colors
-        else []
-    )
-    unread = [f"what {len(blurred)} masks in colour of lossy compression show: ingest refuses them"] if blurred else []
-    unread += [f"what {len(broken)} masks show that cannot be read: ingest refuses them"] if broken else []
-    return replace(seen, unknown=[*seen.unknown, *mixed, *unread])
+    seen = _from_colors(look.colors, looked) if look.colors else _from_grey(sorted(look.grey), looked, look.lossy)
+    unknown = [*seen.unknown]
+    if look.shows_grey and look.colors:
+        unknown.append("masks in grey levels beside masks in colours: these classes are of the colours")
+    if look.blurred:
+        unknown.append(f"what {len(look.blurred)} masks in colour of lossy compression show: ingest refuses them")
+    if look.broken:
+        unknown.append(f"what {len(look.broken)} masks show that cannot be read: ingest refuses them")
+    return replace(seen, unknown=unknown)
 
 
 def _from_grey(levels: Sequence[int], looked: str, lossy: bool) -> _Seen:
