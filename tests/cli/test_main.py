@@ -303,6 +303,19 @@ def test_a_shell_may_close_streams(tmp_path: Path, closed: str):
     assert done.stderr.startswith("error: .: no images found") or (closed == "2>&-" and not done.stderr)
 
 
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        ("my runs/serving_model", "no run has pushed one: `flexunet runs --root 'my runs'` tells why"),
+        ("my runs", "of a run: name my runs/serving_model"),
+    ],
+)
+def test_a_run_without_a_model_tells_where_to_look(tmp_path: Path, named: str, words: str):
+    (tmp_path / "my runs").mkdir()
+    (tmp_path / "my runs/metadata.db").touch()
+    assert refusal(tmp_path, "serve", named).endswith(words)
+
+
 def test_a_version_in_place_of_the_records_is_told_their_folder(tmp_path: Path):
     write_records(tmp_path / "records", CLASSES)
     line = refusal(tmp_path, "run", "--config", "demo", "--data", "records/span-1/version-1", "--root", "r")
