@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -145,6 +146,11 @@ def walk(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple
             yield from walk(command, (*path, name))
         elif command:
             yield (*path, name), command
+
+
+def spelled(*words: object) -> str:
+    """`flexunet WORDS` as a shell takes it, whatever is in the names: to be copied from the terminal."""
+    return shlex.join(["flexunet", *map(str, words)])
 
 
 def split_examples(docstring: str) -> tuple[str, list[str]]:

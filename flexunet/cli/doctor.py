@@ -21,7 +21,7 @@ _GIB: Final = 2**30
 _LEAST_MEMORY: Final = 3 * _GIB
 _LEAST_DISK: Final = 5 * _GIB
 # CUDA's libraries come from PyPI.
-_GPU_SETUP: Final = ".uv/bin/uv sync --frozen --extra pipeline --extra kubeflow --extra gpu"
+_GPU_SETUP: Final = ".uv/bin/uv sync --frozen --extra pipeline --extra kubeflow --extra signing --extra gpu"
 _COMPONENTS: Final = (
     "ImportExampleGen",
     "StatisticsGen",

@@ -129,6 +129,11 @@ def open_mask(encoded: bytes, max_pixels: int) -> Picture:
     return picture
 
 
+def is_lossy(encoded: bytes) -> bool:
+    """Whether a file of JPEG or WebP has a compression that changes values."""
+    return _is_lossy(encoded, read_header(encoded).kind)
+
+
 def served_bytes(encoded: bytes, picture: Picture) -> bytes:
     """What a served model reads: the file itself, or a PNG of it where the table says that it is converted."""
     return encoded if picture.kind.is_read else png(picture.image)

@@ -55,7 +55,8 @@ class Kind:
         return self.verdict is Verdict.READ
 
 
-IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
+JPEG_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
+IMAGE_SUFFIXES: Final = JPEG_SUFFIXES | {".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
 
 _PICTURE: Final = "a PNG, JPEG, BMP or WebP picture"
 _AS_PNG: Final = "save it as PNG"

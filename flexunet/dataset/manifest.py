@@ -23,7 +23,9 @@ def read_manifest(data: Path) -> "Manifest":
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise UserError(f"{path}: not readable, expected the output of `flexunet ingest`: run it first") from None
+        above = next((folder for folder in [*data.parents][:2] if (folder / MANIFEST).is_file()), None)
+        repair = f"name {above}" if above else "run it first"
+        raise UserError(f"{path}: not readable, expected the output of `flexunet ingest`: {repair}") from None
     # Other tools have a dataset.json too.
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "spans" not in manifest:
         raise UserError(f"{path}: not written by `flexunet ingest` of this version: run it first")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from flexunet.cli.command import Command
+from flexunet.cli.command import Command, spelled
 from flexunet.cli.console import NO_LOG, captured_output, print_result
 from flexunet.cli.options import AS_JSON, NEW_CONFIG, PATH, complete_presets
 
@@ -61,5 +61,6 @@ def plan(data: Path, out: Path, seconds: float, config: str | None) -> None:
         for key, reason in planner.reasons.items():
             section, _, name = key.partition(".")
             console.print(f"{key} = {planner.values[section][name]}: {reason}")
-        console.print(f"written: {out}; next: flexunet run --config {out} --data {data} --root runs/{out.stem}")
+        follow = spelled("run", "--config", out, "--data", data, "--root", f"runs/{out.stem}")
+        console.print(f"written: {out}; next: {follow}")
     print_result({"config": out, "values": planner.whole(), "reasons": planner.reasons})

@@ -1,13 +1,12 @@
 """`flexunet study`: what one run is too little for."""
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from flexunet.cli.command import CommandGroup
+from flexunet.cli.command import CommandGroup, spelled
 from flexunet.cli.console import captured_output, print_result
 from flexunet.cli.options import AS_JSON, CONFIG, DATA, PATH, ROOT, SET
 from flexunet.core.errors import UserError
@@ -126,8 +125,9 @@ def tune(config: str, data: Path, root: Path, overrides: tuple[str, ...]) -> Non
         replace_text(path, _tuned_toml(loaded, document))
         _print_trials(document, console)
         # Other settings would be another search.
-        settings = "".join(f" --set {shlex.quote(override)}" for override in overrides)
-        console.print(f"written: {path}; next: flexunet run --config {config} --data {data} --root {root}{settings}")
+        settings = [word for override in overrides for word in ("--set", override)]
+        follow = spelled("run", "--config", config, "--data", data, "--root", root, *settings)
+        console.print(f"written: {path}; next: {follow}")
     print_result(document)
 
 

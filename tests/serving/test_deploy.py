@@ -239,6 +239,14 @@ def test_the_printed_docker_run_has_an_init() -> None:
     assert docker_command(Path("model/1"), 1, 2).startswith("docker run --init ")
 
 
+def test_the_pod_that_copies_a_model_may_write_to_the_volume(documents: list[dict[str, Any]]) -> None:
+    """A fresh volume is root's; and what is copied must be read by the server's user."""
+    overrides = (DEPLOY / "README.md").read_text().partition("--overrides='")[2].partition("'")[0]
+    context = json.loads(overrides)["spec"]["securityContext"]
+    server = of_kind(documents, "Deployment")["spec"]["template"]["spec"]["securityContext"]
+    assert context["runAsUser"] == server["runAsUser"] and context["fsGroup"] == server["runAsGroup"]
+
+
 def test_a_container_follows_the_file_only_where_its_folder_is(tmp_path: Path) -> None:
     write_named(tmp_path, Named("/models/flexunet", 1))
     words = docker_command(tmp_path / "1", 1, 2, tmp_path / CONFIG_FILE).split()
