@@ -269,9 +269,9 @@ def _score(name: str, value: float, bound: float, evaluation: Evaluation, settin
     required = f"at least {bound:.4f} is required"
     class_name = next((c.name for c in settings.classes if name == derived_scores.class_score("dice", c.name)), name)
     if name == derived_scores.FOREGROUND_DICE:
-        interval = evaluation.interval(name)
-        words = f"foreground Dice is {_say(evaluation.score(name), evaluation)}"
-        if settings.gate.bound_on == "lower":
+        interval, dice = evaluation.interval(name), evaluation.score(name)
+        words = f"foreground Dice is {_say(dice, evaluation)}"
+        if settings.gate.bound_on == "lower" and not math.isnan(dice):
             ends = "undefined, a single group has none" if interval is None else "{:.4f} to {:.4f}".format(*interval)
             required = f"95 % interval {ends}: its lower end must be at least {bound:.4f}"
         return _check(name, value, bound, value >= bound, f"{words}, {required}")

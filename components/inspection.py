@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from components.bootstrap import COVERAGE, effective_groups, interval
+from components.bootstrap import COVERAGE, counted_interval, effective_groups
 from components.measurement import Numbers, Totals, resamples_of
 from flexunet.core import scores
 from flexunet.core.config.gate import GateSettings
@@ -59,9 +59,9 @@ def _curve(totals: Totals, class_id: int, name: str) -> "Iterator[CurvePoint]":
             "name": name,
             "threshold": threshold,
             "found_share": scores.defined(scores.share(found, of_present)),
-            "found_interval": _ends(shares, present, groups),
+            "found_interval": _ends(shares, present, groups, is_share=True),
             "false_regions_per_megapixel": scores.defined(scores.share(false, sums.counts.sum() / PIXELS_OF_MEGAPIXEL)),
-            "false_interval": _ends(densities, area, groups),
+            "false_interval": _ends(densities, area, groups, is_share=False),
         }
 
 
@@ -122,5 +122,5 @@ def _observations(detections: Detections, resampled: Detections, groups: int) ->
     return detections.weighted(min(1.0, effective / float(detections.present.sum())))
 
 
-def _ends(ratio: Numbers, size: Numbers, groups: int) -> list[float] | None:
-    return scores.defined_interval(*interval(ratio, ratio[:, np.newaxis], size[:, np.newaxis], groups))
+def _ends(ratio: Numbers, size: Numbers, groups: int, is_share: bool) -> list[float] | None:
+    return scores.defined_interval(*counted_interval(ratio, size, groups, is_share))

@@ -22,6 +22,14 @@ class _ShortHelp(click.Command):
     def get_help_option_names(self, ctx: click.Context) -> list[str]:
         return ["-h", "--help"]
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses as click does, whose parser does not say which command's option has no value."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
+
 
 class Command(_ShortHelp):
     """A command whose docstring may end in `Example:` and a command line, or `Examples:` and a line for each.

@@ -176,10 +176,23 @@ def _told(
     document, refusal = crossvalidation.document(results, folds), None
     for recipe in document["recipes"]:
         _print_recipe(recipe, document["recipes"][0]["name"], console)
+    _print_cautions(results, console)
     if data is not None:
         document["ensemble"], refusal = _judge(results[0], data, out, console)
     write_json(out / "crossvalidation.json", document)
     return document, refusal
+
+
+def _print_cautions(results: Sequence["Validated"], console: "Console") -> None:
+    from flexunet.cli.tables import print_warning
+
+    if absent := results[0].absent:
+        words = "a recipe that predicts one has a Dice of 0 there, which weighs as much as that of any class"
+        print_warning(f"train and eval show no pixel of {', '.join(absent)}: {words}", console)
+    for result in results:
+        if target := result.arm.config.operating_point.target:
+            words = "folds and ensemble have no thresholds, every pixel has its most probable class"
+            print_warning(f"{result.arm.name}: operating_point.target, {target!r}, is left out: {words}", console)
 
 
 def _arm_names(config: str, against: str | None) -> list[str]:

@@ -16,7 +16,7 @@ from components import derived_scores
 from components.measurement import Totals
 from components.totals_file import read_totals
 from flexunet.core import scores
-from flexunet.core.config.data import TransformConfig
+from flexunet.core.config.data import SchemaConfig, TransformConfig
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.section import part_of
 from flexunet.core.config.train import TrainerConfig
@@ -66,6 +66,13 @@ class Validated:
         for totals in self.totals:
             pooled.merge(totals, self.settings)
         return pooled
+
+    @property
+    def absent(self) -> list[str]:
+        """Names of the defects of which the folds show no pixel."""
+        truth = scores.margins(self.pooled.known_sums.counts).truth
+        pairs = zip(self.settings.classes[1:], truth[1:], strict=True)
+        return [segmentation_class.name for segmentation_class, pixels in pairs if not pixels]
 
     @property
     def facts(self) -> list[TrainingFacts]:
@@ -198,8 +205,10 @@ def _class_dice(values: Mapping[str, float], settings: GateSettings) -> dict[str
 
 
 def _require_same(first: Arm, other: Arm) -> None:
+    # How ingest read masks is over: the records have them.
+    mine, theirs = (part_of(arm.config, SchemaConfig) for arm in (first, other))
     for section in ("classes", "records"):
-        if getattr(first.config, section) != getattr(other.config, section):
+        if getattr(mine, section) != getattr(theirs, section):
             raise UserError(
                 f"{other.name}: its {section} are not those of {first.name}, expected the same: "
                 "only then are both measured on the same truth"

@@ -1,6 +1,5 @@
 """The folds' models as one SavedModel, judged as every model is: by the gate on `test` and by the serving validator."""
 
-import logging
 import shutil
 from collections.abc import Iterator
 from itertools import islice
@@ -24,8 +23,6 @@ from pipeline.study.records import record_files, records_of
 from pipeline.study.training import read_weights
 from trainer_module.ensemble import export_ensemble
 
-logger = logging.getLogger("flexunet.study")
-
 
 def judge_ensemble(validated: Validated, data: Path, model: Path, report: Path) -> tuple[Metrics, Details]:
     """Exports to `model`, measures on `test`, and serves a few of its records as TF Serving would.
@@ -37,8 +34,6 @@ def judge_ensemble(validated: Validated, data: Path, model: Path, report: Path) 
       report: gets `metrics.json`, `details.json` and `serving.json`.
     """
     config = validated.arm.config
-    if config.operating_point.target:
-        logger.warning("the ensemble has no operating point: every pixel has its most probable class")
     seconds = sum(fold.get("train_seconds", 0.0) for fold in validated.facts)
     epochs = sum(fold.get("epochs", 0) for fold in validated.facts)
     shutil.rmtree(model, ignore_errors=True)

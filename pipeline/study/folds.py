@@ -85,7 +85,7 @@ def make_folds(data: Path, config: Config, count: int, out: Path) -> Folds:
       out: gets a folder; records that were assigned before are found there again.
 
     Raises:
-      UserError: no records, or fewer groups than parts.
+      UserError: no records, fewer groups than parts, or too few defects to steer by.
       NodeFailed: a record cannot be decoded.
     """
     _leave_gpus_to_trainings()
@@ -179,7 +179,19 @@ def _assign(images: Sequence[_Image], config: Config, count: int, directory: Pat
     shares = {part: getattr(wanted, part) / (wanted.train + wanted.eval) / count for part in PARTS}
     fractions = {_file(fold, part): shares[part] for fold in range(count) for part in PARTS}
     keys = [f"{image.group}/{image.image_id}" for image in images]
-    return assign_splits(labels, keys, [image.defects for image in images], fractions, wanted.seed)
+    parts = assign_splits(labels, keys, [image.defects for image in images], fractions, wanted.seed)
+    steering = {part for image, part in zip(images, parts, strict=True) if image.defects} & _steering_files(count)
+    if len(steering) < 2:
+        # What steers a fold's training is of the others.
+        raise UserError(
+            f"{directory.parent}: {len(steering)} of {count} folds have an image with a defect to steer the others' "
+            "training by, expected at least 2: raise dataset.eval or add images with defects"
+        )
+    return parts
+
+
+def _steering_files(count: int) -> set[str]:
+    return {_file(fold, features.SPLIT_EVAL) for fold in range(count)}
 
 
 def _transform(directory: Path, config: TransformConfig, target: Path) -> None:

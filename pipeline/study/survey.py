@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,7 +26,7 @@ from transform_module import images
 from transform_module.unfit import unfit_probabilities
 
 LOOKED_AT: Final = 120
-# Of all of them, eight bytes each: fewer images where they are large.
+# Of all of them: fewer images where they are large.
 _MOST_PIXELS: Final = 50_000_000
 # Each model that a plan may choose.
 _TIMED_SECONDS: Final = 5.0
@@ -66,19 +66,31 @@ class Machine:
     gpus: int
 
 
-def read_pairs(data: Path, config: TransformConfig) -> list[Pair]:
+def read_pairs(data: Path, config: TransformConfig, wanted: Collection[int] = ()) -> list[Pair]:
     """At most `LOOKED_AT` pairs of the newest `train`, which ingest has shuffled.
+
+    Of large images fewer, and then those of the rest that show a class of which there was none.
+
+    Args:
+      data: what `flexunet ingest` wrote.
+      config: how records are read.
+      wanted: ids of the classes that should be seen.
 
     Raises:
       UserError: there are none, or one that cannot be decoded as `config` has it.
     """
     [newest] = newest_versions(data, 1)
     pairs: list[Pair] = []
+    missing = {*wanted}
     try:
         for record in islice(records_of(record_files(newest, features.SPLIT_TRAIN)), LOOKED_AT):
-            pairs.append(_decoded(record, config))
-            if sum(pair.class_ids.size for pair in pairs) >= _MOST_PIXELS:
+            pair = _decoded(record, config)
+            shown = classes_in([pair])
+            if sum(other.class_ids.size for other in pairs) < _MOST_PIXELS or shown & missing:
+                pairs.append(pair)
+            elif not missing:
                 break
+            missing -= shown
     except tf.errors.OpError as error:
         raise UserError(
             f"{data}: a record cannot be decoded: {last_line(error)}; if `flexunet ingest` had a config of yours, name "
@@ -87,6 +99,13 @@ def read_pairs(data: Path, config: TransformConfig) -> list[Pair]:
     if not pairs:
         raise UserError(f"{data}: no records to plan for, expected the output of `flexunet ingest`")
     return pairs
+
+
+def classes_in(pairs: Sequence[Pair]) -> set[int]:
+    """The class ids that images show."""
+    # np.unique sorts, which takes ten times as long.
+    counts = (np.bincount(pair.class_ids.ravel()) for pair in pairs)
+    return {class_id for of_pair in counts for class_id in np.flatnonzero(of_pair).tolist()}
 
 
 def _decoded(record: bytes, config: TransformConfig) -> Pair:

@@ -68,7 +68,7 @@ COMMANDS = dict(walk(main.cli))
         ("run --data d --root r", "Missing option '--config'"),
         ("run --config demo --root r", "Missing option '--data'"),
         ("run --config demo --data d", "Missing option '--root'"),
-        ("run --config", "'--config' requires an argument"),
+        ("run --config", "'--config' requires an argument: see flexunet run --help"),
         ("ingest photos --config demo", "Missing argument 'OUT'"),
         ("ingest --config demo", "Missing argument 'SOURCE'"),
         ("ingest photos out --config demo --span 0", "'--span': 0"),
