@@ -52,6 +52,31 @@ def interval(
     return float(low), float(high)
 
 
+def counted_interval(
+    ratio: NDArray[np.float64], size: NDArray[np.float64], groups: int, is_share: bool
+) -> tuple[float, float]:
+    """`interval` of a ratio of counts, `[resamples]`, with the denominator `size`, `[resamples]`.
+
+    Where nothing was counted, or of a share all, no resample differs, and the percentiles would claim to know. Then the
+    other end is Clopper and Pearson's (1934, doi:10.1093/biomet/26.4.404), for the effective number of groups.
+
+    Args:
+      ratio: such as found defects by defects, or false regions by megapixels.
+      size: of it.
+      groups: how many there are.
+      is_share: what is counted is a part of `size`; else a group counts as one that shows what was counted once.
+    """
+    low, high = interval(ratio, ratio[:, np.newaxis], size[:, np.newaxis], groups)
+    if low != high:
+        return low, high
+    effective = float(np.clip(effective_groups(size[:, np.newaxis], groups)[0], 1, groups))
+    # If more of all groups than this were otherwise, one of these would have been, with 97.5 %.
+    unseen = 1 - ((1 - COVERAGE) / 2) ** (1 / effective)
+    if low == 0:
+        return low, unseen if is_share else float(unseen * effective / size.mean())
+    return (1 - unseen if is_share and low == 1 else low), high
+
+
 def effective_groups(sizes: NDArray[np.float64], groups: int) -> NDArray[np.float64]:
     """Kish's effective number of groups, `sum(size)**2 / sum(size**2)`, of each part, `[K]`; of 1,000 resamples to 5 %.
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from components.bootstrap import interval
+from components.bootstrap import counted_interval, interval
 from components.inspection import all_detections_a90_95, curve_points, detection_rows
 from components.measurement import Numbers, Ranked, Resampled, SliceTotals, Totals, resamples_of
 from flexunet.core import scores
@@ -145,18 +145,21 @@ def _intervals(totals: Totals, settings: GateSettings) -> dict[str, float]:
     iou, unions = scores.iou(pixels)[..., 1:], (pixels.truth + pixels.predicted - pixels.hits)[..., 1:]
     found, present = resampled.found.sum(axis=-1), resampled.present.sum(axis=-1)
     megapixels = pixels.truth.sum(axis=-1) / PIXELS_OF_MEGAPIXEL
+    counted = {
+        DEFECTS_FOUND: (scores.share(found, present), present, True),
+        FALSE_ALARMS: (scores.share(*resampled.alarms.T), resampled.alarms[:, 1], True),
+        FALSE_REGION_DENSITY: (scores.share(resampled.false.sum(axis=-1), megapixels), megapixels, False),
+    }
     ratios = {
         FOREGROUND_DICE: (scores.mean_defined(dice), dice, sizes),
         MEAN_IOU: (scores.mean_defined(iou), iou, unions),
         PIXEL_ACCURACY: _single(scores.pixel_accuracy(pixels), pixels.truth.sum(axis=-1)),
-        DEFECTS_FOUND: _single(scores.share(found, present), present),
-        FALSE_ALARMS: _single(scores.share(*resampled.alarms.T), resampled.alarms[:, 1]),
-        FALSE_REGION_DENSITY: _single(scores.share(resampled.false.sum(axis=-1), megapixels), megapixels),
     }
     for index, segmentation_class in enumerate(settings.classes[1:]):
         ratios[class_score("dice", segmentation_class.name)] = _single(dice[:, index], sizes[:, index])
     groups = len(totals.groups)
     ends = {name: interval(score, parts, sizes, groups) for name, (score, parts, sizes) in ratios.items()}
+    ends |= {name: counted_interval(ratio, size, groups, share) for name, (ratio, size, share) in counted.items()}
     return {key(name): end for name, pair in ends.items() for key, end in zip((lower, upper), pair, strict=True)}
 
 
@@ -200,15 +203,11 @@ def _slice_row(name: str, words: str, part: SliceTotals, settings: GateSettings)
         "words": words,
         "images": part.images,
         "groups": len(part.groups),
-        "foreground_dice": _defined(scores.dice_of_present(sums.counts)),
-        "found_share": _defined(scores.share(sums.found.sum(), sums.present.sum())),
-        "false_alarm_share": _defined(scores.share(*sums.alarms)),
+        "foreground_dice": scores.defined(scores.dice_of_present(sums.counts)),
+        "found_share": scores.defined(scores.share(sums.found.sum(), sums.present.sum())),
+        "false_alarm_share": scores.defined(scores.share(*sums.alarms)),
         "gated": name in settings.gate.min_slice_dice and len(part.groups) >= settings.gate.min_groups,
     }
-
-
-def _defined(score: Score) -> float | None:
-    return None if np.isnan(score) else float(score)
 
 
 def _reliability(totals: Totals) -> "list[ReliabilityBin]":

@@ -156,7 +156,8 @@ def training_batches(
     seed, size = config.train.seed, config.train.batch_size
     pools = _pools(files, config, cache)
     buffer = max(size, min(_SHUFFLE_TILES, tiles, _SHUFFLE_BYTES // _tile_bytes(config)))
-    turns = _turns(_classes_shown(pools[""], config) if config.train.defect_share else [], config)
+    shown = _classes_shown(pools[""], config) if config.train.defect_share else {}
+    turns = _turns([*shown], config)
     counted = _counted(pools, files, config) if turns else {}
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -165,7 +166,7 @@ def training_batches(
         # Split, not added: seed 1 would repeat all but the first epoch of seed 0.
         order, changes = tf.unstack(tf.random.split(tf.stack([tf.constant(seed, tf.int64), epoch]), 2)[:, 0])
         if turns:
-            shuffled = _in_turn(counted, buffer, order, turns, config)
+            shuffled = _in_turn(counted, shown, buffer, order, turns, config)
         else:
             shuffled = _tiles(pools[""], order, 0, config).shuffle(buffer, seed=order)
         seeds = tf.data.Dataset.counter().map(lambda index: tf.stack([changes, index]))
@@ -232,15 +233,15 @@ def _copies(files: Sequence[str], config: TrainerConfig, source: str | None) -> 
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def _classes_shown(dataset: tf.data.Dataset, config: TrainerConfig) -> list[int]:
-    """The defect classes of which any tile shows a pixel.
+def _classes_shown(dataset: tf.data.Dataset, config: TrainerConfig) -> dict[int, int]:
+    """The defect classes of which any tile, or whole image, shows a pixel, and how many do.
 
     Reads all once, which fills a cache: several streams at a time could not, since one on disk has a single writer.
     """
     count = len(config.classes)
-    none = tf.zeros([count], tf.bool)
-    seen = dataset.reduce(none, lambda seen, pair: seen | _present(pair[1], count))
-    return [class_id for class_id in range(1, count) if bool(seen[class_id])]
+    none = tf.zeros([count], tf.int64)
+    seen = dataset.reduce(none, lambda seen, pair: seen + tf.cast(_present(pair[1], count), tf.int64)).numpy()
+    return {class_id: int(seen[class_id]) for class_id in range(1, count) if seen[class_id]}
 
 
 def _present(class_ids: tf.Tensor, count: int) -> tf.Tensor:
@@ -262,14 +263,22 @@ def _turns(classes: Sequence[int], config: TrainerConfig) -> list[Kind]:
 
 
 def _in_turn(
-    pools: Mapping[str, Pool], buffer: int, seed: tf.Tensor, turns: Sequence[Kind], config: TrainerConfig
+    pools: Mapping[str, Pool],
+    shown: Mapping[int, int],
+    buffer: int,
+    seed: tf.Tensor,
+    turns: Sequence[Kind],
+    config: TrainerConfig,
 ) -> tf.data.Dataset:
-    """Endless: a shuffled stream of each kind, which share the buffer."""
+    """Endless: a shuffled stream of each kind, which share the buffer.
+
+    Of a class it holds no more than a pass has, by `shown`: for more an epoch would begin with many passes over all.
+    """
     kinds, names = sorted({*turns}), [*pools]
     streams = [
         _endless(
             pools[kind.source],
-            max(1, buffer // len(kinds)),
+            min(shown.get(kind.class_id, buffer), max(1, buffer // len(kinds))),
             seed + names.index(kind.source) * (features.IGNORE_ID + 1) + kind.class_id,
             kind.class_id,
             config,

@@ -39,6 +39,8 @@ _MOST_TRIALS: Final = 9999
 # the seconds of others; values that exclude each other take none.
 _MOST_FAILED: Final = 3
 _MOST_REFUSED: Final = 100
+# In a trial's first epoch: a model that is too large for the memory would end the process at each try.
+_MOST_KILLED: Final = 2
 
 logger = logging.getLogger("flexunet.train")
 
@@ -123,15 +125,29 @@ class Search(base_tuner.BaseTuner):
         started = time.monotonic()
         keras.utils.clear_session()
         epochs, seconds = 0, 0.0
+        mark = self._job.checkpoints.with_name(f"begun-{trial_id}")
         try:
+            self._begin(mark)
             trained = train(self._job, settings)
             trained.checkpoint.discard()
             epochs, seconds = trained.epochs, trained.seconds
-            return self._score()
+            return self._score(settings.train.monitor)
         finally:
+            mark.unlink(missing_ok=True)
             # A training that was killed brings the seconds before along.
             self._spent[trial_id] = _Spent(epochs, max(seconds, time.monotonic() - started))
             shutil.rmtree(self._job.log_directory, ignore_errors=True)
+
+    def _begin(self, mark: Path) -> None:
+        """Counts in a file that only a process which is killed leaves behind.
+
+        Raises:
+          ValueError: too many were, and no epoch was finished to go on with.
+        """
+        killed = mark.stat().st_size if mark.is_file() else 0
+        if killed >= _MOST_KILLED and not any(self._job.checkpoints.glob("*.npz")):
+            raise ValueError(f"its process was killed {killed} times in the first epoch; most often memory runs out")
+        mark.write_bytes(b"." * (killed + 1))
 
     def document(self) -> tuning.Tuning:
         """All trials, as `tuning.json` has them."""
@@ -174,9 +190,10 @@ class Search(base_tuner.BaseTuner):
         given = {"preview_images": 0, "max_seconds": self._config.tune.trial_seconds or tuned.train.max_seconds}
         return tuned.model_copy(update={"train": tuned.train.model_copy(update=given)})
 
-    def _score(self) -> float:
+    def _score(self, monitor: str) -> float:
+        """Of the epoch whose weights were kept, by the trial's own `train.monitor`."""
         history = read_history(self._job.log_directory / features.TRAINING_HISTORY)
-        best = best_epoch(history, self._config.train.monitor)
+        best = best_epoch(history, monitor)
         if best is None:
             raise ValueError("no epoch has a foreground Dice: the training diverged")
         return next(row["val_foreground_dice"] for row in history if row["epoch"] == best)

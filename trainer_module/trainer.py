@@ -14,7 +14,7 @@ import tensorflow as tf
 from pydantic import BaseModel
 
 from flexunet.core.config.data import SegmentationClass
-from flexunet.core.config.train import ModelConfig, TrainConfig, TrainerConfig
+from flexunet.core.config.train import NO_WEIGHTS, ModelConfig, TrainConfig, TrainerConfig
 from flexunet.core.encoder_file import encoder_digest
 from flexunet.core.errors import UserError
 from flexunet.core.operating_point import DefectRule
@@ -278,7 +278,7 @@ class _Base(BaseModel):
 
 def _layers(model: ModelConfig, classes: Sequence[SegmentationClass]) -> dict[str, object]:
     """What two models must share to share weights; an image of another size has the same convolutions."""
-    return {**model.model_dump(exclude={"dropout", "dropout_seed"}), "classes": len(classes)}
+    return {**model.model_dump(exclude={*NO_WEIGHTS}), "classes": len(classes)}
 
 
 def _plain_model(trained: keras.Model, config: TrainerConfig) -> keras.Model:

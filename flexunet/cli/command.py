@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -20,6 +21,14 @@ class _ShortHelp(click.Command):
 
     def get_help_option_names(self, ctx: click.Context) -> list[str]:
         return ["-h", "--help"]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses as click does, whose parser does not say which command's option has no value."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
 
 
 class Command(_ShortHelp):
@@ -145,6 +154,11 @@ def walk(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple
             yield from walk(command, (*path, name))
         elif command:
             yield (*path, name), command
+
+
+def spelled(*words: object) -> str:
+    """`flexunet WORDS` as a shell takes it, whatever is in the names: to be copied from the terminal."""
+    return shlex.join(["flexunet", *map(str, words)])
 
 
 def split_examples(docstring: str) -> tuple[str, list[str]]:

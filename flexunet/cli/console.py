@@ -45,7 +45,7 @@ def captured_output(log_file: Path) -> Iterator[Console]:
         _flush()
         real = os.dup(1), os.dup(2)
         shown = os.dup(real[1] if wanted(JSON) else real[0])
-        with log_file.open("ab") as log, os.fdopen(shown, "w", encoding="utf-8") as terminal:
+        with log_file.open("ab") as log, os.fdopen(shown, "w", encoding="utf-8", errors="backslashreplace") as terminal:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
             # Paths and class names may hold [brackets]; where there is no terminal, no width cuts a table.

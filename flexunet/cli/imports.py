@@ -1,5 +1,6 @@
 """`flexunet import`: takes over what an existing FlexUNet project has."""
 
+import shlex
 from pathlib import Path
 from typing import Final
 
@@ -44,7 +45,8 @@ def import_config(file: Path, out: Path, names: str | None, as_written: bool) ->
     given = tuple(name.strip() for name in names.split(",")) if names else ()
     found = imported.import_config(file, as_written, given)
     replace_text(out, found.toml)
-    commands = [command.replace("CONFIG", str(out)) for command in found.commands]
+    written = f"--config {shlex.quote(str(out))}"
+    commands = [command.replace("--config CONFIG", written) for command in found.commands]
     with captured_output(NO_LOG) as console:
         for note in found.notes:
             print_warning(note, console)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from flexunet.cli.command import Command
+from flexunet.cli.command import Command, spelled
 from flexunet.cli.console import NO_LOG, captured_output, print_result
 from flexunet.cli.options import AS_JSON, LAYOUT, NEW_CONFIG, NO_MASK, PATH
 from flexunet.core.errors import UserError
@@ -29,7 +29,8 @@ def init(source: Path, out: Path, layout_name: str | None, no_mask_is_background
     from flexunet.dataset.layouts.interface import Source
 
     if not source.is_dir():
-        raise UserError(f"{source}: no such folder, expected a folder of images and what tells their classes")
+        what = "not a folder" if source.exists() else "no such folder"
+        raise UserError(f"{source}: {what}, expected a folder of images and what tells their classes")
     with captured_output(NO_LOG) as console:
         described = describe(Source(find_files(source), no_mask_is_background), layout_name)
         replace_text(out, write_toml(described, source))
@@ -37,7 +38,8 @@ def init(source: Path, out: Path, layout_name: str | None, no_mask_is_background
         console.print(f"classes: {', '.join(found.name for found in described.classes)}")
         for sentence in described.unknown:
             console.print(f"only you know: {sentence}")
-        flags = "".join(f" --layout {name}" for name in (layout_name,) if name)
-        flags += " --no-mask-is-background" if no_mask_is_background else ""
-        console.print(f"written: {out}; next: flexunet ingest {source} records --config {out} --check{flags}")
+        flags = [*(["--layout", layout_name] if layout_name else [])]
+        flags += ["--no-mask-is-background"] if no_mask_is_background else []
+        follow = spelled("ingest", source, "records", "--config", out, "--check", *flags)
+        console.print(f"written: {out}; next: {follow}")
     print_result({"config": out, "layout": described.layout.name, "classes": [c.name for c in described.classes]})

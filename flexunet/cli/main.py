@@ -1,14 +1,14 @@
 """The `flexunet` command. Thin: a command is imported when it is looked at, and imports what it needs when it runs."""
 
 import os
-import shlex
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, NoReturn
 
 import click
 
-from flexunet.cli.command import SectionedGroup
+from flexunet.cli.command import SectionedGroup, spelled
 from flexunet.cli.completion import print_completion
 from flexunet.core.disk import words_of
 from flexunet.core.errors import CommandError, Interrupted, UserError
@@ -65,6 +65,7 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: runs a command and exits with the code of the contract."""
+    _open_what_is_closed()
     code = exit_code(lambda: cli.main(args=arguments, prog_name="flexunet", standalone_mode=False), arguments)
     if code == Interrupted.exit_code:
         # Threads of Beam and TensorFlow would hold the process until they have done what nobody waits for any more.
@@ -74,6 +75,13 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code)
 
 
+def _open_what_is_closed() -> None:
+    """A stream that the shell closed (`>&-`) goes nowhere: else the next file that is opened would take its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - as long as the process
+
+
 def exit_with(command: Callable[[], object]) -> NoReturn:
     """Runs a command, prints its error in one line and exits with the code of the contract."""
     sys.exit(exit_code(command))
@@ -81,7 +89,7 @@ def exit_with(command: Callable[[], object]) -> NoReturn:
 
 def exit_code(command: Callable[[], object], arguments: list[str] | None = None) -> int:
     """Runs a command and gives the code of the contract; an error is printed in one line."""
-    again = shlex.join(["flexunet", *(sys.argv[1:] if arguments is None else arguments)])
+    again = spelled(*(sys.argv[1:] if arguments is None else arguments))
     try:
         result = command()
     except Interrupted as stopped:

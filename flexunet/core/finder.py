@@ -114,6 +114,11 @@ def find_files(root: Path, output: Path | None = None) -> Files:
     return Files(root, tuple(sorted(walk.names, key=lambda name: (nfc(name), name))), walk.tally.counted())
 
 
+def holds_predictions(folder: Path) -> bool:
+    """Whether `flexunet predict` wrote there."""
+    return _starts_with(folder / AREAS_FILE, ",".join(AREAS_COLUMNS))
+
+
 def nfc(name: str) -> str:
     """A name as it is compared: a Mac writes ü as two characters, others as one."""
     return normalize("NFC", name)
@@ -240,7 +245,7 @@ def _hidden(name: str, is_folder: bool) -> str | None:
 def _own_output(folder: Path, names: Sequence[str], at_root: bool) -> list[tuple[str, re.Pattern[str]]]:
     """Which names of a folder `flexunet` wrote, and by which command."""
     own = []
-    if AREAS_FILE in names and _starts_with(folder / AREAS_FILE, ",".join(AREAS_COLUMNS)):
+    if AREAS_FILE in names and holds_predictions(folder):
         own.append(("written by `flexunet predict`", re.compile(f"{_PREDICTED.pattern}|{re.escape(AREAS_FILE)}")))
     if "dataset.json" in names and any(re.fullmatch(r"span-\d+", name) for name in names):
         own.append(("written by `flexunet ingest`", _RECORDED))

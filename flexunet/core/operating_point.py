@@ -118,7 +118,8 @@ def choose(curves: Curves, target: "Target", pixel_size: float | None) -> list[C
 
     A share of defects to find is reached in each class, with the fewest false regions. A bound on false regions is
     shared by the classes: what is found is weighed against the false regions that it costs, at one price in all
-    classes, the lowest at which the bound is kept.
+    classes, the lowest at which the bound is kept; where none keeps it, the fewest false regions are left, and of those
+    choices the one that finds the most.
 
     Args:
       curves: sums over `eval`, at THRESHOLDS and SMALLEST.
@@ -131,11 +132,13 @@ def choose(curves: Curves, target: "Target", pixel_size: float | None) -> list[C
     if target.unit is None:
         return [_finding(curves, class_id, target.bound) for class_id in classes]
     most = allowed_false(target, curves.pixels, pixel_size)
-    for price in np.geomspace(1e-3, 1e3, 121):
+    chosen: list[Choice] = []
+    # At the last price all defects together are worth less than one false region.
+    for price in np.geomspace(1e-3, 2 * max(curves.present.sum(), 500), 181):
         chosen = [_best(curves.found[c] - price * curves.false[c]) for c in classes]
         if sum(curves.false[c][at] for c, at in zip(classes, chosen, strict=True)) <= most:
-            return chosen
-    return [_best(-curves.false[c]) for c in classes]
+            break
+    return chosen
 
 
 def allowed_false(target: "Target", pixels: float, pixel_size: float | None) -> float:

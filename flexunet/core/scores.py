@@ -78,18 +78,29 @@ def foreground_dice(counts: Array, xp: Namespace = np) -> Array:
     return mean_defined(dice(counts, xp)[..., 1:], xp)
 
 
-def dice_of_present(counts: Array) -> Array:
-    """Mean Dice over the defect classes that the truth holds, `[...]`, NaN if it holds none: for a slice or an image.
+def dice_of_present(counts: Array, xp: Namespace = np) -> Array:
+    """Mean Dice over the defect classes that the truth holds, `[...]`, NaN if it holds none.
 
-    In so little truth one stray pixel of an absent class would weigh as much as a whole class. NumPy only.
+    For a slice, an image, or the `eval` that steers training: in so little truth one stray pixel of an absent class
+    would weigh as much as a whole class.
     """
-    present = margins(counts).truth > 0
-    return mean_defined(np.where(present, dice(counts), np.nan)[..., 1:])
+    present = margins(counts, xp).truth > 0
+    return mean_defined(xp.where(present, dice(counts, xp), float("nan"))[..., 1:], xp)
 
 
 def share(part: Array, whole: Array) -> Array:
     """`part / whole`; NaN where there is nothing to be a part of."""
     return _ratio(np.asarray(part, np.float64), np.asarray(whole, np.float64), np)
+
+
+def defined(score: Array) -> float | None:
+    """A score as JSON has it: None for what is undefined."""
+    return float(score) if np.isfinite(score) else None
+
+
+def defined_interval(low: float, high: float) -> list[float] | None:
+    """The ends of an interval; None where it has none, as with a single group."""
+    return [low, high] if np.isfinite([low, high]).all() else None
 
 
 def expected_calibration_error(bins: Array) -> float:

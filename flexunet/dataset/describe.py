@@ -2,6 +2,7 @@
 is a comment.
 """
 
+import shlex
 import tomllib
 from collections import Counter
 from collections.abc import Sequence
@@ -15,16 +16,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flexunet.core.config.load import config_from
+from flexunet.core.config.train import ModelConfig
 from flexunet.core.config.write import to_toml
 from flexunet.core.errors import UserError
+from flexunet.core.fit import ALIKE, STRIP
 from flexunet.core.headers import read_header
-from flexunet.core.pictures import FIRST_LYING
+from flexunet.core.pictures import is_lossy
 from flexunet.core.problems import DataError
+from flexunet.core.readable import FIRST_LYING
 from flexunet.dataset.annotation import BadAnnotation, plain_name
 from flexunet.dataset.layouts.detect import choose, lay_out
 from flexunet.dataset.layouts.interface import Layout, Reader, Source, SourceClass
 from flexunet.dataset.layouts.npz import count_classes
-from flexunet.dataset.masks import GREYISH
+from flexunet.dataset.masks import GREYISH, STEP_OF_16_BITS
 from flexunet.dataset.pairs import Pair
 
 Color = tuple[int, int, int]
@@ -42,19 +46,12 @@ _BLACK: Final = (0, 0, 0)
 _WHITE: Final = (255, 255, 255)
 _VOC_VOID: Final = (224, 224, 192)
 _VOID: Final = 255
-# 16 bits hold each level of 8 bits so many times.
-_STEP_OF_16_BITS: Final = 257
 _HALF_WAY: Final = 128
-# Formats of Pillow that blur what is sharp.
-_LOSSY: Final = ("JPEG", "MPO")
 _LOOKED_AT: Final = 300
 _MOST_CLASSES: Final = 32
 # Rarer colours are rims that somebody's tool smoothed, not classes.
 _RAREST_SHARE: Final = 0.001
 _LARGEST_SIDE: Final = 512
-# 2 ** (model.num_layers - 1), by default.
-_STEP: Final = 16
-_STRIP: Final = 4
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,8 @@ def write_toml(described: Described, source: Path) -> str:
         **({"records": records} if records else {}),
         "image": {"height": described.height, "width": described.width, "fit": described.fit},
     }
-    heading = [f"Written by `flexunet init {source}`.", described.layout.description, *described.layout.notes]
+    written = f"Written by `flexunet init {shlex.quote(str(source))}`."
+    heading = [written, described.layout.description, *described.layout.notes]
     ending = [
         *("Only you know:", *(f"- {sentence}" for sentence in described.unknown)),
         *("- what a model must reach before it is served:", "[gate]", "min_foreground_dice = 0.5"),
@@ -193,30 +191,67 @@ def _from_archives(pairs: Sequence[Pair]) -> _Seen:
     return _Seen([SourceClass(name) for name in names], unknown=["how the classes are called: an archive has no names"])
 
 
+@dataclass
+class _Look:
+    """What some masks hold.
+
+    Attributes:
+      grey: how many pixels have each grey level, of the masks without a colour.
+      colors: how many pixels have each colour, of the others, but for those in `blurred`.
+      lossy: whether some are of a compression that blurs.
+      blurred: names of such in colour, whose colours say nothing.
+      broken: why files are no pictures.
+    """
+
+    grey: Counter[int] = field(default_factory=Counter)
+    colors: Counter[Color] = field(default_factory=Counter)
+    lossy: bool = False
+    blurred: list[str] = field(default_factory=list)
+    broken: list[BadAnnotation] = field(default_factory=list)
+
+    @property
+    def shows_grey(self) -> bool:
+        """A mask without a defect is black in whatever format."""
+        return any(level != 0 for level in self.grey)
+
+
+def _look(masks: Sequence[Path]) -> _Look:
+    look = _Look()
+    for path in masks:
+        try:
+            values, counts, blurs = _values(path)
+        except _UnreadableMask as bad:
+            look.broken.append(bad)
+            continue
+        look.lossy |= blurs
+        if blurs and values.ndim > 1:
+            look.blurred.append(path.name)
+        elif values.ndim == 1:
+            look.grey.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+        else:
+            look.colors.update({(r, g, b): n for (r, g, b), n in zip(values.tolist(), counts.tolist(), strict=True)})
+    return look
+
+
 def _from_masks(masks: Sequence[Path]) -> _Seen:
     """What the pixels of masks say: colours, or grey levels that are ids."""
-    grey: Counter[int] = Counter()
-    colors: Counter[Color] = Counter()
-    looked_at, lossy, blurred = list(_some(masks)), False, list[str]()
-    for path in looked_at:
-        values, counts, is_lossy = _values(path)
-        lossy |= is_lossy
-        if is_lossy and values.ndim > 1:
-            blurred.append(path.name)
-        elif values.ndim == 1:
-            grey.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
-        else:
-            colors.update({(r, g, b): n for (r, g, b), n in zip(values.tolist(), counts.tolist(), strict=True)})
-    if blurred and not grey and not colors:
+    looked_at = list(_some(masks))
+    look = _look(looked_at)
+    if len(look.broken) == len(looked_at) > 0:
+        raise look.broken[0]
+    if look.blurred and not look.shows_grey and not look.colors:
         words = ("a lossless format", "it blurs class borders: export the masks as PNG")
-        raise BadAnnotation(f"{blurred[0]}: a mask in colour as JPEG", *words)
+        raise BadAnnotation(f"{look.blurred[0]}: a mask in colour of lossy compression", *words)
     looked = f"how the classes are called, and whether more occur: looked at {len(looked_at)} of {len(masks)} masks"
-    seen = _from_colors(colors, looked) if colors else _from_grey(sorted(grey), looked, lossy)
-    mixed = (
-        ["masks in grey levels beside masks in colours: these classes are of the colours"] if grey and colors else []
-    )
-    unread = [f"what {len(blurred)} masks in colour as JPEG show: ingest refuses them"] if blurred else []
-    return replace(seen, unknown=[*seen.unknown, *mixed, *unread])
+    seen = _from_colors(look.colors, looked) if look.colors else _from_grey(sorted(look.grey), looked, look.lossy)
+    unknown = [*seen.unknown]
+    if look.shows_grey and look.colors:
+        unknown.append("masks in grey levels beside masks in colours: these classes are of the colours")
+    if look.blurred:
+        unknown.append(f"what {len(look.blurred)} masks in colour of lossy compression show: ingest refuses them")
+    if look.broken:
+        unknown.append(f"what {len(look.broken)} masks show that cannot be read: ingest refuses them")
+    return replace(seen, unknown=unknown)
 
 
 def _from_grey(levels: Sequence[int], looked: str, lossy: bool) -> _Seen:
@@ -262,33 +297,41 @@ def _color_name(color: Color) -> str:
     return "color-" + "-".join(map(str, color))
 
 
+class _UnreadableMask(BadAnnotation):
+    """A file that is no picture, or not a whole one."""
+
+
 def _values(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], bool]:
-    """The grey levels, `[V]`, or colours, `[V, 3]`, of a mask, how many pixels have each, and whether it is a JPEG."""
+    """The grey levels, `[V]`, or colours, `[V, 3]`, of a mask, how many pixels have each, and whether its compression
+    blurs what is sharp.
+    """
     try:
-        with Image.open(path) as image:
-            pixels, is_lossy = _pixels(image), image.format in _LOSSY
+        encoded = path.read_bytes()
+        blurs = is_lossy(encoded)
+        with Image.open(BytesIO(encoded)) as image:
+            pixels = _pixels(image, blurs)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise BadAnnotation(f"{path.name}: cannot be read ({reason})", "a mask", "replace it") from None
+        raise _UnreadableMask(f"{path.name}: cannot be read ({reason})", "a mask", "replace it") from None
     if pixels.ndim == 2:
         values, counts = np.unique(pixels, return_counts=True)
     else:
         values, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
     values = values.astype(np.int64)
-    if values.max() > _VOID and (values % _STEP_OF_16_BITS == 0).all():
-        values //= _STEP_OF_16_BITS
+    if values.max() > _VOID and (values % STEP_OF_16_BITS == 0).all():
+        values //= STEP_OF_16_BITS
     if values.max() > _VOID or values.min() < 0:
         what = f"{path.name}: has the grey levels {values.min()} to {values.max()}"
         raise BadAnnotation(what, "a mask of 8 bits", "export it as grey PNG of 8 bits")
-    return values, counts.astype(np.int64), is_lossy
+    return values, counts.astype(np.int64), blurs
 
 
-def _pixels(image: Image.Image) -> NDArray[np.generic]:
+def _pixels(image: Image.Image, blurs: bool) -> NDArray[np.generic]:
     """Grey `[h, w]`, also of a palette and of what JPEG keeps in three channels; else RGB."""
     if _is_grey(image):
         return np.asarray(image)
     rgb = np.asarray(image.convert("RGB"))
-    spread = 0 if image.mode in ("1", "P") else GREYISH if image.format in _LOSSY else -1
+    spread = 0 if image.mode in ("1", "P") else GREYISH if blurs else -1
     return np.asarray(image.convert("L")) if np.ptp(rgb.astype(int), axis=-1).max() <= spread else rgb
 
 
@@ -317,19 +360,20 @@ def _fitted(sizes: Sequence[tuple[int, int]]) -> tuple[int, int, str, str]:
     aspects = array[:, 0] / array[:, 1]
     smallest, largest = ("x".join(map(str, corner)) for corner in (array.min(axis=0), array.max(axis=0)))
     words = f"{len(sizes)} images were looked at, {smallest} to {largest}, at the median {width:g}x{height:g}."
-    if max(width, height) >= _STRIP * min(width, height) and max(width, height) > _LARGEST_SIDE:
+    if max(width, height) >= STRIP * min(width, height) and max(width, height) > _LARGEST_SIDE:
         side = _rounded(min(width, height, _LARGEST_SIDE))
         return side, side, "tile", f"{words} Strips are cut into tiles, which keeps their scale."
     scale = min(1.0, _LARGEST_SIDE / max(width, height))
     if scale < 1:
         words += ' They are made smaller, which can lose fine defects: fit = "tile" keeps the scale.'
-    fit = "pad" if aspects.max() > 1.1 * aspects.min() else "stretch"
+    fit = "pad" if aspects.max() > ALIKE * aspects.min() else "stretch"
     return _rounded(height * scale), _rounded(width * scale), fit, words
 
 
 def _rounded(side: float) -> int:
-    """Up to what the model can halve as often as it does."""
-    return int(-(-side // _STEP) * _STEP)
+    """Up to what the default model can halve as often as it does."""
+    step = ModelConfig().size_divisor
+    return int(-(-side // step) * step)
 
 
 def _some(items: Sequence[Item]) -> Sequence[Item]:

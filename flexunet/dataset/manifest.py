@@ -23,7 +23,9 @@ def read_manifest(data: Path) -> "Manifest":
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise UserError(f"{path}: not readable, expected the output of `flexunet ingest`: run it first") from None
+        above = next((folder for folder in [*data.parents][:2] if (folder / MANIFEST).is_file()), None)
+        repair = f"name {above}" if above else "run it first"
+        raise UserError(f"{path}: not readable, expected the output of `flexunet ingest`: {repair}") from None
     # Other tools have a dataset.json too.
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "spans" not in manifest:
         raise UserError(f"{path}: not written by `flexunet ingest` of this version: run it first")
@@ -63,6 +65,20 @@ def versions(data: Path) -> dict[int, Path]:
     """The newest version of each span that has one."""
     numbered = sorted((_span_and_version(path), path) for path in data.glob("span-*/version-*"))
     return {span: path for (span, _), path in numbered}
+
+
+def newest_versions(data: Path, limit: int | None) -> list[Path]:
+    """The folders of records that are measured and trained on outside of a pipeline, the newest span first.
+
+    `limit` is how many spans that are at most, None for all.
+
+    Raises:
+      UserError: there are none.
+    """
+    found = versions(data)
+    if not found:
+        raise UserError(f"{data}: no records here, expected the output of `flexunet ingest`")
+    return [found[span] for span in sorted(found, reverse=True)[:limit]]
 
 
 def newest_version(span_directory: Path) -> int:

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from flexunet.core.finder import nfc
+from flexunet.core.finder import nfc, stem_and_suffix, suffix_of
 from flexunet.core.problems import Problem
+from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.dataset.pairs import Pair
 
 STEM_COLUMN: Final = "stem"
@@ -71,6 +72,10 @@ def _match(
     keys = {pair.id: pair.id if pair.id in by_stem else pair.id.rpartition("/")[2] for pair in pairs}
     missing = [pair_id for pair_id, key in keys.items() if key not in by_stem]
     strays = by_stem.keys() - keys.values()
+    if strays and all(suffix_of(stem) in IMAGE_SUFFIXES for stem in strays):
+        first = min(strays)
+        what = f"{len(strays)} values of {STEM_COLUMN} have a suffix, such as {first}"
+        return {}, [Problem(path, what, f"stems, such as {stem_and_suffix(first)[0]}", "leave the suffixes out")]
     shared = Counter(key for key in keys.values() if key in by_stem)
     problems = [Problem(path, f"no line for image {i}", "one for each image", "add it") for i in missing]
     problems += [

@@ -130,7 +130,7 @@ def _values(entry: Entry, content: Content, config: Config) -> dict[str, bytes |
         keys.image: content.image,
         keys.mask: content.mask,
         keys.id: facts.pair.id.encode(),
-        features.IMAGE_FILENAME: facts.pair.image.name.encode(),
+        features.IMAGE_FILENAME: facts.pair.image.name.encode(errors="backslashreplace"),
         features.IMAGE_FORMAT: facts.image_format.encode(),
         features.IMAGE_HEIGHT: facts.height,
         features.IMAGE_WIDTH: facts.width,

@@ -19,6 +19,7 @@ from PIL import Image
 from scipy import ndimage
 
 from flexunet.core.config.load import load_config
+from flexunet.core.disk import words_of
 from flexunet.core.outlines import labelme_document
 
 BACKGROUND, INCLUSION, PATCHES, SCRATCHES = range(4)
@@ -273,10 +274,13 @@ def light_bands(generator: np.random.Generator, size: int) -> Grey:
 def main(directory: Path, count: int, size: int, seed: int, labelme: bool) -> None:
     """Writes DIRECTORY/images and DIRECTORY/masks in the colours of the demo, for those who have no images at hand."""
     classes = load_config("demo").classes
-    if labelme:
-        write_labelled(directory, count, size, [c.name for c in classes], seed)
-    else:
-        write_surfaces(directory, count, size, [c.color for c in classes], seed)
+    try:
+        if labelme:
+            write_labelled(directory, count, size, [c.name for c in classes], seed)
+        else:
+            write_surfaces(directory, count, size, [c.color for c in classes], seed)
+    except OSError as error:
+        raise click.ClickException(words_of(error)) from None
 
 
 if __name__ == "__main__":

@@ -33,6 +33,12 @@ _NOT_SERVED: Final = {
     grpc.StatusCode.UNAUTHENTICATED,
     grpc.StatusCode.PERMISSION_DENIED,
 }
+# A server that vanishes, with its node or behind a firewall, says nothing, and TCP waits a quarter of an hour for it. A
+# call that has heard nothing for so long, or half its deadline, asks whether anybody is there and waits so long to be
+# told: it comes again in time. Twice in a call at most: gRPC's servers hang up at the fourth such ping in five minutes
+# in which they say nothing else.
+_PING_SECONDS: Final = 30.0
+_PONG_SECONDS: Final = 10.0
 # What the channel says of a server that it cannot reach, under the code of a full queue: nothing else tells them apart.
 _NOT_REACHED: Final = ("failed to connect", "errors resolving", "DNS resolution failed")
 
@@ -129,6 +135,14 @@ def _channel_options(options: Options) -> list[tuple[str, int]]:
         ("grpc.enable_retries", 0),
         # The least time for a connection to come about, 20 s by default.
         ("grpc.min_reconnect_backoff_ms", round(1000 * options.connect)),
+        # A channel that could not connect fails every call until it tries again: after 1 s at first, and 2 minutes at
+        # last, by default, so that a server that is back would be there for nobody. Ours come again within that time.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 250),
+        ("grpc.keepalive_time_ms", round(1000 * max(_PING_SECONDS, options.deadline / 2))),
+        ("grpc.keepalive_timeout_ms", round(1000 * _PONG_SECONDS)),
+        # By which gRPC really waits (1.85, `grpc_chttp2_end_write`), a minute by default.
+        ("grpc.http2.ping_timeout_ms", round(1000 * _PONG_SECONDS)),
     ]
 
 

@@ -1,7 +1,7 @@
 """What is written of a prediction: pictures to look at, or annotations that labelling tools load."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple, TextIO
@@ -15,6 +15,7 @@ from flexunet.core.config.whole import Config
 from flexunet.core.disk import naming, words_of
 from flexunet.core.errors import UserError
 from flexunet.core.files import replace_file, replace_text
+from flexunet.core.finder import AREAS_FILE, holds_predictions
 from flexunet.core.outlines import coco_annotations, labelme_document
 from flexunet.core.palette import rgb_from_class_ids
 from flexunet.core.pictures import png
@@ -57,7 +58,7 @@ class Output:
         """
         mask_rgb = rgb_from_class_ids(class_ids, self.config.classes, self.config.records.ignore_color)
         tinted = overlay(pixels, mask_rgb, class_ids)
-        mask_file, overlay_file = self.out / f"{stem}_mask.png", self.out / f"{stem}_overlay.png"
+        mask_file, overlay_file = (self.out / name for name in _names("png", stem))
         with _writing():
             replace_file(mask_file, png(Image.fromarray(mask_rgb)))
             replace_file(overlay_file, png(tinted))
@@ -70,7 +71,7 @@ class LabelmeOutput(Output):
     def write(self, image: Path, stem: str, pixels: Image.Image, class_ids: NDArray[np.uint8]) -> Written:
         """As in the base."""
         document = labelme_document(image.name, class_ids, [c.name for c in self.config.classes])
-        file = self.out / f"{stem}.json"
+        [file] = (self.out / name for name in _names("labelme", stem))
         with _writing():
             replace_text(file, json.dumps(document))
         return Written(annotations=file)
@@ -102,6 +103,37 @@ class CocoOutput(Output):
         """Writes the rest of the document."""
         categories = [{"id": i, "name": c.name} for i, c in enumerate(self.config.classes) if i]
         self._file.write(f'\n], "images": {json.dumps(self._images)}, "categories": {json.dumps(categories)}}}\n')
+
+
+def require_free(kind: str, out: Path, stems: Iterable[str]) -> None:
+    """Refuses to write over what a person may have drawn: masks that lie beside their images are called as ours are,
+    and annotations are there to be corrected.
+
+    Raises:
+      UserError: names the first file.
+    """
+    there = {path.name for path in out.iterdir()} if out.is_dir() else set[str]()
+    is_ours = holds_predictions(out)
+    wanted = [] if is_ours and kind == "png" else [name for stem in stems for name in _names(kind, stem)]
+    # An empty table was left by a full disk.
+    if AREAS_FILE in there and not is_ours and (out / AREAS_FILE).stat().st_size:
+        wanted.append(AREAS_FILE)
+    taken = [name for name in dict.fromkeys(wanted) if name in there]
+    if taken:
+        more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
+        raise UserError(
+            f"{out / taken[0]}{more}: there already, and not to be written over, since a person may have made it; "
+            "expected a folder without: name another --out, or remove it"
+        )
+
+
+def _names(kind: str, stem: str) -> list[str]:
+    """The files that hold one image's prediction."""
+    return {
+        "png": [f"{stem}_mask.png", f"{stem}_overlay.png"],
+        "labelme": [f"{stem}.json"],
+        "coco": [COCO_FILE],
+    }[kind]
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.core.regions import connected_regions
 from flexunet.serving.client import Model, Prediction, in_order, predict_image
 from flexunet.serving.exported import ServedConfig
-from flexunet.serving.outputs import CannotWriteError, Output, opened
+from flexunet.serving.outputs import CannotWriteError, Output, opened, require_free
 from flexunet.serving.tiling import predict_tiled
 from flexunet.serving.transport import NotServedError, UnreachableError
 from flexunet.serving.wire import as_strings
@@ -156,19 +156,23 @@ def predict_files(
 
     Raises:
       UserError: the server is not there, or has another model, or the disk is full: the first image tells, and so
-        would all others.
+        would all others; or `out` holds what a person may have made, under a name that would be written.
       OSError: `out` cannot be written.
     """
+    require_free(kind, out, _output_stems(images))
     out.mkdir(parents=True, exist_ok=True)
     failures: list[Failure] = []
     areas_file = out / AREAS_FILE
     with (
         naming(areas_file),
-        areas_file.open("w", newline="", encoding="utf-8") as file,
+        # Names of files need be no Unicode.
+        areas_file.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
         opened(kind, out, job.config, images) as output,
     ):
         writer = csv.writer(file)
         writer.writerow(AREAS_COLUMNS)
+        # By this line the folder is known, also when the command is killed.
+        file.flush()
         for answer in _answers(job, images, output):
             if isinstance(answer, Failure):
                 failures.append(answer)

@@ -11,11 +11,10 @@ import numpy as np
 
 from flexunet.core.files import Json
 from flexunet.serving.c_api import Signature
-from flexunet.serving.dtypes import DTYPE_NUMBERS
+from flexunet.serving.dtypes import DTYPE_NAMES, DTYPE_NUMBERS
 from flexunet.serving.protos import predict_pb2 as pb
 from flexunet.serving.wire import as_strings
 
-_NAMES = {1: "DT_FLOAT", 2: "DT_DOUBLE", 3: "DT_INT32", 4: "DT_UINT8", 7: "DT_STRING", 9: "DT_INT64", 10: "DT_BOOL"}
 _SHOWN = 256
 
 _Leaf = TypeVar("_Leaf")
@@ -55,7 +54,12 @@ def read_inputs(body: dict[str, Json], signature: Signature) -> tuple[dict[str, 
             "to exist "
         )
     if "instances" in body:
-        return _from_rows(body["instances"], signature), True
+        rows = body["instances"]
+        if not isinstance(rows, list):
+            raise ValueError(f"JSON Value: {_shown(body)} Expecting 'instances' to be an list/array")
+        if not rows:
+            raise ValueError(f"JSON Value: {_shown(body)} No values in 'instances' array")
+        return _from_rows(rows, signature), True
     if "inputs" in body:
         return _from_columns(body["inputs"], signature), False
     raise ValueError("Missing 'inputs' or 'instances' key")
@@ -90,32 +94,49 @@ def metadata(name: str, version: int, signatures: pb.SignatureDefMap) -> dict[st
 def _tensor_info(info: pb.TensorInfo) -> Json:
     dimensions: list[Json] = [{"size": str(dim.size), "name": dim.name} for dim in info.tensor_shape.dim]
     shape: Json = {"dim": dimensions, "unknown_rank": info.tensor_shape.unknown_rank}
-    return {"dtype": _NAMES.get(info.dtype, str(info.dtype)), "tensor_shape": shape, "name": info.name}
+    return {"dtype": DTYPE_NAMES.get(info.dtype, str(info.dtype)), "tensor_shape": shape, "name": info.name}
 
 
-def _from_rows(rows: Json, signature: Signature) -> dict[str, np.ndarray]:
-    if not isinstance(rows, list):
-        raise ValueError("Expecting 'instances' to be an list/array")
-    if not rows:
-        raise ValueError("No values in 'instances' array")
+def _from_rows(rows: list[Json], signature: Signature) -> dict[str, np.ndarray]:
+    """Item by item: all must have the shape of the first (`FillTensorMapFromInstancesList`)."""
     if not isinstance(rows[0], dict) and len(signature.inputs) > 1:
         raise ValueError(
             "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
             "tensorinfo_map"
         )
     named, names = _is_object(rows[0]), sorted(signature.inputs)
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for number, row in enumerate(rows):
         if _is_object(row) != named:
             words = "object but got list" if named else "value/list but got object"
             raise ValueError(f"Expecting {words} at item {number} of input list")
+        for name, item in (row if _is_object(row) else {names[0]: row}).items():
+            try:
+                _add_item(columns, name, item, signature)
+            except ValueError as error:
+                at = f"element: {number} key: {name}" if named else f"element: {number}"
+                raise ValueError(
+                    f"Failed to process {at} of 'instances' list. Error: INVALID_ARGUMENT: {error}"
+                ) from None
         if _is_object(row) and sorted(row) != names:
             raise ValueError(
                 f"Failed to process element: {number} of 'instances' list. JSON object: {_shown(row)} "
                 f"keys must be equal to: {','.join(names)}"
             )
-    objects = [row for row in rows if _is_object(row)]
-    columns = {name: [row[name] for row in objects] for name in names} if named else {names[0]: rows}
-    return {name: _array(values, signature.inputs[name].dtype) for name, values in columns.items()}
+    return {name: np.stack(column) for name, column in columns.items()}
+
+
+def _add_item(columns: dict[str, list[np.ndarray]], name: str, item: Json, signature: Signature) -> None:
+    if name not in columns:
+        raise ValueError(f"JSON object: does not have named input: {name}")
+    array = _array(item, signature.inputs[name].dtype)
+    first = columns[name][0] if columns[name] else array
+    if array.size != first.size:
+        raise ValueError(f"Expecting tensor size: {first.size} but got: {array.size}")
+    if array.shape != first.shape:
+        shapes = ["[" + ",".join(map(str, one.shape)) + "]" for one in (first, array)]
+        raise ValueError(f"Expecting shape {shapes[0]} but got: {shapes[1]}")
+    columns[name].append(array)
 
 
 def _from_columns(columns: Json, signature: Signature) -> dict[str, np.ndarray]:
@@ -181,7 +202,7 @@ def _number(value: Json, dtype: np.dtype) -> float | bool:
 
 
 def _mismatch(value: Json, dtype: np.dtype) -> ValueError:
-    name = _NAMES[DTYPE_NUMBERS[dtype]].removeprefix("DT_").lower()
+    name = DTYPE_NAMES[DTYPE_NUMBERS[dtype]].removeprefix("DT_").lower()
     return ValueError(f"JSON Value: {_shown(value)} Type: {_json_type(value)} is not of expected type: {name}")
 
 

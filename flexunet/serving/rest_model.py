@@ -27,6 +27,8 @@ from flexunet.serving.wire import OUTPUT_DTYPES, as_strings
 
 # What TF Serving answers for UNAVAILABLE, RESOURCE_EXHAUSTED and CANCELLED.
 _AGAIN: Final = frozenset({503, 429, 499})
+# What a gateway says of a server that it does not reach, as while a pod is replaced; TF Serving never does.
+_BAD_GATEWAY: Final = 502
 # What every other request will be answered as well: no such caller, no such model, no such path.
 _NOT_SERVED: Final = frozenset({401, 403, 404, 405})
 
@@ -103,6 +105,8 @@ class RestModel(Remote):
 def _refusal(status: int, words: str) -> type[ServingError]:
     if status == 400 and UNKNOWN_LABEL in words:
         return UnknownLabelError
+    if status == _BAD_GATEWAY:
+        return UnreachableError
     if status in _AGAIN or GIVEN_UP in words:
         return BusyError
     return NotServedError if status in _NOT_SERVED else ServingError

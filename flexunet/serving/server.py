@@ -45,6 +45,7 @@ _DEFAULT_SIGNATURE: Final = "serving_default"
 _SIGNATURE_DEF: Final = "signature_def"
 _SIGNATURE_DEF_TYPE: Final = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
 _MAX_MESSAGE_BYTES: Final = 256 * 2**20
+_LONGEST_WORDS: Final = 1024
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 # `ToHTTPStatusCode` of TF Serving's http_server.cc; the other codes are 500.
 _HTTP: Final = {
@@ -290,6 +291,12 @@ def _check_names(request: pb.PredictRequest, signature: Signature) -> None:
             raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, f"duplicate output tensor alias: {alias}")
 
 
+def _check_spec(request: Message) -> None:
+    """As every one of TF Serving's calls begins: a model that is not named is not one without a name."""
+    if not request.HasField("model_spec"):
+        raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "Missing ModelSpec")
+
+
 class _Methods(grpc.GenericRpcHandler):
     def __init__(self, server: Server) -> None:
         self._handlers = {
@@ -305,16 +312,22 @@ class _Methods(grpc.GenericRpcHandler):
 def _method(call: Callable[[_Request, float | None], Message], request_type: type[_Request]) -> grpc.RpcMethodHandler:
     def answer(request: _Request, context: grpc.ServicerContext) -> Message | None:
         try:
+            _check_spec(request)
             # One that is over already counts as none: `DeadlineToTimeoutMillis`, and 0 in RunOptions.
             return call(request, context.time_remaining() or None)
         except (RefusedError, SavedModelError) as error:
-            context.abort(_CODES[error.code], str(error))
+            context.abort(_CODES[error.code], _cut(str(error)))
         except ValueError as error:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, _cut(str(error)))
 
     return grpc.unary_unary_rpc_method_handler(
         answer, request_type.FromString, lambda response: response.SerializeToString()
     )
+
+
+def _cut(words: str) -> str:
+    """As `ToGRPCStatus`; without it, words that no header holds would reach the caller as another code."""
+    return words if len(words) <= _LONGEST_WORDS else f"{words[:_LONGEST_WORDS]}...TRUNCATED"
 
 
 class _RestHandler(BaseHTTPRequestHandler):

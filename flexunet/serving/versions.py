@@ -12,6 +12,8 @@ import datetime
 import hashlib
 import json
 import os
+import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +26,7 @@ from flexunet.core.errors import UserError
 from flexunet.core.features import ASSETS_EXTRA, EXPORTED_GRAPH, EXPORTED_PROVENANCE, PUSHED_FILES
 from flexunet.core.files import read_json
 from flexunet.core.results.lineage import Provenance
+from flexunet.core.root import Root
 from flexunet.serving.model_config import CONFIG_FILE, Named, read_named
 
 # Seconds: a push waits so long for a rollback, and a rollback for a push; either copies a model, to a store as well.
@@ -93,8 +96,20 @@ def model_directory(directory: Path) -> Path:
         return directory
     served = served_version(directory)
     if served is None:
-        raise UserError(f"{directory}: no model here, expected a SavedModel, such as DIR/serving_model/1 of a run")
+        what = "no model here, expected a SavedModel, such as DIR/serving_model/1 of a run"
+        raise UserError(f"{directory}: {what}{_where_instead(directory)}")
     return served
+
+
+def _where_instead(directory: Path) -> str:
+    """What a person may have meant who named a folder without a model."""
+    if directory == Root(directory.parent).serving and Root(directory.parent).metadata.is_file():
+        return f"; no run has pushed one: `flexunet runs --root {shlex.quote(str(directory.parent))}` tells why"
+    if Root(directory).metadata.is_file():
+        return f": name {Root(directory).serving}"
+    if re.fullmatch(r"[\w.-]+:\d+", str(directory)) and not directory.exists():
+        return f"; of a server its URL, such as grpc://{directory}"
+    return ""
 
 
 def push_version(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from flexunet.cli.command import Command
+from flexunet.cli.command import Command, spelled
 from flexunet.cli.console import NO_LOG, captured_output, print_result
 from flexunet.cli.options import AS_JSON, CONFIG, FILE, PATH, SET, not_there
 
@@ -42,6 +42,7 @@ def import_model(file: Path, config: str, overrides: tuple[str, ...], bgr: bool,
         for note in found.notes:
             print_warning(note, console)
         console.print(f"written: {out}, {parameters:,} parameters of {file}")
-        console.print(f"next: flexunet evaluate {out} records --config {config}")
-        console.print(f"next: flexunet run --from-model {out} --config {config} --data records --root runs/imported")
+        judged = ("--config", config, "--data", "records", "--root", "runs/imported")
+        console.print(f"next: {spelled('evaluate', out, 'records', '--config', config)}")
+        console.print(f"next: {spelled('run', '--from-model', out, *judged)}")
     print_result({"model": out, "parameters": parameters, "notes": list(found.notes)})

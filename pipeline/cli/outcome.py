@@ -6,6 +6,7 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
+from flexunet.cli.command import spelled
 from flexunet.cli.console import print_result
 from flexunet.cli.tables import four_digits, make_table, print_warning
 from flexunet.core.errors import ModelRefused, ServingRefused
@@ -93,7 +94,7 @@ def print_next_step(metrics: Metrics, console: Console) -> None:
 def _print_accepted(metrics: Metrics, rolled_back: int | None, root: Path, console: Console) -> None:
     if rolled_back is not None:
         console.print(f"accepted, but this very model was rolled back as version {rolled_back}: not pushed again")
-        console.print(f"to bring it back: flexunet rollback --root {root} --to {rolled_back}")
+        console.print(f"to bring it back: {spelled('rollback', '--root', root, '--to', rolled_back)}")
         return
     how = "accepted" if metrics["verdict"] == ACCEPTED else "REFUSED by the gate and pushed all the same"
     console.print(f"{how}; the model is version {metrics['pushed_version']}: {Root(root).serving}")
@@ -104,8 +105,8 @@ def print_if_named(root: Path, console: Console) -> None:
     """What a new version still needs where `models.config`, and not the highest number, decides what is served."""
     if read_named(Root(root).serving):
         console.print(
-            f"{CONFIG_FILE} names what is served: `flexunet live canary {root}`, and when the server has it "
-            f"`flexunet live promote {root}`"
+            f"{CONFIG_FILE} names what is served: `{spelled('live', 'canary', root)}`, and when the server has it "
+            f"`{spelled('live', 'promote', root)}`"
         )
 
 

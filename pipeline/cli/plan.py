@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from flexunet.cli.command import Command
+from flexunet.cli.command import Command, spelled
 from flexunet.cli.console import NO_LOG, captured_output, print_result
 from flexunet.cli.options import AS_JSON, NEW_CONFIG, PATH, complete_presets
 
@@ -41,17 +41,18 @@ def plan(data: Path, out: Path, seconds: float, config: str | None) -> None:
     from flexunet.core.config.load import load_config
     from flexunet.core.files import replace_text
     from flexunet.dataset.compatible import check_data
-    from flexunet.dataset.manifest import read_manifest
+    from flexunet.dataset.manifest import newest_spans, read_manifest
 
-    newest = read_manifest(data)
     base = load_config(config) if config else None
+    # Without a config of its own a run reads one span.
+    spans = newest_spans(data, base.dataset.span_limit if base else 1) or [read_manifest(data)]
     warning = check_data(data, base, training=False) if base else None
     with captured_output(NO_LOG) as console:
         with busy(console, "loading TensorFlow"):
             from pipeline.study.plan import Planner, plan_for
         if warning:
             print_warning(warning, console)
-        planner = Planner(newest, seconds, base)
+        planner = Planner(spans, seconds, base)
         with busy(console, "looking at images, and timing models for some seconds each"):
             plan_for(planner, data)
         given = f" --config {shlex.quote(config)}" if config else ""
@@ -60,5 +61,6 @@ def plan(data: Path, out: Path, seconds: float, config: str | None) -> None:
         for key, reason in planner.reasons.items():
             section, _, name = key.partition(".")
             console.print(f"{key} = {planner.values[section][name]}: {reason}")
-        console.print(f"written: {out}; next: flexunet run --config {out} --data {data} --root runs/{out.stem}")
+        follow = spelled("run", "--config", out, "--data", data, "--root", f"runs/{out.stem}")
+        console.print(f"written: {out}; next: {follow}")
     print_result({"config": out, "values": planner.whole(), "reasons": planner.reasons})

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from flexunet.cli.command import Command
+from flexunet.cli.command import Command, spelled
 from flexunet.cli.console import NO_LOG, captured_output, print_result
 from flexunet.cli.options import AS_JSON, ROOT
 from flexunet.core.errors import UserError
@@ -52,7 +52,7 @@ def rollback(root: Path, to: int | None, keep: int | None) -> None:
             "rolled back: no run pushes that model again or compares with it"
         )
         print_if_named(root, console)
-        console.print(f"to bring it back: flexunet rollback --root {root} --to {done.withdrawn}")
+        console.print(f"to bring it back: {spelled('rollback', '--root', root, '--to', done.withdrawn)}")
     print_result({"version": int(done.version.name), "restored": done.restored, "withdrawn": done.withdrawn})
 
 

@@ -1,13 +1,12 @@
 """`flexunet study`: what one run is too little for."""
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from flexunet.cli.command import CommandGroup
+from flexunet.cli.command import CommandGroup, spelled
 from flexunet.cli.console import captured_output, print_result
 from flexunet.cli.options import AS_JSON, CONFIG, DATA, PATH, ROOT, SET
 from flexunet.core.errors import UserError
@@ -126,8 +125,9 @@ def tune(config: str, data: Path, root: Path, overrides: tuple[str, ...]) -> Non
         replace_text(path, _tuned_toml(loaded, document))
         _print_trials(document, console)
         # Other settings would be another search.
-        settings = "".join(f" --set {shlex.quote(override)}" for override in overrides)
-        console.print(f"written: {path}; next: flexunet run --config {config} --data {data} --root {root}{settings}")
+        settings = [word for override in overrides for word in ("--set", override)]
+        follow = spelled("run", "--config", config, "--data", data, "--root", root, *settings)
+        console.print(f"written: {path}; next: {follow}")
     print_result(document)
 
 
@@ -148,20 +148,21 @@ def _print_trials(document: "Tuning", console: "Console") -> None:
     from flexunet.cli.tables import four_digits, make_table, print_warning
     from flexunet.reporting.search import in_words, ranked
 
-    keys = list(document["trials"][0]["values"])
+    trials = document["trials"]
+    keys = list(trials[0]["values"])
     figures = ("trial", *keys, "epochs", "seconds", "eval foreground Dice")
     table = make_table(console, *figures, "", numbers=figures)
-    for row in ranked(document["trials"]):
+    for row in ranked(trials):
         values = [in_words(value) for value in row["values"].values()]
         numbers = [str(row["epochs"]), f"{row['seconds']:,.0f}", four_digits(row["foreground_dice"])]
         table.add_row(str(row["trial"]), *values, *numbers, row["problem"] or "")
     console.print(table)
-    spent = sum(row["seconds"] for row in document["trials"])
-    console.print(f"{len(document['trials'])} trials in {spent:,.0f} of {document['budget_seconds']:,.0f} s")
-    failed = [row["problem"] for row in document["trials"] if row["foreground_dice"] is None]
-    if failed:
-        print_warning(f"{len(failed)} of {len(document['trials'])} trials failed, the last with {failed[-1]}", console)
-    if len(document["trials"]) == 1:
+    # Why is in the table, and what the search itself warned of, if it ran and was not found in the cache.
+    failed = sum(row["foreground_dice"] is None for row in trials)
+    told = f"{len(trials)} trials{f', {failed} of which failed,' if failed else ''}"
+    spent = sum(row["seconds"] for row in trials)
+    console.print(f"{told} in {spent:,.0f} of {document['budget_seconds']:,.0f} s")
+    if len(trials) == 1:
         print_warning("the budget held one trial: raise tune.seconds or lower tune.trial_seconds", console)
 
 
@@ -175,10 +176,23 @@ def _told(
     document, refusal = crossvalidation.document(results, folds), None
     for recipe in document["recipes"]:
         _print_recipe(recipe, document["recipes"][0]["name"], console)
+    _print_cautions(results, console)
     if data is not None:
         document["ensemble"], refusal = _judge(results[0], data, out, console)
     write_json(out / "crossvalidation.json", document)
     return document, refusal
+
+
+def _print_cautions(results: Sequence["Validated"], console: "Console") -> None:
+    from flexunet.cli.tables import print_warning
+
+    if absent := results[0].absent:
+        words = "a recipe that predicts one has a Dice of 0 there, which weighs as much as that of any class"
+        print_warning(f"train and eval show no pixel of {', '.join(absent)}: {words}", console)
+    for result in results:
+        if target := result.arm.config.operating_point.target:
+            words = "folds and ensemble have no thresholds, every pixel has its most probable class"
+            print_warning(f"{result.arm.name}: operating_point.target, {target!r}, is left out: {words}", console)
 
 
 def _arm_names(config: str, against: str | None) -> list[str]:

@@ -4,7 +4,6 @@ All predictions are pooled into one foreground Dice with one interval over all g
 folds and measured on the same resamples, so that their difference has a paired interval.
 """
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +12,11 @@ from typing import Final
 
 import tensorflow as tf
 
-from components import derived_scores, gate
+from components import derived_scores
 from components.measurement import Totals
 from components.totals_file import read_totals
-from flexunet.core.config.data import TransformConfig
+from flexunet.core import scores
+from flexunet.core.config.data import SchemaConfig, TransformConfig
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.section import part_of
 from flexunet.core.config.train import TrainerConfig
@@ -66,6 +66,13 @@ class Validated:
         for totals in self.totals:
             pooled.merge(totals, self.settings)
         return pooled
+
+    @property
+    def absent(self) -> list[str]:
+        """Names of the defects of which the folds show no pixel."""
+        truth = scores.margins(self.pooled.known_sums.counts).truth
+        pairs = zip(self.settings.classes[1:], truth[1:], strict=True)
+        return [segmentation_class.name for segmentation_class, pixels in pairs if not pixels]
 
     @property
     def facts(self) -> list[TrainingFacts]:
@@ -120,13 +127,13 @@ def recipe_scores(validated: Validated, folds: Folds, first: Validated | None = 
     if first is not None:
         reference = first.pooled
         theirs = derived_scores.all_scores(reference, settings)[derived_scores.FOREGROUND_DICE]
-        difference = gate.number(values[derived_scores.FOREGROUND_DICE] - theirs)
-        ends = _interval(*derived_scores.difference_interval(pooled, reference))
+        difference = scores.defined(values[derived_scores.FOREGROUND_DICE] - theirs)
+        ends = scores.defined_interval(*derived_scores.difference_interval(pooled, reference))
     names = [end(derived_scores.FOREGROUND_DICE) for end in (derived_scores.lower, derived_scores.upper)]
     return {
         "name": validated.arm.name,
-        "foreground_dice": gate.number(values[derived_scores.FOREGROUND_DICE]),
-        "foreground_dice_interval": _interval(*(values[name] for name in names)),
+        "foreground_dice": scores.defined(values[derived_scores.FOREGROUND_DICE]),
+        "foreground_dice_interval": scores.defined_interval(*(values[name] for name in names)),
         "classes": _class_dice(values, settings),
         "parameters": validated.facts[0].get("parameters", 0),
         "folds": [_fold_scores(index, validated, folds) for index in range(len(validated.totals))],
@@ -185,7 +192,7 @@ def _fold_scores(index: int, validated: Validated, folds: Folds) -> FoldScores:
         "fold": index + 1,
         "images": folds.sizes[index].images,
         "groups": folds.sizes[index].groups,
-        "foreground_dice": gate.number(values[derived_scores.FOREGROUND_DICE]),
+        "foreground_dice": scores.defined(values[derived_scores.FOREGROUND_DICE]),
         "classes": _class_dice(values, validated.settings),
         "epochs": facts.get("epochs", 0),
         "train_seconds": facts.get("train_seconds", 0.0),
@@ -194,16 +201,14 @@ def _fold_scores(index: int, validated: Validated, folds: Folds) -> FoldScores:
 
 def _class_dice(values: Mapping[str, float], settings: GateSettings) -> dict[str, float | None]:
     names = [c.name for c in settings.classes[1:]]
-    return {name: gate.number(values[derived_scores.class_score("dice", name)]) for name in names}
-
-
-def _interval(low: float, high: float) -> list[float] | None:
-    return None if math.isnan(low) or math.isnan(high) else [low, high]
+    return {name: scores.defined(values[derived_scores.class_score("dice", name)]) for name in names}
 
 
 def _require_same(first: Arm, other: Arm) -> None:
+    # How ingest read masks is over: the records have them.
+    mine, theirs = (part_of(arm.config, SchemaConfig) for arm in (first, other))
     for section in ("classes", "records"):
-        if getattr(first.config, section) != getattr(other.config, section):
+        if getattr(mine, section) != getattr(theirs, section):
             raise UserError(
                 f"{other.name}: its {section} are not those of {first.name}, expected the same: "
                 "only then are both measured on the same truth"

@@ -1,6 +1,5 @@
 """The folds' models as one SavedModel, judged as every model is: by the gate on `test` and by the serving validator."""
 
-import logging
 import shutil
 from collections.abc import Iterator
 from itertools import islice
@@ -17,14 +16,12 @@ from flexunet.core.results.metrics import Details, Metrics
 from flexunet.core.results.serving import Serving
 from flexunet.core.results.training import TrainingFacts
 from flexunet.core.root import ReportFolder
-from flexunet.dataset.manifest import versions
+from flexunet.dataset.manifest import newest_versions
 from pipeline.measure import measure
 from pipeline.study.crossvalidation import Validated
-from pipeline.study.folds import record_files, records_of
+from pipeline.study.records import record_files, records_of
 from pipeline.study.training import read_weights
 from trainer_module.ensemble import export_ensemble
-
-logger = logging.getLogger("flexunet.study")
 
 
 def judge_ensemble(validated: Validated, data: Path, model: Path, report: Path) -> tuple[Metrics, Details]:
@@ -37,8 +34,6 @@ def judge_ensemble(validated: Validated, data: Path, model: Path, report: Path) 
       report: gets `metrics.json`, `details.json` and `serving.json`.
     """
     config = validated.arm.config
-    if config.operating_point.target:
-        logger.warning("the ensemble has no operating point: every pixel has its most probable class")
     seconds = sum(fold.get("train_seconds", 0.0) for fold in validated.facts)
     epochs = sum(fold.get("epochs", 0) for fold in validated.facts)
     shutil.rmtree(model, ignore_errors=True)
@@ -57,5 +52,5 @@ def judge_ensemble(validated: Validated, data: Path, model: Path, report: Path) 
 
 
 def _test_records(data: Path) -> Iterator[bytes]:
-    newest = max(versions(data).items())[1]
+    [newest] = newest_versions(data, 1)
     return records_of(record_files(newest, features.SPLIT_TEST))

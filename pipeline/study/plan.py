@@ -6,7 +6,7 @@ rule decides is taken from the preset neu-seg, whose parts were measured.
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -19,6 +19,7 @@ from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.whole import Config
 from flexunet.core.config.write import to_toml
 from flexunet.core.errors import UserError
+from flexunet.core.fit import ALIKE, STRIP
 from flexunet.core.results.dataset import SpanEntry
 from pipeline.study import survey
 from pipeline.study.survey import Light, Machine
@@ -52,10 +53,6 @@ _OF_THE_MACHINE: Final = {
     *("seed", "precision", "jit_compile", "deterministic", "cache_megabytes", "disk_cache_megabytes", "warm_start"),
     "preview_images",
 }
-# Strips this much longer than wide are cut into tiles.
-_STRIP: Final = 4
-# Ratio of the largest to the smallest aspect of images that may be stretched.
-_ALIKE: Final = 1.1
 _FILTERS: Final = (8, 12, 16, 24, 32)
 
 
@@ -93,15 +90,20 @@ _DIRECTED: Final = 0.22
 class Planner:
     """Chooses section by section; `values` and `reasons` grow, `reasons` by `section.key`."""
 
-    def __init__(self, span: SpanEntry, seconds: float, base: Config | None = None) -> None:
-        """What is not planned is taken from `base`, the configuration that ingest had."""
+    def __init__(self, spans: Sequence[SpanEntry], seconds: float, base: Config | None = None) -> None:
+        """Of `spans`, the newest first, which a run reads. What is not planned is taken from `base`, the configuration
+        that ingest had.
+        """
+        span = spans[0]
         self._base, self._kept = base, _kept(base) if base else {}
         self.values: dict[str, Any] = {"classes": [dict(c) for c in span["classes"]]}
         if "train" in self._kept:
             # What is timed runs as what is trained.
             self.values["train"] = self._kept.pop("train")
         self.reasons: dict[str, str] = {}
-        self._span, self._seconds = span, seconds
+        self._spans, self._seconds = spans, seconds
+        # Of the classes that train shows, those of none of the images that were looked at.
+        self._unseen = ""
         self._preset = load_config(PRESET)
         # Sizes that the masks allow, the smallest first, and the best possible Dice in the worst class.
         self._useful: dict[tuple[int, int], float] = {}
@@ -133,6 +135,16 @@ class Planner:
         config_from(whole, "the plan")
         return to_toml(whole, self.reasons, heading)
 
+    def classes_to_see(self) -> list[int]:
+        """Ids of the defects that train shows."""
+        return [class_id for class_id, name in enumerate(self._defects, 1) if self._pixels("train", name)]
+
+    def note_unseen(self, looked_at: int, seen: Collection[int]) -> None:
+        """What so many images that were looked at do not show of these, no size is chosen by."""
+        unseen = [self._defects[class_id - 1] for class_id in self.classes_to_see() if class_id not in seen]
+        if unseen:
+            self._unseen = f"; none of {looked_at} images that were looked at shows {', '.join(unseen)}"
+
     def image_and_depth(self, ceiling: Callable[[ImageConfig], np.ndarray], aspects_differ: bool) -> None:
         """The smallest size that keeps what the masks show, if the seconds are enough: see `smaller_images`.
 
@@ -140,7 +152,7 @@ class Planner:
           ceiling: gives the best possible Dice per class `[C]` at a size; NaN for a class that is not there.
           aspects_differ: whether images have more than one shape.
         """
-        sizes, fit, reason = _candidates(self._span["median_size"], aspects_differ)
+        sizes, fit, reason = _candidates(self._median_size, aspects_differ)
         worst = _worst(ceiling, sizes, fit)
         keeping = [*worst][-1]
         if fit != "tile" and worst[keeping] < _LOWEST_CEILING:
@@ -171,9 +183,9 @@ class Planner:
                 break
 
     def _choose_size(self, size: tuple[int, int], few: str) -> None:
-        height, width = self._span["median_size"]
+        height, width = self._median_size
         best = self._useful[size]
-        words = f"a model that never errs would reach Dice {best:.3f} in its worst class here{few}"
+        words = f"a model that never errs would reach Dice {best:.3f} in its worst class here{few}{self._unseen}"
         if math.isnan(best):
             words = "as large as may be: none of the images that were looked at shows a defect"
         self._choose("image", "height", size[0], f"images are {height}x{width} at the median")
@@ -257,7 +269,7 @@ class Planner:
     def recipe(self) -> None:
         """Optimizer, rate and loss of the preset, and weights for classes that are rare."""
         self._take("train")
-        pixels = {c["name"]: self._pixels("train", c["name"]) for c in self._span["classes"][1:]}
+        pixels = {name: self._pixels("train", name) for name in self._defects}
         equal = sum(pixels.values()) / len(pixels)
         rare = {name: count / equal for name, count in pixels.items() if 0 < count < _RARE_SHARE * equal}
         if rare:
@@ -293,7 +305,7 @@ class Planner:
         if "min_foreground_dice" not in yours:
             bound = type(self._preset.gate)().min_foreground_dice
             self._choose("gate", "min_foreground_dice", bound, "only you know what a model must reach")
-        unmeasured = [c["name"] for c in self._span["classes"][1:] if not self._pixels("test", c["name"])]
+        unmeasured = [name for name in self._defects if not self._pixels("test", name)]
         if unmeasured and "allow_unmeasured" not in yours:
             self._choose("gate", "allow_unmeasured", unmeasured, "not a pixel of it in test: add such images")
 
@@ -304,16 +316,24 @@ class Planner:
     @property
     def _inputs(self) -> int:
         """How many images, or tiles of images of the median size, an epoch trains on."""
-        images = self._span["splits"]["train"]["images"]
+        images = sum(span["splits"]["train"]["images"] for span in self._spans)
         image = self.config().image
         if image.fit != "tile":
             return images
-        sides = zip(self._span["median_size"], (image.height, image.width), strict=True)
+        sides = zip(self._median_size, (image.height, image.width), strict=True)
         each = [max(1, math.ceil((own - image.tile_overlap) / (side - image.tile_overlap))) for own, side in sides]
         return images * math.prod(each)
 
+    @property
+    def _median_size(self) -> list[int]:
+        return self._spans[0]["median_size"]
+
+    @property
+    def _defects(self) -> list[str]:
+        return [c["name"] for c in self._spans[0]["classes"][1:]]
+
     def _pixels(self, split: str, name: str) -> int:
-        return self._span["splits"][split]["pixels"].get(name, 0)
+        return sum(span["splits"][split]["pixels"].get(name, 0) for span in self._spans)
 
     def _take(self, section: str) -> None:
         """What the preset sets and no rule decides."""
@@ -351,10 +371,12 @@ def plan_for(planner: Planner, data: Path) -> None:
     Raises:
       UserError: no records.
     """
-    pairs = survey.read_pairs(data, planner.reading())
+    wanted = planner.classes_to_see()
+    pairs = survey.read_pairs(data, planner.reading(), wanted)
+    planner.note_unseen(len(pairs), survey.classes_in(pairs))
     aspects = [pair.class_ids.shape[0] / pair.class_ids.shape[1] for pair in pairs]
     count = len(planner.values["classes"])
-    differ = max(aspects) > _ALIKE * min(aspects)
+    differ = max(aspects) > ALIKE * min(aspects)
     planner.image_and_depth(lambda image: survey.ceiling(pairs, image, count), differ)
     planner.recipe()
     machine, rate = survey.this_machine(), _timed_once()
@@ -419,7 +441,7 @@ def _candidates(median: Sequence[int], aspects_differ: bool) -> tuple[list[tuple
     """Sizes, the smallest first; how images come to them; and why so."""
     height, width = median
     longest = max(height, width)
-    if longest >= _STRIP * min(height, width):
+    if longest >= STRIP * min(height, width):
         side = _rounded(min(height, width, _SIDES[-1]))
         return [(side, side)], "tile", f"images are {height}x{width}: tiles keep the scale of a strip"
     sides = [side for side in _SIDES if side < longest] + [min(_rounded(longest), _SIDES[-1])]

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -123,7 +124,8 @@ class _Pool:
             if self._stopped:
                 return False
             if code:
-                raise NodeFailed(f"{training.spec.name} failed: {_last(directory / LOG)}\nfull log: {directory / LOG}")
+                reason = _reason(code, directory / LOG)
+                raise NodeFailed(f"{training.spec.name} failed: {reason}\nfull log: {directory / LOG}")
         return True
 
     def _stop(self) -> None:
@@ -133,6 +135,10 @@ class _Pool:
                 process.terminate()
 
 
-def _last(log: Path) -> str:
+def _reason(code: int, log: Path) -> str:
+    """Of a process that ended with `code`. One that a signal ended has no last word: its log says what went well."""
+    if code < 0:
+        often = "; most often memory ran out" if -code == signal.SIGKILL else ""
+        return f"signal {-code} ({signal.strsignal(-code)}) ended its process{often}"
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line for line in reversed(lines) if line.strip()), "it left no word")

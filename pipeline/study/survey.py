@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,8 +17,8 @@ from flexunet.core.config.data import ImageConfig, TransformConfig
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.errors import UserError, last_line
 from flexunet.core.machine import usable_memory
-from flexunet.dataset.manifest import versions
-from pipeline.study.folds import decode_record, record_files, records_of
+from flexunet.dataset.manifest import newest_versions
+from pipeline.study.records import decode_record, record_files, records_of
 from trainer_module import devices
 from trainer_module.metrics import count_matrix
 from trainer_module.trainer import compiled_model
@@ -26,7 +26,7 @@ from transform_module import images
 from transform_module.unfit import unfit_probabilities
 
 LOOKED_AT: Final = 120
-# Of all of them, eight bytes each: fewer images where they are large.
+# Of all of them: fewer images where they are large.
 _MOST_PIXELS: Final = 50_000_000
 # Each model that a plan may choose.
 _TIMED_SECONDS: Final = 5.0
@@ -66,20 +66,31 @@ class Machine:
     gpus: int
 
 
-def read_pairs(data: Path, config: TransformConfig) -> list[Pair]:
+def read_pairs(data: Path, config: TransformConfig, wanted: Collection[int] = ()) -> list[Pair]:
     """At most `LOOKED_AT` pairs of the newest `train`, which ingest has shuffled.
+
+    Of large images fewer, and then those of the rest that show a class of which there was none.
+
+    Args:
+      data: what `flexunet ingest` wrote.
+      config: how records are read.
+      wanted: ids of the classes that should be seen.
 
     Raises:
       UserError: there are none, or one that cannot be decoded as `config` has it.
     """
-    found = versions(data)
-    files = record_files(found[max(found)], features.SPLIT_TRAIN) if found else []
+    [newest] = newest_versions(data, 1)
     pairs: list[Pair] = []
+    missing = {*wanted}
     try:
-        for record in islice(records_of(files), LOOKED_AT) if files else ():
-            pairs.append(_decoded(record, config))
-            if sum(pair.class_ids.size for pair in pairs) >= _MOST_PIXELS:
+        for record in islice(records_of(record_files(newest, features.SPLIT_TRAIN)), LOOKED_AT):
+            pair = _decoded(record, config)
+            shown = classes_in([pair])
+            if sum(other.class_ids.size for other in pairs) < _MOST_PIXELS or shown & missing:
+                pairs.append(pair)
+            elif not missing:
                 break
+            missing -= shown
     except tf.errors.OpError as error:
         raise UserError(
             f"{data}: a record cannot be decoded: {last_line(error)}; if `flexunet ingest` had a config of yours, name "
@@ -88,6 +99,13 @@ def read_pairs(data: Path, config: TransformConfig) -> list[Pair]:
     if not pairs:
         raise UserError(f"{data}: no records to plan for, expected the output of `flexunet ingest`")
     return pairs
+
+
+def classes_in(pairs: Sequence[Pair]) -> set[int]:
+    """The class ids that images show."""
+    # np.unique sorts, which takes ten times as long.
+    counts = (np.bincount(pair.class_ids.ravel()) for pair in pairs)
+    return {class_id for of_pair in counts for class_id in np.flatnonzero(of_pair).tolist()}
 
 
 def _decoded(record: bytes, config: TransformConfig) -> Pair:

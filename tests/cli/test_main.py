@@ -1,6 +1,7 @@
 """The command line: exit codes of the contract, one clear line for a mistake, nothing left behind, nothing heavy."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -67,7 +68,7 @@ COMMANDS = dict(walk(main.cli))
         ("run --data d --root r", "Missing option '--config'"),
         ("run --config demo --root r", "Missing option '--data'"),
         ("run --config demo --data d", "Missing option '--root'"),
-        ("run --config", "'--config' requires an argument"),
+        ("run --config", "'--config' requires an argument: see flexunet run --help"),
         ("ingest photos --config demo", "Missing argument 'OUT'"),
         ("ingest --config demo", "Missing argument 'SOURCE'"),
         ("ingest photos out --config demo --span 0", "'--span': 0"),
@@ -273,6 +274,59 @@ def test_a_result_for_scripts_is_all_of_stdout(tmp_path: Path, write_colorful_pa
     found = json.loads(done.stdout)
     assert found["path"] == "records/span-1/version-1" and found["splits"]["train"]["images"] >= 9
     assert "records written" in done.stderr
+
+
+def test_each_step_tells_the_next_as_a_shell_takes_it(tmp_path: Path, write_colorful_pairs: Any):
+    """Names have blanks; and two whose names are no Unicode, an image and what is left out, are taken and told."""
+    write_colorful_pairs(tmp_path / "my photos", 30)
+    Path(os.fsdecode(os.fsencode(tmp_path / "my photos") + b"/Pr\xfcf.docx")).touch()
+    for folder in ("images", "masks"):
+        path = tmp_path / "my photos" / folder / "000.png"
+        path.rename(path.with_name(os.fsdecode(b"Pr\xfcf.png")))
+
+    def next_of(*typed: str) -> list[str]:
+        done = flexunet(tmp_path, *typed)
+        assert done.exit_code == 0, done.stderr
+        return shlex.split(done.stdout.rpartition("next: ")[2])
+
+    _, *check = next_of("init", "my photos", "--out", "my config.toml")
+    assert next_of(*check) == ["the", "same", "without", "--check"]
+    run = ["flexunet", "run", "--config", "my config.toml", "--data", "records", "--root", "runs/my config"]
+    assert next_of(*(word for word in check if word != "--check")) == run
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&-"])
+def test_a_shell_may_close_streams(tmp_path: Path, closed: str):
+    command = f"{shlex.quote(sys.executable)} -m flexunet.cli.main init . --out mine.toml {closed}"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr.startswith("error: .: no images found") or (closed == "2>&-" and not done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        ("my runs/serving_model", "no run has pushed one: `flexunet runs --root 'my runs'` tells why"),
+        ("my runs", "of a run: name my runs/serving_model"),
+    ],
+)
+def test_a_run_without_a_model_tells_where_to_look(tmp_path: Path, named: str, words: str):
+    (tmp_path / "my runs").mkdir()
+    (tmp_path / "my runs/metadata.db").touch()
+    assert refusal(tmp_path, "serve", named).endswith(words)
+
+
+def test_a_version_in_place_of_the_records_is_told_their_folder(tmp_path: Path):
+    write_records(tmp_path / "records", CLASSES)
+    line = refusal(tmp_path, "run", "--config", "demo", "--data", "records/span-1/version-1", "--root", "r")
+    assert line.endswith("expected the output of `flexunet ingest`: name records")
+
+
+def test_a_second_span_is_told_to_be_read_alone(tmp_path: Path, write_colorful_pairs: Any):
+    for seed, span in enumerate(("1", "2")):
+        write_colorful_pairs(tmp_path / span, 12, seed=seed)
+        done = flexunet(tmp_path, "ingest", span, "records", "--config", "demo", "--span", span)
+        assert done.exit_code == 0 and ("a run reads span 2 alone" in done.stdout) == (span == "2")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["run", "-h"]])

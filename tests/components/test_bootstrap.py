@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from components.bootstrap import degrees_of_freedom, group_key, group_weights, interval
+from components.bootstrap import counted_interval, degrees_of_freedom, group_key, group_weights, interval
 
 SEED, RESAMPLES = 137, 1000
 
@@ -61,6 +62,22 @@ def test_fewer_than_two_groups_have_no_interval() -> None:
 
 def test_what_never_varies_has_an_interval_of_no_width() -> None:
     assert interval(*ratio(np.full(12, 3.0), np.full(12, 3.0)), groups=12) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("groups", [12, 40, 200])
+def test_what_was_never_counted_is_not_known_to_be_none(groups: int) -> None:
+    """No false region, or no missed defect: no resample differs, and the interval is that of as many observations."""
+    exact = stats.binomtest(0, groups).proportion_ci(method="exact").high
+    nothing, _, areas = ratio(np.zeros(groups), np.full(groups, 0.5))
+    shares = counted_interval(nothing, areas[:, 0], groups, is_share=True)
+    assert shares == (0.0, pytest.approx(exact, rel=0.12))
+    # Half a megapixel a group.
+    assert counted_interval(nothing, areas[:, 0], groups, is_share=False) == (0.0, pytest.approx(2 * exact, rel=0.12))
+    every, _, sizes = ratio(np.full(groups, 3.0), np.full(groups, 3.0))
+    assert counted_interval(every, sizes[:, 0], groups, is_share=True) == (pytest.approx(1 - shares[1]), 1.0)
+    # As the bootstrap has it, where something was counted.
+    some, parts, sizes = ratio((np.arange(groups) < 3).astype(float), np.ones(groups))
+    assert counted_interval(some, sizes[:, 0], groups, is_share=True) == interval(some, parts, sizes, groups)
 
 
 def test_an_undefined_score_has_no_interval() -> None:

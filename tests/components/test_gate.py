@@ -203,7 +203,8 @@ def test_a_model_that_answers_nan_is_refused(measure_by_node: Measure, exported:
     assert not any(measured.verdicts.values())
     assert measured.metrics["foreground_dice"] is measured.metrics["foreground_dice_interval"] is None
     assert measured.metrics["calibration_error"] is measured.metrics["defects"]["found_share"] is None
-    assert "undefined" in measured.words("foreground_dice")
+    words = measured.words("foreground_dice")
+    assert words.startswith("foreground Dice is undefined (the model gave no number), at least ")
     assert "the model gave no number" in measured.words("measured")
 
 

@@ -155,6 +155,22 @@ def test_a_space_holds_only_values_that_a_config_could_have(space: dict[str, Any
             ["dataset.sources.a is 0.05, and 1 of a batch of 4 would be 0.25", "train.batch_size = 14 or more"],
         ),
         (
+            {"train": {"defect_share": 0.33, "batch_size": 1}},
+            [
+                "train.defect_share is 0.33, less than half an image in a batch of 1",
+                "one of 1 would be 1",
+                "size = 2 or",
+            ],
+        ),
+        ({"tune": {"seconds": 60, "trial_seconds": 600}}, ["tune: trial_seconds is 600", "at most `seconds`, 60"]),
+        (
+            {
+                "train": {"warm_start": True},
+                "tune": {"space": {"model": {"base_filters": [8, 16], "dropout": [0.0, 0.1]}}},
+            },
+            ["tune.space names model.base_filters with train.warm_start", "set train.warm_start = false"],
+        ),
+        (
             {"dataset": {"sources": {"a": 0.4, "b": 0.4}}, "train": {"batch_size": 2}},
             ["a batch is 2 images, 1 of a, 1 of b by dataset.sources", "raise train.batch_size"],
         ),

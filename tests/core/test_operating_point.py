@@ -112,6 +112,17 @@ def test_a_bound_on_false_regions_goes_to_the_class_that_gains_most() -> None:
     assert first == 0 and second >= 2
 
 
+def test_a_bound_is_kept_at_whatever_price() -> None:
+    """Thousands of defects for each false region: what keeps the bound is not given up for what finds nothing."""
+    sums = curves([[20_000, 14_000, 0]], [[8, 4, 0]], [20_000])
+    assert thresholds(sums, "at most 5 false regions per megapixel") == [1]
+
+
+def test_where_no_threshold_keeps_a_bound_the_fewest_false_regions_find_what_they_can() -> None:
+    sums = curves([[10, 9, 5, 2]], [[8, 3, 3, 3]], [10])
+    assert thresholds(sums, "at most 1 false regions per megapixel") == [1]
+
+
 def test_square_metres_come_from_the_size_of_a_pixel() -> None:
     """A million pixels of 2 mm are 4 square metres: four times the false regions of one are allowed."""
     sums = curves([[10, 5, 0]], [[4, 2, 0]], [10])

@@ -260,6 +260,7 @@ METADATA: dict[str, tuple[str, str]] = {
     "line twice": ("stem,line\nsteel-00001,a\nsteel-00001,b\n", "line 3 repeats steel-00001"),
     "image without line": ("stem,line\nsteel-00001,a\n", "no line for image steel-00002"),
     "line without image": ("stem,line\nghost,a\n", "a line for ghost"),
+    "names of files": ("stem,line\nsteel-00001.png,a\n", "stems, such as steel-00001: leave the suffixes out"),
 }
 
 

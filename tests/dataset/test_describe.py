@@ -7,10 +7,10 @@ from typing import Any
 import layout_sources as sources
 import numpy as np
 import pytest
+from command_line import exit_code
 from picture_files import exif
 from PIL import Image, ImageFilter
 
-from flexunet.cli import main
 from flexunet.core.config.load import load_config
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
@@ -209,17 +209,37 @@ def test_slips_in_names_are_one_class_or_asked_for(surfaces: sources.Surfaces, t
     assert all(examine(pair, config).pixels.sum() == 48**2 for pair in find_layout(tmp_path / "src").pairs)
 
 
-def test_masks_in_color_as_jpeg_tell_no_classes(surfaces: sources.Surfaces, tmp_path: Path) -> None:
-    for stem, (image, class_ids) in surfaces.items():
+@pytest.mark.parametrize("suffix", ["jpg", "webp"])
+def test_masks_in_color_of_lossy_compression_tell_no_classes(
+    surfaces: sources.Surfaces, tmp_path: Path, suffix: str
+) -> None:
+    """An empty one among them is black, and no grey level."""
+    for index, (stem, (image, class_ids)) in enumerate(surfaces.items()):
         sources.save(tmp_path / f"images/{stem}.png", image)
-        sources.save(tmp_path / f"masks/{stem}.jpg", sources.COLORS[np.maximum(class_ids, 1)])
-    with pytest.raises(UserError, match=r"\.jpg: a mask in colour as JPEG; expected a lossless format"):
+        sources.save(tmp_path / f"masks/{stem}.{suffix}", sources.COLORS[np.maximum(class_ids, 1) * bool(index)])
+    with pytest.raises(UserError, match=r"a mask in colour of lossy compression; expected a lossless format"):
         describe(Source(find_files(tmp_path)))
-    (tmp_path / "masks/steel-00001.jpg").unlink()
+    (tmp_path / f"masks/steel-00001.{suffix}").unlink()
     sources.save(tmp_path / "masks/steel-00001.png", sources.COLORS[surfaces["steel-00001"][1]])
     found = describe(Source(find_files(tmp_path)))
     assert {c.color for c in found.classes} <= {*map(tuple, sources.COLORS.tolist())}
-    assert any(sentence.startswith("what 5 masks in colour as JPEG show") for sentence in found.unknown)
+    assert any(sentence.startswith("what 5 masks in colour of lossy compression show") for sentence in found.unknown)
+
+
+def test_a_mask_that_is_no_picture_is_left_to_ingest(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    """As for an image; and a palette of black alone, an empty mask, makes no source of two kinds of masks."""
+    sources.folders("images/{}.png", "masks/{}.png")(tmp_path, surfaces)
+    (tmp_path / "masks/steel-00001.png").write_bytes(b"")
+    empty = Image.new("P", (48, 48))
+    empty.putpalette(sources.COLORS.tobytes())
+    empty.save(tmp_path / "masks/steel-00002.png")
+    found = describe(Source(find_files(tmp_path)))
+    assert len(found.classes) == 3 and not any("grey levels" in sentence for sentence in found.unknown)
+    assert "what 1 masks show that cannot be read: ingest refuses them" in found.unknown
+    for mask in (tmp_path / "masks").iterdir():
+        mask.write_bytes(b"")
+    with pytest.raises(UserError, match=r"png: cannot be read"):
+        describe(Source(find_files(tmp_path)))
 
 
 def test_a_damaged_archive_is_named(surfaces: sources.Surfaces, tmp_path: Path) -> None:
@@ -252,21 +272,15 @@ def test_colors_can_be_told_apart() -> None:
     assert min(distances) > 60
 
 
-def code(*arguments: Any) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main.main([str(argument) for argument in arguments])
-    return int(ended.value.code or 0)
-
-
 def test_the_command(surfaces: sources.Surfaces, tmp_path: Path, capfd: Any) -> None:
     sources.yolo(tmp_path / "src", surfaces)
-    assert code("init", tmp_path / "src", "--out", tmp_path / "mine.toml") == 0
+    assert exit_code("init", tmp_path / "src", "--out", tmp_path / "mine.toml") == 0
     assert "layout yolo: images in images; masks in labels" in capfd.readouterr().out
     assert (tmp_path / "mine.toml").read_text().startswith(f"# Written by `flexunet init {tmp_path}/src`.\n")
-    assert code("init", tmp_path / "src", "--out", tmp_path / "mine.toml") == 1
+    assert exit_code("init", tmp_path / "src", "--out", tmp_path / "mine.toml") == 1
     assert "is there already" in capfd.readouterr().err
     for source in ("nowhere", "empty"):
         (tmp_path / "empty").mkdir(exist_ok=True)
-        assert code("init", tmp_path / source, "--out", tmp_path / "other.toml") == 1
+        assert exit_code("init", tmp_path / source, "--out", tmp_path / "other.toml") == 1
         (error,) = capfd.readouterr().err.splitlines()
         assert "expected" in error and not (tmp_path / "other.toml").exists()

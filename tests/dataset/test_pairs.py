@@ -81,6 +81,11 @@ def relative(layout: Layout, source: Path) -> list[tuple[str, str, str, str | No
             id="what is no image or in no role folder is not looked at",
         ),
         pytest.param(
+            ["raw/a.jfif", "raw/lot/b.jpe", "masks/a.png", "masks/lot/b.png"],
+            [("a", "raw/a.jfif", "masks/a.png", None), ("lot/b", "raw/lot/b.jpe", "masks/lot/b.png", None)],
+            id="one folder of any name beside that of masks",
+        ),
+        pytest.param(
             # Sorted by name the images are a.bmp, a.c.bmp but the masks a.c.png, a.png.
             ["images/a.bmp", "images/a.c.bmp", "masks/a.png", "masks/a.c.png"],
             [("a", "images/a.bmp", "masks/a.png", None), ("a.c", "images/a.c.bmp", "masks/a.c.png", None)],
@@ -178,6 +183,16 @@ def test_empty_folders(tmp_path: Path, folders: list[str]):
     assert layout.pairs == []
     assert [(p.where, p.what) for p in layout.problems] == [(tmp_path, "no images found")]
     assert "SOURCE/images/a.png and SOURCE/masks/a.png" in layout.problems[0].expected
+
+
+def test_files_that_are_no_images_are_told(tmp_path: Path):
+    """Photos of a telephone, a file without a suffix, and what an archiver of a Mac has left."""
+    source_of(tmp_path, "images/a.heic", "images/b.HEIC", "masks/README", "images/._a.png")
+    [problem] = find_layout(tmp_path).problems
+    assert problem.what == (
+        "no images found among 2 .heic, 1 without a suffix; left out 1 of 1 files: 1 hidden (such as images/._a.png)"
+    )
+    assert "convert them to one of .bmp, .gif, .jfif, .jpe, .jpeg, .jpg, .png" in problem.repair
 
 
 def test_folders_may_be_links(tmp_path: Path):

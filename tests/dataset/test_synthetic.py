@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -53,6 +54,13 @@ def test_each_class_has_its_share_of_pixels_and_images(
     found = np.stack([class_ids for _, class_ids in surfaces]) == class_id
     assert lowest < found.mean() < highest
     assert found.any(axis=(1, 2)).mean() >= 0.25
+
+
+def test_a_folder_of_other_pictures_is_one_line(tmp_path: Path):
+    arguments = [str(tmp_path), "--count", "2", "--size", "32"]
+    assert CliRunner().invoke(synthetic.main, arguments).exit_code == 0
+    done = CliRunner().invoke(synthetic.main, [str(tmp_path), "--count", "1", "--size", "32"])
+    assert (done.exit_code, done.output.count("\n")) == (1, 1) and "delete the folder or choose another" in done.output
 
 
 def test_some_images_have_no_defect_and_none_has_all_kinds(surfaces: Surfaces):

@@ -17,6 +17,7 @@ from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
 from flexunet.dataset.ingest import ingest
 from flexunet.dataset.synthetic import generate_surface, write_surfaces
+from pipeline.study import survey
 from pipeline.study.plan import PRESET, Planner, Rate
 from pipeline.study.survey import Light, Machine, Pair, ceiling, light_of
 from trainer_module.cost import model_cost
@@ -29,6 +30,7 @@ def planner(
     size: tuple[int, int] = (200, 200),
     images: int = 800,
     base: Config | None = None,
+    spans: int = 1,
     **pixels: Any,
 ) -> Planner:
     split = {"images": images, "groups": images, "images_with": {}, "pixels": pixels or EVEN}
@@ -38,7 +40,7 @@ def planner(
         "median_size": list(size),
         "splits": {"train": split, "test": {**split, "pixels": {**EVEN, "patches": 0}}},
     }
-    return Planner(span, seconds, base)
+    return Planner([span] * spans, seconds, base)
 
 
 def machine(memory: int = 2**33, gpus: int = 0) -> Machine:
@@ -200,6 +202,23 @@ def test_large_images_whose_defects_no_size_shows_become_tiles() -> None:
     assert "at 384x512 a model that never errs would reach Dice 0.256" in plan.reasons["image.fit"]
 
 
+def test_all_spans_that_a_run_reads_are_counted() -> None:
+    plan = made_by(planner(600, images=400, spans=2))
+    assert plan.reasons["train.epochs"].startswith("800 images at ")
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [({0, 1, 2, 3}, "in its worst class here"), ({0, 2}, "; none of 5 images that were looked at shows scratches")],
+)
+def test_a_class_that_no_image_showed_that_was_looked_at_is_said(seen: set[int], words: str) -> None:
+    """Inclusion has no pixel in train, so that nothing is missing of it."""
+    plan = planner(**{**EVEN, "inclusion": 0})
+    plan.note_unseen(5, seen)
+    plan.image_and_depth(keeps_from(128), aspects_differ=False)
+    assert plan.reasons["image.width"].endswith(words)
+
+
 def test_what_is_not_planned_is_the_users_own(make_config: Any) -> None:
     given = make_config(
         image={"height": 32, "width": 32, "max_pixels": 1_000_000, "value_range": [0, 4095]},
@@ -296,7 +315,9 @@ def test_the_direction_of_a_texture_is_seen() -> None:
     assert light_of([Pair(lines, lines[..., 0])]).direction < -1
 
 
-def test_a_plan_of_real_records_is_a_config_that_loads(tmp_path: Path, make_config: Any) -> None:
+def test_a_plan_of_real_records_is_a_config_that_loads(
+    tmp_path: Path, make_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = make_config()
     write_surfaces(tmp_path / "source", 24, 64, COLORS, seed=1)
     ingest(tmp_path / "source", tmp_path / "records", config)
@@ -311,3 +332,8 @@ def test_a_plan_of_real_records_is_a_config_that_loads(tmp_path: Path, make_conf
     )
     refused = flexunet(tmp_path, "plan", "records", "--out", "mine.toml")
     assert refused.exit_code == 1 and "is there already" in refused.stderr
+    # Of large images few are looked at, and of the rest those that show what these do not.
+    monkeypatch.setattr(survey, "_MOST_PIXELS", 1)
+    first, enough = (survey.read_pairs(tmp_path / "records", config, wanted) for wanted in ((), (1, 2, 3)))
+    assert len(first) == 1 and len(enough) <= 4
+    assert survey.classes_in(first) < survey.classes_in(enough) == {0, 1, 2, 3}

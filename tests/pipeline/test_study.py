@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from command_line import flexunet
-from examples import write_examples
+from examples import record, write_examples
 from html_page import Page
 from label_errors import SPOILS
 from PIL import Image
@@ -30,19 +30,22 @@ from components.measurement import ImageResult, Sums, Totals
 from flexunet.core import scores
 from flexunet.core.config.data import TransformConfig
 from flexunet.core.config.gate import GateSettings
+from flexunet.core.config.operating import OperatingPointConfig
 from flexunet.core.config.section import part_of
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.whole import Config
 from flexunet.core.config.write import to_toml
-from flexunet.core.errors import UserError
+from flexunet.core.errors import NodeFailed, UserError
 from flexunet.core.results.study import RecipeScores
 from flexunet.dataset.examine import read_class_ids
 from flexunet.dataset.ingest import ingest
 from flexunet.dataset.layouts.detect import find_layout
 from flexunet.dataset.manifest import versions
+from pipeline.cli.study import _print_cautions
 from pipeline.study import crossvalidation, training
 from pipeline.study import folds as folds_module
-from pipeline.study.folds import Folds, FoldSize, make_folds, records_of
+from pipeline.study.folds import Folds, FoldSize, make_folds
+from pipeline.study.records import records_of
 from pipeline.study.runner import Training, run_missing
 from trainer_module.ensemble import ensemble_model
 from trainer_module.model import build_model
@@ -192,6 +195,24 @@ def test_other_content_of_an_encoders_file_is_another_training(
         training.main(tmp_path / "spec.json")
 
 
+def test_recipes_are_compared_on_the_same_records_however_ingest_read_their_masks(
+    make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a plan that was given no config knows nothing of."""
+
+    def begin(trainings: Any, cores: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(crossvalidation, "run_missing", begin)
+    folds = Empty(tmp_path / "folds", (FoldSize(images=0, groups=0),) * 2)
+    first = crossvalidation.Arm("first", make_config(**SETTINGS, records={"mask_colors": "nearest"}))
+    with pytest.raises(KeyboardInterrupt):
+        crossvalidation.crossvalidate([first, crossvalidation.Arm("plan", make_config(**SETTINGS))], folds, tmp_path)
+    ignoring = make_config(**SETTINGS, records={"ignore_color": [9, 9, 9]})
+    with pytest.raises(UserError, match="other: its records are not those of first"):
+        crossvalidation.crossvalidate([first, crossvalidation.Arm("other", ignoring)], folds, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("settings", "cores", "same"),
     [({"max_seconds": 60.0}, 1, False), ({"max_seconds": 60.0}, None, True), ({}, 1, True)],
@@ -236,25 +257,40 @@ spec = json.loads(pathlib.Path(sys.argv[-1]).read_text())
 """
 
 
+def instead_of_python(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "python").write_text(script.format(python=sys.executable))
+    (folder / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(folder / "python"))
+
+
+def wanted(folder: Path, name: str, totals: str, config: Config) -> Training:
+    parts = {"train": [], "steering": [], "measured": [], "code": ""}
+    settings, trainer = part_of(config, GateSettings), part_of(config, TrainerConfig)
+    spec = training.Spec(name=name, config=trainer, settings=settings, totals=totals, **parts)
+    return Training(folder, spec)
+
+
 def test_trainings_of_one_folder_follow_each_other(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Recipes that differ in what changes answers alone share weights."""
-    (tmp_path / "python").write_text(STAND_IN.format(python=sys.executable))
-    (tmp_path / "python").chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    instead_of_python(STAND_IN, tmp_path, monkeypatch)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
-
-    def wanted(folder: str, name: str, totals: str) -> Training:
-        parts = {"train": [], "steering": [], "measured": [], "code": ""}
-        settings, trainer = part_of(config, GateSettings), part_of(config, TrainerConfig)
-        spec = training.Spec(name=name, config=trainer, settings=settings, totals=totals, **parts)
-        return Training(tmp_path / folder, spec)
-
-    trainings = [wanted("a", "first", "x"), wanted("a", "second", "y"), wanted("a", "same again", "x")]
-    run_missing([*trainings, wanted("b", "third", "x")], cores=1)
+    rows = (("a", "first", "x"), ("a", "second", "y"), ("a", "same again", "x"), ("b", "third", "x"))
+    run_missing([wanted(tmp_path / folder, name, totals, config) for folder, name, totals in rows], cores=1)
     found = {f"{path.parent.name}/{path.name}": path.read_text() for path in tmp_path.glob("?/[xy]")}
     assert found.keys() == {"a/x", "a/y", "b/x"} and found["a/y"] == "second" and found["b/x"] == "third"
+
+
+def test_of_a_training_that_was_killed_the_signal_is_told_and_not_what_went_well(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the kernel does where memory runs out."""
+    script = "#!{python}\nimport os\nprint('epoch 3/40  loss 0.1', flush=True)\nos.kill(os.getpid(), 9)\n"
+    instead_of_python(script, tmp_path, monkeypatch)
+    with pytest.raises(NodeFailed, match=r"^mine failed: signal 9 \(Killed\) .*; most often memory ran out\nfull log"):
+        run_missing([wanted(tmp_path / "a", "mine", "x", config)])
+    assert "epoch 3/40" in (tmp_path / "a" / "training.log").read_text()
 
 
 def test_a_training_ends_with_the_study_however_that_was_killed(tmp_path: Path) -> None:
@@ -288,6 +324,16 @@ def test_too_few_groups_are_named(data: Path, config: Config, tmp_path: Path) ->
         UserError, match=r"16 groups in train and eval, expected at least 18 for 9 folds: lower --folds"
     ):
         make_folds(data, config, 9, tmp_path)
+
+
+def test_folds_whose_training_no_defect_would_steer_are_refused_before_any_is_trained(
+    config: Config, tmp_path: Path
+) -> None:
+    masks = [np.full((8, 8, 3), COLORS[1 if index == 5 else 0], np.uint8) for index in range(12)]
+    examples = [record(mask, mask, str(index), str(index)) for index, mask in enumerate(masks)]
+    write_examples(tmp_path / "records" / "span-1" / "version-1" / "train" / "a.tfrecord.gz", examples)
+    with pytest.raises(UserError, match=r"[01] of 2 folds have an image with a defect to steer .* raise dataset\.eval"):
+        make_folds(tmp_path / "records", config, 2, tmp_path)
 
 
 def totals_of(counts: np.ndarray, settings: GateSettings, first: int) -> Totals:
@@ -342,6 +388,24 @@ def test_the_pooled_score_and_the_paired_difference_are_those_of_all_groups(
     # The ends are percentiles, a little wider than 95 % for so few groups.
     assert np.quantile(changes, 0.001) <= low <= np.quantile(changes, 0.025)
     assert np.quantile(changes, 0.975) <= high <= np.quantile(changes, 0.999)
+
+
+def test_what_pooled_numbers_leave_out_is_said(
+    config: Config, counts: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    def said(counts: np.ndarray, config: Config) -> str:
+        console = Console(width=300, record=True, file=io.StringIO())
+        _print_cautions([validated("mine", counts, config, tmp_path)], console)
+        return console.export_text()
+
+    ours, _ = counts
+    assert said(ours, config) == ""
+    lacking = ours.copy()
+    lacking[:, 3] = 0
+    target = config.model_copy(update={"operating_point": OperatingPointConfig(target="found >= 0.9")})
+    first, second = said(lacking, target).splitlines()
+    assert first.startswith("warning: train and eval show no pixel of scratches: ")
+    assert second.startswith("warning: mine: operating_point.target, 'found >= 0.9', is left out: ")
 
 
 def test_the_tables_of_plans_and_recipes_say_who_is_better(

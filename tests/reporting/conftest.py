@@ -128,6 +128,8 @@ def _details(config: Config, dice: float) -> dict[str, Any]:
         "warnings": ["5 groups of test images: below 50 the interval is rough"],
         "intervals": {
             "foreground_dice": ends,
+            "defects_found": [0.66, 0.82],
+            "false_alarms": None,
             "false_regions_per_megapixel": [8.0, 20.0],
             **{f"dice/{name}": ends for name in defects},
         },

@@ -56,6 +56,8 @@ def test_every_part_is_there_for_an_accepted_model(tmp_path: Path, write_report_
         "Accepted: version 2",
         "0.8000",
         "95 % interval 0.7000 to 0.9000",
+        "108 of 144",
+        "95 % interval 66.0 % to 82.0 %",
         "+0.0500",
         "5 groups of test images: below 50 the interval is rough",
         "images with patches",
@@ -210,9 +212,7 @@ def test_many_classes_do_not_make_the_page_large(
     assert "class 150" in table and "class 003" in table and "class 199" not in table
 
 
-def test_a_report_with_nothing_but_scores_still_has_a_page(
-    tmp_path: Path, write_report_folder: Write, make_config: Callable[..., Config]
-) -> None:
+def test_a_report_with_nothing_but_scores_still_has_a_page(tmp_path: Path, write_report_folder: Write) -> None:
     """A model that gives no numbers, records made elsewhere, a training without history."""
     folder = write_report_folder(
         tmp_path, images=[], baseline=None, foreground_dice=None, foreground_dice_interval=None
@@ -221,11 +221,14 @@ def test_a_report_with_nothing_but_scores_still_has_a_page(
     folder.serving.unlink()
     shutil.rmtree(folder.training)
     details = read_json(folder.details)
-    write_json(folder.details, {**details, "confusion": None, "reliability": [], "baseline": None, "warnings": []})
+    nothing = {"confusion": None, "baseline": None, "intervals": {}}
+    write_json(folder.details, {**details, **nothing, "reliability": [], "detection": [], "curves": [], "warnings": []})
     page = page_of(folder)
     assert "no other comparable model was pushed" in page.text
     assert "no test image has a defect or a false alarm" in page.text
-    assert page.text.count("the model gave no numbers") == 2
+    # Three cards, defects, confusion and calibration; and none of the reasons that it is not.
+    assert page.text.count("the model gave no numbers") == 6
+    assert "a single group" not in page.text and "no test image is without defect" not in page.text
     assert "No history was found" in page.text and "Not examined" in page.text
     assert not page.all("dialog") and not page.all("article")
 

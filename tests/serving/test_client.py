@@ -3,12 +3,13 @@
 import contextlib
 import datetime
 import io
+import itertools
 import json
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -22,6 +23,7 @@ from PIL import Image
 from processes import python
 
 from flexunet.core.errors import UserError
+from flexunet.serving import grpc_model
 from flexunet.serving.client import Options, ServingError, connect, in_order, predict_image, predict_images
 from flexunet.serving.limits import CLIENT_SECONDS
 from flexunet.serving.protos import predict_pb2 as pb
@@ -30,12 +32,6 @@ from flexunet.serving.transport import UnreachableError
 from flexunet.serving.wire import PREDICT, as_strings
 
 INTERFACES = ["grpc", "http", "folder"]
-
-
-@pytest.fixture(scope="module")
-def server(color_export: Path) -> Iterator[Server]:
-    with Server(color_export, grpc_port=0, rest_port=0) as running:
-        yield running
 
 
 @pytest.fixture(params=INTERFACES)
@@ -178,6 +174,33 @@ def test_an_address_that_drops_what_it_is_sent_is_not_reached(scheme: str) -> No
         assert time.monotonic() - started < 8
 
 
+def test_a_channel_that_could_not_connect_tries_again_soon() -> None:
+    """gRPC waits 1, 1.6, 2.6 s and so on, at last 2 minutes, and fails every call meanwhile: who asks for days
+    would miss a server that is back.
+    """
+    connections: list[float] = []
+    with socket.create_server(("127.0.0.1", 0)) as rude, contextlib.ExitStack() as ends:
+
+        def hang_up() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    rude.accept()[0].close()
+                    connections.append(time.monotonic())
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        ends.callback(thread.join)
+        # Else the thread that waits in it would not hear of it.
+        ends.callback(rude.shutdown, socket.SHUT_RDWR)
+        options = Options(attempts=1, unreachable_attempts=1)
+        with connect(f"grpc://127.0.0.1:{rude.getsockname()[1]}", options) as model:
+            while len(connections) < 4:
+                with pytest.raises(ServingError):
+                    predict_image(model, b"")
+                time.sleep(0.02)
+    assert connections[3] - connections[0] < 2
+
+
 def test_messages_beyond_the_limit_are_refused_before_they_are_sent(server: Server) -> None:
     for url in (f"grpc://127.0.0.1:{server.grpc_port}", f"http://127.0.0.1:{server.rest_port}"):
         with connect(url, Options(max_message_bytes=1000)) as model, pytest.raises(ServingError, match="at most 1000"):
@@ -276,10 +299,11 @@ class Moody:
         (grpc.StatusCode.CANCELLED, 499, 2, 3),
         (grpc.StatusCode.UNAVAILABLE, 503, 9, 4),
         (grpc.StatusCode.UNAVAILABLE, 0, 2, 3),
+        (grpc.StatusCode.UNAVAILABLE, 502, 2, 3),
         (grpc.StatusCode.INVALID_ARGUMENT, 400, 9, 1),
         (grpc.StatusCode.INTERNAL, 500, 9, 1),
     ],
-    ids=["unavailable", "exhausted", "cancelled", "always-unavailable", "hangs-up", "invalid", "internal"],
+    ids=["unavailable", "exhausted", "cancelled", "always-unavailable", "hangs-up", "gateway", "invalid", "internal"],
 )
 def test_only_a_server_that_is_not_ready_is_asked_again(
     interface: str, code: grpc.StatusCode, status: int, failures: int, calls: int
@@ -312,6 +336,46 @@ def test_a_server_is_told_no_deadline_that_would_cost_others_their_answers() -> 
     with moody.grpc() as url, connect(url, Options(deadline=10)) as model:
         model.run("pixels", {"pixels": np.zeros((1, 2, 2, 3), np.uint8)})
     assert moody.calls == 3 and CLIENT_SECONDS - 5 < moody.told < CLIENT_SECONDS + 1
+
+
+@contextmanager
+def relay(port: int, is_silent: Callable[[], bool]) -> Iterator[int]:
+    """The port of what hands bytes on, both ways; of its first connection none once `is_silent`, as of a lost node."""
+    with contextlib.ExitStack() as ends, socket.create_server(("127.0.0.1", 0)) as server:
+
+        def pump(source: socket.socket, target: socket.socket, vanishes: bool) -> None:
+            with contextlib.suppress(OSError):
+                while content := source.recv(65536):
+                    if not (vanishes and is_silent()):
+                        target.sendall(content)
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                for number in itertools.count():
+                    client, behind = server.accept()[0], socket.create_connection(("127.0.0.1", port))
+                    for one, other in ((client, behind), (behind, client)):
+                        ends.callback(one.close)
+                        threading.Thread(target=pump, args=(one, other, number == 0), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield server.getsockname()[1]
+        # Else the thread that waits in it would not hear of it.
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_server_that_vanishes_under_a_call_is_left_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is reset where a node is lost: the call would wait for its deadline, and all others for as long again."""
+    # Twice in a call at most, and in time to come again.
+    settings = dict(grpc_model._channel_options(Options()))
+    assert settings["grpc.keepalive_time_ms"] == 1000 * CLIENT_SECONDS / 2
+    assert settings["grpc.http2.ping_timeout_ms"] == settings["grpc.keepalive_timeout_ms"] <= 1000 * CLIENT_SECONDS / 4
+    monkeypatch.setattr(grpc_model, "_PING_SECONDS", 0.3)
+    monkeypatch.setattr(grpc_model, "_PONG_SECONDS", 0.3)
+    moody = Moody(grpc.StatusCode.OK, 200, 0, pause=0.2)
+    with moody.grpc() as url, relay(int(url.rpartition(":")[2]), lambda: moody.calls > 0) as port:  # noqa: SIM117
+        with connect(f"grpc://127.0.0.1:{port}", Options(deadline=4)) as model:
+            found = model.run("pixels", {"pixels": np.zeros((1, 2, 2, 3), np.uint8)})
+    assert found["pixels"].shape == (1, 2, 2, 3) and moody.calls == 2
 
 
 def test_no_more_requests_than_allowed_are_under_way() -> None:

@@ -239,6 +239,14 @@ def test_the_printed_docker_run_has_an_init() -> None:
     assert docker_command(Path("model/1"), 1, 2).startswith("docker run --init ")
 
 
+def test_the_pod_that_copies_a_model_may_write_to_the_volume(documents: list[dict[str, Any]]) -> None:
+    """A fresh volume is root's; and what is copied must be read by the server's user."""
+    overrides = (DEPLOY / "README.md").read_text().partition("--overrides='")[2].partition("'")[0]
+    context = json.loads(overrides)["spec"]["securityContext"]
+    server = of_kind(documents, "Deployment")["spec"]["template"]["spec"]["securityContext"]
+    assert context["runAsUser"] == server["runAsUser"] and context["fsGroup"] == server["runAsGroup"]
+
+
 def test_a_container_follows_the_file_only_where_its_folder_is(tmp_path: Path) -> None:
     write_named(tmp_path, Named("/models/flexunet", 1))
     words = docker_command(tmp_path / "1", 1, 2, tmp_path / CONFIG_FILE).split()
@@ -250,6 +258,24 @@ def test_a_container_follows_the_file_only_where_its_folder_is(tmp_path: Path) -
     for version in (tmp_path / "model", tmp_path / "elsewhere" / "1"):
         with pytest.raises(UserError, match="beside numeric versions"):
             docker_command(version, 1, 2, tmp_path / CONFIG_FILE)
+
+
+def test_the_job_that_the_rules_know_asks_the_pods() -> None:
+    """As the README has it; `FlexunetDown` tells where Prometheus has no such job, and would else never do anything."""
+    text = (DEPLOY / "README.md").read_text().partition("```yaml\n")[2].partition("```")[0]
+    [job] = yaml.safe_load(text)["scrape_configs"]
+    [group] = yaml.safe_load((DEPLOY / "monitoring" / "rules.yaml").read_text())["groups"]
+    [down] = [rule["expr"] for rule in group["rules"] if rule.get("alert") == "FlexunetDown"]
+    up = f'up{{job="{job["job_name"]}"}}'
+    assert down == f"{up} == 0 or absent({up})"
+    assert f'path: "{job["metrics_path"]}"' in (DEPLOY / "base" / "monitoring.pbtxt").read_text()
+    template = of_kind(base(), "Deployment")["spec"]["template"]
+    [kept] = job["relabel_configs"]
+    name, port = kept["regex"].split(";")
+    assert template["metadata"]["labels"] == {"app.kubernetes.io/name": name}
+    ports = {one["name"]: one["containerPort"] for one in template["spec"]["containers"][0]["ports"]}
+    assert str(ports[port]) == template["metadata"]["annotations"]["prometheus.io/port"]
+    assert job["kubernetes_sd_configs"][0]["namespaces"]["names"] == [of_kind(base(), "Namespace")["metadata"]["name"]]
 
 
 def test_only_named_callers_reach_the_port_that_reloads_the_configuration(documents: list[dict[str, Any]]) -> None:

@@ -2,8 +2,8 @@
 
 import csv
 import json
+import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +11,18 @@ import layout_sources
 import numpy as np
 import pytest
 import tensorflow as tf
+from command_line import exit_code
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from small_disk import fill, small_disk
 
-from flexunet.cli import main
 from flexunet.dataset.examine import read_class_ids
 from flexunet.dataset.layouts.detect import find_layout
 from flexunet.dataset.synthetic import generate_surface
 from flexunet.serving.outputs import COCO_FILE
 from flexunet.serving.server import Server
-
-
-@pytest.fixture(scope="module")
-def server(color_export: Path) -> Iterator[Server]:
-    with Server(color_export, grpc_port=0, rest_port=0) as running:
-        yield running
 
 
 @pytest.fixture
@@ -49,12 +43,6 @@ def config(tmp_path: Path, make_config: Any) -> Path:
     path = tmp_path / "mine.toml"
     path.write_text("\n".join([*lines, "[image]", "height = 48", "width = 48"]) + "\n")
     return path
-
-
-def exit_code(*arguments: Any) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main.main([str(argument) for argument in arguments])
-    return int(ended.value.code or 0)
 
 
 @pytest.fixture
@@ -186,6 +174,39 @@ def test_predictions_are_annotations_that_ingest_reads(
     for pair in layout.pairs:
         class_ids = read_class_ids(pair, Image.open(pair.image).size, make_config())
         np.testing.assert_array_equal(colors[class_ids], np.asarray(Image.open(tmp_path / f"masks/{pair.id}_mask.png")))
+
+
+@pytest.mark.parametrize(("kind", "name"), [("png", "good_mask.png"), ("labelme", "good.json"), ("coco", COCO_FILE)])
+def test_what_a_person_made_is_never_written_over(
+    kind: str, name: str, served: Any, photos: Path, tmp_path: Path, capfd: Any
+) -> None:
+    """Masks beside images, outlines that labelme keeps there, and a table of somebody's areas."""
+    command = ("predict", *served, photos / "good.png", "--format", kind, "--out")
+    for made in (name, "areas.csv"):
+        (photos / made).write_text("by hand")
+        before = {path: path.read_bytes() for path in photos.iterdir()}
+        assert exit_code(*command, photos) == 1
+        [line] = capfd.readouterr().err.splitlines()
+        assert line.startswith(f"error: {photos / made}: there already") and "name another --out" in line
+        assert {path: path.read_bytes() for path in photos.iterdir()} == before
+        (photos / made).unlink()
+    # What was predicted may be predicted again, but annotations may have been corrected since.
+    assert exit_code(*command, tmp_path / "out") == 0
+    assert exit_code(*command, tmp_path / "out") == (0 if kind == "png" else 1)
+
+
+def test_names_that_are_no_unicode(served: Any, photos: Path, tmp_path: Path, capfd: Any) -> None:
+    """As an archive of an old Windows leaves them."""
+    for name in (b"Pr\xfcf.png", b"Pr\xfcf.docx"):
+        Path(os.fsdecode(os.fsencode(photos) + b"/" + name)).write_bytes((photos / "good.png").read_bytes())
+    assert exit_code("predict", *served, photos, "--out", tmp_path / "out") == 0
+    assert "with the suffix .docx (such as" in capfd.readouterr().out
+    assert len(rows(tmp_path / "out")) == 3 * 4
+
+
+def test_an_address_without_its_protocol_is_told_the_url(photos: Path, tmp_path: Path, capfd: Any) -> None:
+    assert exit_code("predict", "localhost:8500", photos, "--out", tmp_path / "out") == 1
+    assert "of a server its URL, such as grpc://localhost:8500" in capfd.readouterr().err
 
 
 def images_and_masks(records: Path) -> dict[str, tuple[bytes, bytes]]:

@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -40,12 +39,6 @@ IMAGES = as_strings([b"none"])
 PIXELS = np.zeros((1, 2, 2, 3), np.uint8)
 
 
-@pytest.fixture(scope="module")
-def server(color_export: Path) -> Iterator[Server]:
-    with Server(color_export, grpc_port=0, rest_port=0) as running:
-        yield running
-
-
 def call(server: Server, method: str, request: Any, answer: Any, seconds: float | None = None) -> Any:
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
         function: Any = channel.unary_unary(method, type(request).SerializeToString, answer.FromString)
@@ -64,6 +57,7 @@ GRPC = {
     "many rows": (request({"image_bytes": as_strings([b"none"] * 40)}), "OK", ""),
     "other model": (request({}, name="other"), "NOT_FOUND", "Servable not found for request: Latest(other)"),
     "no model": (request({}, name=""), "INVALID_ARGUMENT", "no name specified"),
+    "no model spec": (pb.PredictRequest(), "INVALID_ARGUMENT", "Missing ModelSpec"),
     "other version": (request({}, version={"value": 9}), "NOT_FOUND", "Specific(flexunet, 9)"),
     "label": (request({}, version_label="new"), "INVALID_ARGUMENT", "Unrecognized servable version label: new"),
     "signature": (request({}, "other"), "FAILED_PRECONDITION", 'Serving signature key "other" not found.'),
@@ -86,6 +80,7 @@ GRPC = {
         "INVALID_ARGUMENT",
         "alias not found in signature: x",
     ),
+    "long words": (request({"image_bytes": IMAGES}, "", ("x" * 2000,)), "INVALID_ARGUMENT", "x...TRUNCATED"),
     "output twice": (request({"image_bytes": IMAGES}, "", ("error",) * 2), "INVALID_ARGUMENT", "duplicate output"),
 }
 
@@ -145,10 +140,24 @@ REST = {
         '"x" not found in signature def',
     ),
     "no signature": ("POST", f"{ROOT}:predict", body(signature_name=3, inputs=[]), 400, "must be a string value"),
-    "no list": ("POST", f"{ROOT}:predict", body(instances=B64), 400, "Expecting 'instances' to be an list/array"),
-    "no rows": ("POST", f"{ROOT}:predict", body(instances=[]), 400, "No values in 'instances' array"),
+    "no list": ("POST", f"{ROOT}:predict", body(instances=B64), 400, "} Expecting 'instances' to be an list/array"),
+    "no rows": ("POST", f"{ROOT}:predict", body(instances=[]), 400, "} No values in 'instances' array"),
     "mixed rows": ("POST", f"{ROOT}:predict", body(instances=[B64, {"image_bytes": B64}]), 400, "at item 1 of input"),
-    "other keys": ("POST", f"{ROOT}:predict", body(instances=[{"x": B64}]), 400, "keys must be equal to: image_bytes"),
+    "other keys": (
+        "POST",
+        f"{ROOT}:predict",
+        body(instances=[{"image_bytes": B64}, {"x": B64}]),
+        400,
+        "element: 1 key: x of 'instances' list. Error: INVALID_ARGUMENT: JSON object: does not have named input: x",
+    ),
+    "no keys": ("POST", f"{ROOT}:predict", body(instances=[{}]), 400, "keys must be equal to: image_bytes"),
+    "a number among rows": (
+        "POST",
+        f"{ROOT}:predict",
+        body(instances=[B64, 3]),
+        400,
+        "element: 1 of 'instances' list. Error: INVALID_ARGUMENT: JSON Value: 3 Type: Number is not of expected type",
+    ),
     "no column": ("POST", f"{ROOT}:predict", body(inputs={"x": [B64]}), 400, "Missing named input: image_bytes"),
     "scalar": ("POST", f"{ROOT}:predict", body(inputs={"image_bytes": B64}), 400, "hape"),
     "a scalar alone": ("POST", f"{ROOT}:predict", body(inputs=B64), 400, "hape"),
@@ -161,7 +170,7 @@ REST = {
         "Type: Number is not of expected type",
     ),
     "bad base64": ("POST", f"{ROOT}:predict", body(instances=[{"b64": "%"}]), 400, "Unable to base64 decode"),
-    "deep": ("POST", f"{ROOT}:predict", body(instances=[[B64], B64]), 400, "at incorrect level"),
+    "deep": ("POST", f"{ROOT}:predict", body(instances=[[B64], B64]), 400, "Expecting shape [1] but got: []"),
     "ragged": (
         "POST",
         f"{ROOT}:predict",
@@ -236,6 +245,8 @@ def test_status_and_metadata_are_told_over_both_interfaces(server: Server) -> No
     wanted = pb.GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"])
     packed = call(server, MODEL_METADATA, wanted, pb.GetModelMetadataResponse).metadata["signature_def"]
     assert "serving_default" in pb.SignatureDefMap.FromString(packed.value).signature_def
+    with pytest.raises(grpc.RpcError, match="Missing ModelSpec"):
+        call(server, MODEL_STATUS, pb.GetModelStatusRequest(), pb.GetModelStatusResponse)
     for fields in ([], ["other"]):
         with pytest.raises(grpc.RpcError, match="INVALID_ARGUMENT"):
             wanted = pb.GetModelMetadataRequest(model_spec=spec, metadata_field=fields)

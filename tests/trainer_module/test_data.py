@@ -152,6 +152,26 @@ def test_tiles_drawn_by_class_are_the_same_from_any_epoch_and_cache(
         np.testing.assert_array_equal(whole, batches(cache, 0, 30))
 
 
+def test_an_epoch_begins_after_a_pass_however_rare_a_class_is(
+    tmp_path: Path, make_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One tile of 200 shows a class; a shuffle that waited for a hundred of it would read 20,000."""
+    reads: list[int] = []
+    parse = data._parse
+
+    def counted(*arguments: Any) -> Any:
+        with tf.control_dependencies([tf.numpy_function(lambda: np.int64(reads.append(1) or 0), [], tf.int64)]):
+            return tf.nest.map_structure(tf.identity, parse(*arguments))
+
+    monkeypatch.setattr(data, "_parse", counted)
+    fills = (np.full((1, 32, 32), index == 7, np.uint8) for index in range(200))
+    tiles = (tile(np.zeros((1, 32, 32, 3), np.uint8), fill, group=str(i)) for i, fill in enumerate(fills))
+    files = [str(write_examples(tmp_path / "rare.gz", tiles))]
+    config = make_config(dataset={"equal_groups": True}, train={"batch_size": 4, "defect_share": 0.25})
+    [batch] = shown_in(data.training_batches(files, 200, config, cache=None), 1)
+    assert batch[0] == {1} and 200 < len(reads) < 6000
+
+
 def test_without_defects_all_tiles_come_equally_often(tmp_path: Path, make_config: Any) -> None:
     clean = (tile(np.full((1, 32, 32, 3), i, np.uint8), np.zeros((1, 32, 32), np.uint8)) for i in range(8))
     files = [str(write_examples(tmp_path / "clean.gz", clean))]

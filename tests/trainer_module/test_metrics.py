@@ -38,6 +38,22 @@ def test_the_metric_pools_over_batches_and_resets() -> None:
     assert np.isnan(float(metric.result()))
 
 
+def test_a_stray_pixel_of_a_class_that_eval_lacks_does_not_choose_the_epoch() -> None:
+    truth = np.zeros((1, 8, 8), np.uint8)
+    truth[:, :4] = 1
+    half, most = truth.copy(), truth.copy()
+    half[:, 2:4] = most[:, 3] = 0
+    # Of a class that no mask has.
+    most[0, 7, 7] = 2
+
+    def score(predicted: np.ndarray) -> float:
+        metric = ForegroundDice(3)
+        metric.update_state(truth, tf.one_hot(predicted, 3))
+        return float(metric.result())
+
+    assert (score(half), score(most)) == (pytest.approx(2 * 16 / 48), pytest.approx(2 * 24 / 56))
+
+
 def test_counts_stay_exact_beyond_what_float32_holds() -> None:
     metric = ForegroundDice(2)
     metric.counts.assign(np.array([[2.0**24, 0], [0, 2.0**24]]))

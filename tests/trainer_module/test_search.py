@@ -6,13 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import pytest
 from keras_tuner import errors
 
 from flexunet.core.config.section import part_of
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.tune import TunerConfig
+from flexunet.core.features import TRAINING_HISTORY
 from trainer_module import search
+from trainer_module.checkpoint import Checkpoint
+from trainer_module.clock import Clock
 from trainer_module.search import Search, open_search
 from trainer_module.trainer import Job, Trained, train
 
@@ -109,6 +113,50 @@ def test_a_search_ends_with_its_best_trial_whatever_fails_after_it(
         assert tried.get_best_hyperparameters()[0].values == own
         assert f"{trials - 1} of {trials} trials failed, the last with ValueError: training diverged" in caplog.text
     assert "the search ended before its seconds" in caplog.text
+
+
+def test_a_trial_is_scored_by_the_epoch_that_its_own_monitor_kept(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of two epochs has the better Dice, the second the better loss."""
+
+    def trained(job: Job, config: TrainerConfig) -> Trained:
+        job.log_directory.mkdir(parents=True, exist_ok=True)
+        rows = "epoch,val_loss,val_foreground_dice\n1,0.5,0.9\n2,0.4,0.6\n"
+        (job.log_directory / TRAINING_HISTORY).write_text(rows)
+        return Trained(keras.Sequential(), 2, 1.0, Checkpoint(job.checkpoints, config.train.monitor, [], Clock()))
+
+    monkeypatch.setattr(search, "train", trained)
+    tried = opened({"train": {"monitor": ["foreground_dice", "loss"]}}, seconds=3600)
+    tried.search()
+    rows = tried.document()["trials"]
+    assert {row["values"]["train.monitor"]: row["foreground_dice"] for row in rows} == {
+        "foreground_dice": 0.9,
+        "loss": 0.6,
+    }
+
+
+def test_a_trial_that_ends_its_process_at_each_try_is_given_up(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the kernel does with a model that is too large; a person's Ctrl-C counts for nothing."""
+    left: list[tuple[Path, bytes]] = []
+
+    def interrupt(job: Job, _: TrainerConfig) -> None:
+        [mark] = job.checkpoints.parent.glob("begun-*")
+        left.append((mark, mark.read_bytes()))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(search, "train", interrupt)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            opened(seconds=1e-9).search()
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            opened(seconds=1e-9).search()
+        # What a kill in that moment leaves.
+        left[-1][0].write_bytes(left[-1][1])
+    with pytest.raises(ValueError, match="1 failed, the last with ValueError: its process was killed 2 times"):
+        opened(seconds=1e-9).search()
+    assert not left[-1][0].exists()
 
 
 def test_values_that_exclude_each_other_cost_no_training_and_do_not_go_on_for_ever(

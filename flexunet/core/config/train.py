@@ -15,8 +15,12 @@ from flexunet.core.config.symmetries import ExportedServing
 FLEXUNET: Final = "flexunet"
 # Keys of `[model]` that only FLEXUNET has a use for.
 _OF_FLEXUNET: Final = ("input_scale", "standardize", "num_layers", "stem_stride")
+# What models that share weights may differ in.
+NO_WEIGHTS: Final = ("dropout", "dropout_seed")
 # EfficientNetV2, as most networks for ImageNet.
 _HALVINGS: Final = 5
+# Of an image: a share of a batch is rounded to the nearest whole one.
+_HALF: Final = 0.5
 
 
 class ModelConfig(Section):
@@ -396,8 +400,14 @@ class TrainerConfig(TransformConfig):
             )
 
     def _check_rounded_shares(self) -> Iterator[str]:
-        """At least one image of a batch is from each source, which in a small batch may be many times its share."""
-        size = self.train.batch_size
+        """At least one image of a batch is of each share, which in a small batch may be many times as much."""
+        size, defect_share = self.train.batch_size, self.train.defect_share
+        if 0 < defect_share * size < _HALF:
+            yield (
+                f"train.defect_share is {defect_share:g}, less than half an image in a batch of {size}, and one of "
+                f"{size} would be {1 / size:g}: expected train.batch_size = {math.ceil(_HALF / defect_share)} or more, "
+                "or a larger share"
+            )
         for name, tiles in self.source_tiles().items():
             share = self.dataset.sources[name]
             if tiles / size > 1.5 * share:

@@ -81,6 +81,15 @@ class TuneConfig(Section):
         default_factory=SpaceConfig, description="What is tried; empty: nothing, and the pipeline has no Tuner."
     )
 
+    @model_validator(mode="after")
+    def _a_trial_ends_in_time(self) -> Self:
+        if self.trial_seconds is not None and self.trial_seconds > self.seconds:
+            raise ValueError(
+                f"trial_seconds is {self.trial_seconds:g}, expected at most `seconds`, {self.seconds:g}: the first "
+                "trial is run in any case"
+            )
+        return self
+
 
 class TunerConfig(TrainerConfig):
     """The sections that Tuner reads."""

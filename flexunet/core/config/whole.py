@@ -15,7 +15,7 @@ from flexunet.core.config.kubeflow import KubeflowConfig
 from flexunet.core.config.operating import parse_target
 from flexunet.core.config.section import Scalar, Section
 from flexunet.core.config.serving import ServingConfig
-from flexunet.core.config.train import AugmentConfig, ModelConfig, TrainConfig
+from flexunet.core.config.train import NO_WEIGHTS, AugmentConfig, ModelConfig, TrainConfig
 from flexunet.core.config.tune import BUDGETS, Range, TunerConfig, kind_of_numbers
 from flexunet.core.features import NO_DEFECT, defects_of, defects_value
 
@@ -112,6 +112,11 @@ class Config(TunerConfig):
                 yield f"tune.space names {key}, expected one file for all trials: a search is known by its content"
             elif key in BUDGETS:
                 yield f"tune.space names {key}, expected none of {', '.join(BUDGETS)}: set tune.trial_seconds"
+            elif section == "model" and self.train.warm_start and name not in NO_WEIGHTS:
+                yield (
+                    f"tune.space names {key} with train.warm_start, expected no layers that the pushed model has not: "
+                    "set train.warm_start = false"
+                )
             elif isinstance(candidates, Range) and kind_of_numbers(sections[section], name) is None:
                 yield f"tune.space.{key} is a range of numbers, which the key does not take: list the values to try"
             else:

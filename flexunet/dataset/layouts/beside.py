@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Mapping
 
 from flexunet.core.finder import suffix_of
-from flexunet.core.readable import IMAGE_SUFFIXES
+from flexunet.core.readable import IMAGE_SUFFIXES, JPEG_SUFFIXES
 from flexunet.dataset.layouts.interface import Reader, Reading, Source
 from flexunet.dataset.layouts.names import MASK_FOLDERS, place
 from flexunet.dataset.layouts.pairing import mask_file, pair_up
 
-_LOSSY = frozenset({".jpg", ".jpeg"})
 _LAST_WORD = re.compile(r"(?<=.)[ _./-]+([A-Za-z]+)$")
 _ENDING = re.compile(r"(?<=.)[ _.-]+[A-Za-z][A-Za-z0-9]*")
 
@@ -48,8 +47,8 @@ def _split(source: Source) -> _Split | None:
 
 def _by_format(by_id: Mapping[str, list[str]]) -> _Split | None:
     """JPEG images and lossless masks of the same name."""
-    lossy = {i: [n for n in names if suffix_of(n) in _LOSSY] for i, names in by_id.items()}
-    masks = {i: [n for n in names if suffix_of(n) not in _LOSSY] for i, names in by_id.items()}
+    lossy = {i: [n for n in names if suffix_of(n) in JPEG_SUFFIXES] for i, names in by_id.items()}
+    masks = {i: [n for n in names if suffix_of(n) not in JPEG_SUFFIXES] for i, names in by_id.items()}
     images, masks = ({i: names for i, names in found.items() if names} for found in (lossy, masks))
     return (images, masks) if masks and masks.keys() <= images.keys() else None
 

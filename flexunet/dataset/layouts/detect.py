@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from flexunet.core.errors import UserError
-from flexunet.core.finder import find_files, stem_and_suffix
+from flexunet.core.finder import find_files, left_out_words, stem_and_suffix, suffix_of
 from flexunet.core.problems import Problem
 from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.dataset.layouts import beside, class_masks, coco, folders, labelme, mvtec, npz, severstal, voc, yolo
@@ -94,11 +94,17 @@ def _unknown(source: Source, layout: str | None) -> Problem:
     if layout:
         what = f"nothing of the layout {layout} here"
         return Problem(source.root, what, READERS[layout].summary, "check SOURCE, or leave --layout out")
+    taken = frozenset(images)
+    suffixes = Counter(suffix_of(name) or "without a suffix" for name in source.files.names if name not in taken)
+    others = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(_SHOWN))
     if not images:
         expected = "images/ beside masks/ or annotations/, as in SOURCE/images/a.png and SOURCE/masks/a.png"
-        return Problem(source.root, "no images found", expected, "move or rename the folders")
-    suffixes = Counter(name.rpartition(".")[2] for name in source.files.names if name not in images)
-    beside_them = "".join(f", {count} .{suffix}" for suffix, count in suffixes.most_common(_SHOWN))
+        repair = f"convert them to one of {', '.join(sorted(IMAGE_SUFFIXES))}, or " if others else ""
+        seen = [f"among {others}"] if others else []
+        seen += [words] if (words := left_out_words(source.files.left_out, 0)) else []
+        what = " ".join(["no images found", "; ".join(seen)]).strip()
+        return Problem(source.root, what, expected, f"{repair}check SOURCE and the names of its folders")
+    beside_them = f", {others}" if others else ""
     what = f"{len(images)} images such as {images[0]}{beside_them}, and nothing that tells their classes"
     expected = "; ".join(f"{reader.name}: {reader.summary}" for reader in READERS.values())
     foreign = next(iter(source.files.with_suffix(_DOCUMENTS)), None)

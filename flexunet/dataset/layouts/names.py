@@ -176,6 +176,14 @@ def without_frames(by_id: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     return _by_id((_unframed(file_id), name) for file_id, names in by_id.items() for name in names)
 
 
+def without_first(by_id: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """The same names by ids without the first folder, where it is that of all and no split's: `raw` beside `masks`."""
+    first = {file_id.partition("/")[0] if "/" in file_id else "" for file_id in by_id}
+    if len(first) != 1 or any(not folder or split_named(folder) for folder in first):
+        return {file_id: [*names] for file_id, names in by_id.items()}
+    return _by_id((file_id.partition("/")[2], name) for file_id, names in by_id.items() for name in names)
+
+
 def _unframed(file_id: str) -> str:
     *folders, stem = file_id.split("/")
     found = [(folder, _FRAMES.fullmatch(folder.casefold())) for folder in folders]
