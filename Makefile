@@ -4,6 +4,9 @@ UV_VERSION := 0.13.9
 UV := .uv/bin/uv
 RUN := .venv/bin/
 
+# Of a checkout, of requirements.txt and of the image.
+EXTRAS := --extra pipeline --extra kubeflow --extra signing
+
 # uv neither fetches a Python nor compiles: it uses the interpreter that is here.
 export UV_PYTHON_DOWNLOADS := never
 export PYTHONHASHSEED := 0
@@ -61,7 +64,7 @@ queue: setup ## What `flexunet live queue` picks against random images; with IMA
 setup: .venv/.done
 
 .venv/.done: uv.lock pyproject.toml setup.py | $(UV)
-	$(UV) sync --frozen --python $(PYTHON) --extra pipeline --extra kubeflow --extra signing
+	$(UV) sync --frozen --python $(PYTHON) $(EXTRAS)
 	touch $@
 
 $(UV):
@@ -74,7 +77,7 @@ $(UV):
 # Without the banner of mkdocs-material about its successor, which is no warning about our pages.
 SITE := NO_MKDOCS_2_WARNING=1 $(RUN)mkdocs build --quiet --strict
 
-LOCKED := --quiet --frozen --no-emit-project --no-default-groups --extra pipeline --extra kubeflow --extra signing
+LOCKED := --quiet --frozen --no-emit-project --no-default-groups $(EXTRAS)
 EXPORT := $(LOCKED) --no-header
 requirements: $(UV) ## For those without uv: pip install --no-deps -r requirements.txt
 	$(UV) lock

@@ -11,8 +11,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Final
@@ -20,6 +18,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.processes import told_by
 from benchmarks.training import write_tiles
 from flexunet.core.config.load import load_config
 from flexunet.core.config.section import part_of
@@ -53,7 +52,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         write_tiles(Path(directory), TRAIN, EVAL)
         seeds = range(137, 137 + arguments.seeds)
-        rounds = [{name: _in_a_process(name, seed, Path(directory)) for name in RECIPES} for seed in seeds]
+        rounds = [{name: _measured(name, seed, Path(directory)) for name in RECIPES} for seed in seeds]
     Console(width=100).print(_table(rounds))
 
 
@@ -78,10 +77,8 @@ def seconds_to_reach(recipe: str, seed: int, tiles: Path) -> tuple[float, int]:
     return (trained.seconds if reached else float("nan")), trained.epochs
 
 
-def _in_a_process(recipe: str, seed: int, tiles: Path) -> tuple[float, int]:
-    command = [sys.executable, "-m", "benchmarks.demo", "--measure", recipe, "--seed", str(seed), "--tiles", str(tiles)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)  # noqa: S603
-    return json.loads(done.stdout.splitlines()[-1])
+def _measured(recipe: str, seed: int, tiles: Path) -> tuple[float, int]:
+    return told_by("benchmarks.demo", "--measure", recipe, "--seed", seed, "--tiles", tiles)
 
 
 def _table(rounds: list[dict[str, tuple[float, int]]]) -> Table:

@@ -12,8 +12,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.memory import peak_mebibytes
+from benchmarks.processes import told_by
+from benchmarks.sources import steel_classes
 from components.bootstrap import COVERAGE, group_key, group_weights, interval
 from flexunet.core import scores
 from flexunet.core.config.load import config_from
@@ -140,9 +140,8 @@ def _verdict(value: float, bound: float | None, at_least: bool) -> tuple[str, st
 
 
 def _config(side: int) -> Config:
-    colors = {"background": [0, 0, 0], "inclusion": [0, 0, 255], "patches": [0, 255, 0], "scratches": [255, 0, 0]}
     values: dict[str, object] = {
-        "classes": [{"name": name, "color": color} for name, color in colors.items()],
+        "classes": steel_classes(),
         "image": {"height": side, "width": side},
         "model": {"num_layers": 5, "base_filters": 8, "normalization": "batch"},
         "train": {"loss": "cross_entropy_dice", "learning_rate": 3e-3},
@@ -219,7 +218,7 @@ def _make_data(directory: Path, counts: Sequence[int], side: int) -> None:
     model = compiled_model(config)
     size = config.train.batch_size
     sample = tf.data.Dataset.from_tensor_slices(pixels).batch(size, drop_remainder=True)
-    averages = averaging_callbacks(config.train, len(pixels) // size, sample)
+    averages = averaging_callbacks(config.train, len(pixels) // size, lambda: sample)
     model.fit(pixels, class_ids, size, epochs=_EPOCHS, verbose=0, callbacks=averages)
     export_model(model, config, {}, directory / "model")
     colors = np.array([c.color for c in config.classes], np.uint8)
@@ -252,7 +251,7 @@ def _evaluator_rows(directory: Path, few: int, many: int, side: int, console: Co
     runs: dict[tuple[str, int], list[dict[str, float]]] = {}
     turns = [("evaluator", few), *([("evaluator", many), ("bare loop", many)] * _REPEATS)]
     for what, count in turns:
-        figures = _in_a_process(what, directory / str(count), side)
+        figures = told_by("benchmarks.gate", "--side", side, "--measure", what, directory / str(count))
         runs.setdefault((what, count), []).append(figures)
         rate = f"{count / figures['seconds']:,.0f} images/s, {figures['mebibytes']:,.0f} MiB"
         console.print(f"{what}, {count:,} images of {side}x{side}: {figures['seconds']:.1f} s, {rate}", highlight=False)
@@ -272,12 +271,6 @@ def _evaluator_rows(directory: Path, few: int, many: int, side: int, console: Co
             *_verdict(ratio, THROUGHPUT_AT_LEAST, at_least=True),
         ),
     ]
-
-
-def _in_a_process(what: str, directory: Path, side: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.gate", "--side", str(side), "--measure", what, str(directory)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)  # noqa: S603
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":

@@ -13,8 +13,6 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.memory import peak_mebibytes
+from benchmarks.processes import told_by
+from benchmarks.sources import steel_classes
 from flexunet.core import features
 from flexunet.core.config.load import config_from
 from flexunet.core.config.whole import Config
@@ -35,12 +35,6 @@ from flexunet.dataset.pairs import Pair
 # That of the demo's surfaces.
 SIDE: Final = 128
 SEED: Final = 137
-CLASSES: Final = [
-    {"name": "background", "color": [0, 0, 0]},
-    {"name": "inclusion", "color": [0, 0, 255]},
-    {"name": "patches", "color": [0, 255, 0]},
-    {"name": "scratches", "color": [255, 0, 0]},
-]
 # Of issue 3. For four times as many images.
 TIME_RATIO_AT_MOST: Final = 4.5
 MEMORY_RATIO_AT_MOST: Final = 1.3
@@ -78,7 +72,7 @@ def measure(subject: Callable[[Path, Path, Config], None], source: Path, out: Pa
     import flexunet.dataset.ingest
     import flexunet.dataset.records  # noqa: F401
 
-    config = config_from({"classes": CLASSES}, "benchmark")
+    config = config_from({"classes": steel_classes()}, "benchmark")
     start = time.perf_counter()
     subject(source, out, config)
     seconds = time.perf_counter() - start
@@ -135,14 +129,14 @@ def _compare(directory: Path, few: int, many: int, side: int) -> None:
         console.print(f"generating {count:,} surfaces of {side}x{side}")
         _generate(source, count, side)
         for what in _SUBJECTS:
-            measured[what, count] = figures = _in_a_process(what, source, directory / f"{what}-{count}")
+            measured[what, count] = figures = _measured(what, source, directory / f"{what}-{count}")
             rate = count / figures["seconds"]
             line = f"{what}: {figures['seconds']:.1f} s, {rate:,.0f} images/s, {figures['mebibytes']:,.0f} MiB"
             console.print(line, highlight=False)
     for count in INSTANCES:
         source = directory / f"coco-{count}"
         _generate_coco(source, count, side)
-        measured["coco", count] = figures = _in_a_process("ingest", source, directory / f"records-{count}")
+        measured["coco", count] = figures = _measured("ingest", source, directory / f"records-{count}")
         line = f"COCO: {count:,} instances in {figures['seconds']:.1f} s, {figures['mebibytes']:,.0f} MiB"
         console.print(line, highlight=False)
     console.print(_table(measured, few, many))
@@ -151,7 +145,7 @@ def _compare(directory: Path, few: int, many: int, side: int) -> None:
 def _generate(source: Path, count: int, side: int) -> None:
     from flexunet.dataset.synthetic import write_surfaces
 
-    write_surfaces(source, count, side, [tuple(c["color"]) for c in CLASSES], SEED)
+    write_surfaces(source, count, side, [tuple(c["color"]) for c in steel_classes()], SEED)
 
 
 def _generate_coco(source: Path, count: int, side: int) -> None:
@@ -166,7 +160,7 @@ def _generate_coco(source: Path, count: int, side: int) -> None:
     polygons = generator.uniform(16, side - 16, (count, 1, 2)) + generator.uniform(3, 12, (count, 1, 1)) * ring
     document = {
         "images": [{"id": i, "file_name": name, "width": side, "height": side} for i, name in enumerate(names)],
-        "categories": [{"id": i, "name": c["name"]} for i, c in enumerate(CLASSES) if i],
+        "categories": [{"id": i, "name": c["name"]} for i, c in enumerate(steel_classes()) if i],
         "annotations": [
             {"image_id": i % images, "category_id": 1 + i % 3, "segmentation": [polygon.round(2).ravel().tolist()]}
             for i, polygon in enumerate(polygons)
@@ -175,10 +169,8 @@ def _generate_coco(source: Path, count: int, side: int) -> None:
     (source / "instances.json").write_text(json.dumps(document), encoding="utf-8")
 
 
-def _in_a_process(what: str, source: Path, out: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.ingest", "--measure", what, str(source), str(out)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)  # noqa: S603
-    return json.loads(done.stdout.splitlines()[-1])
+def _measured(what: str, source: Path, out: Path) -> dict[str, float]:
+    return told_by("benchmarks.ingest", "--measure", what, source, out)
 
 
 def _table(measured: dict[tuple[str, int], dict[str, float]], few: int, many: int) -> Table:

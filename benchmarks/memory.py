@@ -1,6 +1,6 @@
 """The peak memory of a process, as Linux tells it."""
 
-from pathlib import Path
+from flexunet.serving.memory import resident_megabytes
 
 
 def peak_mebibytes() -> float:
@@ -9,5 +9,4 @@ def peak_mebibytes() -> float:
     Not `getrusage`'s ru_maxrss, which a new process takes over from the one that started it: started by a test run of
     3 GB, whatever it is has a peak of 3 GB.
     """
-    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
-    return int(line.split()[1]) / 1024
+    return resident_megabytes("VmHWM")

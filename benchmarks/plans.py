@@ -13,7 +13,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +32,8 @@ from flexunet.dataset.synthetic import generate_surface
 BOUND: Final = 0.01
 FOLDS: Final = 2
 PRESETS: Final = ("neu-seg", "demo")
+# Settings `a.b=v` of a training that its budget alone ends; one of epochs comes after them.
+UNENDING: Final = ("train.epochs=100000", "train.early_stopping_patience=100000", "train.preview_images=0")
 # Of a preset; the images, the seconds and what a run leaves are the same for all.
 _COMPARED: Final = ("image", "model", "train", "augment", "serving")
 
@@ -80,8 +82,9 @@ def _compare(source: Path, out: Path, seconds: float, presets: list[str], cores:
 
     base = load_config("neu-seg")
     ingest(source, out / "records", base, splits="regroup", accept_losses=True)
-    plan = _bounded(load_config(planned(out, seconds, cores)), seconds)
-    arms = [Arm("plan", plan), *(Arm(name, _preset(name, base, seconds)) for name in presets)]
+    budget = (*UNENDING, f"train.max_seconds={seconds}")
+    plan = load_config(planned(out, seconds, cores), budget)
+    arms = [Arm("plan", plan), *(Arm(name, _preset(name, base, budget)) for name in presets)]
     folds = make_folds(out / "records", base, FOLDS, out)
     return document(crossvalidate(arms, folds, out, cores), folds)["recipes"]
 
@@ -100,16 +103,11 @@ def planned(out: Path, seconds: float, cores: int) -> Path:
     return path
 
 
-def _preset(name: str, base: Config, seconds: float) -> Config:
-    """Its recipe for the classes of `base`, bounded by seconds and not by epochs."""
+def _preset(name: str, base: Config, budget: Sequence[str]) -> Config:
+    """Its recipe for the classes of `base`, within the budget."""
     values = base.model_dump(mode="json", include={"classes"})
     values |= load_config(name).model_dump(mode="json", include={*_COMPARED}, exclude_unset=True)
-    return _bounded(config_from(values, name), seconds)
-
-
-def _bounded(config: Config, seconds: float) -> Config:
-    budget = {"max_seconds": seconds, "epochs": 100_000, "early_stopping_patience": 100_000, "preview_images": 0}
-    return config.model_copy(update={"train": config.train.model_copy(update=budget)})
+    return config_from(values, name, budget)
 
 
 def table(kind: str, recipes: list[RecipeScores]) -> Table:

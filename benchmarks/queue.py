@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.sources import Pair, kinds_of, write_pairs
+from benchmarks.sources import Pair, kinds_of, steel_classes, write_pairs
 from flexunet.core import features, scores
 from flexunet.core.config.data import TransformConfig
-from flexunet.core.config.load import config_from, load_config
+from flexunet.core.config.load import config_from
 from flexunet.core.config.section import part_of
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.whole import Config
@@ -37,7 +37,7 @@ from flexunet.dataset.ingest import ingest
 from flexunet.dataset.manifest import versions
 from flexunet.dataset.synthetic import generate_surface
 from pipeline.queue import POOL, core_set, encoder_of
-from pipeline.study.folds import decode_record, record_files, records_of
+from pipeline.study.records import decode_record, record_files, records_of
 from trainer_module.metrics import count_matrix
 from trainer_module.optimization import cosine
 from trainer_module.trainer import compiled_model
@@ -180,7 +180,7 @@ def _is_whole(arms: Mapping[str, Arm]) -> bool:
 def _simulation(source: Path, folder: Path) -> Simulation:
     """One half of the images can be labelled, the other one measures."""
     config = config_from({
-        "classes": load_config("neu-seg").model_dump(mode="json")["classes"],
+        "classes": steel_classes(),
         "image": {"height": _SIDE, "width": _SIDE},
         "model": {"num_layers": 3, "base_filters": 8, "base_kernel": 3, "dropout": 0.0, "normalization": "group"},
         "train": {"optimizer": "muon", "learning_rate": _LEARNING_RATE, "loss": "cross_entropy_dice"},

@@ -18,7 +18,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.plans import planned
+from benchmarks.plans import UNENDING, planned
 from flexunet.core.config.load import load_config
 from flexunet.core.config.train import AugmentConfig
 from flexunet.core.config.whole import Config
@@ -26,8 +26,6 @@ from flexunet.core.results.study import RecipeScores
 from flexunet.dataset.ingest import ingest
 
 PRESET: Final = "neu-seg"
-# What ends a training is its budget alone.
-_UNENDING: Final = ("train.early_stopping_patience=100000", "train.preview_images=0")
 _ADAMW: Final = {"optimizer": "adamw", "learning_rate": 2e-3}
 # The preset, one part changed each. What changes the answers alone trains nothing.
 ABLATION: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -93,10 +91,10 @@ def main() -> None:
 def _budgets(arms: Sequence[str], minutes: float, epochs: Sequence[int] | None) -> list[tuple[str, ...]]:
     """For each arm the settings that end its trainings."""
     if not epochs:
-        return [(*_UNENDING, "train.epochs=100000", f"train.max_seconds={60 * minutes}")] * len(arms)
+        return [(*UNENDING, f"train.max_seconds={60 * minutes}")] * len(arms)
     if len(epochs) != len(arms):
         sys.exit(f"error: --epochs has {len(epochs)} numbers, expected one for each arm: {', '.join(arms)}")
-    return [(*_UNENDING, f"train.epochs={count}") for count in epochs]
+    return [(*UNENDING, f"train.epochs={count}") for count in epochs]
 
 
 def config_of(arm: str, budget: Sequence[str]) -> Config:

@@ -27,13 +27,13 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.sources import steel_classes
 from flexunet.core.errors import UserError
 
 SIDE: Final = 128
 IMAGE_SIDE: Final = 256
 BATCH: Final = 16
 SEED: Final = 137
-COLORS: Final = [(0, 0, 0), (0, 0, 255), (0, 255, 0), (255, 0, 0)]
 _CALLS_A_TURN: Final = 4
 _REPEATS: Final = 3
 # Of issue 17; 1.5 and 0.8 of issue 6 before.
@@ -52,12 +52,14 @@ def main() -> None:
     parser.add_argument("--no-load", action="store_true", help="Leaves out clients, and what importing them costs.")
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    directory = Path(tempfile.mkdtemp()) / "1"
-    console, (bare, served) = Console(highlight=False), _subjects(directory)
-    console.print(_ratios(bare, served, arguments.rounds))
-    if arguments.no_load:
-        return
-    console.print(_load(directory))
+    console = Console(highlight=False)
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder) / "1"
+        bare, served = _subjects(directory)
+        console.print(_ratios(bare, served, arguments.rounds))
+        if arguments.no_load:
+            return
+        console.print(_load(directory))
     seconds, megabytes = _import_cost()
     met = seconds <= IMPORT_SECONDS_AT_MOST and megabytes <= IMPORT_MEGABYTES_AT_MOST
     console.print(
@@ -125,9 +127,10 @@ def _subjects(directory: Path) -> tuple[Callable[[int], object], Callable[[int],
     from trainer_module.export import export_model
     from trainer_module.model import build_model
 
-    classes = [{"name": f"class {index}", "color": color} for index, color in enumerate(COLORS)]
     image, layers = {"height": SIDE, "width": SIDE}, {"num_layers": 5, "base_filters": 16, "base_kernel": 5}
-    config = part_of(config_from({"classes": classes, "image": image, "model": layers}, "benchmark"), TrainerConfig)
+    config = part_of(
+        config_from({"classes": steel_classes(), "image": image, "model": layers}, "benchmark"), TrainerConfig
+    )
     model = build_model(config)
     export_model(model, config, {"parameters": model.count_params()}, directory)
     session, encoded = SavedModel(directory), as_strings(_pngs())
@@ -146,7 +149,7 @@ def _pngs() -> list[bytes]:
     from flexunet.dataset.synthetic import write_surfaces
 
     with tempfile.TemporaryDirectory() as directory:
-        write_surfaces(Path(directory), BATCH, IMAGE_SIDE, COLORS, SEED)
+        write_surfaces(Path(directory), BATCH, IMAGE_SIDE, [tuple(c["color"]) for c in steel_classes()], SEED)
         files = sorted((Path(directory) / "images").glob("*.png"))
         buffers = [io.BytesIO() for _ in files]
         for file, buffer in zip(files, buffers, strict=True):

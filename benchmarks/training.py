@@ -16,8 +16,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.processes import told_by
 from flexunet.core.config.load import load_config
 from flexunet.core.config.section import part_of
 from flexunet.core.config.train import TrainerConfig
@@ -57,13 +56,13 @@ def main() -> None:
         tiles = Path(directory)
         write_tiles(tiles, arguments.steps * BATCH, BATCH)
         rounds = [
-            {name: _in_a_process(name, tiles, arguments.steps) for name in _SUBJECTS} for _ in range(arguments.rounds)
+            {name: _measured(name, tiles, arguments.steps) for name in _SUBJECTS} for _ in range(arguments.rounds)
         ]
     Console(width=100).print(_table(rounds))
 
 
-def config_for(augmented: bool, steps: int) -> TrainerConfig:
-    """The 1.96 M-parameter model, three epochs of `steps` steps; the first warms up.
+def config_for(augmented: bool) -> TrainerConfig:
+    """The 1.96 M-parameter model, three epochs, of which the first warms up.
 
     With AdamW, whatever the preset trains with: the bare loop stays what it was.
     """
@@ -84,7 +83,7 @@ def ours(tiles: Path, steps: int, augmented: bool = False) -> float:
     seconds: list[float] = []
     patterns = [[str(tiles / f"{split}.gz")] for split in ("train", "eval")]
     job = trainer.Job(*patterns, tiles / "logs", tiles / "checkpoints", callbacks=[_epoch_clock(seconds)])
-    trainer.train(job, config_for(augmented, steps)).checkpoint.discard()
+    trainer.train(job, config_for(augmented)).checkpoint.discard()
     return 2 * steps * BATCH / sum(seconds[1:])
 
 
@@ -94,7 +93,7 @@ def bare(tiles: Path, steps: int) -> float:
     from trainer_module.losses import make_loss
     from trainer_module.optimization import make_optimizer
 
-    config = config_for(False, steps)
+    config = config_for(False)
     model = _model(config)
     model.compile(make_optimizer(config.train), make_loss(config.train, config.classes), jit_compile=False)
     images, class_ids = next(iter(data.training_batches([str(tiles / "train.gz")], steps * BATCH, config, "")))
@@ -111,7 +110,7 @@ def seed(tiles: Path, steps: int) -> float:
     tf.config.threading.set_inter_op_parallelism_threads(1)
     from trainer_module import data
 
-    config = config_for(False, steps)
+    config = config_for(False)
     pairs = list(data.tiles_dataset([str(tiles / "train.gz")], config).take(2 * steps).as_numpy_iterator())
     images = np.stack([image for image, _ in pairs])
     one_hot = np.eye(len(config.classes), dtype=np.float32)[np.stack([ids for _, ids in pairs])]
@@ -166,11 +165,8 @@ _SUBJECTS: Final[dict[str, Callable[[Path, int], float]]] = {
 }
 
 
-def _in_a_process(name: str, tiles: Path, steps: int) -> float:
-    command = [sys.executable, "-m", "benchmarks.training", "--measure", name]
-    command += ["--tiles", str(tiles), "--steps", str(steps)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)  # noqa: S603
-    return json.loads(done.stdout.splitlines()[-1])
+def _measured(name: str, tiles: Path, steps: int) -> float:
+    return told_by("benchmarks.training", "--measure", name, "--tiles", tiles, "--steps", steps)
 
 
 def write_tiles(directory: Path, train: int, evaluation: int) -> None:

@@ -203,15 +203,11 @@ def _slice_row(name: str, words: str, part: SliceTotals, settings: GateSettings)
         "words": words,
         "images": part.images,
         "groups": len(part.groups),
-        "foreground_dice": _defined(scores.dice_of_present(sums.counts)),
-        "found_share": _defined(scores.share(sums.found.sum(), sums.present.sum())),
-        "false_alarm_share": _defined(scores.share(*sums.alarms)),
+        "foreground_dice": scores.defined(scores.dice_of_present(sums.counts)),
+        "found_share": scores.defined(scores.share(sums.found.sum(), sums.present.sum())),
+        "false_alarm_share": scores.defined(scores.share(*sums.alarms)),
         "gated": name in settings.gate.min_slice_dice and len(part.groups) >= settings.gate.min_groups,
     }
-
-
-def _defined(score: Score) -> float | None:
-    return None if np.isnan(score) else float(score)
 
 
 def _reliability(totals: Totals) -> "list[ReliabilityBin]":

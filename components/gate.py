@@ -22,6 +22,7 @@ from tensorflow_model_analysis.proto import metrics_for_slice_pb2
 
 from components import derived_scores, segmentation_metrics
 from components.measurement import SLICES_PER_COLUMN
+from flexunet.core import scores
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.detection import PROVING
 from flexunet.core.results.metrics import (
@@ -90,12 +91,12 @@ class Evaluation:
 
     def known_score(self, name: str, baseline: bool = False) -> float | None:
         """The same; None if it is undefined."""
-        return number(self.score(name, baseline))
+        return scores.defined(self.score(name, baseline))
 
     def interval(self, name: str, baseline: bool = False) -> list[float] | None:
         """The 95 % interval of a score; None if it has none, as with a single group."""
-        ends = [self.score(end(name), baseline) for end in (derived_scores.lower, derived_scores.upper)]
-        return None if any(math.isnan(end) for end in ends) else ends
+        ends = (self.score(end(name), baseline) for end in (derived_scores.lower, derived_scores.upper))
+        return scores.defined_interval(*ends)
 
     def difference(self, name: str) -> float:
         """Candidate minus baseline."""
@@ -198,7 +199,7 @@ def baseline_json(evaluation: Evaluation, model: str) -> Baseline:
     return {
         "model": model,
         "foreground_dice": evaluation.known_score(derived_scores.FOREGROUND_DICE, baseline=True),
-        "difference": number(evaluation.difference(derived_scores.FOREGROUND_DICE)),
+        "difference": scores.defined(evaluation.difference(derived_scores.FOREGROUND_DICE)),
         "difference_interval": evaluation.interval(derived_scores.FOREGROUND_DICE_DIFFERENCE),
     }
 
@@ -356,16 +357,11 @@ def _check(name: str, value: float, bound: float, passed: bool, words: str, slic
     return {
         "check": name,
         "slice": slice_name,
-        "value": number(value),
+        "value": scores.defined(value),
         "bound": bound,
         "passed": bool(passed),
         "words": words,
     }
-
-
-def number(value: float) -> float | None:
-    """A JSON number, or None for what is undefined."""
-    return float(value) if np.isfinite(value) else None
 
 
 def _value(value: metrics_for_slice_pb2.MetricValue) -> Value:

@@ -58,9 +58,9 @@ def _curve(totals: Totals, class_id: int, name: str) -> "Iterator[CurvePoint]":
         yield {
             "name": name,
             "threshold": threshold,
-            "found_share": _defined(scores.share(found, of_present)),
+            "found_share": scores.defined(scores.share(found, of_present)),
             "found_interval": _ends(shares, present, groups, is_share=True),
-            "false_regions_per_megapixel": _defined(scores.share(false, sums.counts.sum() / PIXELS_OF_MEGAPIXEL)),
+            "false_regions_per_megapixel": scores.defined(scores.share(false, sums.counts.sum() / PIXELS_OF_MEGAPIXEL)),
             "false_interval": _ends(densities, area, groups, is_share=False),
         }
 
@@ -69,7 +69,7 @@ def _row(name: str, totals: Totals, class_id: int | None) -> "Detection":
     detections, resampled = _detections(totals, class_id)
     observations, model = _observations(detections, resampled, len(totals.groups)), fit(detections)
     sizes = np.linspace(detections.log_sizes[0], detections.log_sizes[-1], _BAND_POINTS)
-    ends = [_defined(model.intercept), _defined(model.slope)]
+    ends = [scores.defined(model.intercept), scores.defined(model.slope)]
     return {
         "name": name,
         "sizes": [
@@ -79,8 +79,8 @@ def _row(name: str, totals: Totals, class_id: int | None) -> "Detection":
         "observations": float(observations.present.sum()),
         "intercept": ends[0],
         "slope": ends[1],
-        "a90": _defined(a90(detections)),
-        "a90_95": _defined(a90_95(observations)),
+        "a90": scores.defined(a90(detections)),
+        "a90_95": scores.defined(a90_95(observations)),
         "band": _band(resampled, sizes) if None not in ends and len(totals.groups) > 1 else [],
     }
 
@@ -123,9 +123,4 @@ def _observations(detections: Detections, resampled: Detections, groups: int) ->
 
 
 def _ends(ratio: Numbers, size: Numbers, groups: int, is_share: bool) -> list[float] | None:
-    low, high = counted_interval(ratio, size, groups, is_share)
-    return None if np.isnan(low) or np.isnan(high) else [low, high]
-
-
-def _defined(score: float | Numbers) -> float | None:
-    return float(score) if np.isfinite(score) else None
+    return scores.defined_interval(*counted_interval(ratio, size, groups, is_share))

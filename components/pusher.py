@@ -4,7 +4,6 @@ The stock Pusher copies file by file into the final folder, which TF Serving pol
 """
 
 import datetime
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from tfx.types import Artifact, BaseChannel, Channel, artifact_utils, component_
 from tfx.types.standard_component_specs import MODEL_KEY, PUSHED_MODEL_KEY
 
 from components import gate
-from components.mask_validation import VALIDATION_FILE, MaskValidation
+from components.mask_validation import MaskValidation, split_facts
 from components.mirror import mirror_version, newest_mirrored
 from components.model_card import CardFacts, card_page, card_text
 from flexunet.core.config.card import PushSettings
@@ -300,14 +299,13 @@ def _card(
         return None
     said, evaluation, scores = measured
     baseline, validation = inputs.get("baseline_model"), inputs.get("validation")
-    checked = json.loads((Path(validation.uri) / VALIDATION_FILE).read_text("utf-8")) if validation else {"splits": {}}
     return CardFacts(
         card=said.card,
         classes=[c.name for c in said.classes],
         scores=scores,
         details=gate.details_json(evaluation, said),
         baseline=gate.baseline_json(evaluation, baseline.uri) if baseline else None,
-        splits=checked["splits"],
+        splits=split_facts(validation) if validation else {},
         provenance=provenance,
         config=config,
         training=read_json(extra / EXPORTED_TRAINING) or {},

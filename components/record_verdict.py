@@ -13,6 +13,7 @@ from tfx.utils import io_utils
 from components.record_check import images_key, pixels_key
 from flexunet.core.config.data import TransformConfig
 from flexunet.core.problems import Problem
+from flexunet.core.results.data import SplitFacts
 from flexunet.core.results.dataset import SpanEntry
 
 FORMAT: Final = 1
@@ -24,16 +25,6 @@ class Expected(TypedDict):
 
     images: int
     pixels: dict[str, int]
-
-
-class SplitSummary(TypedDict):
-    """A split in `validation.json`; `shares` of the labelled pixels, null where none is labelled."""
-
-    images: int
-    images_with: dict[str, int]
-    pixels: dict[str, int]
-    shares: dict[str, float | None]
-    ignored_pixels: int
 
 
 def expected_counts(spans: Sequence[SpanEntry] | None) -> str:
@@ -114,7 +105,7 @@ def validation(splits: dict[str, Counter[str]], config: TransformConfig, compare
     return json.dumps(summary, indent=2) + "\n"
 
 
-def _split_summary(counts: Counter[str], names: Sequence[str]) -> SplitSummary:
+def _split_summary(counts: Counter[str], names: Sequence[str]) -> SplitFacts:
     pixels = {name: counts[pixels_key(name)] for name in names}
     labelled = sum(pixels.values())
     return {

@@ -21,7 +21,7 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 from tfx.types import Artifact, artifact_utils
 
 from components.drift import DRIFT_FILE
-from components.mask_validation import VALIDATION_FILE
+from components.mask_validation import split_facts
 from flexunet.core import features
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.report import ReportSettings
@@ -88,10 +88,9 @@ def draw_gallery(
 
 def data_facts(examples: Artifact, statistics: Artifact, validation: Artifact, drift: Artifact) -> Data:
     """Images, pixels and brightness of each split, and what moved since the span before."""
-    checked = json.loads((Path(validation.uri) / VALIDATION_FILE).read_text(encoding="utf-8"))
     return {
         "span": examples.span,
-        "splits": checked["splits"],
+        "splits": split_facts(validation),
         "brightness": dict(_brightness(statistics)),
         "drift": json.loads((Path(drift.uri) / DRIFT_FILE).read_text(encoding="utf-8")),
     }

@@ -26,7 +26,7 @@ Key = tfma.metrics.MetricKey
 Computation = tfma.metrics.MetricComputation | tfma.metrics.DerivedMetricComputation
 
 PIXEL_COUNTS: Final = "pixel_counts"
-# JSON of summary.details().
+# JSON of derived_scores.details().
 DETAILS: Final = "details"
 # Private keys (leading underscore) feed derived metrics and are not written by TFMA.
 _TOTALS: Final = "_segmentation_totals"

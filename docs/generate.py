@@ -1,6 +1,6 @@
 """Writes what only repeats the code: keys of configuration and results, commands, the layout. Run by `make docs`.
 
-python docs/generate.py
+python -m docs.generate
 """
 
 import ast
@@ -26,6 +26,7 @@ from flexunet.core.config.serving import ServingSettings
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.tune import TunerConfig
 from flexunet.core.config.whole import Config
+from flexunet.core.errors import Drifted, Interrupted, ModelRefused, NodeFailed, ServingRefused, UserError
 from flexunet.core.files import Json
 
 # What pydantic writes of JSON Schema, as far as it is read here; sections are definitions with properties.
@@ -69,12 +70,15 @@ READERS: Final = (
 )
 EXIT_CODES: Final = (
     (0, "done"),
-    (1, "your mistake, usage included: one line that says what, where, what was expected and how to repair it"),
-    (2, "the gate refused the model, also when that verdict came from the cache"),
-    (3, "a node of the pipeline failed; the line names the full log"),
-    (4, "the serving validator refused the model"),
-    (5, "`live drift`: the served images are no longer those that the model was tried on"),
-    (130, "interrupted; the line says how to go on"),
+    (
+        UserError.exit_code,
+        "your mistake, usage included: one line that says what, where, what was expected and how to repair it",
+    ),
+    (ModelRefused.exit_code, "the gate refused the model, also when that verdict came from the cache"),
+    (NodeFailed.exit_code, "a node of the pipeline failed; the line names the full log"),
+    (ServingRefused.exit_code, "the serving validator refused the model"),
+    (Drifted.exit_code, "`live drift`: the served images are no longer those that the model was tried on"),
+    (Interrupted.exit_code, "interrupted; the line says how to go on"),
 )
 BOUNDS: Final = (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
 KINDS: Final = {"integer": "integer", "number": "number", "boolean": "true or false", "string": "text"}

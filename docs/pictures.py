@@ -1,7 +1,7 @@
 """Draws the committed pictures: the pipeline from the pipeline itself, predictions from a run of `make demo`.
 
-python docs/pictures.py pipeline
-python docs/pictures.py predictions runs/demo
+python -m docs.pictures pipeline
+python -m docs.pictures predictions runs/demo
 """
 
 import csv

@@ -113,7 +113,7 @@ def kubeflow_submit(
         run_id = pipelines.start(version, run_name, given)
         console.print(pipelines.link("runs", run_id))
         if wait:
-            _follow(pipelines, run_id, names, Path(settings.mount_path) / settings.root, console)
+            _follow(pipelines, run_id, names, Path(settings.runs), console)
 
 
 def _follow(pipelines: "Kubeflow", run_id: str, names: list[str], root: Path, console: "Console") -> None:

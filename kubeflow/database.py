@@ -15,6 +15,7 @@ from tfx.proto.orchestration import pipeline_pb2
 
 from flexunet.core.errors import UserError
 from flexunet.core.lock import locked
+from flexunet.core.root import Root
 from flexunet.history.database import address, connection_config
 from flexunet.history.postgresql import protect
 from kubeflow.files import LONGEST_WAIT
@@ -45,7 +46,7 @@ def prepare_database(
       UserError: it cannot be reached.
     """
     database = _database(environment)
-    with locked(root / "kubeflow", wait_seconds=LONGEST_WAIT):
+    with locked(Root(root).kubeflow, wait_seconds=LONGEST_WAIT):
         _try_often(lambda: _register(database, ir), environment)
     return database.connection_config
 

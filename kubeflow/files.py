@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Final
 
 from flexunet.core.errors import UserError
 from flexunet.core.files import replace_file
+from flexunet.core.root import Root
 
 if TYPE_CHECKING:
     from tfx.proto.orchestration import pipeline_pb2
 
 # How the line of a pod's log begins that holds the verdict.
 _VERDICT_LINE: Final = "flexunet-verdict: "
-# Seconds that a step waits for the lock of a folder: a rollback or another run's step holds it for a few.
+# Seconds that a step waits for the lock of a folder: another run's step holds it for a few.
 LONGEST_WAIT: Final = 600
 
 
@@ -59,7 +60,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        return self.root / "kubeflow" / self.run_id
+        return Root(self.root).kubeflow / self.run_id
 
     def write(self, ir: "pipeline_pb2.Pipeline", parameters: "Parameters") -> None:
         """The compiled pipeline last: a node that finds it finds the rest."""

@@ -16,7 +16,7 @@ from typing import Any, Final
 import yaml
 from kfp import compiler, dsl
 
-from flexunet.core.config.kubeflow import KubeflowConfig, NodeConfig
+from flexunet.core.config.kubeflow import NodeConfig
 from flexunet.core.config.load import ConfigError
 from flexunet.core.config.whole import Config
 from flexunet.core.disk import naming
@@ -154,7 +154,7 @@ def _node_container(package: Package, node: str) -> Callable[..., dsl.ContainerS
         return dsl.ContainerSpec(
             image=package.image,
             command=["python", "-m", "kubeflow.run_node"],
-            args=["--node", node, "--root", _root(package.config.kubeflow), "--run-id", run_id],
+            args=["--node", node, "--root", package.config.kubeflow.runs, "--run-id", run_id],
         )
 
     return container
@@ -165,14 +165,10 @@ def _verdict_container(package: Package) -> Callable[..., dsl.ContainerSpec]:
         return dsl.ContainerSpec(
             image=package.image,
             command=["python", "-m", "kubeflow.verdict"],
-            args=["--root", _root(package.config.kubeflow), "--run-id", run_id],
+            args=["--root", package.config.kubeflow.runs, "--run-id", run_id],
         )
 
     return container
-
-
-def _root(settings: KubeflowConfig) -> str:
-    return f"{settings.mount_path}/{settings.root}"
 
 
 def _config_json(config: Config) -> str:

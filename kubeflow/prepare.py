@@ -42,7 +42,7 @@ def main(config: str, nodes: str, run_id: str, data: str, span: int, overrides: 
     loaded = config_from(json.loads(config), _SOURCE, changes)
     _check_signing(loaded, config_from(json.loads(config), _SOURCE))
     settings, newest = loaded.kubeflow, span or None
-    mount, run = Path(settings.mount_path), Run(Path(settings.mount_path) / settings.root, run_id)
+    mount, run = Path(settings.mount_path), Run(Path(settings.runs), run_id)
     _check_volume(mount)
     check_key(loaded.serving.signing_key)
     prepare_beam(loaded.beam, nodes=BEAM_NODES)

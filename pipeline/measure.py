@@ -19,7 +19,7 @@ from flexunet.core.config.section import part_of
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import NodeFailed, UserError, last_line
 from flexunet.core.results.metrics import Details, Metrics
-from flexunet.dataset.manifest import versions
+from flexunet.dataset.manifest import newest_versions
 from flexunet.serving.exported import check_exported
 from pipeline.evaluation import make_eval_config
 
@@ -38,11 +38,8 @@ def measure(
     models = [directory for directory in (model, baseline) if directory is not None]
     for directory in models:
         check_model(directory, config)
-    found = versions(data)
-    if not found:
-        raise UserError(f"{data}: no records here, expected the output of `flexunet ingest`")
+    splits = [version / features.SPLIT_TEST for version in newest_versions(data, config.dataset.span_limit)]
     prepare_beam(config.beam, nodes=("Evaluator",))
-    splits = [found[span] / features.SPLIT_TEST for span in sorted(found, reverse=True)[: config.dataset.span_limit]]
     settings = part_of(config, GateSettings)
     with tempfile.TemporaryDirectory() as directory:
         try:

@@ -128,23 +128,6 @@ def color_reader() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def write_solid_pairs() -> Callable[..., None]:
-    """Writes pairs whose image is the mask itself, so that `color_reader()` is a perfect model."""
-
-    def write(directory: Path, count: int, size: int = 32) -> None:
-        colors = np.array(COLORS, np.uint8)
-        for index in range(count):
-            class_ids = np.zeros((size, size), np.uint8)
-            for class_id in (1, 2, 3):
-                class_ids[8 * class_id : 8 * class_id + 6, index % 16 : index % 16 + 8 + index] = class_id
-            for folder in ("images", "masks"):
-                (directory / folder).mkdir(parents=True, exist_ok=True)
-                Image.fromarray(colors[class_ids]).save(directory / folder / f"{index:03d}.png")
-
-    return write
-
-
-@pytest.fixture(scope="session")
 def write_tiles() -> Callable[..., None]:
     """Writes what Transform gives: tiles of noise with three coloured squares, and their class ids."""
 

@@ -6,7 +6,6 @@ that tracks both writes every weight twice.
 """
 
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -217,7 +216,7 @@ def export_model(
     extra = directory / features.ASSETS_EXTRA
     extra.mkdir(exist_ok=True)
     (extra / features.EXPORTED_CONFIG).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    (extra / features.EXPORTED_TRAINING).write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
+    write_json(extra / features.EXPORTED_TRAINING, training)
     if operating_point:
         write_json(extra / features.EXPORTED_OPERATING_POINT, operating_point)
     write_warmup(directory, config)

@@ -13,18 +13,11 @@ import tensorflow as tf
 from flexunet.core import readable
 from flexunet.core.readable import Kind
 
-_START_OF_SCAN: Final = 0xDA
-_END_OF_IMAGE: Final = 0xD9
-_APP1: Final = 0xE1
 _FILLER: Final = 0xFF
-_WEBP_MOVES: Final = 0x02
-_EXIF: Final = b"Exif\0\0"
 # A JPEG's marker and length, and the six bytes of EXIF's name or of a frame header that are looked at.
 _SEGMENT_BYTES: Final = 10
 # Length and name of a chunk of PNG or WebP.
 _CHUNK_BYTES: Final = 8
-_FIRST_PNG_CHUNK: Final = 33
-_FIRST_WEBP_CHUNK: Final = 12
 
 
 class Headers(NamedTuple):
@@ -73,7 +66,7 @@ def read_headers(encoded: tf.Tensor, max_pixels: int) -> Headers:
     refused = tf.gather(words, told.kind)
     problem = tf.where(refused == "", problem, refused)
     orientation = _orientations(encoded, told.exif_start, told.exif_end)
-    lying = orientation >= 5
+    lying = orientation >= readable.FIRST_LYING
     height, width = tf.where(lying, told.width, told.height), tf.where(lying, told.height, told.width)
     return Headers(told.kind, height, width, orientation, problem)
 
@@ -154,9 +147,9 @@ def _jpeg(encoded: tf.Tensor, jpeg: tf.Tensor) -> _Told:
         found = _bytes_at(encoded, position, _SEGMENT_BYTES)
         marker, size = found[:, 1], _big(found, 2, 2)
         active &= (found[:, 0] == 0xFF) & (position < length)
-        active &= tf.logical_not(_is_one_of(marker, (_START_OF_SCAN, _END_OF_IMAGE)))
+        active &= tf.logical_not(_is_one_of(marker, readable.JPEG_SCAN_OR_END))
         end = position + 2 + size
-        first_exif = active & (marker == _APP1) & _starts(found, _EXIF, 4) & (exif[0] == 0)
+        first_exif = active & (marker == readable.JPEG_APP1) & _starts(found, readable.EXIF, 4) & (exif[0] == 0)
         start = tf.where(first_exif, position + _SEGMENT_BYTES, exif[0])
         is_frame = active & _is_one_of(marker, readable.JPEG_FRAMES)
         whole = is_frame & (position + _SEGMENT_BYTES <= length)
@@ -205,9 +198,11 @@ def _png(encoded: tf.Tensor, head: tf.Tensor, png: tf.Tensor) -> _Told:
         return step + 1, active, tf.where(active, end, position), pixels, moves, exif_start, exif_end
 
     zero = tf.zeros_like(length)
-    whole = png & _starts(head, b"\0\0\0\rIHDR", 8) & (length >= _FIRST_PNG_CHUNK)
-    pixels = whole & _starts(head, b"IDAT", 37) & (head[:, 33] < 128) & (length >= _FIRST_PNG_CHUNK + _CHUNK_BYTES)
-    start = (0, whole & tf.logical_not(pixels), zero + _FIRST_PNG_CHUNK, pixels, tf.zeros_like(png), zero, zero)
+    whole = png & _starts(head, b"\0\0\0\rIHDR", 8) & (length >= readable.FIRST_PNG_CHUNK)
+    pixels = (
+        whole & _starts(head, b"IDAT", 37) & (head[:, 33] < 128) & (length >= readable.FIRST_PNG_CHUNK + _CHUNK_BYTES)
+    )
+    start = (0, whole & tf.logical_not(pixels), zero + readable.FIRST_PNG_CHUNK, pixels, tf.zeros_like(png), zero, zero)
     *_, pixels, moves, exif_start, exif_end = tf.while_loop(_walking, walk, start, parallel_iterations=1)
     deep = tf.where(head[:, 25] == 0, place(readable.PNG_DEEP), place(readable.PNG_DEEP_COLOR))
     kind = tf.where(whole & (head[:, 24] == 16), deep, place(readable.PNG))
@@ -245,7 +240,7 @@ def _webp(encoded: tf.Tensor, head: tf.Tensor, webp: tf.Tensor) -> _Told:
     height = tf.where(extended, _little(head, 27, 3) + 1, height)
     width = tf.where(extended, _little(head, 24, 3) + 1, width)
     there = tf.cast(lossy | lossless | extended, tf.int64)
-    moves = extended & (tf.bitwise.bitwise_and(head[:, 20], _WEBP_MOVES) > 0)
+    moves = extended & (tf.bitwise.bitwise_and(head[:, 20], readable.WEBP_MOVES) > 0)
     kind = tf.where(moves, place(readable.WEBP_ANIMATED), place(readable.WEBP))
     exif = _webp_exif(encoded, webp & extended & tf.logical_not(moves))
     return _Told(kind, there * height, there * width, *exif)
@@ -266,7 +261,7 @@ def _webp_exif(encoded: tf.Tensor, extended: tf.Tensor) -> tuple[tf.Tensor, tf.T
         return step + 1, active, tf.where(active, end, position), *exif
 
     zero = tf.zeros_like(length)
-    start = (0, extended, zero + _FIRST_WEBP_CHUNK, zero, zero)
+    start = (0, extended, zero + readable.FIRST_WEBP_CHUNK, zero, zero)
     *_, exif_start, exif_end = tf.while_loop(_walking, walk, start, parallel_iterations=1)
     return exif_start, exif_end
 
@@ -285,8 +280,8 @@ def _orientations(encoded: tf.Tensor, start: tf.Tensor, end: tf.Tensor) -> tf.Te
 
 def _read_orientations(encoded: tf.Tensor, start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
     """Orientations from IFD0 of the TIFF blocks from `start` to `end`: nothing outside the block is read."""
-    prefixed = _starts(_bytes_at(encoded, start, len(_EXIF)), _EXIF)
-    start = tf.where(prefixed, start + len(_EXIF), start)
+    prefixed = _starts(_bytes_at(encoded, start, len(readable.EXIF)), readable.EXIF)
+    start = tf.where(prefixed, start + len(readable.EXIF), start)
     head = _bytes_at(encoded, start, 8)
     little = _starts(head, b"II*\0")
     good = (start > 0) & (start + 8 <= end) & (little | _starts(head, b"MM\0*"))

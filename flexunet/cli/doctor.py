@@ -21,7 +21,7 @@ _GIB: Final = 2**30
 _LEAST_MEMORY: Final = 3 * _GIB
 _LEAST_DISK: Final = 5 * _GIB
 # CUDA's libraries come from PyPI.
-_GPU_SETUP: Final = ".uv/bin/uv sync --frozen --extra pipeline --extra kubeflow --extra signing --extra gpu"
+GPU_SETUP: Final = ".uv/bin/uv sync --frozen --extra pipeline --extra kubeflow --extra signing --extra gpu"
 _COMPONENTS: Final = (
     "ImportExampleGen",
     "StatisticsGen",
@@ -163,5 +163,5 @@ def _gpu() -> Iterator[Finding]:
     except ImportError:
         return
     gpus = tf.config.list_physical_devices("GPU")
-    hint = "" if gpus else f"none is needed; for one: the NVIDIA driver, and `{_GPU_SETUP}`"
+    hint = "" if gpus else f"none is needed; for one: the NVIDIA driver, and `{GPU_SETUP}`"
     yield Finding("GPU", f"{len(gpus)} found" if gpus else "none", True, hint)

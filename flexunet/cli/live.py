@@ -2,19 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from flexunet.cli.command import Command, SectionedGroup
 from flexunet.cli.console import NO_LOG, captured_output, print_result
-from flexunet.cli.options import AS_JSON, PATH, WATCHED
+from flexunet.cli.options import AS_JSON, PATH, PORT, WATCHED
 from flexunet.core.errors import Drifted, UserError
 
-_PORT: Final = click.IntRange(0, 65535)
+if TYPE_CHECKING:
+    from flexunet.core.results.live import LiveDrift
+
 _MEGABYTE: Final = 10**6
-
-
 _SECTIONS: Final = {
     "Commands": {
         "watch": "flexunet.cli.live:watch",
@@ -42,12 +42,12 @@ def live() -> None:
 @click.command(cls=Command, interrupted="what was seen is written")
 @click.option("--out", required=True, type=PATH, help="Folder of what was seen, such as ROOT/live.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--grpc-port", default=8600, show_default=True, type=_PORT, help="Port of gRPC; 0: a free one.")
-@click.option("--rest-port", default=8601, show_default=True, type=_PORT, help="Port of REST; 0: a free one.")
-@click.option("--metrics-port", type=_PORT, help="Port of what Prometheus reads; 0: a free one.  [default: none]")
+@click.option("--grpc-port", default=8600, show_default=True, type=PORT, help="Port of gRPC; 0: a free one.")
+@click.option("--rest-port", default=8601, show_default=True, type=PORT, help="Port of REST; 0: a free one.")
+@click.option("--metrics-port", type=PORT, help="Port of what Prometheus reads; 0: a free one.  [default: none]")
 @click.option("--server", default="127.0.0.1", show_default=True, help="Where TF Serving is.")
-@click.option("--server-grpc-port", default=8500, show_default=True, type=_PORT, help="Its port of gRPC.")
-@click.option("--server-rest-port", default=8501, show_default=True, type=_PORT, help="Its port of REST.")
+@click.option("--server-grpc-port", default=8500, show_default=True, type=PORT, help="Its port of gRPC.")
+@click.option("--server-rest-port", default=8501, show_default=True, type=PORT, help="Its port of REST.")
 @click.option(
     "--rate",
     default=1.0,
@@ -164,12 +164,9 @@ def drift(root: Path, given: tuple[Path, ...], hours: float, data: Path | None) 
     import time
 
     from flexunet.cli.tables import bars, print_warning
-    from flexunet.core.files import replace_text, write_json
     from flexunet.core.root import Root
-    from flexunet.live.drift import drift_words, find_drift, metrics_text
+    from flexunet.live.drift import drift_words, find_drift
     from flexunet.live.reference import reference_file, reference_of
-    from flexunet.live.store import DRIFT_METRICS
-    from flexunet.reporting.drift import DRIFT_PAGE, render_drift
     from flexunet.serving.versions import model_directory
 
     folders = given or (Root(root).live,)
@@ -187,17 +184,32 @@ def drift(root: Path, given: tuple[Path, ...], hours: float, data: Path | None) 
         with bars(console) as progress:
             reference = reference_of(version, kept, lambda: data or _records_of(version), progress)
         found = find_drift(folders, int(version.name), reference, now, hours)
-        write_json(kept / "drift.json", found)
-        replace_text(kept / DRIFT_PAGE, render_drift(found))
-        # Each watch tells Prometheus its own: an old one would stand as an alarm.
-        for folder in folders:
-            replace_text(folder / DRIFT_METRICS, metrics_text(found, now))
+        page = _keep(found, kept, folders, now)
         words = [*drift_words(found)]
         verdict = f"{len(words)} of {len(found['findings'])} numbers moved" if found["findings"] else "too few images"
-        console.print(f"{verdict}: {found['sampled']:,} images of {hours:g} hours, {kept / DRIFT_PAGE}")
+        console.print(f"{verdict}: {found['sampled']:,} images of {hours:g} hours, {page}")
     print_result(found)
     if words:
         raise Drifted("\n".join(words))
+
+
+def _keep(found: "LiveDrift", kept: Path, folders: Sequence[Path], now: float) -> Path:
+    """Writes findings and their page into `kept`, and into each watch's folder what it tells Prometheus.
+
+    Returns:
+      The page.
+    """
+    from flexunet.core.files import replace_text, write_json
+    from flexunet.live.drift import metrics_text
+    from flexunet.live.store import DRIFT_METRICS
+    from flexunet.reporting.drift import DRIFT_PAGE, render_drift
+
+    write_json(kept / "drift.json", found)
+    replace_text(kept / DRIFT_PAGE, render_drift(found))
+    # In every folder: an old one would stand as an alarm.
+    for folder in folders:
+        replace_text(folder / DRIFT_METRICS, metrics_text(found, now))
+    return kept / DRIFT_PAGE
 
 
 def _records_of(version: Path) -> Path:

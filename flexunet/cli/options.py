@@ -15,6 +15,8 @@ JSON: Final = "flexunet.json"
 
 FILE: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
 PATH: Final = click.Path(path_type=Path)
+# 0: any that is free.
+PORT: Final = click.IntRange(0, 65535)
 
 
 def wanted(option: str) -> bool:

@@ -8,18 +8,14 @@ import click
 
 from flexunet.cli.command import Command
 from flexunet.cli.console import NO_LOG, captured_output
-from flexunet.cli.options import FILE, PATH, VERIFY
+from flexunet.cli.options import FILE, PATH, PORT, VERIFY
 
 
 @click.command(cls=Command, interrupted="the server has stopped")
 @click.argument("model", type=PATH, metavar="MODEL_DIR")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--grpc-port", default=8500, show_default=True, type=click.IntRange(0, 65535), help="Port of gRPC; 0: a free one."
-)
-@click.option(
-    "--rest-port", default=8501, show_default=True, type=click.IntRange(0, 65535), help="Port of REST; 0: a free one."
-)
+@click.option("--grpc-port", default=8500, show_default=True, type=PORT, help="Port of gRPC; 0: a free one.")
+@click.option("--rest-port", default=8501, show_default=True, type=PORT, help="Port of REST; 0: a free one.")
 @VERIFY
 @click.option(
     "--model-config",

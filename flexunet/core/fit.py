@@ -3,10 +3,17 @@
 Source of the rule: TensorFlow's ResizeNearestNeighbor with half-pixel centres, in float32 as its kernel has it.
 """
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
 from flexunet.core.config.data import ImageConfig
+
+# Images at least so many times as long as wide are strips: tiles keep their scale.
+STRIP: Final = 4
+# The largest aspect by the smallest, of images that may all be stretched to one size.
+ALIKE: Final = 1.1
 
 
 def keeps_every_pixel(height: int, width: int, settings: ImageConfig) -> bool:

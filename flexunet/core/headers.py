@@ -14,11 +14,6 @@ from typing import Final, NamedTuple
 from flexunet.core import readable
 from flexunet.core.readable import Kind
 
-_EXIF: Final = b"Exif\0\0"
-_START_OF_SCAN: Final = 0xDA
-_END_OF_IMAGE: Final = 0xD9
-_APP1: Final = 0xE1
-_WEBP_MOVES: Final = 0x02
 _SHORT, _LONG = 3, 4
 
 
@@ -75,7 +70,7 @@ def _jpeg_segments(encoded: bytes) -> Iterator[Segment]:
     position = 2
     for _ in range(readable.MOST_SEGMENTS):
         head = encoded[position : position + 4].ljust(4, b"\0")
-        if position >= len(encoded) or head[0] != 0xFF or head[1] in (_START_OF_SCAN, _END_OF_IMAGE):
+        if position >= len(encoded) or head[0] != 0xFF or head[1] in readable.JPEG_SCAN_OR_END:
             break
         if head[1] == 0xFF:
             position += 1
@@ -92,7 +87,7 @@ def _jpeg_segments(encoded: bytes) -> Iterator[Segment]:
 
 
 def _png_chunks(encoded: bytes) -> Iterator[Segment]:
-    position = 33
+    position = readable.FIRST_PNG_CHUNK
     for _ in range(readable.MOST_SEGMENTS):
         if position + 8 > len(encoded):
             break
@@ -109,7 +104,7 @@ def _png_chunks(encoded: bytes) -> Iterator[Segment]:
 
 
 def _webp_chunks(encoded: bytes) -> Iterator[Segment]:
-    position = 12
+    position = readable.FIRST_WEBP_CHUNK
     for _ in range(readable.MOST_SEGMENTS):
         if position + 8 > len(encoded):
             break
@@ -123,8 +118,8 @@ def _jpeg(encoded: bytes) -> Header:
     orientation, kind = None, readable.JPEG
     for name, _, end, content in segments(encoded, readable.JPEG):
         marker = name[0] if name else 0
-        if marker == _APP1 and orientation is None and encoded[content : content + 6] == _EXIF:
-            orientation = _orientation(encoded[content + 6 : end])
+        if marker == readable.JPEG_APP1 and orientation is None and encoded.startswith(readable.EXIF, content):
+            orientation = _orientation(encoded[content + len(readable.EXIF) : end])
         if marker in readable.JPEG_FRAMES and content + 6 <= len(encoded):
             precision, height, width, channels = struct.unpack_from(">BHHB", encoded, content)
             kind = _jpeg_kind(marker, precision)
@@ -142,7 +137,7 @@ def _jpeg_kind(marker: int, precision: int) -> Kind:
 
 
 def _png(encoded: bytes) -> Header:
-    if encoded[8:16] != b"\0\0\0\rIHDR" or len(encoded) < 33:
+    if encoded[8:16] != b"\0\0\0\rIHDR" or len(encoded) < readable.FIRST_PNG_CHUNK:
         return Header(readable.PNG)
     width, height, depth, color = struct.unpack_from(">IIBB", encoded, 16)
     kind = readable.PNG
@@ -187,7 +182,7 @@ def _webp(encoded: bytes) -> Header:
     if name != b"VP8X":
         return Header(readable.WEBP)
     width, height = (int.from_bytes(head[at : at + 3], "little") + 1 for at in (24, 27))
-    if head[20] & _WEBP_MOVES:
+    if head[20] & readable.WEBP_MOVES:
         return Header(readable.WEBP_ANIMATED, width, height)
     exif = next((s for s in segments(encoded, readable.WEBP) if s.name == b"EXIF"), None)
     orientation = _orientation(encoded[exif.content : exif.end]) if exif else 1
@@ -202,7 +197,7 @@ def _orientation(block: bytes) -> int:
 
     Only the directory that the header points to is looked at, and only within the block: nothing is followed.
     """
-    block = block.removeprefix(_EXIF)
+    block = block.removeprefix(readable.EXIF)
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
     if order is None or len(block) < 8:
         return 1

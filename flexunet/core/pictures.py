@@ -34,12 +34,9 @@ _TURNS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Orientations from 5 to 8 lie: width and height change places.
-FIRST_LYING: Final = 5
 # What begins with FF inside the pixels is a restart or a plain FF; everything else has a length, but for the end.
 _JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _JPEG_ANY_MARKER: Final = re.compile(rb"\xff[^\x00\xff]")
-_JPEG_SCAN_OR_END: Final = (0xDA, 0xD9)
 # Without a length: TEM and restarts.
 _JPEG_ALONE: Final = (0x01, *range(0xD0, 0xD8))
 # Comments and application data, but for JFIF's and Adobe's, which tell the colours.
@@ -50,7 +47,7 @@ _PNG_ONCE: Final = (b"IHDR", b"PLTE")
 _PNG_CHUNKS: Final = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 _DEEP_MODES: Final = ("I", "F")
 # TIFF's tags, and the values that matter.
-_SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 254, 258, 259, 262, 274
+_SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 258, 259, 262
 _PLANES, _EXTRA, _FORMAT = 284, 338, 339
 _ALPHAS: Final = ((1,), (2,))
 _REDUCED: Final = 1
@@ -185,7 +182,7 @@ def _require_size(width: int, height: int, orientation: int, max_pixels: int) ->
 
 def _require_fitting(width: int, height: int, orientation: int, settings: ImageConfig) -> None:
     _require_size(width, height, orientation, settings.max_pixels)
-    upright = (height, width) if orientation >= FIRST_LYING else (width, height)
+    upright = (height, width) if orientation >= readable.FIRST_LYING else (width, height)
     covered = max(upright[0], settings.width) * max(upright[1], settings.height)
     if settings.fit == "tile" and covered > settings.max_pixels:
         raise Refused(readable.sliver(settings.max_pixels))
@@ -295,7 +292,7 @@ def _tables_and_scans(encoded: bytes, position: int) -> Iterator[bytes]:
     """A JPEG's segments from the frame header on; what lies between two before the scan is skipped, as libjpeg does."""
     while found := _JPEG_ANY_MARKER.search(encoded, position):
         marker, position = found[0][1], found.end()
-        if marker in _JPEG_SCAN_OR_END:
+        if marker in readable.JPEG_SCAN_OR_END:
             yield encoded[found.start() :]
             break
         if marker not in _JPEG_ALONE:
@@ -378,7 +375,7 @@ def _open_container(encoded: bytes, kind: Kind, require: _Require) -> Picture:
     try:
         several = _has_more_pages(opened)
         tags = opened.tag_v2 if kind is readable.TIFF else {}
-        bits, orientation = _tag(tags, _BITS, 1 if tags else 8), _tag(tags, _ORIENTATION, 1)
+        bits, orientation = _tag(tags, _BITS, 1 if tags else 8), _tag(tags, readable.ORIENTATION_TAG, 1)
         signed, compression = _tag(tags, _FORMAT, 1) == _SIGNED, _tag(tags, _COMPRESSION, 1)
         photometric, apart = _tag(tags, _PHOTOMETRIC, 1), _tag(tags, _PLANES, 1) == _APART
         reduced = _tag(tags, _SUBFILE, 0) & _REDUCED

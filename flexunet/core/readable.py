@@ -181,6 +181,16 @@ JPEG_READ: Final = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
 JPEG_LOSSLESS_MARKER: Final = 0xC3
 # The last is JPEG-LS's (ITU-T T.87).
 JPEG_FRAMES: Final = (*(m for m in range(0xC0, 0xD0) if m not in (0xC4, 0xC8, 0xCC)), 0xF7)
+# Where a walk from segment to segment ends: the start of a scan, and the end of the picture.
+JPEG_SCAN_OR_END: Final = (0xDA, 0xD9)
+# The segment that EXIF lies in, and how its content begins.
+JPEG_APP1: Final = 0xE1
+EXIF: Final = b"Exif\0\0"
+# Where the first chunk begins: behind PNG's header, and behind WebP's name.
+FIRST_PNG_CHUNK: Final = 33
+FIRST_WEBP_CHUNK: Final = 12
+# In the flags of WebP's extended header.
+WEBP_MOVES: Final = 0x02
 
 # Steps through the segments or chunks of a file before its pixels, which neither JPEG nor PNG limits: a hostile file
 # must not keep a server walking. And entries of its EXIF directory that are looked at: tags are in ascending order, and
@@ -188,6 +198,8 @@ JPEG_FRAMES: Final = (*(m for m in range(0xC0, 0xD0) if m not in (0xC4, 0xC8, 0x
 MOST_SEGMENTS: Final = 1024
 MOST_EXIF_ENTRIES: Final = 64
 ORIENTATION_TAG: Final = 0x0112
+# Orientations from 5 to 8 lie: width and height change places.
+FIRST_LYING: Final = 5
 
 DAMAGED: Final = Words("damaged or truncated: it cannot be decoded", "a whole image file", "replace it")
 

@@ -103,6 +103,11 @@ class Root:
         return self.path / "serving_model"
 
     @property
+    def kubeflow(self) -> Path:
+        """What was prepared for a cluster, a folder for each run, where runs are on one."""
+        return self.path / "kubeflow"
+
+    @property
     def live(self) -> Path:
         """What `flexunet live watch` saw, where it was told to write here; and what `live drift` found."""
         return self.path / "live"

@@ -93,6 +93,16 @@ def share(part: Array, whole: Array) -> Array:
     return _ratio(np.asarray(part, np.float64), np.asarray(whole, np.float64), np)
 
 
+def defined(score: Array) -> float | None:
+    """A score as JSON has it: None for what is undefined."""
+    return float(score) if np.isfinite(score) else None
+
+
+def defined_interval(low: float, high: float) -> list[float] | None:
+    """The ends of an interval; None where it has none, as with a single group."""
+    return [low, high] if np.isfinite([low, high]).all() else None
+
+
 def expected_calibration_error(bins: Array) -> float:
     """Mean distance of confidence from accuracy over all pixels; Guo et al. 2017, arXiv:1706.04599, equation 3.
 

@@ -21,6 +21,11 @@ class BadAnnotation(Exception):
         self.words = (what, expected, repair)
         super().__init__(f"{what}; expected {expected}: {repair}")
 
+    def within(self, where: str) -> "BadAnnotation":
+        """The same, and `where` in the annotation: `line 3: `."""
+        what, expected, repair = self.words
+        return BadAnnotation(f"{where}{what}", expected, repair)
+
 
 @dataclass(frozen=True)
 class Drawn:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flexunet.core.files import naming
 from flexunet.core.results.dataset import Manifest
-from flexunet.dataset.manifest import MANIFEST, read_manifest
+from flexunet.dataset.manifest import MANIFEST, read_manifest, version_path
 from flexunet.reporting.data import PICTURE
 
 
@@ -65,4 +65,4 @@ def _took_effect(out: Path) -> bool:
         spans = json.loads(aside(out / MANIFEST).read_text(encoding="utf-8"))["spans"]
     except (FileNotFoundError, ValueError):  # None, or killed while writing it.
         return False
-    return all((out / f"span-{s['span']}" / f"version-{s['version']}").is_dir() for s in spans)
+    return all(version_path(out, entry).is_dir() for entry in spans)

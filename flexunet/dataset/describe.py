@@ -16,16 +16,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flexunet.core.config.load import config_from
+from flexunet.core.config.train import ModelConfig
 from flexunet.core.config.write import to_toml
 from flexunet.core.errors import UserError
+from flexunet.core.fit import ALIKE, STRIP
 from flexunet.core.headers import read_header
-from flexunet.core.pictures import FIRST_LYING, is_lossy
+from flexunet.core.pictures import is_lossy
 from flexunet.core.problems import DataError
+from flexunet.core.readable import FIRST_LYING
 from flexunet.dataset.annotation import BadAnnotation, plain_name
 from flexunet.dataset.layouts.detect import choose, lay_out
 from flexunet.dataset.layouts.interface import Layout, Reader, Source, SourceClass
 from flexunet.dataset.layouts.npz import count_classes
-from flexunet.dataset.masks import GREYISH
+from flexunet.dataset.masks import GREYISH, STEP_OF_16_BITS
 from flexunet.dataset.pairs import Pair
 
 Color = tuple[int, int, int]
@@ -43,17 +46,12 @@ _BLACK: Final = (0, 0, 0)
 _WHITE: Final = (255, 255, 255)
 _VOC_VOID: Final = (224, 224, 192)
 _VOID: Final = 255
-# 16 bits hold each level of 8 bits so many times.
-_STEP_OF_16_BITS: Final = 257
 _HALF_WAY: Final = 128
 _LOOKED_AT: Final = 300
 _MOST_CLASSES: Final = 32
 # Rarer colours are rims that somebody's tool smoothed, not classes.
 _RAREST_SHARE: Final = 0.001
 _LARGEST_SIDE: Final = 512
-# 2 ** (model.num_layers - 1), by default.
-_STEP: Final = 16
-_STRIP: Final = 4
 
 
 @dataclass(frozen=True)
@@ -320,8 +318,8 @@ def _values(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], bool]:
     else:
         values, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
     values = values.astype(np.int64)
-    if values.max() > _VOID and (values % _STEP_OF_16_BITS == 0).all():
-        values //= _STEP_OF_16_BITS
+    if values.max() > _VOID and (values % STEP_OF_16_BITS == 0).all():
+        values //= STEP_OF_16_BITS
     if values.max() > _VOID or values.min() < 0:
         what = f"{path.name}: has the grey levels {values.min()} to {values.max()}"
         raise BadAnnotation(what, "a mask of 8 bits", "export it as grey PNG of 8 bits")
@@ -362,19 +360,20 @@ def _fitted(sizes: Sequence[tuple[int, int]]) -> tuple[int, int, str, str]:
     aspects = array[:, 0] / array[:, 1]
     smallest, largest = ("x".join(map(str, corner)) for corner in (array.min(axis=0), array.max(axis=0)))
     words = f"{len(sizes)} images were looked at, {smallest} to {largest}, at the median {width:g}x{height:g}."
-    if max(width, height) >= _STRIP * min(width, height) and max(width, height) > _LARGEST_SIDE:
+    if max(width, height) >= STRIP * min(width, height) and max(width, height) > _LARGEST_SIDE:
         side = _rounded(min(width, height, _LARGEST_SIDE))
         return side, side, "tile", f"{words} Strips are cut into tiles, which keeps their scale."
     scale = min(1.0, _LARGEST_SIDE / max(width, height))
     if scale < 1:
         words += ' They are made smaller, which can lose fine defects: fit = "tile" keeps the scale.'
-    fit = "pad" if aspects.max() > 1.1 * aspects.min() else "stretch"
+    fit = "pad" if aspects.max() > ALIKE * aspects.min() else "stretch"
     return _rounded(height * scale), _rounded(width * scale), fit, words
 
 
 def _rounded(side: float) -> int:
-    """Up to what the model can halve as often as it does."""
-    return int(-(-side // _STEP) * _STEP)
+    """Up to what the default model can halve as often as it does."""
+    step = ModelConfig().size_divisor
+    return int(-(-side // step) * step)
 
 
 def _some(items: Sequence[Item]) -> Sequence[Item]:

@@ -20,7 +20,6 @@ MEASURE: Final = "Kolmogorov-Smirnov"
 _LEAST: Final = 0.25
 # Samples of a few images that do not overlap at all have moved.
 _MOST: Final = 0.95
-_ONE_IN_A_THOUSAND: Final = 1.95
 NEAR_DUPLICATES: Final = "near-duplicates of earlier images"
 
 Values = NDArray[np.float64]
@@ -65,8 +64,13 @@ def distance(one: Values, other: Values) -> float:
     return float(np.abs(shares[0] - shares[1]).max())
 
 
+def chance_distance(one: Values, other: Values) -> float:
+    """The distance that two samples of the same kind exceed one time in a thousand (Smirnov 1948)."""
+    return 1.95 * math.sqrt(1 / len(one) + 1 / len(other))
+
+
 def _finding(name: str, now: Values, before: Values) -> DriftFinding:
-    threshold = min(_MOST, max(_LEAST, _ONE_IN_A_THOUSAND * math.sqrt(1 / len(now) + 1 / len(before))))
+    threshold = min(_MOST, max(_LEAST, chance_distance(now, before)))
     measured = distance(_three_digits(now), _three_digits(before))
     # The median of yes and no says nothing.
     middle = np.mean if set(np.unique(before)) <= {0.0, 1.0} else np.median

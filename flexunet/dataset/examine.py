@@ -13,15 +13,15 @@ from PIL import Image
 from flexunet.core import palette
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
-from flexunet.core.features import IGNORE_ID
 from flexunet.core.fit import keeps_every_pixel
 from flexunet.core.grey import grey_of
-from flexunet.core.pictures import FIRST_LYING, Picture, Refused, open_image, png, served_bytes
+from flexunet.core.pictures import Picture, Refused, open_image, png, served_bytes
 from flexunet.core.problems import Problem
+from flexunet.core.readable import FIRST_LYING
 from flexunet.dataset.annotation import Background, BadAnnotation
 from flexunet.dataset.doubts import are_boxes, is_painted
 from flexunet.dataset.losses import Losses, losses_of
-from flexunet.dataset.masks import Mask, read_mask, rims
+from flexunet.dataset.masks import Mask, count_pixels, read_mask, rims
 from flexunet.dataset.pairs import Pair
 from flexunet.dataset.thumbnails import pixel_digest, thumbnail
 
@@ -126,26 +126,30 @@ def examine(pair: Pair, config: Config) -> Facts:
     image_file, mask_file = _read(pair.image), _read_mask(pair)
     picture = _image(pair, image_file, config)
     mask = _mask(pair, mask_file, picture.image.size, config)
+    _require_same_size(pair, picture, mask.class_ids)
+    return _facts(pair, _digest(image_file, mask_file), picture, mask, config)
+
+
+def _facts(pair: Pair, digest: str, picture: Picture, mask: Mask, config: Config) -> Facts:
     image, class_ids = picture.image, mask.class_ids
-    _require_same_size(pair, picture, class_ids)
-    turned, (brightness, contrast, sharpness, histogram) = picture.orientation > 1, grey_of(image)
+    brightness, contrast, sharpness, histogram = grey_of(image)
     return Facts(
         pair=pair,
         height=image.height,
         width=image.width,
-        pixels=_count(class_ids, config),
+        pixels=count_pixels(class_ids, len(config.classes)),
         brightness=brightness,
         contrast=contrast,
         sharpness=sharpness,
         thumbnail=thumbnail(image).astype(np.float16),
         pixel_digest=pixel_digest(image),
         mask_digest=hashlib.sha256(class_ids.tobytes()).hexdigest(),
-        digest=_digest(image_file, mask_file),
+        digest=digest,
         image_kind=picture.kind.name,
         image_format=picture.kind.suffix,
         keeps_image=picture.kind.is_read,
         keeps_mask=mask.is_served,
-        turned=turned,
+        turned=picture.orientation > 1,
         turned_alone=mask.orientation != picture.orientation and _fits_both_ways(pair, picture, mask),
         unlisted=picture.unlisted is not None,
         mask_is_ids=mask.is_ids,
@@ -292,11 +296,6 @@ def _digest(image_file: bytes, mask_file: bytes) -> str:
     digest.update(b"\0")
     digest.update(mask_file)
     return digest.hexdigest()
-
-
-def _count(class_ids: NDArray[np.uint8], config: Config) -> NDArray[np.int64]:
-    """Labelled pixels of each class, int64 `[C]`."""
-    return np.bincount(class_ids.ravel(), minlength=IGNORE_ID + 1)[: len(config.classes)].astype(np.int64)
 
 
 def _losses(class_ids: NDArray[np.uint8], config: Config) -> Losses | None:

@@ -82,10 +82,12 @@ def ingest(
     Of many images other processes do a part, which import a script that calls this: `if __name__ == "__main__":`.
 
     Args:
-      source, out: the user's folder, and that of the records.
+      source: the user's folder.
+      out: the folder of the records.
       config: classes, records, image and dataset are read.
       splits: what becomes of splits that the source has.
-      skip_bad, check_only: leaves bad pairs out instead of refusing all; writes nothing.
+      skip_bad: leaves bad pairs out, where otherwise one refuses all.
+      check_only: writes nothing.
       span: its number; "next" for one more than the newest.
       metadata: a CSV of facts about the images.
       layout_name: of the source, as `find_layout` takes it.

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from flexunet.core.config.data import ImageConfig
 from flexunet.core.config.whole import Config
-from flexunet.core.features import BACKGROUND_ID, IGNORE_ID
+from flexunet.core.features import BACKGROUND_ID
 from flexunet.core.fit import at_model_size, keeps_every_pixel
 from flexunet.core.regions import connected_regions
+from flexunet.dataset.masks import count_pixels
 
 WARNED_SHARE: Final = 0.05
 REFUSED_SHARE: Final = 0.5
@@ -40,9 +41,9 @@ def losses_of(class_ids: NDArray[np.uint8], settings: ImageConfig, num_classes: 
     height, width = class_ids.shape
     shrunk = not keeps_every_pixel(height, width, settings)
     left = at_model_size(class_ids, settings) if shrunk else class_ids
-    pixels = np.bincount(left.ravel(), minlength=IGNORE_ID + 1)[:num_classes].astype(np.int64)
+    pixels = count_pixels(left, num_classes)
     regions, lost = np.zeros(num_classes, np.int64), np.zeros(num_classes, np.int64)
-    for class_id in np.flatnonzero(np.bincount(class_ids.ravel(), minlength=IGNORE_ID + 1)[:num_classes]):
+    for class_id in np.flatnonzero(count_pixels(class_ids, num_classes)):
         if class_id != BACKGROUND_ID:
             found = connected_regions(class_ids == class_id)
             regions[class_id] = found.count

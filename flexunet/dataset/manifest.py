@@ -67,6 +67,20 @@ def versions(data: Path) -> dict[int, Path]:
     return {span: path for (span, _), path in numbered}
 
 
+def newest_versions(data: Path, limit: int | None) -> list[Path]:
+    """The folders of records that are measured and trained on outside of a pipeline, the newest span first.
+
+    `limit` is how many spans that are at most, None for all.
+
+    Raises:
+      UserError: there are none.
+    """
+    found = versions(data)
+    if not found:
+        raise UserError(f"{data}: no records here, expected the output of `flexunet ingest`")
+    return [found[span] for span in sorted(found, reverse=True)[:limit]]
+
+
 def newest_version(span_directory: Path) -> int:
     """The highest `version-M` of a span; 0 where there is none."""
     return max((_span_and_version(path)[1] for path in span_directory.glob("version-*")), default=0)

@@ -33,6 +33,8 @@ ALPHA_ALONE: Final = Words(
 )
 # JPEG's rounding of a grey pixel's channels.
 GREYISH: Final = 16
+# 16 bits hold each level of 8 bits so many times.
+STEP_OF_16_BITS: Final = 257
 _LISTED: Final = 5
 
 
@@ -83,8 +85,8 @@ def read_mask(encoded: bytes, config: Config) -> Mask:
     class_ids = _class_ids(picture, config) if snapped is None else snapped.class_ids
     _require_opaque(transparent, class_ids, config)
     if snapped is not None:
-        counts = np.bincount(class_ids[snapped.changed], minlength=IGNORE_ID + 1)[: len(config.classes)]
-        return Mask(class_ids, picture.orientation, False, snapped=counts.astype(np.int64))
+        counts = count_pixels(class_ids[snapped.changed], len(config.classes))
+        return Mask(class_ids, picture.orientation, False, snapped=counts)
     image = picture.image
     is_served = picture.kind is readable.PNG and image.mode == "RGB" and picture.orientation == 1
     levels = _levels(picture) if config.records.mask_values == "auto" else None
@@ -299,7 +301,7 @@ def _shows_ids(values: NDArray[np.int64], class_ids: NDArray[np.uint8], config: 
     if class_id in (0, IGNORE_ID):
         return False
     color = config.classes[class_id].color
-    return len({*color}) > 1 or values.flat[defect] not in (color[0], 257 * color[0])
+    return len({*color}) > 1 or values.flat[defect] not in (color[0], STEP_OF_16_BITS * color[0])
 
 
 def _ids(values: NDArray[np.generic], config: Config) -> NDArray[np.uint8]:
@@ -318,8 +320,8 @@ def _as_ids(values: NDArray[np.int64], config: Config) -> _Fit:
 
 
 def _as_greys(values: NDArray[np.int64], picture: Picture, config: Config) -> _Fit:
-    """Grey colours of classes; 16 bits hold each level 257 times."""
-    step = 257 if picture.image.mode.startswith("I;16") and picture.bits == 16 else 1
+    """Grey colours of classes."""
+    step = STEP_OF_16_BITS if picture.image.mode.startswith("I;16") and picture.bits == 16 else 1
     class_ids, known = np.full(values.shape, IGNORE_ID, np.uint8), np.zeros(values.shape, np.bool_)
     colors = [*((i, c.color) for i, c in enumerate(config.classes)), (IGNORE_ID, config.records.ignore_color)]
     for class_id, color in colors:
@@ -398,6 +400,11 @@ def _unknown_colors(
     return Words(what, f"only {_choices(config)}", repair)
 
 
+def count_pixels(class_ids: NDArray[np.generic], num_classes: int) -> NDArray[np.int64]:
+    """Labelled pixels of each class, int64 `[C]`, of class ids of any shape."""
+    return np.bincount(class_ids.ravel(), minlength=IGNORE_ID + 1)[:num_classes].astype(np.int64)
+
+
 def rims(class_ids: NDArray[np.uint8], num_classes: int) -> NDArray[np.int64]:
     """Pixels of each class that lie, one pixel wide, between two other classes: int64 `[C]`.
 
@@ -410,7 +417,7 @@ def rims(class_ids: NDArray[np.uint8], num_classes: int) -> NDArray[np.int64]:
         before, here, after = (_shifted(class_ids, axis, shift) for shift in (0, 1, 2))
         inner = _shifted(on_rim, axis, 1)
         inner |= (before != here) & (after != here) & (before != after)
-    return np.bincount(class_ids[on_rim], minlength=IGNORE_ID + 1)[:num_classes].astype(np.int64)
+    return count_pixels(class_ids[on_rim], num_classes)
 
 
 def _shifted(array: np.ndarray, axis: int, shift: int) -> np.ndarray:

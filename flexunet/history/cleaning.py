@@ -18,6 +18,7 @@ from flexunet.history.database import open_store
 from flexunet.history.pushes import (
     PUSHED,
     PUSHED_COMPARABLE,
+    PUSHED_MODEL,
     PUSHED_MODEL_ID,
     PUSHED_SHA256,
     RESTORED_MILLISECONDS,
@@ -27,8 +28,6 @@ from flexunet.history.pushes import (
 from flexunet.history.store import Artifact, Execution, History, Run, read_history
 from flexunet.serving.versions import pushed_hash, read_provenance, versions
 
-# A push is a few bytes and what resolvers look at; it stays whatever becomes of its model.
-_PUSHED_MODEL: Final = "PushedModel"
 # The model of a push and what says why it was pushed.
 _PUSHER_READS: Final = ("model", "model_blessing", "infra_blessing", "server_blessing", "evaluation")
 _SYSTEM: Final = ".system/executor_execution"
@@ -106,7 +105,8 @@ def _kept_runs(history: History, keep: int) -> list[Run]:
 
 def _needed(history: History, runs: Iterable[Run], serving: Path) -> set[int]:
     """Ids of artifacts."""
-    needed = {push.id for push in history.of_kind(_PUSHED_MODEL)}
+    # A push is a few bytes and what resolvers look at; it stays whatever becomes of its model.
+    needed = {push.id for push in history.of_kind(PUSHED_MODEL)}
     for execution in (execution for run in runs for execution in run.nodes.values()):
         touched = (*execution.inputs.values(), *execution.outputs.values())
         needed |= {artifact.id for artifacts in touched for artifact in artifacts}
@@ -118,7 +118,7 @@ def _needed(history: History, runs: Iterable[Run], serving: Path) -> set[int]:
 def _current_pushes(history: History, serving: Path) -> list[Artifact]:
     """Pushes whose model is a version that is there, and those that are a baseline."""
     there = {pushed_hash(serving / str(number)) for number in versions(serving)}
-    pushes = [push for push in history.of_kind(_PUSHED_MODEL) if push.properties.get(PUSHED) == 1]
+    pushes = [push for push in history.of_kind(PUSHED_MODEL) if push.properties.get(PUSHED) == 1]
     pushes.sort(key=_last_pushed, reverse=True)
     baselines: dict[str, Artifact] = {}
     for push in pushes:

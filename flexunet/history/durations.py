@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 
+from flexunet.history.store import executions_by_node
+
 
 @dataclass(frozen=True)
 class NodeStart:
@@ -18,13 +20,10 @@ class NodeStart:
 def node_seconds(store: mlmd.MetadataStore) -> dict[str, float]:
     """Seconds that each node took when it last did its work, by node; those that only came from the cache have none."""
     found: dict[str, float] = {}
-    known = {kind.name for kind in store.get_context_types()}
-    for context in store.get_contexts_by_type("node") if "node" in known else []:
-        executions = store.get_executions_by_context(context.id)
+    for node, executions in executions_by_node(store):
         worked = [e for e in executions if e.last_known_state == metadata_store_pb2.Execution.COMPLETE]
         if worked:
             last = max(worked, key=lambda execution: execution.create_time_since_epoch)
             milliseconds = last.last_update_time_since_epoch - last.create_time_since_epoch
-            # TFX names the context PIPELINE.NODE.
-            found[context.name.rpartition(".")[2]] = milliseconds / 1000
+            found[node] = milliseconds / 1000
     return found

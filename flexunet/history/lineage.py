@@ -13,13 +13,12 @@ from flexunet.core.files import JsonObject
 from flexunet.core.results.lineage import BaselineOrigin, DataOrigin, ImportedModel, Provenance, PushedScores
 from flexunet.core.root import Root
 from flexunet.history.database import is_known, whereabouts
-from flexunet.history.pushes import PUSHED_SHA256
+from flexunet.history.pushes import PUSHED_MODEL, PUSHED_MODEL_ID, PUSHED_SHA256
 from flexunet.history.runs import PUSHED_VERSION
 from flexunet.history.store import Artifact, Execution, History, read_history
 from flexunet.serving.exported import exported_part
 from flexunet.serving.versions import content_hash, model_directory, read_provenance
 
-_PUSHED_MODEL: Final = "PushedModel"
 # Edges that lead to another model: what made that one did not make this one.
 _OTHER_MODELS: Final = ("baseline_model", "base_model")
 
@@ -78,7 +77,7 @@ def lineage_of(model: Path) -> Lineage:
         source = f"{path}, written when it was pushed: there is no {Root(root).metadata}"
         return _from_provenance(version, provenance, source)
     history = read_history(root)
-    pushes = [p for p in history.of_kind(_PUSHED_MODEL) if p.properties.get(PUSHED_SHA256) == sha256]
+    pushes = [p for p in history.of_kind(PUSHED_MODEL) if p.properties.get(PUSHED_SHA256) == sha256]
     if not pushes:
         source = f"{path}, written when it was pushed: {whereabouts(root)} does not know this model"
         return _from_provenance(version, provenance, source)
@@ -210,6 +209,6 @@ def _custom_config(execution: Execution) -> dict[str, str]:
 
 def _baseline(history: History, model: Artifact) -> BaselineOrigin:
     """Folder of the baseline, and the number that it was pushed under."""
-    pushes = [p for p in history.of_kind(_PUSHED_MODEL) if p.properties.get("pushed_model_id") == model.id]
+    pushes = [p for p in history.of_kind(PUSHED_MODEL) if p.properties.get(PUSHED_MODEL_ID) == model.id]
     numbers = [p.properties[PUSHED_VERSION] for p in pushes if PUSHED_VERSION in p.properties]
     return {"model": model.uri, "version": int(numbers[0]) if numbers else None}

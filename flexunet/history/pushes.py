@@ -9,6 +9,8 @@ from ml_metadata.proto import metadata_store_pb2
 
 from flexunet.serving.versions import newest_version, restored_at, rolled_back, version_hash
 
+# TFX's name of the artifact's type.
+PUSHED_MODEL: Final = "PushedModel"
 # Custom properties of PushedModel artifacts. The first is TFX's own; a rollback leaves ROLLED_BACK on what it withdrew
 # and RESTORED_MILLISECONDS, in milliseconds since 1970 as ML Metadata's own times, on what it restored.
 PUSHED: Final = "pushed"
@@ -18,8 +20,6 @@ PUSHED_SHA256: Final = "pushed_sha256"
 ROLLED_BACK: Final = "rolled_back"
 RESTORED_MILLISECONDS: Final = "restored_milliseconds"
 
-_PUSHED_MODEL: Final = "PushedModel"
-
 
 def record_rollbacks(store: mlmd.MetadataStore, serving: Path) -> None:
     """Marks which pushes hold a model that is rolled back, and which one a rollback made the newest again.
@@ -27,10 +27,10 @@ def record_rollbacks(store: mlmd.MetadataStore, serving: Path) -> None:
     The folder of the versions, `serving`, is what knows (flexunet/serving/versions.py); this is its copy for the
     resolver and for lineage. The caller holds the lock of `serving`, or of the run's folder.
     """
-    if _PUSHED_MODEL not in {kind.name for kind in store.get_artifact_types()}:
+    if PUSHED_MODEL not in {kind.name for kind in store.get_artifact_types()}:
         return
     withdrawn, restored = rolled_back(serving), _restored(serving)
-    changed = [push for push in store.get_artifacts_by_type(_PUSHED_MODEL) if _mark(push, withdrawn, restored)]
+    changed = [push for push in store.get_artifacts_by_type(PUSHED_MODEL) if _mark(push, withdrawn, restored)]
     if changed:
         store.put_artifacts(changed)
 

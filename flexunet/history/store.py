@@ -1,7 +1,7 @@
 """What ML Metadata remembers of the runs in a folder: read whole, and without TFX, which takes long to import."""
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -134,7 +134,7 @@ def _of_folder(root: Path, runs: list[Run], artifacts: dict[int, Artifact]) -> t
 
     Where the folder cannot be seen from here, a run belongs to each that it has outputs in, the cache's among them.
     """
-    folder, prepared = f"{root.absolute()}/", root / "kubeflow"
+    folder, prepared = f"{root.absolute()}/", Root(root).kubeflow
 
     def is_here(run: Run) -> bool:
         if prepared.is_dir():
@@ -149,12 +149,14 @@ def _of_folder(root: Path, runs: list[Run], artifacts: dict[int, Artifact]) -> t
 
 
 def _node_names(store: mlmd.MetadataStore) -> dict[int, str]:
-    """Node names by execution id; a context's name is `<pipeline>.<node>`."""
-    names: dict[int, str] = {}
+    """Node names by execution id."""
+    return {execution.id: node for node, executions in executions_by_node(store) for execution in executions}
+
+
+def executions_by_node(store: mlmd.MetadataStore) -> Iterator[tuple[str, Sequence[metadata_store_pb2.Execution]]]:
+    """The name of each node, and all of its executions; its context is called `<pipeline>.<node>`."""
     for context in _contexts(store, _NODE):
-        for execution in store.get_executions_by_context(context.id):
-            names[execution.id] = context.name.rpartition(".")[2]
-    return names
+        yield context.name.rpartition(".")[2], store.get_executions_by_context(context.id)
 
 
 def _runs(store: mlmd.MetadataStore, executions: dict[int, Execution]) -> list[Run]:

@@ -18,19 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexunet.core.results.live import Moved
-from flexunet.dataset.drift import distance
-from flexunet.live.observe import Seen
+from flexunet.dataset.drift import chance_distance, distance
+from flexunet.live.observe import SHOWN, Seen
 
 # Below so many images nothing is said.
 LEAST_IMAGES: Final = 30
 _BOUND: Final = 0.1
 _RATIO: Final = 1.25
-_ONE_IN_A_THOUSAND: Final = 1.95
 _Z: Final = 2.576
 # JSON has no infinity.
 _MOST_RATIO: Final = 999.0
-# A rim of a few wrong pixels does not show a class.
-_SHOWN: Final = 0.001
 _QUANTILES: Final = (0.1, 0.5, 0.9)
 # Of the median: under lamps that never change a hair's breadth is a distance of 1.
 _LEAST_CHANGE: Final = 0.05
@@ -79,14 +76,14 @@ def _facts(images: Sequence[Seen]) -> dict[str, Values]:
     """By name, 0 or 1 for each image that can tell, float64."""
     answered = [seen for seen in images if seen.valid]
     names = sorted({name for seen in answered for name in seen.shares})
-    shown = {f"shows {name}": [seen.shares.get(name, 0.0) > _SHOWN for seen in answered] for name in names}
+    shown = {f"shows {name}": [seen.shares.get(name, 0.0) > SHOWN for seen in answered] for name in names}
     facts = {"refused": [not seen.valid for seen in images], **shown}
     return {name: np.array(values, np.float64) for name, values in facts.items()}
 
 
 def _of_distance(name: str, camera: str, now: Values, before: Values) -> Moved:
     measured = distance(now, before)
-    chance = _ONE_IN_A_THOUSAND * math.sqrt(1 / len(now) + 1 / len(before))
+    chance = chance_distance(now, before)
     low = max(0.0, measured - chance)
     quantiles = [np.quantile(values, _QUANTILES) for values in (now, before)]
     return {

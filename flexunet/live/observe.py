@@ -19,6 +19,8 @@ from flexunet.serving.paths import PREDICT_PATH
 from flexunet.serving.protos import predict_pb2 as pb
 from flexunet.serving.wire import CANARY, PREDICT, from_tensor
 
+# Share of an image's pixels above which it shows a class: a rim of a few wrong ones does not.
+SHOWN: Final = 0.001
 # gRPC's frame of a message: whether it is compressed, and its length.
 _PREFIX: Final = 5
 _NEEDED: Final = (features.OUTPUT_VALID, features.OUTPUT_CONFIDENCE, features.OUTPUT_CLASS_FRACTIONS)

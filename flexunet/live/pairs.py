@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from flexunet.core.results.live import FORMAT, Compared, ComparedClass
+from flexunet.live.observe import SHOWN
 from flexunet.serving.client import Prediction, predict_image
 from flexunet.serving.grpc_model import GrpcModel
 from flexunet.serving.model_config import Named
@@ -23,8 +24,6 @@ from flexunet.serving.wire import CANARY, STABLE
 
 _AGAIN_SECONDS: Final = 60.0
 _DEADLINE: Final = 30.0
-# A rim of a few wrong pixels does not show a class.
-_SHOWN: Final = 0.001
 # How the hours count it.
 UNANSWERED: Final = "not compared: no answer"
 _SECONDS: Final = ("seconds", "canary_seconds")
@@ -176,7 +175,7 @@ def _names(pairs: Iterable[Pair]) -> list[str]:
 
 def _class(name: str, pairs: Sequence[Pair]) -> ComparedClass:
     shown = np.array(
-        [[pair.shares.get(f"{label}/{name}", 0.0) > _SHOWN for label in (STABLE, CANARY)] for pair in pairs]
+        [[pair.shares.get(f"{label}/{name}", 0.0) > SHOWN for label in (STABLE, CANARY)] for pair in pairs]
     )
     stable, canary = shown[:, 0], shown[:, 1]
     return {

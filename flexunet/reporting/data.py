@@ -15,6 +15,7 @@ from scipy.ndimage import binary_dilation
 from flexunet.core.config.whole import Config
 from flexunet.core.features import SPLITS
 from flexunet.core.finder import LeftOut, left_out_words
+from flexunet.core.fit import STRIP
 from flexunet.core.results.dataset import SpanEntry
 from flexunet.reporting.charts import Histogram
 from flexunet.reporting.look import Variables, data_uri, environment, rgb
@@ -25,8 +26,8 @@ PICTURE: Final = "dataset.html"
 # Of pure noise a plain thumbnail is 17 KB and its overlay 33 KB (measured; a third more as base64): 32 examples of both
 # and 18 members of groups stay below 3 MB. Steel takes a fifth of that.
 _THUMBNAIL_SIDE: Final = 160
-# Strips, at least four times as long as wide, may be twice as long: no more pixels than a square, and something to see.
-_STRIP: Final = 4
+# Strips may be so many times as long: no more pixels than a square, and something to see.
+_LONGER: Final = 2
 _JPEG_QUALITY: Final = 80
 _MOST_EXAMPLES: Final = 32
 _EXAMPLES_PER_CLASS: Final = 8
@@ -209,7 +210,7 @@ def _example(row: DataImage, class_id: int, share: float, config: Config) -> Exa
 def _small_image(image: DataImage) -> Image.Image:
     """An image whose longer side is 160 pixels, 320 for a strip; smaller images are enlarged, so that outlines show."""
     longer, shorter = max(image.width, image.height), min(image.width, image.height)
-    scale = _THUMBNAIL_SIDE * (2 if longer >= _STRIP * shorter else 1) / longer
+    scale = _THUMBNAIL_SIDE * (_LONGER if longer >= STRIP * shorter else 1) / longer
     return image.read_small((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
 
 

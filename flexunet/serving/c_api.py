@@ -20,16 +20,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from ctypes import POINTER, c_char_p, c_int, c_int64, c_size_t, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from flexunet.core.install import how_to_install
 from flexunet.serving.dtypes import DTYPE_NUMBERS, DTYPES
-
-if TYPE_CHECKING:
-    from google.protobuf import descriptor_pb2
-    from google.protobuf.message import Message
+from flexunet.serving.protos import predict_pb2 as pb
 
 _LIBRARY_NAME = "libtensorflow_cc.so.2"
 _STRING_STRUCT_BYTES = 24  # sizeof(TF_TString)
@@ -292,16 +289,14 @@ def _delete_session(library: ctypes.CDLL, session: int) -> None:
 
 def _read_signatures(meta_graph: bytes) -> dict[str, Signature]:
     """Decode the signatures of a serialized MetaGraphDef, without the loader's own (`__saved_model_init_op`)."""
-    message = _meta_graph_class()()
-    message.ParseFromString(meta_graph)
     return {
         name: Signature(_read_tensor_infos(name, entry.inputs), _read_tensor_infos(name, entry.outputs))
-        for name, entry in message.signature_def.items()
+        for name, entry in pb.MetaGraph.FromString(meta_graph).signature_def.items()
         if not name.startswith("__saved_model_")
     }
 
 
-def _read_tensor_infos(signature: str, infos: Mapping[str, Message]) -> dict[str, TensorInfo]:
+def _read_tensor_infos(signature: str, infos: Mapping[str, pb.TensorInfo]) -> dict[str, TensorInfo]:
     for name, info in infos.items():
         if info.dtype not in DTYPES:
             known = ", ".join(f"{number} {_label(dtype)}" for number, dtype in DTYPES.items())
@@ -309,52 +304,6 @@ def _read_tensor_infos(signature: str, infos: Mapping[str, Message]) -> dict[str
                 f"signature {signature!r}: tensor {name!r} has DataType {info.dtype}, which is none of: {known}"
             )
     return {name: TensorInfo(infos[name].name, DTYPES[infos[name].dtype]) for name in sorted(infos)}
-
-
-@functools.cache
-def _meta_graph_class() -> type[Message]:
-    """Message class for the part of tensorflow.MetaGraphDef that says signatures; protobuf skips all other fields.
-
-    Field numbers are those of tensorflow/core/protobuf/meta_graph.proto. A pool of its own keeps it clear of
-    tensorflow's descriptors.
-    """
-    # A client that only borrows the table of types does not wait for these.
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-
-    file = descriptor_pb2.FileDescriptorProto(name="serving/c_api.proto", package="serving", syntax="proto3")
-    tensor_info = file.message_type.add(name="TensorInfo")
-    field = descriptor_pb2.FieldDescriptorProto
-    tensor_info.field.add(name="name", number=1, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL)
-    # An enum in the original; int32 has the same wire format.
-    tensor_info.field.add(name="dtype", number=2, type=field.TYPE_INT32, label=field.LABEL_OPTIONAL)
-    signature = file.message_type.add(name="SignatureDef")
-    _add_map(signature, "inputs", 1, "TensorInfo")
-    _add_map(signature, "outputs", 2, "TensorInfo")
-    _add_map(file.message_type.add(name="MetaGraphDef"), "signature_def", 5, "SignatureDef")
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("serving.MetaGraphDef"))
-
-
-def _add_map(message: descriptor_pb2.DescriptorProto, name: str, number: int, value: str) -> None:
-    """Add `map<string, value> name = number`, which protobuf spells as a repeated entry message."""
-    from google.protobuf import descriptor_pb2
-
-    field = descriptor_pb2.FieldDescriptorProto
-    entry_name = "".join(word.title() for word in name.split("_")) + "Entry"
-    entry = message.nested_type.add(name=entry_name)
-    entry.options.map_entry = True
-    entry.field.add(name="key", number=1, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL)
-    entry.field.add(
-        name="value", number=2, type=field.TYPE_MESSAGE, label=field.LABEL_OPTIONAL, type_name=f".serving.{value}"
-    )
-    message.field.add(
-        name=name,
-        number=number,
-        type=field.TYPE_MESSAGE,
-        label=field.LABEL_REPEATED,
-        type_name=f".serving.{message.name}.{entry_name}",
-    )
 
 
 # Requests
@@ -388,15 +337,11 @@ def _label(dtype: np.dtype) -> str:
 
 
 def _run_options(library: ctypes.CDLL, seconds: float) -> int:
-    """Give the handle of a buffer, for the caller to delete, of a tensorflow.RunOptions with nothing but
-    `timeout_in_ms`: field 2 in config.proto, a varint."""
+    """Give the handle of a buffer, for the caller to delete, of a tensorflow.RunOptions with nothing but a deadline."""
     # A caller without a deadline has one at the end of all days.
-    left, encoded = max(1, round(min(1000 * seconds, _LONGEST_MILLISECONDS))), bytearray(b"\x10")
-    while left >= 0x80:
-        encoded.append(0x80 | left & 0x7F)
-        left >>= 7
-    encoded.append(left)
-    return int(library.TF_NewBufferFromString(bytes(encoded), len(encoded)))
+    milliseconds = max(1, round(min(1000 * seconds, _LONGEST_MILLISECONDS)))
+    encoded = pb.RunOptions(timeout_in_ms=milliseconds).SerializeToString()
+    return int(library.TF_NewBufferFromString(encoded, len(encoded)))
 
 
 # Tensors

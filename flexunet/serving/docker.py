@@ -24,7 +24,8 @@ def docker_command(model: Path, grpc_port: int, rest_port: int, config: Path | N
 
     Args:
       model: a version's folder, or a SavedModel.
-      grpc_port, rest_port: on this machine.
+      grpc_port: on this machine.
+      rest_port: likewise.
       config: `models.config` beside the versions, which the server follows instead.
 
     Raises:

@@ -11,11 +11,10 @@ import numpy as np
 
 from flexunet.core.files import Json
 from flexunet.serving.c_api import Signature
-from flexunet.serving.dtypes import DTYPE_NUMBERS
+from flexunet.serving.dtypes import DTYPE_NAMES, DTYPE_NUMBERS
 from flexunet.serving.protos import predict_pb2 as pb
 from flexunet.serving.wire import as_strings
 
-_NAMES = {1: "DT_FLOAT", 2: "DT_DOUBLE", 3: "DT_INT32", 4: "DT_UINT8", 7: "DT_STRING", 9: "DT_INT64", 10: "DT_BOOL"}
 _SHOWN = 256
 
 _Leaf = TypeVar("_Leaf")
@@ -95,7 +94,7 @@ def metadata(name: str, version: int, signatures: pb.SignatureDefMap) -> dict[st
 def _tensor_info(info: pb.TensorInfo) -> Json:
     dimensions: list[Json] = [{"size": str(dim.size), "name": dim.name} for dim in info.tensor_shape.dim]
     shape: Json = {"dim": dimensions, "unknown_rank": info.tensor_shape.unknown_rank}
-    return {"dtype": _NAMES.get(info.dtype, str(info.dtype)), "tensor_shape": shape, "name": info.name}
+    return {"dtype": DTYPE_NAMES.get(info.dtype, str(info.dtype)), "tensor_shape": shape, "name": info.name}
 
 
 def _from_rows(rows: list[Json], signature: Signature) -> dict[str, np.ndarray]:
@@ -203,7 +202,7 @@ def _number(value: Json, dtype: np.dtype) -> float | bool:
 
 
 def _mismatch(value: Json, dtype: np.dtype) -> ValueError:
-    name = _NAMES[DTYPE_NUMBERS[dtype]].removeprefix("DT_").lower()
+    name = DTYPE_NAMES[DTYPE_NUMBERS[dtype]].removeprefix("DT_").lower()
     return ValueError(f"JSON Value: {_shown(value)} Type: {_json_type(value)} is not of expected type: {name}")
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _STYLES: Final = {"done": "green", "cached": "cyan", "running": "bold", "waiting": "dim"}
 _REFRESHES_PER_SECOND: Final = 4
+# Of the column of names.
+_WIDTH: Final = 17
 
 
 class Board:
@@ -66,11 +68,13 @@ class Board:
         seconds = time.monotonic() - self._since
         line = _line(self._running.node, "running", seconds, _STYLES["running"])
         line.append(_time_left(self._running.last_seconds, seconds))
-        return Group(line, *(Text(f"{node:<17} waiting", style=_STYLES["waiting"]) for node in self._running.waiting))
+        return Group(
+            line, *(Text(f"{node:<{_WIDTH}} waiting", style=_STYLES["waiting"]) for node in self._running.waiting)
+        )
 
 
 def _line(node: str, state: str, seconds: float, style: str) -> Text:
-    return Text.assemble(f"{node:<17} ", (f"{state:<7}", style), f" {seconds:6.1f} s")
+    return Text.assemble(f"{node:<{_WIDTH}} ", (f"{state:<7}", style), f" {seconds:6.1f} s")
 
 
 def _time_left(last_seconds: float | None, seconds: float) -> str:

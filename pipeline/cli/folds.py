@@ -54,7 +54,7 @@ def trained_folds(
     with locked(out), captured_output(out / "study.log") as console:
         if warning:
             print_warning(warning, console)
-        with busy(console, "loading TFX"):
+        with busy(console, "loading TensorFlow"):
             from pipeline.study.crossvalidation import Arm, crossvalidate
             from pipeline.study.folds import make_folds
         with busy(console, "assigning groups to folds"):

@@ -50,7 +50,6 @@ def report(root: Path, against: str | None, no_open: bool) -> None:
 
 def _other_report(root: Path, against: str) -> tuple[str, ReportFolder]:
     """A run of `root` by its id or how that begins; or a folder: of a run, or a report itself."""
-
     for folder in (Root(Path(against)).report, ReportFolder(Path(against))):
         if folder.metrics.is_file():
             return str(Path(against)), folder

@@ -148,20 +148,21 @@ def _print_trials(document: "Tuning", console: "Console") -> None:
     from flexunet.cli.tables import four_digits, make_table, print_warning
     from flexunet.reporting.search import in_words, ranked
 
-    keys = list(document["trials"][0]["values"])
+    trials = document["trials"]
+    keys = list(trials[0]["values"])
     figures = ("trial", *keys, "epochs", "seconds", "eval foreground Dice")
     table = make_table(console, *figures, "", numbers=figures)
-    for row in ranked(document["trials"]):
+    for row in ranked(trials):
         values = [in_words(value) for value in row["values"].values()]
         numbers = [str(row["epochs"]), f"{row['seconds']:,.0f}", four_digits(row["foreground_dice"])]
         table.add_row(str(row["trial"]), *values, *numbers, row["problem"] or "")
     console.print(table)
-    spent = sum(row["seconds"] for row in document["trials"])
-    console.print(f"{len(document['trials'])} trials in {spent:,.0f} of {document['budget_seconds']:,.0f} s")
-    failed = [row["problem"] for row in document["trials"] if row["foreground_dice"] is None]
-    if failed:
-        print_warning(f"{len(failed)} of {len(document['trials'])} trials failed, the last with {failed[-1]}", console)
-    if len(document["trials"]) == 1:
+    # Why is in the table, and what the search itself warned of, if it ran and was not found in the cache.
+    failed = sum(row["foreground_dice"] is None for row in trials)
+    told = f"{len(trials)} trials{f', {failed} of which failed,' if failed else ''}"
+    spent = sum(row["seconds"] for row in trials)
+    console.print(f"{told} in {spent:,.0f} of {document['budget_seconds']:,.0f} s")
+    if len(trials) == 1:
         print_warning("the budget held one trial: raise tune.seconds or lower tune.trial_seconds", console)
 
 

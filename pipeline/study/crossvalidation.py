@@ -4,7 +4,6 @@ All predictions are pooled into one foreground Dice with one interval over all g
 folds and measured on the same resamples, so that their difference has a paired interval.
 """
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Final
 
 import tensorflow as tf
 
-from components import derived_scores, gate
+from components import derived_scores
 from components.measurement import Totals
 from components.totals_file import read_totals
 from flexunet.core import scores
@@ -128,13 +127,13 @@ def recipe_scores(validated: Validated, folds: Folds, first: Validated | None = 
     if first is not None:
         reference = first.pooled
         theirs = derived_scores.all_scores(reference, settings)[derived_scores.FOREGROUND_DICE]
-        difference = gate.number(values[derived_scores.FOREGROUND_DICE] - theirs)
-        ends = _interval(*derived_scores.difference_interval(pooled, reference))
+        difference = scores.defined(values[derived_scores.FOREGROUND_DICE] - theirs)
+        ends = scores.defined_interval(*derived_scores.difference_interval(pooled, reference))
     names = [end(derived_scores.FOREGROUND_DICE) for end in (derived_scores.lower, derived_scores.upper)]
     return {
         "name": validated.arm.name,
-        "foreground_dice": gate.number(values[derived_scores.FOREGROUND_DICE]),
-        "foreground_dice_interval": _interval(*(values[name] for name in names)),
+        "foreground_dice": scores.defined(values[derived_scores.FOREGROUND_DICE]),
+        "foreground_dice_interval": scores.defined_interval(*(values[name] for name in names)),
         "classes": _class_dice(values, settings),
         "parameters": validated.facts[0].get("parameters", 0),
         "folds": [_fold_scores(index, validated, folds) for index in range(len(validated.totals))],
@@ -193,7 +192,7 @@ def _fold_scores(index: int, validated: Validated, folds: Folds) -> FoldScores:
         "fold": index + 1,
         "images": folds.sizes[index].images,
         "groups": folds.sizes[index].groups,
-        "foreground_dice": gate.number(values[derived_scores.FOREGROUND_DICE]),
+        "foreground_dice": scores.defined(values[derived_scores.FOREGROUND_DICE]),
         "classes": _class_dice(values, validated.settings),
         "epochs": facts.get("epochs", 0),
         "train_seconds": facts.get("train_seconds", 0.0),
@@ -202,11 +201,7 @@ def _fold_scores(index: int, validated: Validated, folds: Folds) -> FoldScores:
 
 def _class_dice(values: Mapping[str, float], settings: GateSettings) -> dict[str, float | None]:
     names = [c.name for c in settings.classes[1:]]
-    return {name: gate.number(values[derived_scores.class_score("dice", name)]) for name in names}
-
-
-def _interval(low: float, high: float) -> list[float] | None:
-    return None if math.isnan(low) or math.isnan(high) else [low, high]
+    return {name: scores.defined(values[derived_scores.class_score("dice", name)]) for name in names}
 
 
 def _require_same(first: Arm, other: Arm) -> None:

@@ -16,10 +16,10 @@ from flexunet.core.results.metrics import Details, Metrics
 from flexunet.core.results.serving import Serving
 from flexunet.core.results.training import TrainingFacts
 from flexunet.core.root import ReportFolder
-from flexunet.dataset.manifest import versions
+from flexunet.dataset.manifest import newest_versions
 from pipeline.measure import measure
 from pipeline.study.crossvalidation import Validated
-from pipeline.study.folds import record_files, records_of
+from pipeline.study.records import record_files, records_of
 from pipeline.study.training import read_weights
 from trainer_module.ensemble import export_ensemble
 
@@ -52,5 +52,5 @@ def judge_ensemble(validated: Validated, data: Path, model: Path, report: Path) 
 
 
 def _test_records(data: Path) -> Iterator[bytes]:
-    newest = max(versions(data).items())[1]
+    [newest] = newest_versions(data, 1)
     return records_of(record_files(newest, features.SPLIT_TEST))

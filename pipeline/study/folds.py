@@ -26,12 +26,12 @@ from flexunet.core.config.whole import Config
 from flexunet.core.errors import NodeFailed, UserError, last_line
 from flexunet.core.files import write_json
 from flexunet.core.sources import source_of
-from flexunet.dataset.manifest import versions
+from flexunet.dataset.manifest import newest_versions
 from flexunet.dataset.stratify import assign_splits
 from pipeline.fingerprint import code_fingerprint
+from pipeline.study.records import decode_record, record_files, records_of
 from transform_module.graphs import as_written
-from transform_module.images import read_rows
-from transform_module.preprocessing import Row, decode_pair, preprocessing_fn
+from transform_module.preprocessing import preprocessing_fn
 
 logger = logging.getLogger("flexunet.study")
 
@@ -110,36 +110,9 @@ def _leave_gpus_to_trainings() -> None:
         logger.warning("this process has taken the GPU's memory already: the trainings of the study may find none")
 
 
-def records_of(files: Sequence[Path]) -> Iterator[bytes]:
-    """Serialized records, one after the other."""
-    dataset = tf.data.TFRecordDataset([str(file) for file in files], "GZIP")
-    return (bytes(record) for record in dataset.as_numpy_iterator())
-
-
-def record_files(version: Path, split: str) -> list[Path]:
-    """Of a split of a version that ingest wrote, in their order."""
-    return sorted((version / split).glob("*.tfrecord.gz"))
-
-
-def decode_record(
-    record: tf.Tensor, config: TransformConfig, also: Sequence[str] = ()
-) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
-    """A serialized record -> its strings by key, `also` named ones too; RGB uint8 `[h, w, 3]`; ids uint8 `[h, w]`."""
-    keys = config.records
-    names = (keys.image, keys.mask, keys.id, *also)
-    row = tf.io.parse_single_example(record, {name: tf.io.FixedLenFeature([], tf.string) for name in names})
-    headers = read_rows(row[keys.image][tf.newaxis], config.image)
-    header = tf.nest.map_structure(lambda x: x[0], headers)
-    return row, *decode_pair(Row(row[keys.image], row[keys.mask], row[keys.id], header), config)
-
-
 def _files(data: Path, config: Config) -> list[Path]:
-    found = versions(data)
-    spans = sorted(found, reverse=True)[: config.dataset.span_limit]
-    files = [path for span in spans for part in PARTS for path in record_files(found[span], part)]
-    if not files:
-        raise UserError(f"{data}: no records here, expected the output of `flexunet ingest`")
-    return files
+    found = newest_versions(data, config.dataset.span_limit)
+    return [path for version in found for part in PARTS for path in record_files(version, part)]
 
 
 class _Image(NamedTuple):

@@ -19,6 +19,7 @@ from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.whole import Config
 from flexunet.core.config.write import to_toml
 from flexunet.core.errors import UserError
+from flexunet.core.fit import ALIKE, STRIP
 from flexunet.core.results.dataset import SpanEntry
 from pipeline.study import survey
 from pipeline.study.survey import Light, Machine
@@ -52,10 +53,6 @@ _OF_THE_MACHINE: Final = {
     *("seed", "precision", "jit_compile", "deterministic", "cache_megabytes", "disk_cache_megabytes", "warm_start"),
     "preview_images",
 }
-# Strips this much longer than wide are cut into tiles.
-_STRIP: Final = 4
-# Ratio of the largest to the smallest aspect of images that may be stretched.
-_ALIKE: Final = 1.1
 _FILTERS: Final = (8, 12, 16, 24, 32)
 
 
@@ -379,7 +376,7 @@ def plan_for(planner: Planner, data: Path) -> None:
     planner.note_unseen(len(pairs), survey.classes_in(pairs))
     aspects = [pair.class_ids.shape[0] / pair.class_ids.shape[1] for pair in pairs]
     count = len(planner.values["classes"])
-    differ = max(aspects) > _ALIKE * min(aspects)
+    differ = max(aspects) > ALIKE * min(aspects)
     planner.image_and_depth(lambda image: survey.ceiling(pairs, image, count), differ)
     planner.recipe()
     machine, rate = survey.this_machine(), _timed_once()
@@ -444,7 +441,7 @@ def _candidates(median: Sequence[int], aspects_differ: bool) -> tuple[list[tuple
     """Sizes, the smallest first; how images come to them; and why so."""
     height, width = median
     longest = max(height, width)
-    if longest >= _STRIP * min(height, width):
+    if longest >= STRIP * min(height, width):
         side = _rounded(min(height, width, _SIDES[-1]))
         return [(side, side)], "tile", f"images are {height}x{width}: tiles keep the scale of a strip"
     sides = [side for side in _SIDES if side < longest] + [min(_rounded(longest), _SIDES[-1])]

@@ -17,8 +17,8 @@ from flexunet.core.config.data import ImageConfig, TransformConfig
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.errors import UserError, last_line
 from flexunet.core.machine import usable_memory
-from flexunet.dataset.manifest import versions
-from pipeline.study.folds import decode_record, record_files, records_of
+from flexunet.dataset.manifest import newest_versions
+from pipeline.study.records import decode_record, record_files, records_of
 from trainer_module import devices
 from trainer_module.metrics import count_matrix
 from trainer_module.trainer import compiled_model
@@ -79,12 +79,11 @@ def read_pairs(data: Path, config: TransformConfig, wanted: Collection[int] = ()
     Raises:
       UserError: there are none, or one that cannot be decoded as `config` has it.
     """
-    found = versions(data)
-    files = record_files(found[max(found)], features.SPLIT_TRAIN) if found else []
+    [newest] = newest_versions(data, 1)
     pairs: list[Pair] = []
     missing = {*wanted}
     try:
-        for record in islice(records_of(files), LOOKED_AT) if files else ():
+        for record in islice(records_of(record_files(newest, features.SPLIT_TRAIN)), LOOKED_AT):
             pair = _decoded(record, config)
             shown = classes_in([pair])
             if sum(other.class_ids.size for other in pairs) < _MOST_PIXELS or shown & missing:

@@ -26,8 +26,9 @@ from flexunet.reporting.gallery import Predicted
 from flexunet.serving.limits import BATCH_ROWS
 from flexunet.serving.outputs import opened
 from pipeline.study.crossvalidation import Validated
-from pipeline.study.folds import Folds, decode_record, records_of
+from pipeline.study.folds import Folds
 from pipeline.study.label_quality import label_quality, largest_disagreement
+from pipeline.study.records import decode_record, records_of
 from pipeline.study.training import read_weights
 from trainer_module.batching import in_chunks
 from trainer_module.export import SegmentationModule

@@ -1,6 +1,5 @@
 """What `flexunet doctor` looks at, and how it tells what to do; tests/serving/test_wheel.py runs it in a wheel."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -22,13 +21,6 @@ def found() -> dict[str, Finding]:
 
 def test_the_words_beside_the_spinner_say_what_takes_long() -> None:
     assert "importing TFX, 10 to 20 seconds" in [words for words, _ in doctor.checks()]
-
-
-def test_the_command_for_a_gpu_takes_nothing_away() -> None:
-    """uv removes what no extra asks for."""
-    setup = (ROOT / "Makefile").read_text().partition("sync --frozen")[2].partition("\n")[0]
-    extras = re.compile(r"--extra (\w+)")
-    assert {*extras.findall(doctor._GPU_SETUP)} == {*extras.findall(setup), "gpu"}
 
 
 def test_a_wheel_is_not_asked_for_tfx(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from flexunet.cli import doctor
 from flexunet.core import install
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,9 +106,25 @@ def test_the_requirements_of_the_package_are_those_that_it_declares() -> None:
 def test_a_checkout_is_brought_to_what_the_lock_says() -> None:
     words = install.how_to_install("faiss")
     assert f"`make setup` in {ROOT}" in words and "`pip install --no-deps -r requirements.txt`" in words
-    makefile = (ROOT / "Makefile").read_text()
-    [brought], [exported] = (re.findall(f"{command}.*", makefile) for command in (r"\$\(UV\) sync", "LOCKED :="))
-    assert re.findall(r"--extra \w+", brought) == re.findall(r"--extra \w+", exported)
+    # What the command for GPUs does not name is removed.
+    for_gpus = f".uv/bin/uv sync --frozen {makefile_extras()} --extra gpu"
+    assert for_gpus == doctor.GPU_SETUP
+    assert for_gpus in (ROOT / "docs" / "how-to" / "install.md").read_text()
+
+
+def makefile_extras() -> str:
+    [extras] = re.findall(r"^EXTRAS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    return extras
+
+
+def test_the_image_is_made_of_what_the_checkout_is_made_of() -> None:
+    dockerfile = (ROOT / "kubeflow" / "Dockerfile").read_text()
+    extras = dict(re.findall(r'^ +(\w+)\) extras="(.*)" ;;', dockerfile, re.MULTILINE))
+    assert extras == {"cpu": makefile_extras(), "cuda": f"{makefile_extras()} --extra gpu"}
+    given = dict(re.findall(r"^ARG (\w+)=(\S+)$", dockerfile, re.MULTILINE))
+    assert given["VERSION"] == PYPROJECT["project"]["version"]
+    assert f"UV_VERSION := {given['UV_VERSION']}\n" in (ROOT / "Makefile").read_text()
+    assert f"apache-beam=={given['BEAM_IMAGE'].rpartition(':')[2]}" in EXTRAS["data"]
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from typing import Any
 import layout_sources as sources
 import numpy as np
 import pytest
+from command_line import exit_code
 from picture_files import exif
 from PIL import Image, ImageFilter
 
-from flexunet.cli import main
 from flexunet.core.config.load import load_config
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
@@ -272,21 +272,15 @@ def test_colors_can_be_told_apart() -> None:
     assert min(distances) > 60
 
 
-def code(*arguments: Any) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main.main([str(argument) for argument in arguments])
-    return int(ended.value.code or 0)
-
-
 def test_the_command(surfaces: sources.Surfaces, tmp_path: Path, capfd: Any) -> None:
     sources.yolo(tmp_path / "src", surfaces)
-    assert code("init", tmp_path / "src", "--out", tmp_path / "mine.toml") == 0
+    assert exit_code("init", tmp_path / "src", "--out", tmp_path / "mine.toml") == 0
     assert "layout yolo: images in images; masks in labels" in capfd.readouterr().out
     assert (tmp_path / "mine.toml").read_text().startswith(f"# Written by `flexunet init {tmp_path}/src`.\n")
-    assert code("init", tmp_path / "src", "--out", tmp_path / "mine.toml") == 1
+    assert exit_code("init", tmp_path / "src", "--out", tmp_path / "mine.toml") == 1
     assert "is there already" in capfd.readouterr().err
     for source in ("nowhere", "empty"):
         (tmp_path / "empty").mkdir(exist_ok=True)
-        assert code("init", tmp_path / source, "--out", tmp_path / "other.toml") == 1
+        assert exit_code("init", tmp_path / source, "--out", tmp_path / "other.toml") == 1
         (error,) = capfd.readouterr().err.splitlines()
         assert "expected" in error and not (tmp_path / "other.toml").exists()

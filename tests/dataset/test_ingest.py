@@ -196,7 +196,7 @@ def test_renamed_keys(surfaces: Path, tmp_path: Path, renamed: dict[str, str | N
     assert row["name"] + b".png" == row["image/filename"]
 
 
-def test_the_manifest_describes_the_records(surfaces: Path, records: Path):
+def test_the_manifest_describes_the_records(records: Path):
     manifest = read_manifest(records)
     assert manifest["classes"] == [{"name": n, "color": list(c)} for n, c in zip(NAMES, COLORS, strict=True)]
     assert (manifest["images"], manifest["groups"], manifest["median_size"]) == (30, 30, [48, 48])

@@ -449,7 +449,7 @@ def test_a_target_is_chosen_served_measured_and_shown(story: Story, open_page: C
     assert 'Chosen on eval for "found >= 0.9"' in " ".join(page.locator(".note").all_inner_texts())
 
 
-def test_what_was_rolled_back_comes_back_on_request(story: Story, config_file: Path, make_config: Any) -> None:
+def test_what_was_rolled_back_comes_back_on_request(story: Story, make_config: Any) -> None:
     assert exit_code(["rollback", "--root", str(story.root), "--to", "3"]) == 0
     assert story.run(make_config(train={"epochs": 8}))["pushed_version"] == 6
     assert story.versions == ["1", "3", "4", "5", "6"]
@@ -520,9 +520,7 @@ def test_records_that_are_not_those_of_the_manifest_stop_the_run(
         local.run(make_config(), data, tmp_path / "root")
 
 
-def test_predict_writes_masks_overlays_and_areas(
-    story: Story, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_predict_writes_masks_overlays_and_areas(story: Story, tmp_path: Path) -> None:
     images = story.data.parent / "source" / "images"
     out = tmp_path / "predictions"
     assert exit_code(["predict", str(story.root / "serving_model" / "6"), str(images), "--out", str(out)]) == 0

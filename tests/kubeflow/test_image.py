@@ -6,6 +6,7 @@ Needs root, and buildah, podman, runc and debootstrap from Debian; the first run
 import os
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from kfp_package import Package
 from postgres_server import Server
 
 ROOT = Path(__file__).parents[2]
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 BASE, IMAGE = "localhost/flexunet-base:test", "localhost/flexunet:test"
 TOOLS = ("buildah", "podman", "runc", "debootstrap")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -62,7 +64,7 @@ def test_the_image_runs_as_nobody_in_particular(image: str) -> None:
 
 def test_the_image_has_the_command_and_our_kubeflow_and_no_compiler(image: str) -> None:
     done = inside(image, "flexunet", "--version")
-    assert "0.1.0" in done.stdout, done.stderr
+    assert done.stdout.split()[-1] == VERSION, done.stderr
     done = inside(image, "python", "-c", "import kubeflow.entry as e; e.check_identity(); print(e.__file__)")
     assert done.stdout.strip() == "/opt/flexunet/kubeflow/entry.py", done.stderr
     # Beam's boot asks so in a worker.

@@ -208,7 +208,7 @@ def test_no_credential_reaches_the_volume_or_a_log(story: Story, cluster: Cluste
 
 
 def test_a_node_that_is_done_is_left_alone_by_a_retry(
-    story: Story, cluster: Cluster, fork_server: ForkServer, package: Package, database_server: Server
+    story: Story, cluster: Cluster, fork_server: ForkServer, database_server: Server
 ) -> None:
     before = database_server.ask("metadata", "SELECT id, last_known_state FROM execution ORDER BY id")
     for task in ("transform", "baseline-resolver", "pusher"):

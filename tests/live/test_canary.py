@@ -165,7 +165,7 @@ def is_gone(model: Any) -> bool:
     return False
 
 
-def test_labels_are_assigned_before_versions_are_loaded_as_in_tf_serving(serving: Path, tmp_path: Path) -> None:
+def test_labels_are_assigned_before_versions_are_loaded_as_in_tf_serving(serving: Path) -> None:
     """Without the flag nothing with a label starts; with it a label may be new, and moves only to what is there."""
     path, held = serving / CONFIG_FILE, Versions()
     refused = "Request to assign label to version {} of model flexunet, which is not currently available for inference"

@@ -96,7 +96,7 @@ class Telling(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
-def test_requests_of_rest_are_read_whole(grpc_server: int):
+def test_requests_of_rest_are_read_whole():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Telling)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with relayed(rest_route(0, server.server_address[1])) as ([port], recorder):

@@ -5,6 +5,7 @@ as in a container and share with the driver the folders of the data and nothing 
 programs, which takes two minutes once.
 """
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -35,10 +36,9 @@ from pipeline.measure import measure
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
-BEAM = "v2.77.0"
+BEAM = f"v{importlib.metadata.version('apache-beam')}"
 PROGRAMS = {"prism": "go/cmd/prism", "container": "python/container"}
 BINARIES = CACHE / f"beam-{BEAM}"
-STEPS = ("RecordGen", "StatisticsGen", "MaskValidator", "Transform")
 
 
 @pytest.fixture(scope="module")

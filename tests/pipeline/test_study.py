@@ -44,7 +44,8 @@ from flexunet.dataset.manifest import versions
 from pipeline.cli.study import _print_cautions
 from pipeline.study import crossvalidation, training
 from pipeline.study import folds as folds_module
-from pipeline.study.folds import Folds, FoldSize, make_folds, records_of
+from pipeline.study.folds import Folds, FoldSize, make_folds
+from pipeline.study.records import records_of
 from pipeline.study.runner import Training, run_missing
 from trainer_module.ensemble import ensemble_model
 from trainer_module.model import build_model

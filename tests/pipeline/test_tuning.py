@@ -85,4 +85,6 @@ def test_trials_that_failed_are_counted_below_the_table() -> None:
     trials = [trial(1, None, "ValueError: training diverged"), trial(2, 0.5, None), trial(3, None, "out of memory")]
     console = Console(width=120, record=True, file=io.StringIO())
     _print_trials({"format": 1, "budget_seconds": 60.0, "trials": trials, "best": 2}, console)
-    assert "warning: 2 of 3 trials failed, the last with out of memory\n" in console.export_text()
+    printed = console.export_text()
+    assert "3 trials, 2 of which failed, in 9 of 60 s\n" in printed
+    assert "ValueError: training diverged" in printed and "out of memory" in printed

@@ -212,9 +212,7 @@ def test_many_classes_do_not_make_the_page_large(
     assert "class 150" in table and "class 003" in table and "class 199" not in table
 
 
-def test_a_report_with_nothing_but_scores_still_has_a_page(
-    tmp_path: Path, write_report_folder: Write, make_config: Callable[..., Config]
-) -> None:
+def test_a_report_with_nothing_but_scores_still_has_a_page(tmp_path: Path, write_report_folder: Write) -> None:
     """A model that gives no numbers, records made elsewhere, a training without history."""
     folder = write_report_folder(
         tmp_path, images=[], baseline=None, foreground_dice=None, foreground_dice_interval=None

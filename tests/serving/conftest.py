@@ -4,7 +4,7 @@ import functools
 import io
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from pictures import encoded
 from PIL import Image
+
+from flexunet.serving.server import Server
 
 SIZE = 48
 
@@ -168,6 +170,13 @@ def make_color_export(
 @pytest.fixture(scope="session")
 def color_export(make_color_export: Any) -> Path:
     return make_color_export()
+
+
+@pytest.fixture(scope="module")
+def server(color_export: Path) -> Iterator[Server]:
+    """Our server of that export, on free ports."""
+    with Server(color_export, grpc_port=0, rest_port=0) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -34,12 +34,6 @@ from flexunet.serving.wire import PREDICT, as_strings
 INTERFACES = ["grpc", "http", "folder"]
 
 
-@pytest.fixture(scope="module")
-def server(color_export: Path) -> Iterator[Server]:
-    with Server(color_export, grpc_port=0, rest_port=0) as running:
-        yield running
-
-
 @pytest.fixture(params=INTERFACES)
 def target(request: Any, server: Server, color_export: Path) -> str:
     return {

@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +11,18 @@ import layout_sources
 import numpy as np
 import pytest
 import tensorflow as tf
+from command_line import exit_code
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from small_disk import fill, small_disk
 
-from flexunet.cli import main
 from flexunet.dataset.examine import read_class_ids
 from flexunet.dataset.layouts.detect import find_layout
 from flexunet.dataset.synthetic import generate_surface
 from flexunet.serving.outputs import COCO_FILE
 from flexunet.serving.server import Server
-
-
-@pytest.fixture(scope="module")
-def server(color_export: Path) -> Iterator[Server]:
-    with Server(color_export, grpc_port=0, rest_port=0) as running:
-        yield running
 
 
 @pytest.fixture
@@ -50,12 +43,6 @@ def config(tmp_path: Path, make_config: Any) -> Path:
     path = tmp_path / "mine.toml"
     path.write_text("\n".join([*lines, "[image]", "height = 48", "width = 48"]) + "\n")
     return path
-
-
-def exit_code(*arguments: Any) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main.main([str(argument) for argument in arguments])
-    return int(ended.value.code or 0)
 
 
 @pytest.fixture

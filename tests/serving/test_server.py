@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -38,12 +37,6 @@ from flexunet.serving.wire import MODEL_METADATA, MODEL_STATUS, PREDICT, as_stri
 IDLE, READY = grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.READY
 IMAGES = as_strings([b"none"])
 PIXELS = np.zeros((1, 2, 2, 3), np.uint8)
-
-
-@pytest.fixture(scope="module")
-def server(color_export: Path) -> Iterator[Server]:
-    with Server(color_export, grpc_port=0, rest_port=0) as running:
-        yield running
 
 
 def call(server: Server, method: str, request: Any, answer: Any, seconds: float | None = None) -> Any:

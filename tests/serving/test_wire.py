@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
+from tensorflow.core.protobuf import config_pb2
 from tensorflow_serving.apis import get_model_status_pb2, predict_pb2, prediction_log_pb2
 
 from flexunet.serving import wire
@@ -68,6 +69,11 @@ def test_a_status_is_tensorflow_servings() -> None:
     sent = ours.GetModelStatusResponse(model_version_status=[version]).SerializeToString()
     [theirs] = get_model_status_pb2.GetModelStatusResponse.FromString(sent).model_version_status
     assert (theirs.version, theirs.state) == (3, get_model_status_pb2.ModelVersionStatus.AVAILABLE)
+
+
+def test_options_of_a_run_are_tensorflows() -> None:
+    sent = ours.RunOptions(timeout_in_ms=2**31 - 1).SerializeToString()
+    assert config_pb2.RunOptions.FromString(sent) == config_pb2.RunOptions(timeout_in_ms=2**31 - 1)
 
 
 def test_a_truncated_warmup_file_is_named(tmp_path: Path, color_export: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner, Result
 
 from flexunet.cli import main
@@ -21,6 +22,13 @@ class _Program:
 
     def main(self, args: Sequence[str], prog_name: str, **_: Any) -> None:
         main.main([*args])
+
+
+def exit_code(*arguments: object) -> int:
+    """Of `flexunet ARGUMENTS`, as a process would end with it; its output goes to wherever pytest has it."""
+    with pytest.raises(SystemExit) as ended:
+        main.main([str(argument) for argument in arguments])
+    return int(ended.value.code or 0)
 
 
 def flexunet(folder: Path, *arguments: str, **environment: str) -> Result:

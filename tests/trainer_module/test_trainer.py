@@ -190,9 +190,7 @@ def test_stopped_by_the_clock_it_keeps_the_average(run: Callable[..., Trained]) 
     assert weights(stopped) == weights(run("whole", train={**constant, "epochs": 1}))
 
 
-def test_an_eval_split_without_defects_steers_nothing(
-    tiles: Path, tmp_path: Path, make_config: Any, write_tiles: Any
-) -> None:
+def test_an_eval_split_without_defects_steers_nothing(tiles: Path, tmp_path: Path, make_config: Any) -> None:
     unlabelled = tile(np.zeros((1, 32, 32, 3), np.uint8), np.full((1, 32, 32), 255, np.uint8))
     write_examples(tmp_path / "eval.gz", [unlabelled])
     job = Job([str(tiles / "train.gz")], [str(tmp_path / "eval.gz")], tmp_path / "logs", tmp_path / "checkpoints")

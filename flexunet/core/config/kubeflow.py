@@ -125,6 +125,11 @@ class KubeflowConfig(Section):
                 raise ValueError(f"{key} is {path!r}, expected a path below mount_path, such as 'runs/main'")
         return self
 
+    @property
+    def runs(self) -> str:
+        """The folder of the runs, as every node sees it."""
+        return f"{self.mount_path}/{self.root}"
+
     def node(self, name: str) -> NodeConfig:
         """What a node gets: its own keys, else those of `defaults`, else ours."""
         layers = (_PER_NODE.get(name, NodeConfig()), self.defaults, self.nodes.get(name, NodeConfig()))

@@ -48,8 +48,7 @@ class ClassMasks(Annotation):
             try:
                 regions.append((self._class_id(name, config), binary_mask(part, size, config)))
             except BadAnnotation as bad:
-                what, expected, repair = bad.words
-                raise BadAnnotation(f"{path.name}: {what}", expected, repair) from None
+                raise bad.within(f"{path.name}: ") from None
         # A file for each class of each image is all black where there is none.
         return paint([region for region in regions if region[1].any()], size, config.records.overlaps)
 

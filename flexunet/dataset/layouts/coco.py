@@ -91,8 +91,7 @@ class _Document:
     scored: int = 0
 
     def refuse(self, bad: BadAnnotation, where: str = "") -> None:
-        what, expected, repair = bad.words
-        self.problems.append(Problem(self.path, f"{where}{what}", expected, repair))
+        self.problems.append(Problem(self.path, *bad.within(where).words))
 
 
 def _signs(source: Source) -> str:
@@ -336,8 +335,7 @@ def _items(path: Path, key: str, model: type[Model]) -> Iterator[Model]:
         try:
             refuse(error)
         except BadAnnotation as bad:
-            what, expected, repair = bad.words
-            raise BadAnnotation(f"{key}[{number}].{what}", expected, repair) from None
+            raise bad.within(f"{key}[{number}].") from None
 
 
 def _classes(source: Source) -> Sequence[SourceClass]:

@@ -80,8 +80,7 @@ def _region(number: int, shape: _Shape, size: tuple[int, int]) -> NDArray[np.boo
             return _from_mask(shape, size)
         return unpack(pack_polygons([_outline(shape)], size), size)
     except BadAnnotation as bad:
-        what, expected, repair = bad.words
-        raise BadAnnotation(f"shape {number} ({shape.label}): {what}", expected, repair) from None
+        raise bad.within(f"shape {number} ({shape.label}): ") from None
 
 
 def _outline(shape: _Shape) -> list[float]:

@@ -69,8 +69,7 @@ def count_classes(path: Path, size: tuple[int, int] | None) -> int:
         height, width = (*shape, 0, 0)[:2]
         return int(_load(read_bytes(path), size or (width, height), 1).max(initial=0)) + 1
     except BadAnnotation as bad:
-        what, expected, repair = bad.words
-        raise BadAnnotation(f"{path.name}: {what}", expected, repair) from None
+        raise bad.within(f"{path.name}: ") from None
 
 
 @contextmanager

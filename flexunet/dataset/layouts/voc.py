@@ -130,14 +130,10 @@ def _classes(source: Source) -> list[SourceClass] | None:
     if not names:
         return None
     lines = [line.split(":") for line in read_text(source.root / names[0]).splitlines() if line.strip()]
-    return [
-        SourceClass(fields[0], _color(source.root / names[0], fields))
-        for fields in lines
-        if not fields[0].startswith("#")
-    ]
+    return [SourceClass(fields[0], _color(fields)) for fields in lines if not fields[0].startswith("#")]
 
 
-def _color(path: Path, fields: list[str]) -> tuple[int, int, int]:
+def _color(fields: list[str]) -> tuple[int, int, int]:
     try:
         red, green, blue = (int(part) for part in fields[1].split(","))
     except (IndexError, ValueError):

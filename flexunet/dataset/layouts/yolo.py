@@ -51,8 +51,7 @@ class Yolo(Annotation):
                     regions.append((class_id, unpack(pack_polygons([polygon], size), size)))
                     boxes.append(is_box(polygon))
                 except BadAnnotation as bad:
-                    what, expected, repair = bad.words
-                    raise BadAnnotation(f"line {number}: {what}", expected, repair) from None
+                    raise bad.within(f"line {number}: ") from None
         return paint(regions, size, config.records.overlaps, boxes)
 
     def _parse(self, fields: list[str], size: tuple[int, int], config: Config) -> tuple[int, list[float]]:

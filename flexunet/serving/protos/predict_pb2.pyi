@@ -199,6 +199,12 @@ class SavedModel(_message.Message):
     meta_graphs: _containers.RepeatedCompositeFieldContainer[MetaGraph]
     def __init__(self, meta_graphs: _Optional[_Iterable[_Union[MetaGraph, _Mapping]]] = ...) -> None: ...
 
+class RunOptions(_message.Message):
+    __slots__ = ("timeout_in_ms",)
+    TIMEOUT_IN_MS_FIELD_NUMBER: _ClassVar[int]
+    timeout_in_ms: int
+    def __init__(self, timeout_in_ms: _Optional[int] = ...) -> None: ...
+
 class Packed(_message.Message):
     __slots__ = ("type_url", "value")
     TYPE_URL_FIELD_NUMBER: _ClassVar[int]
