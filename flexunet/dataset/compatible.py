@@ -54,7 +54,13 @@ def _check_classes(span: SpanEntry, data: Path, config: Config) -> None:
     wanted = [(c.name, c.color) for c in config.classes]
     ignored = config.records.ignore_color
     if (recorded, span["ignore_color"]) != (wanted, list(ignored) if ignored else None):
+        theirs, ours = _spelled(recorded, span["ignore_color"]), _spelled(wanted, ignored)
         raise UserError(
-            f"{data}: span {span['span']} has the classes {recorded} and the ignore colour {span['ignore_color']}, "
-            f"expected {wanted} and {ignored} as in the config: ingest again"
+            f"{data}: span {span['span']} has the classes {theirs}; expected those of the config, {ours}: name the "
+            "config that it was ingested with, or ingest again"
         )
+
+
+def _spelled(classes: Sequence[tuple[str, Sequence[int]]], ignored: Sequence[int] | None) -> str:
+    named = ", ".join(f"{name} {list(color)}" for name, color in classes)
+    return f"{named}, unlabelled {list(ignored)}" if ignored else named

@@ -151,7 +151,8 @@ def test_a_broken_palette_is_refused_with_file_and_line(tmp_path: Path):
 def test_records_of_other_classes(tmp_path: Path, classes: list[dict[str, Any]]):
     write_records(tmp_path / "records", classes)
     line = refusal(tmp_path, "run", "--config", "demo", "--data", "records", "--root", "r")
-    assert "span 1 has the classes" in line and "ingest again" in line
+    assert "span 1 has the classes background [0, 0, 0], " in line
+    assert "expected those of the config, background [0, 0, 0]" in line and "ingest again" in line
 
 
 @pytest.mark.parametrize(

@@ -56,5 +56,6 @@ def test_another_size_than_that_of_ingest_is_told(data: Path, other: dict[str, A
 
 
 def test_other_classes_are_refused(data: Path) -> None:
-    with pytest.raises(UserError, match=r"expected .* as in the config: ingest again"):
+    words = r"has the classes background \[0, 0, 0\], .*; expected those of the config, background .*, or ingest again"
+    with pytest.raises(UserError, match=words):
         check_data(data, config([CLASSES[0], *reversed(CLASSES[1:])]))
