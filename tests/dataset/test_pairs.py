@@ -83,7 +83,7 @@ def relative(layout: Layout, source: Path) -> list[tuple[str, str, str, str | No
         pytest.param(
             ["raw/a.jfif", "raw/lot/b.jpe", "masks/a.png", "masks/lot/b.png"],
             [("a", "raw/a.jfif", "masks/a.png", None), ("lot/b", "raw/lot/b.jpe", "masks/lot/b.png", None)],
-            id="one folder of any name beside that of masks",
+            id="raw images, with JPEG's other suffixes",
         ),
         pytest.param(
             # Sorted by name the images are a.bmp, a.c.bmp but the masks a.c.png, a.png.

@@ -14,7 +14,6 @@ from flexunet.dataset.layouts.names import (
     masks_by_id,
     place,
     regrouped,
-    without_first,
     without_frames,
     without_roles,
 )
@@ -49,7 +48,7 @@ def _read(source: Source) -> Reading:
 
 def _by_id(source: Source, explained: bool = False) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """Names of images and masks; where their paths do not fit, without folders that only tell a role once more, or
-    that may tell one, and without the one folder that all images lie in, whatever it is called.
+    that may tell one.
 
     Args:
       source: the source.
@@ -58,7 +57,7 @@ def _by_id(source: Source, explained: bool = False) -> tuple[dict[str, list[str]
     plain = images_by_id(source), masks_by_id(source)
     if find_affixes(*plain) is not None:
         return plain
-    for of_images, of_masks in ((without_roles, without_roles), (without_frames, dict), (without_first, dict)):
+    for of_images, of_masks in ((without_roles, without_roles), (without_frames, dict)):
         images, masks = of_images(plain[0]), of_masks(plain[1])
         affixes = find_affixes(images, masks)
         if affixes is not None and (not explained or _each_has_one(images, regrouped(masks, affixes[1]), affixes[0])):

@@ -59,7 +59,7 @@ _COMPOUND: Final = re.compile(
     rf"(?P<before>{_SPLIT})[ _-]?(?P<first>{_ROLE})|(?P<last>{_ROLE})[ _-]?(?P<after>{_SPLIT})"
 )
 # Images' folders too, unless they are a class or what the images show: only where paths do not fit with them.
-_FRAMES: Final = re.compile(rf"(?:({_SPLIT})[ _-]?)?(?:frames?|rgb)(?:[ _-]?({_SPLIT}))?")
+_FRAMES: Final = re.compile(rf"(?:({_SPLIT})[ _-]?)?(?:frames?|raw|rgb)(?:[ _-]?({_SPLIT}))?")
 
 
 class Place(NamedTuple):
@@ -174,14 +174,6 @@ def without_roles(by_id: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
 def without_frames(by_id: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """The same names by ids without folders such as `frames` and `rgb`; `train_frames` is `train`."""
     return _by_id((_unframed(file_id), name) for file_id, names in by_id.items() for name in names)
-
-
-def without_first(by_id: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """The same names by ids without the first folder, where it is that of all and no split's: `raw` beside `masks`."""
-    first = {file_id.partition("/")[0] if "/" in file_id else "" for file_id in by_id}
-    if len(first) != 1 or any(not folder or split_named(folder) for folder in first):
-        return {file_id: [*names] for file_id, names in by_id.items()}
-    return _by_id((file_id.partition("/")[2], name) for file_id, names in by_id.items() for name in names)
 
 
 def _unframed(file_id: str) -> str:
