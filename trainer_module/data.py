@@ -166,7 +166,9 @@ def training_batches(
         # Split, not added: seed 1 would repeat all but the first epoch of seed 0.
         order, changes = tf.unstack(tf.random.split(tf.stack([tf.constant(seed, tf.int64), epoch]), 2)[:, 0])
         if turns:
-            shuffled = _in_turn(counted, shown, buffer, order, turns, config)
+            # Begun anew, an epoch of few batches would never come to the last of many classes.
+            first = tf.math.floormod(epoch * (tiles // size * size), len(turns))
+            shuffled = _in_turn(counted, shown, buffer, order, turns, first, config)
         else:
             shuffled = _tiles(pools[""], order, 0, config).shuffle(buffer, seed=order)
         seeds = tf.data.Dataset.counter().map(lambda index: tf.stack([changes, index]))
@@ -268,9 +270,10 @@ def _in_turn(
     buffer: int,
     seed: tf.Tensor,
     turns: Sequence[Kind],
+    first: tf.Tensor,
     config: TrainerConfig,
 ) -> tf.data.Dataset:
-    """Endless: a shuffled stream of each kind, which share the buffer.
+    """Endless: a shuffled stream of each kind, which share the buffer; their turns begin at place `first`, int64.
 
     Of a class it holds no more than a pass has, by `shown`: for more an epoch would begin with many passes over all.
     """
@@ -286,7 +289,7 @@ def _in_turn(
         for kind in kinds
     ]
     choice = tf.data.Dataset.from_tensor_slices(tf.constant([kinds.index(turn) for turn in turns], tf.int64))
-    return tf.data.Dataset.choose_from_datasets(streams, choice.repeat())
+    return tf.data.Dataset.choose_from_datasets(streams, choice.repeat().skip(first))
 
 
 def _endless(pool: Pool, buffer: int, seed: tf.Tensor, class_id: int, config: TrainerConfig) -> tf.data.Dataset:

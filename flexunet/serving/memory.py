@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -28,29 +27,13 @@ class PeakMemory:
 
     def __init__(self) -> None:
         self.idle_megabytes: float | None = None
-        self._before = 0.0
         with contextlib.suppress(OSError):
-            _begin_anew()
+            _CLEAR.write_text(_RESET_PEAK, encoding="ascii")
+            resident_megabytes("VmHWM")
             self.idle_megabytes = resident_megabytes()
 
     def megabytes_above_idle(self) -> float | None:
         """The peak since this watch began; None as `idle_megabytes`."""
         if self.idle_megabytes is None:
             return None
-        return max(self._before, resident_megabytes("VmHWM") - self.idle_megabytes)
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """What the body takes does not count."""
-        self._before = self.megabytes_above_idle() or 0.0
-        try:
-            yield
-        finally:
-            if self.idle_megabytes is not None:
-                _begin_anew()
-
-
-def _begin_anew() -> None:
-    """Raises OSError where there is no peak, or none that begins anew."""
-    _CLEAR.write_text(_RESET_PEAK, encoding="ascii")
-    resident_megabytes("VmHWM")
+        return max(0.0, resident_megabytes("VmHWM") - self.idle_megabytes)

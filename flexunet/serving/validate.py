@@ -57,13 +57,17 @@ def check_model(directory: Path, inputs: Mapping[str, np.ndarray]) -> Findings:
         with SavedModel(directory) as model:
             findings["load_seconds"] = time.monotonic() - started
             peak = PeakMemory()
-            for problem in _check(Decided(model, exported_thresholds(directory), peak), directory, config, inputs):
+            for problem in _check_warmup(model, directory):
                 findings["problems"].append(problem)
+            answers = _ask(model, config, list(inputs["images"]))
             if not findings["problems"]:
                 findings["latency_seconds"], findings["batch"] = _latency(model, directory)
+            # Before what no server is asked for: `evaluate`, and all probabilities of an image where a pixel differs.
             idle, above = peak.idle_megabytes, peak.megabytes_above_idle()
             if idle is not None and above is not None:
                 findings["idle_megabytes"], findings["megabytes_above_idle"] = idle, above
+            for problem in _compare(Decided(model, exported_thresholds(directory)), answers, config, inputs):
+                findings["problems"].append(problem)
     except (SavedModelError, UserError, ValueError, OSError) as error:
         findings["problems"].append(" ".join(str(error).split()))
     return findings
@@ -74,19 +78,45 @@ class Decided(NamedTuple):
 
     model: SavedModel
     thresholds: list[float] | None
-    peak: PeakMemory
 
     def by_rounding(self, picture: bytes) -> NDArray[np.bool_]:
-        """Where rounding decides, bool `[h, w]`. All probabilities of an image are no memory that serving it takes, and
-        are asked for only if a pixel differs."""
-        with self.peak.paused():
-            return at_the_boundary(_probabilities(self.model, [_rgb(picture)])[0], self.thresholds)
+        """Where rounding decides, bool `[h, w]`; asked for only if a pixel differs."""
+        return at_the_boundary(_probabilities(self.model, [_rgb(picture)])[0], self.thresholds)
 
 
-def _check(decided: Decided, directory: Path, config: ServedConfig, inputs: Mapping[str, np.ndarray]) -> Iterator[str]:
-    yield from _check_warmup(decided.model, directory)
-    yield from _check_isolation(decided, config, inputs["images"][0], inputs["pictures"][0])
-    yield from _check_counts(decided, config, inputs)
+class Answers(NamedTuple):
+    """What is served of the test images.
+
+    Attributes:
+      alone: the mask of the first, asked for alone.
+      beside: for each place of it in a batch, the outputs beside broken images, and beside whole ones.
+      batch: the outputs of all test images.
+    """
+
+    alone: bytes
+    beside: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]
+    batch: dict[str, np.ndarray]
+
+
+def _ask(model: SavedModel, config: ServedConfig, images: Sequence[bytes]) -> Answers:
+    """Every request that a server is asked besides the warm-up."""
+    alone, mate = _serve(model, images[:1])[features.OUTPUT_MASK_PNG][0], _png(_noise(config))
+    beside = [
+        (_serve(model, _among(images[0], _BROKEN, place)), _serve(model, _among(images[0], mate, place)))
+        for place in range(_ROWS)
+    ]
+    return Answers(alone, beside, _serve(model, images))
+
+
+def _compare(
+    decided: Decided, answers: Answers, config: ServedConfig, inputs: Mapping[str, np.ndarray]
+) -> Iterator[str]:
+    """Whatever stands beside an image, its answer stays the same: bit for bit in one place of batches of one size,
+    where nothing is added in another order, and but for rounding in a batch of its own. And it is what was measured."""
+    picture, noise = inputs["pictures"][0], _noise(config)
+    yield from _check_images(decided, answers, picture)
+    yield from _check_pixels(decided.model, _resized(picture, noise.shape), noise)
+    yield from _check_counts(decided, answers.batch, config, inputs)
 
 
 def _check_warmup(model: SavedModel, directory: Path) -> Iterator[str]:
@@ -111,26 +141,15 @@ def _check_outputs(what: str, outputs: Mapping[str, np.ndarray], rows: int) -> I
         yield f"{what}: {outputs[features.OUTPUT_ERROR][0].decode(errors='replace')}"
 
 
-def _check_isolation(decided: Decided, config: ServedConfig, image: bytes, picture: bytes) -> Iterator[str]:
-    """Whatever stands beside an image, its answer stays the same: bit for bit in one place of batches of one size,
-    where nothing is added in another order, and but for rounding in a batch of its own."""
-    noise = np.random.default_rng(0).integers(0, 256, (config.image.height, config.image.width, 3), np.uint8)
-    yield from _check_images(decided, image, picture, _png(noise))
-    yield from _check_pixels(decided.model, _resized(picture, noise.shape), noise)
-
-
-def _check_images(decided: Decided, image: bytes, picture: bytes, mate: bytes) -> Iterator[str]:
-    model = decided.model
-    alone = _serve(model, [image])[features.OUTPUT_MASK_PNG][0]
-    for place in range(_ROWS):
+def _check_images(decided: Decided, answers: Answers, picture: bytes) -> Iterator[str]:
+    for place, (broken, whole) in enumerate(answers.beside):
         where = f"row {place} of {_ROWS}"
-        broken, whole = (_serve(model, _among(image, other, place)) for other in (_BROKEN, mate))
         valid = broken[features.OUTPUT_VALID].tolist()
         if valid != [row == place for row in range(_ROWS)] or not whole[features.OUTPUT_VALID].all():
             yield f"one good image, {where}, and broken ones: valid is {valid}"
         elif any(broken[name][place] != whole[name][place] for name in _OF_A_ROW):
             yield f"a broken image changes the answer to its batch-mates: {where}"
-        elif changed := _changed_pixels(decided, picture, alone, whole[features.OUTPUT_MASK_PNG][place]):
+        elif changed := _changed_pixels(decided, picture, answers.alone, whole[features.OUTPUT_MASK_PNG][place]):
             yield f"the size of the batch changes the answer: {changed} pixels of {where}"
 
 
@@ -150,6 +169,11 @@ def _among(row: _Row, mate: _Row, place: int) -> list[_Row]:
     return [row if index == place else mate for index in range(_ROWS)]
 
 
+def _noise(config: ServedConfig) -> NDArray[np.uint8]:
+    """An image of the model's size, uint8 `[height, width, 3]`, always the same."""
+    return np.random.default_rng(0).integers(0, 256, (config.image.height, config.image.width, 3), np.uint8)
+
+
 def _serve(model: SavedModel, images: Sequence[bytes]) -> dict[str, np.ndarray]:
     return model.run(features.SIGNATURE_SERVING, {features.INPUT_IMAGE_BYTES: as_strings(images)})
 
@@ -167,10 +191,11 @@ def _changed_pixels(decided: Decided, picture: bytes, mask_png: bytes, other_png
     return int(np.count_nonzero((_ids(mask_png) != _ids(other_png)) & ~rounded))
 
 
-def _check_counts(decided: Decided, config: ServedConfig, inputs: Mapping[str, np.ndarray]) -> Iterator[str]:
+def _check_counts(
+    decided: Decided, served: Mapping[str, np.ndarray], config: ServedConfig, inputs: Mapping[str, np.ndarray]
+) -> Iterator[str]:
     """What is served must be what was measured: counts of truth and prediction, equal image by image but for as many
     pixels as rounding may decide."""
-    served = decided.model.run(features.SIGNATURE_SERVING, {features.INPUT_IMAGE_BYTES: inputs["images"]})
     measured = decided.model.run(features.SIGNATURE_EVALUATE, {features.INPUT_EXAMPLES: inputs["examples"]})
     yield from _check_outputs("test images", served, len(inputs["images"]))
     for index, mask_png in enumerate(served[features.OUTPUT_MASK_PNG]):

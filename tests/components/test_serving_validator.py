@@ -44,14 +44,40 @@ def export(config: Config, color_reader: Any, tmp_path_factory: pytest.TempPathF
     return directory
 
 
+def rewritten(export: Path, target: Path, change: Callable[[tf.Module], dict[str, Any]]) -> Path:
+    """The export with other signatures, its assets kept."""
+    module = tf.saved_model.load(str(export))
+    tf.saved_model.save(module, str(target), signatures=change(module))
+    shutil.copytree(export / "assets.extra", target / "assets.extra")
+    return target
+
+
 def check(directory: Path, config: Config, **serving: Any) -> dict[str, Any]:
     settings = part_of(config, ServingSettings)
     settings = settings.model_copy(update={"serving": settings.serving.model_copy(update=serving)})
     return check_export(directory, records(config), settings)
 
 
-def test_a_good_export_is_measured_and_refused_by_nothing_but_bounds_that_are_set(export: Path, config: Config) -> None:
-    findings = check(export, config, max_latency_seconds=1e-9, max_memory_megabytes=1e-9)
+def test_a_good_export_is_measured_and_refused_by_nothing_but_bounds_that_are_set(
+    export: Path, config: Config, tmp_path: Path
+) -> None:
+    """What `evaluate` takes is no memory of a server."""
+
+    def change(module: tf.Module) -> dict[str, Any]:
+        evaluate = module.signatures["evaluate"]
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+        def hungry(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+            outputs = evaluate(examples=examples)
+            ballast = tf.fill([800 * 2**20], tf.cast(tf.size(examples), tf.uint8))
+            none = tf.cast(tf.reduce_max(ballast) > 100, outputs["counts"].dtype)
+            return {**outputs, "counts": outputs["counts"] + none}
+
+        module.hungry = hungry
+        return {**module.signatures, "evaluate": hungry}
+
+    hungry = rewritten(export, tmp_path / "export", change)
+    findings = check(hungry, config, max_latency_seconds=1e-9, max_memory_megabytes=1e-9)
     assert [problem.rpartition("(")[2] for problem in findings["problems"]] == [
         "serving.max_latency_seconds)",
         "serving.max_memory_megabytes)",
@@ -72,14 +98,6 @@ def test_a_bound_that_this_kernel_cannot_measure_is_said(config: Config, bound: 
     settings = settings.model_copy(update={"serving": ServingConfig(max_memory_megabytes=bound)})
     found = [*_beyond_bounds({"problems": [], "latency_seconds": {"p50": 0.1, "p95": 0.1}}, settings)]
     assert len(found) == problems and all("unset the bound" in problem for problem in found)
-
-
-def rewritten(export: Path, target: Path, change: Callable[[tf.Module], dict[str, Any]]) -> Path:
-    """The export with other signatures, its assets kept."""
-    module = tf.saved_model.load(str(export))
-    tf.saved_model.save(module, str(target), signatures=change(module))
-    shutil.copytree(export / "assets.extra", target / "assets.extra")
-    return target
 
 
 def test_an_evaluation_that_counts_other_pixels_refuses(export: Path, config: Config, tmp_path: Path) -> None:

@@ -137,6 +137,20 @@ def test_a_share_of_each_batch_shows_a_defect_the_classes_in_turn(rare: list[str
     assert turns == [{1}, {2}, {1}, {2}]
 
 
+def test_an_epoch_goes_on_with_the_class_whose_turn_it_is(tmp_path: Path, make_config: Any) -> None:
+    """Two batches an epoch and three classes: turns that began anew would never come to the third."""
+    drawn = (tile(np.zeros((1, 32, 32, 3), np.uint8), np.full((1, 32, 32), i % 4, np.uint8)) for i in range(8))
+    files = [str(write_examples(tmp_path / "few.gz", drawn))]
+    config = make_config(train={"batch_size": 4, "defect_share": 0.25})
+
+    def turns(first_epoch: int, count: int) -> list[set[int]]:
+        batches = data.training_batches(files, 8, config, "", first_epoch)
+        return [shown[0] for shown in shown_in(batches, count)]
+
+    assert turns(0, 6) == [{1}, {2}, {3}] * 2
+    assert turns(1, 2) == [{3}, {1}]
+
+
 def test_tiles_drawn_by_class_are_the_same_from_any_epoch_and_cache(
     rare: list[str], make_config: Any, tmp_path: Path
 ) -> None:
