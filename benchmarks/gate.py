@@ -190,9 +190,7 @@ def _bare_loop(directory: Path, config: Config) -> None:
         return count_matrix(class_ids, tf.argmax(model(pixels, training=False), axis=-1), len(config.classes))
 
     files = [str(path) for path in directory.glob("*.tfrecord.gz")]
-    # As many at once as there are cores: what AUTOTUNE chooses differs from run to run by half of the seconds.
-    cores = len(os.sched_getaffinity(0))
-    batches = tf.data.TFRecordDataset(files, "GZIP").map(parse, cores).batch(16).prefetch(1)
+    batches = tf.data.TFRecordDataset(files, "GZIP").map(parse, tf.data.AUTOTUNE).batch(16).prefetch(tf.data.AUTOTUNE)
     total = np.zeros((len(config.classes),) * 2)
     for pixels, class_ids in batches:
         total += count(pixels, class_ids).numpy()

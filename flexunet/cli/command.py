@@ -3,7 +3,7 @@
 import importlib
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import click
@@ -159,6 +159,11 @@ def walk(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple
 def spelled(*words: object) -> str:
     """`flexunet WORDS` as a shell takes it, whatever is in the names: to be copied from the terminal."""
     return shlex.join(["flexunet", *map(str, words)])
+
+
+def set_options(overrides: Sequence[str]) -> list[str]:
+    """`a.b=v` as words of a command line."""
+    return [word for override in overrides for word in ("--set", override)]
 
 
 def split_examples(docstring: str) -> tuple[str, list[str]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import click
 
-from flexunet.cli.command import Command, spelled
+from flexunet.cli.command import Command, set_options, spelled
 from flexunet.cli.console import NO_LOG, captured_output, print_result
 from flexunet.cli.options import AS_JSON, CONFIG, LAYOUT, NO_MASK, PATH, SET
 from flexunet.core.files import JsonObject
@@ -97,9 +97,8 @@ def _print_next(
     """The run that follows; and that it leaves other data out, where the config says so by being silent."""
     if span > 1 and loaded.dataset.spans == 1:
         console.print(f"a run reads span {span} alone, as dataset.spans = 1 says; all of them with dataset.spans=all")
-    settings = [word for override in overrides for word in ("--set", override)]
     root = f"runs/{Path(config).stem}"
-    console.print(f"next: {spelled('run', '--config', config, '--data', out, '--root', root, *settings)}")
+    console.print(f"next: {spelled('run', '--config', config, '--data', out, '--root', root, *set_options(overrides))}")
 
 
 def ingest_and_show(

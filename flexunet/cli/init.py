@@ -38,7 +38,7 @@ def init(source: Path, out: Path, layout_name: str | None, no_mask_is_background
         console.print(f"classes: {', '.join(found.name for found in described.classes)}")
         for sentence in described.unknown:
             console.print(f"only you know: {sentence}")
-        flags = [*(["--layout", layout_name] if layout_name else [])]
+        flags = ["--layout", layout_name] if layout_name else []
         flags += ["--no-mask-is-background"] if no_mask_is_background else []
         follow = spelled("ingest", source, "records", "--config", out, "--check", *flags)
         console.print(f"written: {out}; next: {follow}")

@@ -29,6 +29,7 @@ class PeakMemory:
         self.idle_megabytes: float | None = None
         with contextlib.suppress(OSError):
             _CLEAR.write_text(_RESET_PEAK, encoding="ascii")
+            # Raises where the kernel tells no peak.
             resident_megabytes("VmHWM")
             self.idle_megabytes = resident_megabytes()
 

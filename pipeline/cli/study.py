@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from flexunet.cli.command import CommandGroup, spelled
+from flexunet.cli.command import CommandGroup, set_options, spelled
 from flexunet.cli.console import captured_output, print_result
 from flexunet.cli.options import AS_JSON, CONFIG, DATA, PATH, ROOT, SET
 from flexunet.core.errors import UserError
@@ -125,8 +125,7 @@ def tune(config: str, data: Path, root: Path, overrides: tuple[str, ...]) -> Non
         replace_text(path, _tuned_toml(loaded, document))
         _print_trials(document, console)
         # Other settings would be another search.
-        settings = [word for override in overrides for word in ("--set", override)]
-        follow = spelled("run", "--config", config, "--data", data, "--root", root, *settings)
+        follow = spelled("run", "--config", config, "--data", data, "--root", root, *set_options(overrides))
         console.print(f"written: {path}; next: {follow}")
     print_result(document)
 
