@@ -174,6 +174,7 @@ def _bare_loop(directory: Path, config: Config) -> None:
     from trainer_module.metrics import count_matrix
     from transform_module import masks
     from transform_module.images import fit_image
+    from transform_module.pipelines import read_records
 
     model = _model(config)
     keys = (config.records.image, config.records.mask, config.records.id)
@@ -190,7 +191,7 @@ def _bare_loop(directory: Path, config: Config) -> None:
         return count_matrix(class_ids, tf.argmax(model(pixels, training=False), axis=-1), len(config.classes))
 
     files = [str(path) for path in directory.glob("*.tfrecord.gz")]
-    batches = tf.data.TFRecordDataset(files, "GZIP").map(parse, tf.data.AUTOTUNE).batch(16).prefetch(tf.data.AUTOTUNE)
+    batches = read_records(files).map(parse, tf.data.AUTOTUNE).batch(16).prefetch(tf.data.AUTOTUNE)
     total = np.zeros((len(config.classes),) * 2)
     for pixels, class_ids in batches:
         total += count(pixels, class_ids).numpy()

@@ -41,6 +41,7 @@ from flexunet.serving.exported import exported_part
 from flexunet.serving.versions import content_hash
 from trainer_module.cost import LayerCost, activation_bytes, draw_diagram, layer_costs
 from trainer_module.model import build_model
+from transform_module.pipelines import read_records
 
 _PREDICTED_AT_ONCE: Final = 4
 
@@ -165,7 +166,7 @@ def _records_of(wanted: Collection[str], examples: Artifact, key: str) -> dict[s
     patterns = [f"{folder}/*" for folder in artifact_utils.get_split_uris([examples], features.SPLIT_TEST)]
     paths = sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
     found: dict[str, bytes] = {}
-    for record in tf.data.TFRecordDataset(paths, compression_type="GZIP").as_numpy_iterator():
+    for record in read_records(paths).as_numpy_iterator():
         if len(found) == len(wanted):
             break
         # As the Evaluator's metric has it.

@@ -32,6 +32,7 @@ from flexunet.serving.c_api import save_arrays
 from flexunet.serving.exported import exported_config
 from flexunet.serving.wire import as_strings
 from transform_module.images import decode_one
+from transform_module.pipelines import read_records
 
 # The name by which TFX's own InfraValidator blesses; its Pusher reads the property.
 _BLESSED: Final = "blessed"
@@ -113,8 +114,7 @@ def _records(examples: Artifact, count: int) -> list[bytes]:
     """The first records of the test split."""
     folders = artifact_utils.get_split_uris([examples], SPLIT_TEST)
     files = sorted(file for folder in folders for file in tf.io.gfile.glob(f"{folder}/*"))
-    dataset = tf.data.TFRecordDataset(files, compression_type="GZIP").take(count)
-    return [bytes(record) for record in dataset.as_numpy_iterator()]
+    return [bytes(record) for record in read_records(files).take(count).as_numpy_iterator()]
 
 
 def _how_it_ended(done: "subprocess.CompletedProcess[str]") -> str:

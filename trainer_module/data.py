@@ -13,6 +13,7 @@ from flexunet.core.config.train import AugmentConfig, TrainerConfig
 from trainer_module.augment import make_augment
 from trainer_module.crops import crops, join_tiles
 from transform_module.graphs import as_written
+from transform_module.pipelines import read_records, untuned
 
 _SHUFFLE_TILES: Final = 1024
 _SHUFFLE_BYTES: Final = 256 * 2**20
@@ -63,7 +64,7 @@ def tiles_dataset(files: Sequence[str], config: TrainerConfig, source: str | Non
 
 
 def _records(files: Sequence[str], config: TrainerConfig, source: str | None) -> tf.data.Dataset:
-    records = tf.data.TFRecordDataset(files, compression_type="GZIP")
+    records = read_records(files)
     left_out = [name for name, share in config.dataset.sources.items() if not share]
     if source is None and not left_out:
         return records
@@ -180,7 +181,7 @@ def training_batches(
         batches = batches.map(lambda pair, _: pair)
     else:
         batches = batches.map(lambda pair, seed: augment(pair[0], pair[1], seed), num_parallel_calls=tf.data.AUTOTUNE)
-    return batches.batch(size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    return untuned(batches.batch(size, drop_remainder=True).prefetch(tf.data.AUTOTUNE))
 
 
 def _pools(files: Sequence[str], config: TrainerConfig, cache: Cache) -> dict[str, tf.data.Dataset]:

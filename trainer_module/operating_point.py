@@ -31,6 +31,7 @@ from trainer_module.batching import in_batches
 from trainer_module.symmetries import mean_over_symmetries
 from transform_module import unfit
 from transform_module.graphs import as_written
+from transform_module.pipelines import read_records
 
 if TYPE_CHECKING:
     from flexunet.core.results.operating import OperatingPoint
@@ -94,7 +95,7 @@ def _scored_images(
         predicted = tf.ensure_shape(in_batches(predict, tiles, config.image), model.output_shape)
         return score_levels(unfit.unfit_probabilities(predicted, size, config.image))
 
-    for record in tf.data.TFRecordDataset(files, compression_type="GZIP"):
+    for record in read_records(files):
         row = tf.io.parse_single_example(record, _FEATURES)
         truth = np.asarray(Image.open(io.BytesIO(row[features.TRANSFORMED_TRUTH].numpy())))
         tiles = tf.io.parse_tensor(row[features.TRANSFORMED_IMAGE], tf.uint8)

@@ -31,6 +31,7 @@ from flexunet.dataset.stratify import assign_splits
 from pipeline.fingerprint import code_fingerprint
 from pipeline.study.records import decode_record, record_files, records_of
 from transform_module.graphs import as_written
+from transform_module.pipelines import read_records
 from transform_module.preprocessing import preprocessing_fn
 
 logger = logging.getLogger("flexunet.study")
@@ -157,7 +158,7 @@ def _images(files: Sequence[Path], config: Config) -> list[_Image]:
         row, _, class_ids = decode_record(record, transform, also)
         return row[keys.id], row[keys.group or keys.id], tf.unique(tf.reshape(class_ids, [-1]))[0]
 
-    dataset = tf.data.TFRecordDataset([str(file) for file in files], "GZIP").map(facts, tf.data.AUTOTUNE)
+    dataset = read_records([str(file) for file in files]).map(facts, tf.data.AUTOTUNE)
     no_defect = {features.BACKGROUND_ID, features.IGNORE_ID}
     with _decoding():
         return [
@@ -206,7 +207,7 @@ def _transform(directory: Path, config: TransformConfig, target: Path) -> None:
 
     aside = _emptied(target)
     for file in sorted(directory.glob("*.tfrecord.gz")):
-        dataset = tf.data.TFRecordDataset(str(file), "GZIP").map(tiles, tf.data.AUTOTUNE)
+        dataset = read_records([str(file)]).map(tiles, tf.data.AUTOTUNE)
         with _writer(aside / file.name) as writer, _decoding():
             for row in dataset.as_numpy_iterator():
                 example = tf.train.Example()

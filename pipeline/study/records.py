@@ -7,13 +7,13 @@ import tensorflow as tf
 
 from flexunet.core.config.data import TransformConfig
 from transform_module.images import read_rows
+from transform_module.pipelines import read_records
 from transform_module.preprocessing import Row, decode_pair
 
 
 def records_of(files: Sequence[Path]) -> Iterator[bytes]:
     """Serialized records, one after the other."""
-    dataset = tf.data.TFRecordDataset([str(file) for file in files], "GZIP")
-    return (bytes(record) for record in dataset.as_numpy_iterator())
+    return (bytes(record) for record in read_records([str(file) for file in files]).as_numpy_iterator())
 
 
 def record_files(version: Path, split: str) -> list[Path]:

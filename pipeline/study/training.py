@@ -112,18 +112,17 @@ def _train(spec: Spec, directory: Path) -> None:
 
 def _measure(spec: Spec, directory: Path) -> "Totals":
     """By the signature and the sums of the Evaluator, with the symmetries that are asked for now."""
-    import tensorflow as tf
-
     from components.measurement import Totals, measure_image
     from trainer_module.export import SegmentationModule
     from trainer_module.model import build_model
+    from transform_module.pipelines import read_records
 
     model = build_model(spec.config)
     model.set_weights(read_weights(directory))
     module = SegmentationModule(model, spec.config)
     files = [str(path) for path in spec.measured]
     totals = Totals()
-    for records in tf.data.TFRecordDataset(files, "GZIP").batch(_ROWS):
+    for records in read_records(files).batch(_ROWS):
         outputs = {name: value.numpy() for name, value in module.evaluate(records).items()}
         for row in range(len(outputs[OUTPUT_IMAGE_ID])):
             image = measure_image({name: values[row] for name, values in outputs.items()}, {}, spec.settings)
