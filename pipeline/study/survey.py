@@ -1,6 +1,5 @@
 """What a plan has to know: of the images, from a sample of the records that train, and of the machine."""
 
-import os
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from flexunet.core import features, scores
 from flexunet.core.config.data import ImageConfig, TransformConfig
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.errors import UserError, last_line
-from flexunet.core.machine import usable_memory
+from flexunet.core.machine import usable_cores, usable_memory
 from flexunet.dataset.manifest import newest_versions
 from pipeline.study.records import decode_record, record_files, records_of
 from trainer_module import devices
@@ -140,7 +139,7 @@ def _mean_and_spread(values: np.ndarray) -> tuple[float, float]:
 
 def this_machine() -> Machine:
     """What a training may use here."""
-    return Machine(len(os.sched_getaffinity(0)), usable_memory(), len(devices.gpu_names()))
+    return Machine(len(usable_cores()), usable_memory(), len(devices.gpu_names()))
 
 
 def images_a_second(config: TrainerConfig) -> float:
