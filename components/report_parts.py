@@ -21,7 +21,7 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 from tfx.types import Artifact, artifact_utils
 
 from components.drift import DRIFT_FILE
-from components.mask_validation import split_facts
+from components.mask_validation_artifact import split_facts
 from flexunet.core import features
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.report import ReportSettings

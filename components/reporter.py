@@ -13,7 +13,7 @@ from tfx.utils import path_utils
 
 from components import gate, report_parts
 from components.drift import DataDrift
-from components.mask_validation import MaskValidation
+from components.mask_validation_artifact import MaskValidation
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.report import ReportSettings
 from flexunet.core.errors import UserError
