@@ -10,7 +10,6 @@ as wide, which become tiles; and large surfaces of which there are few. A plan m
 
 import argparse
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +23,7 @@ from rich.table import Table
 from benchmarks.sources import Pair, kinds_of, write_pairs
 from flexunet.core.config.load import config_from, load_config
 from flexunet.core.config.whole import Config
+from flexunet.core.machine import usable_cores
 from flexunet.core.results.study import RecipeScores
 from flexunet.dataset.ingest import ingest
 from flexunet.dataset.synthetic import generate_surface
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="Folder of images and masks in the preset's classes, as one more.")
     parser.add_argument("--out", type=Path, default=Path("runs/plans"))
     parser.add_argument("--seconds", type=float, default=60.0, help="Of each training.")
-    parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)), help="Of each training.")
+    parser.add_argument("--cores", type=int, default=len(usable_cores()), help="Of each training.")
     parser.add_argument("--only", nargs="+", metavar="KIND", help="These kinds alone.")
     parser.add_argument("--presets", nargs="+", default=PRESETS, choices=PRESETS)
     arguments = parser.parse_args()
@@ -96,7 +96,7 @@ def planned(out: Path, seconds: float, cores: int) -> Path:
     """
     path = out / f"plan-{seconds:g}-{cores}.toml"
     if not path.exists():
-        share = seconds * cores / len(os.sched_getaffinity(0))
+        share = seconds * cores / len(usable_cores())
         # A process of its own: what it trains on is a GPU's whole memory.
         command = [sys.executable, "-m", "flexunet", "plan", str(out / "records"), "--out", str(path)]
         subprocess.run([*command, "--seconds", f"{share:g}"], check=True, stdout=subprocess.DEVNULL)  # noqa: S603

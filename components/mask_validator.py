@@ -15,7 +15,7 @@ from tfx.dsl.io import fileio
 from tfx.types import Artifact, artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils
 
-from components.mask_validation import VALIDATION_FILE, MaskValidation
+from components.mask_validation_artifact import VALIDATION_FILE, MaskValidation
 from components.record_survey import Found, find_problems
 from components.record_verdict import anomaly_problems, differences, empty_splits, message, validation
 from flexunet.core.config.data import TransformConfig

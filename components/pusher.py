@@ -15,7 +15,7 @@ from tfx.types import Artifact, BaseChannel, Channel, artifact_utils, component_
 from tfx.types.standard_component_specs import MODEL_KEY, PUSHED_MODEL_KEY
 
 from components import gate
-from components.mask_validation import MaskValidation, split_facts
+from components.mask_validation_artifact import MaskValidation, split_facts
 from components.mirror import mirror_version, newest_mirrored
 from components.model_card import CardFacts, card_page, card_text
 from flexunet.core.config.card import PushSettings

@@ -11,7 +11,7 @@ import json
 import platform
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import tensorflow as tf
@@ -21,12 +21,13 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 from tfx.types import Artifact, artifact_utils
 
 from components.drift import DRIFT_FILE
-from components.mask_validation import split_facts
+from components.mask_validation_artifact import split_facts
 from flexunet.core import features
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.report import ReportSettings
 from flexunet.core.config.train import TrainerConfig
-from flexunet.core.files import JsonObject, write_json
+from flexunet.core.errors import UserError
+from flexunet.core.files import JsonObject, read_json, write_json
 from flexunet.core.libraries import LIBRARIES
 from flexunet.core.pictures import open_image, png
 from flexunet.core.regions import without_small
@@ -97,18 +98,33 @@ def data_facts(examples: Artifact, statistics: Artifact, validation: Artifact, d
     }
 
 
+def training_facts(model: Path) -> TrainingFacts:
+    """What the trainer wrote beside a model; nothing for one trained elsewhere: that is null in `metrics.json`.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    path = model / features.ASSETS_EXTRA / features.EXPORTED_TRAINING
+    facts = read_json(path) or {}
+    if not isinstance(facts, dict):
+        raise UserError(f"{path}: not what this project wrote, expected an object: copy the model again")
+    return cast("TrainingFacts", facts)
+
+
 def write_model(folder: ReportFolder, model: Path) -> None:
-    """Layers with their costs, and the diagram."""
-    config = export_config(model)
+    """Layers with their costs, and the diagram; of an ensemble those of one network, and the sums of all."""
+    config, members = export_config(model), training_facts(model).get("members", 1)
     network = build_model(config)
     costs = layer_costs(network)
     draw_diagram(config, folder.diagram)
     facts: Model = {
-        "parameters": network.count_params(),
-        "multiply_accumulates": sum(cost.multiply_accumulates for cost in costs),
+        "parameters": members * network.count_params(),
+        "multiply_accumulates": members * sum(cost.multiply_accumulates for cost in costs),
         "activation_bytes": activation_bytes(costs, config.train.batch_size),
         "layers": [_layer(cost) for cost in costs],
     }
+    if members > 1:
+        facts["members"] = members
     write_json(folder.model, facts)
 
 
@@ -126,8 +142,7 @@ def lineage_facts(
     model: Artifact, exported: Path, examples: Artifact, settings: ReportSettings, run: str | None
 ) -> ReportLineage:
     """Data, code and configuration that made a model, and with which libraries it was measured."""
-    noted = exported / features.ASSETS_EXTRA / features.EXPORTED_TRAINING
-    training: TrainingFacts = json.loads(noted.read_text(encoding="utf-8"))
+    training = training_facts(exported)
     return {
         "run": run,
         # TFX's layout: ROOT/NODE/OUTPUT/EXECUTION.

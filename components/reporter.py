@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import TypedDict
 
 from tfx.components.pusher.executor import _PUSHED_VERSION_KEY
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
@@ -13,24 +13,20 @@ from tfx.utils import path_utils
 
 from components import gate, report_parts
 from components.drift import DataDrift
-from components.mask_validation import MaskValidation
+from components.mask_validation_artifact import MaskValidation
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.report import ReportSettings
-from flexunet.core.errors import UserError
 from flexunet.core.features import (
     ACCEPTED_REFUSED,
-    ASSETS_EXTRA,
-    EXPORTED_TRAINING,
     SPLIT_TEST,
     TRAINING_AUGMENTED,
     TRAINING_HISTORY,
     TRAINING_PREVIEWS,
     TRIALS,
 )
-from flexunet.core.files import made_folder, read_json, write_documents, write_json
+from flexunet.core.files import made_folder, write_documents, write_json
 from flexunet.core.results.metrics import FORMAT, OVERALL, Check, Metrics
 from flexunet.core.results.serving import Serving, read_serving
-from flexunet.core.results.training import TrainingFacts
 from flexunet.core.results.verdict import ACCEPTED, NEXT_STEPS, decide, problems_of
 from flexunet.core.root import HEADLINE_PROPERTIES, PROBLEMS_PROPERTY, ReportFolder
 from flexunet.reporting.report import write_page
@@ -97,7 +93,7 @@ class Executor(base_executor.BaseExecutor):
 
 def make_metrics(evaluation: gate.Evaluation, settings: GateSettings, model: Path, baseline: str | None) -> Metrics:
     """`metrics.json` of a model, a SavedModel's folder, that was measured and not pushed; the verdict is the gate's."""
-    facts = training_facts(model)
+    facts = report_parts.training_facts(model)
     metrics: Metrics = {
         "format": FORMAT,
         "run_id": None,
@@ -128,19 +124,6 @@ def judge(metrics: Metrics, serving: Serving | None = None, overruled: bool = Fa
     failed = [check["words"] for check in metrics["gate"] if not check["passed"]]
     metrics["verdict"], metrics["next_step"] = verdict, NEXT_STEPS[verdict]
     metrics["problems"] = problems_of(verdict, failed, serving["problems"] if serving else [])
-
-
-def training_facts(model: Path) -> TrainingFacts:
-    """What the trainer wrote beside a model; nothing for one trained elsewhere: that is null in `metrics.json`.
-
-    Raises:
-      UserError: it is damaged.
-    """
-    path = model / ASSETS_EXTRA / EXPORTED_TRAINING
-    facts = read_json(path) or {}
-    if not isinstance(facts, dict):
-        raise UserError(f"{path}: not what this project wrote, expected an object: copy the model again")
-    return cast("TrainingFacts", facts)
 
 
 def write_report(directory: Path, metrics: Metrics, evaluation: gate.Evaluation, settings: GateSettings) -> None:

@@ -11,7 +11,7 @@ from tfx.dsl.components.base import base_beam_executor
 from tfx.types import Artifact, artifact_utils, standard_artifacts
 from tfx.utils import json_utils, proto_utils
 
-from components import gate, reporter
+from components import gate, report_parts, reporter
 from flexunet.core import features
 from flexunet.core.beam import beam_arguments, prepare_beam
 from flexunet.core.config.gate import GateSettings
@@ -98,7 +98,7 @@ def check_model(model: Path, config: Config) -> None:
     check_exported(model, config)
     if features.OUTPUT_TRUTH_PNG not in _evaluate_outputs(model / features.EXPORTED_GRAPH):
         raise UserError(f"{model}: of an earlier version, expected one whose `evaluate` gives masks: train it again")
-    reporter.training_facts(model)
+    report_parts.training_facts(model)
 
 
 def _evaluate_outputs(graph: Path) -> set[str]:

@@ -15,7 +15,7 @@ from flexunet.core.results.serving import NOT_CHECKED, Serving, read_serving
 from flexunet.core.results.verdict import decide, is_accepted
 from flexunet.core.root import ReportFolder, Root
 from flexunet.reporting.report import write_page
-from flexunet.serving.versions import content_hash, newest_version, pushed_hash, rolled_back, versions
+from flexunet.serving.versions import content_hash, newest_version, pushed_hash, rolled_back
 from pipeline.launch import NodeResult, run_node
 
 # Whichever of them is in the pipeline.
@@ -53,7 +53,7 @@ def _must_push(results: dict[str, NodeResult], serving: Path, accepted_refused: 
     if not _is_accepted(results, accepted_refused):
         return False
     wanted = _model_hash(results)
-    return wanted not in rolled_back(serving) and _served_hash(serving) != wanted
+    return wanted not in rolled_back(serving) and _served_as(wanted, serving) is None
 
 
 def _was_not_servable(root: Path) -> bool:
@@ -76,9 +76,10 @@ def _model_hash(results: dict[str, NodeResult]) -> str:
     return content_hash(Path(path_utils.serving_model_path(maker.outputs["model"])))
 
 
-def _served_hash(serving: Path) -> str | None:
+def _served_as(model: str, serving: Path) -> int | None:
+    """The newest version's number, if it is that model. One look: others push and roll back meanwhile."""
     newest = newest_version(serving)
-    return pushed_hash(newest) if newest else None
+    return int(newest.name) if newest and pushed_hash(newest) == model else None
 
 
 def publish_report(results: dict[str, NodeResult], root: Path, run_id: str) -> Metrics:
@@ -88,8 +89,7 @@ def publish_report(results: dict[str, NodeResult], root: Path, run_id: str) -> M
     metrics["run_id"] = run_id
     serving, model = Root(root).serving, _model_hash(results)
     # A report from the cache tells the number of an earlier push; versions go on.
-    is_served = is_accepted(metrics["verdict"]) and _served_hash(serving) == model
-    metrics["pushed_version"] = versions(serving)[-1] if is_served else None
+    metrics["pushed_version"] = _served_as(model, serving) if is_accepted(metrics["verdict"]) else None
     withdrawn = rolled_back(serving).get(model)
     target.path.mkdir(exist_ok=True)
     for made, shown in ((source.training, target.training), (source.gallery, target.gallery)):

@@ -7,11 +7,15 @@ folder named by all that decides it: a search that was killed goes on, and so do
 
 import logging
 import shutil
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final, NamedTuple
 
 import keras
@@ -128,7 +132,8 @@ class Search(base_tuner.BaseTuner):
         mark = self._job.checkpoints.with_name(f"begun-{trial_id}")
         try:
             self._begin(mark)
-            trained = train(self._job, settings)
+            with _forgotten_when_asked_to_end(mark):
+                trained = train(self._job, settings)
             trained.checkpoint.discard()
             epochs, seconds = trained.epochs, trained.seconds
             return self._score(settings.train.monitor)
@@ -139,7 +144,7 @@ class Search(base_tuner.BaseTuner):
             shutil.rmtree(self._job.log_directory, ignore_errors=True)
 
     def _begin(self, mark: Path) -> None:
-        """Counts in a file that only a process which is killed leaves behind.
+        """Counts in a file that only a process leaves behind which is killed without being asked to end.
 
         Raises:
           ValueError: too many were, and no epoch was finished to go on with.
@@ -241,6 +246,30 @@ class _Oracle(oracles.BayesianOptimizationOracle):
         if response["values"] and self._duplicate(response["values"]):
             return self._random_populate_space()
         return response
+
+
+@contextmanager
+def _forgotten_when_asked_to_end(mark: Path) -> Iterator[None]:
+    """SIGTERM, as of a preempted machine, says nothing of memory: it removes `mark` and does what it did before.
+
+    It does so between two steps of the training: what kills the process sooner looks like a lack of memory.
+    """
+    # Others cannot take signals.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
+
+    def end(number: int, _: FrameType | None) -> None:
+        mark.unlink(missing_ok=True)
+        signal.signal(number, before)
+        signal.raise_signal(number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def make_space(config: TunerConfig) -> keras_tuner.HyperParameters:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Final, Self, TypeVar
 
 from flexunet.core.errors import UserError
+from flexunet.core.machine import usable_cores
 from flexunet.dataset.pairs import Pair
 
 Item = TypeVar("Item")
@@ -37,7 +38,7 @@ class Workers:
     """
 
     def __init__(self) -> None:
-        self._others = min(_MOST, _cores()) - 1
+        self._others = min(_MOST, len(usable_cores())) - 1
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Self:
@@ -92,11 +93,6 @@ class Workers:
         finally:
             # Nobody works on what is to be cleared after an error.
             wait([future for future in pending if not future.cancel()])
-
-
-def _cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _done(result: Result) -> Future[Result]:

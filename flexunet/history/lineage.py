@@ -98,9 +98,9 @@ def data_folder(version: Path, which: Literal["records", "directory"]) -> Path |
     return Path(noted) if noted and Path(noted).is_dir() else None
 
 
-def is_intact(version: Path, lineage: Lineage) -> bool:
-    """Whether the files of the version are still those that were pushed."""
-    return content_hash(version) == lineage.sha256
+def is_intact(version: Path, lineage: Lineage) -> bool | None:
+    """Whether the files of the version are still those that were pushed; None where nobody noted their hash."""
+    return content_hash(version) == lineage.sha256 if lineage.sha256 else None
 
 
 def _from_provenance(version: Path, provenance: Provenance, source: str) -> Lineage:

@@ -36,9 +36,10 @@ _NOT_SERVED: Final = {
 # A server that vanishes, with its node or behind a firewall, says nothing, and TCP waits a quarter of an hour for it. A
 # call that has heard nothing for so long, or half its deadline, asks whether anybody is there and waits so long to be
 # told: it comes again in time. Twice in a call at most: gRPC's servers hang up at the fourth such ping in five minutes
-# in which they say nothing else.
+# in which they say nothing else. The answer waits behind what a slow line has still to bring there, such as images of
+# other calls: it has as long as gRPC's own `grpc.keepalive_timeout_ms` gives it.
 _PING_SECONDS: Final = 30.0
-_PONG_SECONDS: Final = 10.0
+_PONG_SECONDS: Final = 20.0
 # What the channel says of a server that it cannot reach, under the code of a full queue: nothing else tells them apart.
 _NOT_REACHED: Final = ("failed to connect", "errors resolving", "DNS resolution failed")
 
@@ -140,8 +141,8 @@ def _channel_options(options: Options) -> list[tuple[str, int]]:
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 250),
         ("grpc.keepalive_time_ms", round(1000 * max(_PING_SECONDS, options.deadline / 2))),
-        ("grpc.keepalive_timeout_ms", round(1000 * _PONG_SECONDS)),
-        # By which gRPC really waits (1.85, `grpc_chttp2_end_write`), a minute by default.
+        # By which gRPC really waits (1.85, `grpc_chttp2_end_write`), a minute by default; `grpc.keepalive_timeout_ms`
+        # is 20 s by default (grpc/doc/keepalive.md).
         ("grpc.http2.ping_timeout_ms", round(1000 * _PONG_SECONDS)),
     ]
 

@@ -45,7 +45,7 @@ _DEFAULT_SIGNATURE: Final = "serving_default"
 _SIGNATURE_DEF: Final = "signature_def"
 _SIGNATURE_DEF_TYPE: Final = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
 _MAX_MESSAGE_BYTES: Final = 256 * 2**20
-_LONGEST_WORDS: Final = 1024
+_LONGEST_WORDS_BYTES: Final = 1024
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 # `ToHTTPStatusCode` of TF Serving's http_server.cc; the other codes are 500.
 _HTTP: Final = {
@@ -326,8 +326,14 @@ def _method(call: Callable[[_Request, float | None], Message], request_type: typ
 
 
 def _cut(words: str) -> str:
-    """As `ToGRPCStatus`; without it, words that no header holds would reach the caller as another code."""
-    return words if len(words) <= _LONGEST_WORDS else f"{words[:_LONGEST_WORDS]}...TRUNCATED"
+    """As `ToGRPCStatus`; without it, words that no header holds would reach the caller as another code.
+
+    A header has three characters for each byte beyond ASCII.
+    """
+    content = words.encode()
+    if len(content) <= _LONGEST_WORDS_BYTES:
+        return words
+    return f"{content[:_LONGEST_WORDS_BYTES].decode(errors='ignore')}...TRUNCATED"
 
 
 class _RestHandler(BaseHTTPRequestHandler):

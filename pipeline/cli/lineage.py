@@ -33,7 +33,7 @@ def lineage(model: Path) -> None:
     print_result({**found.as_json(), "intact": intact})
 
 
-def _print_lineage(found: "Lineage", intact: bool, console: "Console") -> None:
+def _print_lineage(found: "Lineage", intact: bool | None, console: "Console") -> None:
     from rich.table import Table
 
     from flexunet.cli.tables import copied_whole
@@ -50,7 +50,9 @@ def _print_lineage(found: "Lineage", intact: bool, console: "Console") -> None:
         "pushed": found.pushed,
         "pushed though refused": found.accepted_refused,
         "model": found.model,
-        "sha256": f"{found.sha256}, {'as pushed' if intact else 'NOT as pushed: files of the version were changed'}",
+        "sha256": "not known, nor whether files of the version were changed: none was noted at the push"
+        if intact is None
+        else f"{found.sha256}, {'as pushed' if intact else 'NOT as pushed: files of the version were changed'}",
         "foreground Dice": None if interval is None else f"{interval:.4f} on {images} test images",
         "baseline": f"{baseline['model']}{known_as}"
         if baseline

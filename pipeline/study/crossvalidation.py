@@ -4,7 +4,6 @@ All predictions are pooled into one foreground Dice with one interval over all g
 folds and measured on the same resamples, so that their difference has a paired interval.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from flexunet.core.config.train import TrainerConfig
 from flexunet.core.config.whole import Config
 from flexunet.core.encoder_file import encoder_digest
 from flexunet.core.errors import UserError
+from flexunet.core.machine import usable_cores
 from flexunet.core.results.study import FORMAT, CrossValidation, FoldScores, RecipeScores
 from flexunet.core.results.training import TrainingFacts
 from pipeline.fingerprint import code_fingerprint
@@ -151,7 +151,7 @@ class _Plan:
             tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
             for gpu in tf.config.list_physical_devices("GPU")
         ]
-        self._machine = f"{cores or len(os.sched_getaffinity(0))} cores, {gpus}"
+        self._machine = f"{cores or len(usable_cores())} cores, {gpus}"
         self._code = code_fingerprint(_TRAINS)
         self._measure = digest([code_fingerprint(_MEASURES), settings.model_dump_json()])
 

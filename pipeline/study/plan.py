@@ -372,8 +372,8 @@ def plan_for(planner: Planner, data: Path) -> None:
       UserError: no records.
     """
     wanted = planner.classes_to_see()
-    pairs = survey.read_pairs(data, planner.reading(), wanted)
-    planner.note_unseen(len(pairs), survey.classes_in(pairs))
+    pairs, seen = survey.read_pairs(data, planner.reading(), wanted)
+    planner.note_unseen(len(pairs), seen)
     aspects = [pair.class_ids.shape[0] / pair.class_ids.shape[1] for pair in pairs]
     count = len(planner.values["classes"])
     differ = max(aspects) > ALIKE * min(aspects)

@@ -1,7 +1,6 @@
 """Runs the trainings of a study that are missing, as many at once as the machine has room for."""
 
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from typing import Final
 from flexunet.core.errors import NodeFailed, UserError
 from flexunet.core.files import replace_text
 from flexunet.core.install import LIBRARY
+from flexunet.core.machine import usable_cores
 from flexunet.core.progress import Step, tell
 from pipeline.study.training import Spec
 
@@ -51,7 +51,7 @@ def run_missing(trainings: Sequence[Training], cores: int | None = None) -> None
       UserError: more cores than there are.
       NodeFailed: a training failed; the others that had begun are stopped.
     """
-    available = sorted(os.sched_getaffinity(0))
+    available = usable_cores()
     each = cores or len(available)
     if each > len(available):
         raise UserError(f"--cores {each}: expected at most the {len(available)} of this machine")

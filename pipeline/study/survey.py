@@ -1,6 +1,5 @@
 """What a plan has to know: of the images, from a sample of the records that train, and of the machine."""
 
-import os
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from flexunet.core import features, scores
 from flexunet.core.config.data import ImageConfig, TransformConfig
 from flexunet.core.config.train import TrainerConfig
 from flexunet.core.errors import UserError, last_line
-from flexunet.core.machine import usable_memory
+from flexunet.core.machine import usable_cores, usable_memory
 from flexunet.dataset.manifest import newest_versions
 from pipeline.study.records import decode_record, record_files, records_of
 from trainer_module import devices
@@ -66,8 +65,8 @@ class Machine:
     gpus: int
 
 
-def read_pairs(data: Path, config: TransformConfig, wanted: Collection[int] = ()) -> list[Pair]:
-    """At most `LOOKED_AT` pairs of the newest `train`, which ingest has shuffled.
+def read_pairs(data: Path, config: TransformConfig, wanted: Collection[int] = ()) -> tuple[list[Pair], set[int]]:
+    """At most `LOOKED_AT` pairs of the newest `train`, which ingest has shuffled, and the class ids that they show.
 
     Of large images fewer, and then those of the rest that show a class of which there was none.
 
@@ -81,16 +80,16 @@ def read_pairs(data: Path, config: TransformConfig, wanted: Collection[int] = ()
     """
     [newest] = newest_versions(data, 1)
     pairs: list[Pair] = []
-    missing = {*wanted}
+    seen: set[int] = set()
     try:
         for record in islice(records_of(record_files(newest, features.SPLIT_TRAIN)), LOOKED_AT):
             pair = _decoded(record, config)
-            shown = classes_in([pair])
-            if sum(other.class_ids.size for other in pairs) < _MOST_PIXELS or shown & missing:
+            shown = _classes_in(pair)
+            if sum(other.class_ids.size for other in pairs) < _MOST_PIXELS or (shown - seen).intersection(wanted):
                 pairs.append(pair)
-            elif not missing:
+                seen |= shown
+            elif seen.issuperset(wanted):
                 break
-            missing -= shown
     except tf.errors.OpError as error:
         raise UserError(
             f"{data}: a record cannot be decoded: {last_line(error)}; if `flexunet ingest` had a config of yours, name "
@@ -98,14 +97,12 @@ def read_pairs(data: Path, config: TransformConfig, wanted: Collection[int] = ()
         ) from None
     if not pairs:
         raise UserError(f"{data}: no records to plan for, expected the output of `flexunet ingest`")
-    return pairs
+    return pairs, seen
 
 
-def classes_in(pairs: Sequence[Pair]) -> set[int]:
-    """The class ids that images show."""
+def _classes_in(pair: Pair) -> set[int]:
     # np.unique sorts, which takes ten times as long.
-    counts = (np.bincount(pair.class_ids.ravel()) for pair in pairs)
-    return {class_id for of_pair in counts for class_id in np.flatnonzero(of_pair).tolist()}
+    return {*np.flatnonzero(np.bincount(pair.class_ids.ravel())).tolist()}
 
 
 def _decoded(record: bytes, config: TransformConfig) -> Pair:
@@ -140,7 +137,7 @@ def _mean_and_spread(values: np.ndarray) -> tuple[float, float]:
 
 def this_machine() -> Machine:
     """What a training may use here."""
-    return Machine(len(os.sched_getaffinity(0)), usable_memory(), len(devices.gpu_names()))
+    return Machine(len(usable_cores()), usable_memory(), len(devices.gpu_names()))
 
 
 def images_a_second(config: TrainerConfig) -> float:

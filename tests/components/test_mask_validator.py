@@ -14,7 +14,7 @@ from PIL import Image
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx import v1 as tfx
 
-from components.mask_validation import MaskValidation
+from components.mask_validation_artifact import MaskValidation
 from components.mask_validator import Executor
 from components.record_verdict import expected_counts
 from flexunet.core.beam import LOCAL_BEAM_ARGS

@@ -63,6 +63,12 @@ def test_other_tools_read_the_metadata(facts: CardFacts) -> None:
     assert cast("Any", ModelCard(card_text(unmeasured)).data).eval_results is None
 
 
+def test_an_ensemble_says_that_it_is_one(facts: CardFacts) -> None:
+    assert "Type: FlexUNet, 1,234 parameters" in card_text(facts)
+    ensemble = replace(facts, training={**facts.training, "members": 5})
+    assert "Type: the mean of 5 FlexUNets, 1,234 parameters" in card_text(ensemble)
+
+
 def test_the_page_has_the_sections_of_the_paper_and_shows_hostile_names_as_they_are(facts: CardFacts) -> None:
     text = card_text(facts)
     page = Page(card_page(text, facts.name))

@@ -101,6 +101,21 @@ def test_a_search_and_symmetries_are_shown_where_there_are_some(
     assert table.index("0.7500") < table.index("0.5000") < table.index("training diverged")
 
 
+def test_the_page_of_an_ensemble_tells_the_parameters_of_all_and_of_each(
+    tmp_path: Path, write_report_folder: Write
+) -> None:
+    folder = write_report_folder(tmp_path)
+    facts = {"parameters": 6170, "multiply_accumulates": 10**9, "activation_bytes": 2**20, "layers": []}
+    write_json(folder.model, facts)
+    assert "networks" not in page_of(folder).text
+    write_json(folder.model, {**facts, "members": 5})
+    words = " ".join(page_of(folder).text.split())
+    assert (
+        "6,170 parameters" in words
+        and "the mean of 5 networks of the layers below, with 1,234 parameters each" in words
+    )
+
+
 def test_a_refused_model_has_the_same_page_and_the_reasons_come_first(
     tmp_path: Path, write_report_folder: Write
 ) -> None:

@@ -365,10 +365,10 @@ def relay(port: int, is_silent: Callable[[], bool]) -> Iterator[int]:
 
 def test_a_server_that_vanishes_under_a_call_is_left_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is reset where a node is lost: the call would wait for its deadline, and all others for as long again."""
-    # Twice in a call at most, and in time to come again.
+    # Twice in a call at most, and in time to come again; what a slow line has still to send is no lost node.
     settings = dict(grpc_model._channel_options(Options()))
     assert settings["grpc.keepalive_time_ms"] == 1000 * CLIENT_SECONDS / 2
-    assert settings["grpc.http2.ping_timeout_ms"] == settings["grpc.keepalive_timeout_ms"] <= 1000 * CLIENT_SECONDS / 4
+    assert settings["grpc.http2.ping_timeout_ms"] == 20_000 <= 1000 * (CLIENT_SECONDS / 2 - Options().connect)
     monkeypatch.setattr(grpc_model, "_PING_SECONDS", 0.3)
     monkeypatch.setattr(grpc_model, "_PONG_SECONDS", 0.3)
     moody = Moody(grpc.StatusCode.OK, 200, 0, pause=0.2)

@@ -81,6 +81,11 @@ GRPC = {
         "alias not found in signature: x",
     ),
     "long words": (request({"image_bytes": IMAGES}, "", ("x" * 2000,)), "INVALID_ARGUMENT", "x...TRUNCATED"),
+    "long words of other letters": (
+        request({"image_bytes": IMAGES}, "", ("傷" * 2000,)),
+        "INVALID_ARGUMENT",
+        f"alias not found in signature: {'傷' * 326}...TRUNCATED",
+    ),
     "output twice": (request({"image_bytes": IMAGES}, "", ("error",) * 2), "INVALID_ARGUMENT", "duplicate output"),
 }
 

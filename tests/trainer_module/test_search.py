@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,26 @@ def test_a_trial_that_ends_its_process_at_each_try_is_given_up(opened: Opened, m
     with pytest.raises(ValueError, match="1 failed, the last with ValueError: its process was killed 2 times"):
         opened(seconds=1e-9).search()
     assert not left[-1][0].exists()
+
+
+def test_a_process_that_is_asked_to_end_has_not_run_out_of_memory(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As on a machine that is preempted; what then ends it, as on Kubeflow, leaves no time for more."""
+    left: list[list[Path]] = []
+
+    def end(*_: object) -> None:
+        left.append([*tmp_path.rglob("begun-*")])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(search, "train", lambda *_: signal.raise_signal(signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            opened(seconds=1e-9).search()
+        assert left == [[]] and signal.getsignal(signal.SIGTERM) is end
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_values_that_exclude_each_other_cost_no_training_and_do_not_go_on_for_ever(

@@ -1,6 +1,6 @@
 """`model.json` and `gallery.json` of a report: layers and what they cost, and the images worth looking at."""
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 
 class Layer(TypedDict):
@@ -25,6 +25,8 @@ class Model(TypedDict):
     activation_bytes: int
     """of a training step"""
     layers: list[Layer]
+    members: NotRequired[int]
+    """of an ensemble: how many networks of these layers, whose sums the first two are; each was trained alone"""
 
 
 class ErrorCounts(TypedDict):

@@ -1,4 +1,4 @@
-"""What MaskValidator leaves behind: those who read it need none of its code."""
+"""The artifact that MaskValidator leaves behind, apart from the node: those who read it need none of its code."""
 
 import json
 from pathlib import Path
