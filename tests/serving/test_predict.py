@@ -349,6 +349,29 @@ def test_serving_no_model_is_the_users_mistake(tmp_path: Path, capfd: Any) -> No
     assert "no model here" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [("300.1.1.1", "300.1.1.1: no address, and no name"), ("192.0.2.1", "192.0.2.1: no address of this machine")],
+)
+def test_a_host_that_nobody_can_listen_on_is_no_taken_port(
+    color_export: Path, host: str, words: str, capfd: Any
+) -> None:
+    """192.0.2.0/24 is of documentation alone (RFC 5737)."""
+    assert exit_code("serve", color_export, "--host", host, "--grpc-port", 0, "--rest-port", 0) == 1
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"error: {words}") and "expected one, such as 127.0.0.1" in line and "port" not in line
+
+
+@pytest.mark.parametrize("interface", ["grpc", "rest"])
+def test_a_taken_port_is_named_with_its_option(server: Server, color_export: Path, interface: str, capfd: Any) -> None:
+    ports = {"grpc": 0, "rest": 0} | {interface: getattr(server, f"{interface}_port")}
+    options = [word for name, port in ports.items() for word in (f"--{name}-port", port)]
+    assert exit_code("serve", color_export, *options) == 1
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"error: 127.0.0.1:{ports[interface]}: ")
+    assert line.endswith(f"expected a free port: choose another with --{interface}-port")
+
+
 def test_the_first_that_has_no_room_ends_it(served: Any, photos: Path, tmp_path: Path, capfd: Any) -> None:
     with small_disk(tmp_path / "small", 16) as disk:
         fill(disk)
