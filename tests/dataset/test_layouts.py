@@ -378,6 +378,10 @@ def test_an_image_in_two_tables_of_severstal_is_refused(surfaces: sources.Surfac
     shutil.copy(tmp_path / "train.csv", tmp_path / "predicted.csv")
     (problem,) = find_layout(tmp_path).problems
     assert re.search(r"train\.csv: has lines of .*\.png, as predicted\.csv has; expected one table", str(problem))
+    (tmp_path / "old").mkdir()
+    (tmp_path / "predicted.csv").rename(tmp_path / "old/train.csv")
+    (problem,) = find_layout(tmp_path).problems
+    assert "/train.csv: has lines of " in str(problem) and "as old/train.csv has" in str(problem)
 
 
 @pytest.mark.parametrize("root", ["C:\\photos\\images\\", "/data/upload/7/", "s3://bucket/images/"])
@@ -1012,7 +1016,8 @@ def test_a_class_mask_may_have_any_one_color(
     mask[0, :2] = [[9, 9, 9], [8, 8, 8]]
     sources.save(tmp_path / f"masks/{name}/{stem}.png", mask)
     (problem,) = [p for p in examine_each(find_layout(tmp_path).pairs, CONFIG) if isinstance(p, Problem)]
-    assert problem.what.startswith(f"{stem}.png: has the colours 000000, 080808, 090909")
+    # In the folder of each class lies a mask of this name.
+    assert problem.what.startswith(f"{name}/{stem}.png: has the colours 000000, 080808, 090909")
 
 
 @pytest.mark.parametrize("kind", ["alpha alone", "palette"])

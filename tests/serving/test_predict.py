@@ -195,6 +195,24 @@ def test_what_a_person_made_is_never_written_over(
     assert exit_code(*command, tmp_path / "out") == (0 if kind == "png" else 1)
 
 
+def test_images_of_one_stem_are_told_apart_by_their_folders(served: Any, photos: Path, tmp_path: Path) -> None:
+    """As two cameras leave them; what no folder tells apart has a number, and nothing is written over."""
+    folders = ("left/first", "right/first", "left/second")
+    for folder in folders:
+        (photos / folder).mkdir(parents=True)
+        (photos / folder / "001.png").write_bytes((photos / "good.png").read_bytes())
+    Image.open(photos / "good.png").save(photos / "good.bmp")
+    out = tmp_path / "out"
+    assert exit_code("predict", *served, photos, "--out", out) == 0
+    assert sorted(path.name.removesuffix("_mask.png") for path in out.glob("*_mask.png")) == [
+        *("good", "good-2", "large", "left-first-001", "left-second-001", "right-first-001"),
+    ]
+    assert exit_code("predict", *served, photos / "left/first", photos / "right/first", "--out", tmp_path / "two") == 0
+    assert sorted(path.name for path in (tmp_path / "two").glob("*_mask.png")) == [
+        *("left-first-001_mask.png", "right-first-001_mask.png"),
+    ]
+
+
 def test_names_that_are_no_unicode(served: Any, photos: Path, tmp_path: Path, capfd: Any) -> None:
     """As an archive of an old Windows leaves them."""
     for name in (b"Pr\xfcf.png", b"Pr\xfcf.docx"):
