@@ -19,7 +19,7 @@ from components.mask_validation_artifact import VALIDATION_FILE, MaskValidation
 from components.record_survey import Found, find_problems
 from components.record_verdict import anomaly_problems, differences, empty_splits, message, validation
 from flexunet.core.config.data import TransformConfig
-from flexunet.core.problems import Problem
+from flexunet.core.problems import Problem, kinds_of
 
 _FOUND_FILE: Final = "found.json"
 
@@ -47,8 +47,9 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         splits = {split: Counter(counts) for split, counts in found["splits"].items()}
         anomalies = artifact_utils.get_single_instance(input_dict["anomalies"])
         others = [*empty_splits(splits), *differences(splits, expected, config), *anomaly_problems(anomalies)]
-        if found["problems"] or others:
-            raise ValueError(message(found["problems"] + len(others), [*map(Problem._make, found["first"]), *others]))
+        kinds = Counter(found["kinds"]) + kinds_of(others)
+        if kinds:
+            raise ValueError(message(kinds, [*map(Problem._make, found["first"]), *others]))
         io_utils.write_string_file(f"{target}/{VALIDATION_FILE}", validation(splits, config, expected is not None))
 
     def _examine(self, examples: Artifact, config: TransformConfig, target: str) -> Found:

@@ -12,18 +12,16 @@ from tfx.utils import io_utils
 
 from components.record_check import check_record
 from flexunet.core.config.data import TransformConfig
-from flexunet.core.problems import Problem
+from flexunet.core.problems import LISTED, Problem, kinds_of
 
-# More would not be read; the total number is always given.
-LISTED: Final = 20
 _BUCKETS: Final = 64
 
 
 class Found(TypedDict):
-    """What was found: counts by split, the number of problems, and the fields of the first of them."""
+    """What was found: counts by split, the number of problems by kind, and the fields of the first of them."""
 
     splits: dict[str, dict[str, int]]
-    problems: int
+    kinds: dict[str, int]
     first: list[list[str]]
 
 
@@ -39,16 +37,12 @@ def find_problems(pipeline: beam.Pipeline, uris: dict[str, str], config: Transfo
         | beam.Flatten()
     )
     counts = checked | beam.Map(lambda c: (c.split, c.counts)) | beam.CombinePerKey(_add_up) | combiners.ToDict()
-    problems = (checked | beam.FlatMap(lambda c: [c.problem] if c.problem else []), _repeated_ids(checked, list(uris)))
-    number_and_first = combiners.SingleInputTupleCombineFn(
-        combiners.CountCombineFn(), combiners.TopCombineFn(LISTED, reverse=True)
-    )
-    summary = problems | "Problems" >> beam.Flatten() | beam.CombineGlobally(number_and_first)
-    return (
-        pipeline
-        | beam.Create([list(uris)])
-        | "Join" >> beam.Map(_as_json, beam.pvalue.AsSingleton(counts), beam.pvalue.AsSingleton(summary))
-    )
+    bad = checked | beam.FlatMap(lambda c: [c.problem] if c.problem else [])
+    problems = (bad, _repeated_ids(checked, list(uris))) | "Problems" >> beam.Flatten()
+    kinds = problems | "Kind" >> beam.Map(lambda p: kinds_of([p])) | "Kinds" >> beam.CombineGlobally(_add_up)
+    first = problems | "First" >> beam.CombineGlobally(combiners.TopCombineFn(LISTED, reverse=True))
+    found = [beam.pvalue.AsSingleton(part) for part in (counts, kinds, first)]
+    return pipeline | beam.Create([list(uris)]) | "Join" >> beam.Map(_as_json, *found)
 
 
 def _add_up(counts: Iterable[Any]) -> Any:
@@ -98,6 +92,6 @@ def _repeated(bucket: Any, splits: Sequence[str]) -> Iterator[Problem]:
         yield Problem(f"{image_id} ({names})", "the same id in several splits", "each id in one", "ingest again")
 
 
-def _as_json(splits: Sequence[str], counts: dict[str, Counter[str]], summary: tuple[int, list[Problem]]) -> str:
-    number, first = summary
-    return json.dumps({"splits": {s: counts.get(s, {}) for s in splits}, "problems": number, "first": first})
+def _as_json(splits: Sequence[str], counts: dict[str, Counter[str]], kinds: Counter[str], first: list[Problem]) -> str:
+    found = {"splits": {s: counts.get(s, {}) for s in splits}, "kinds": kinds, "first": first}
+    return json.dumps(found)

@@ -12,7 +12,7 @@ from tfx.utils import io_utils
 
 from components.record_check import images_key, pixels_key
 from flexunet.core.config.data import TransformConfig
-from flexunet.core.problems import Problem
+from flexunet.core.problems import Problem, tally
 from flexunet.core.results.data import SplitFacts
 from flexunet.core.results.dataset import SpanEntry
 
@@ -84,12 +84,18 @@ def anomaly_problems(anomalies: Artifact) -> Iterator[Problem]:
                 yield Problem(f"{where} ({split})", what, "no anomaly", "correct the records, or the keys in [records]")
 
 
-def message(number: int, first: Sequence[Problem]) -> str:
-    """Every problem on a line; the last line has the most important, as runners show only that one."""
+def message(kinds: Counter[str], first: Sequence[Problem]) -> str:
+    """The first problems, each on a line; the last line has the most important, as runners show only that one.
+
+    Args:
+      kinds: how many problems there are of each kind.
+      first: those that are listed.
+    """
+    number = kinds.total()
     title = f"{number} problem{'s' if number > 1 else ''} in the records"
     lines = [str(problem) for problem in first]
     if number > len(lines):
-        lines.append(f"and {number - len(lines)} more")
+        lines.append(f"and {number - len(lines)} more; of all, {tally(kinds)}")
     return "\n".join([title, *lines, f"{title}{', the first' if number > 1 else ''}: {lines[0]}"])
 
 

@@ -124,13 +124,13 @@ def _print_ingested(done: "Ingested", class_names: Sequence[str], console: "Cons
     manifest = done.manifest
     console.print(done.layout.description)
     print_left_out(done.layout.left_out, done.layout.files_read, console)
-    for note in manifest["notes"]:
-        print_warning(note, console)
     for key, what in (("skipped", "skipped"), ("left_out", "left out")):
         if manifest[key]:
             console.print(f"{len(manifest[key])} {what}:")
         for line in manifest[key]:
             console.print(f"{what}: {line}")
+    for note in manifest["notes"]:
+        print_warning(note, console)
     for words in manifest["read"]["words"]:
         console.print(words)
     for words in manifest["warnings"]:

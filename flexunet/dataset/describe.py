@@ -5,11 +5,11 @@ is a comment.
 import shlex
 import tomllib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from flexunet.core.pictures import is_lossy
 from flexunet.core.problems import DataError
 from flexunet.core.readable import FIRST_LYING
 from flexunet.dataset.annotation import BadAnnotation, plain_name
+from flexunet.dataset.instances import LEAST_MASKS, Numbered, count_objects, numbered
 from flexunet.dataset.layouts.detect import choose, lay_out
 from flexunet.dataset.layouts.interface import Layout, Reader, Source, SourceClass
 from flexunet.dataset.layouts.npz import count_classes
@@ -97,7 +98,7 @@ def describe(source: Source, layout: str | None = None) -> Described:
     try:
         seen = _classes(source, reader, found.pairs)
     except BadAnnotation as bad:
-        raise UserError(f"{source.root}: {bad}") from None
+        raise UserError(str(bad)) from None
     sizes = [size for pair in _some(found.pairs) if (size := _size(pair.image))]
     height, width, fit, words = _fitted(sizes)
     unknown = [
@@ -143,7 +144,10 @@ class _Seen:
 
 
 def _classes(source: Source, reader: Reader, pairs: Sequence[Pair]) -> _Seen:
-    named = reader.classes(source)
+    try:
+        named = reader.classes(source)
+    except BadAnnotation as bad:
+        raise bad.within(f"{source.root}: ") from None
     if named is not None:
         seen = _named(named)
     elif reader.name == "npz":
@@ -154,7 +158,8 @@ def _classes(source: Source, reader: Reader, pairs: Sequence[Pair]) -> _Seen:
         words = "how the defects are called: names here only count; ClassId is the order"
         seen = replace(seen, unknown=[words])
     if not seen.classes:
-        raise UserError(f"{source.root}: shows no class but the background, expected a defect: label some images first")
+        repair = "label some images first; where each object has a colour of its own, give all of a class the same"
+        raise UserError(f"{source.root}: shows no class but the background, expected a defect: {repair}")
     return replace(seen, classes=_colored(seen))
 
 
@@ -198,15 +203,21 @@ class _Look:
     Attributes:
       grey: how many pixels have each grey level, of the masks without a colour.
       colors: how many pixels have each colour, of the others, but for those in `blurred`.
+      masks: how many masks have each of these.
+      numbers: of each of these masks.
       lossy: whether some are of a compression that blurs.
-      blurred: names of such in colour, whose colours say nothing.
+      deep: whether some have more than 8 bits.
+      blurred: such in colour, whose colours say nothing.
       broken: why files are no pictures.
     """
 
     grey: Counter[int] = field(default_factory=Counter)
     colors: Counter[Color] = field(default_factory=Counter)
+    masks: Counter[int | Color] = field(default_factory=Counter)
+    numbers: list[Numbered] = field(default_factory=list)
     lossy: bool = False
-    blurred: list[str] = field(default_factory=list)
+    deep: bool = False
+    blurred: list[Path] = field(default_factory=list)
     broken: list[BadAnnotation] = field(default_factory=list)
 
     @property
@@ -219,17 +230,23 @@ def _look(masks: Sequence[Path]) -> _Look:
     look = _Look()
     for path in masks:
         try:
-            values, counts, blurs = _values(path)
+            values, counts, blurs, numbers, is_deep = _values(path)
         except _UnreadableMask as bad:
             look.broken.append(bad)
             continue
         look.lossy |= blurs
+        look.deep |= is_deep
         if blurs and values.ndim > 1:
-            look.blurred.append(path.name)
-        elif values.ndim == 1:
-            look.grey.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+            look.blurred.append(path)
+            continue
+        look.numbers.append(numbers)
+        if values.ndim == 1:
+            found = dict(zip(values.tolist(), counts.tolist(), strict=True))
+            look.grey.update(found)
         else:
-            look.colors.update({(r, g, b): n for (r, g, b), n in zip(values.tolist(), counts.tolist(), strict=True)})
+            found = {(r, g, b): n for (r, g, b), n in zip(values.tolist(), counts.tolist(), strict=True)}
+            look.colors.update(found)
+        look.masks.update(found.keys())
     return look
 
 
@@ -243,8 +260,8 @@ def _from_masks(masks: Sequence[Path]) -> _Seen:
         words = ("a lossless format", "it blurs class borders: export the masks as PNG")
         raise BadAnnotation(f"{look.blurred[0]}: a mask in colour of lossy compression", *words)
     looked = f"how the classes are called, and whether more occur: looked at {len(looked_at)} of {len(masks)} masks"
-    seen = _from_colors(look.colors, looked) if look.colors else _from_grey(sorted(look.grey), looked, look.lossy)
-    unknown = [*seen.unknown]
+    seen = _from_colors(look.colors, looked) if look.colors else _from_grey(look, looked)
+    unknown = [*seen.unknown, *_doubts(look, seen)]
     if look.shows_grey and look.colors:
         unknown.append("masks in grey levels beside masks in colours: these classes are of the colours")
     if look.blurred:
@@ -254,11 +271,37 @@ def _from_masks(masks: Sequence[Path]) -> _Seen:
     return replace(seen, unknown=unknown)
 
 
-def _from_grey(levels: Sequence[int], looked: str, lossy: bool) -> _Seen:
+def _doubts(look: _Look, seen: _Seen) -> Iterator[str]:
+    """That a class may be no more than an object."""
+    if seen.grey_threshold is not None:
+        return
+    values = {found.color for found in seen.classes} if look.colors else look.grey.keys() - {0, _VOID}
+    alone = sum(look.masks[value] == 1 for value in values if value is not None)
+    if count_objects(look.numbers):
+        sign = "in each mask their numbers run from 1 on without a gap, one region each"
+    elif len(look.numbers) >= LEAST_MASKS and alone > len(values) / 2:
+        sign = f"{alone} of {len(values)} are in one mask alone"
+    else:
+        return
+    yield (
+        f"whether these are classes: {sign}, as where each object has a number or colour of its own; then give all "
+        "objects of a class the same"
+    )
+
+
+def _from_grey(look: _Look, looked: str) -> _Seen:
+    levels = sorted(look.grey)
     smoothed = f"whether the {len(levels)} grey levels are one class that a tool smoothed, as is assumed here"
     as_smoothed = _Seen([SourceClass("defect", _WHITE)], unknown=[looked, smoothed], grey_threshold=_HALF_WAY)
-    if lossy:
+    if look.lossy:
         return as_smoothed
+    if count_objects(look.numbers) and _VOID not in levels and not look.deep:
+        counted = (
+            f"whether the numbers 1 to {max(levels)} count objects of one class, as is assumed here: in each mask they "
+            "run from 1 on without a gap, one region each; if they are classes, name them in [[classes]] and remove "
+            "records.grey_threshold"
+        )
+        return _Seen([SourceClass("defect", _WHITE)], unknown=[looked, counted], grey_threshold=1)
     if set(levels) <= {0, _VOID}:
         return _Seen([SourceClass("defect", _WHITE)] if _VOID in levels else [], unknown=[looked])
     labelled = [level for level in levels if level != _VOID]
@@ -301,18 +344,34 @@ class _UnreadableMask(BadAnnotation):
     """A file that is no picture, or not a whole one."""
 
 
-def _values(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], bool]:
-    """The grey levels, `[V]`, or colours, `[V, 3]`, of a mask, how many pixels have each, and whether its compression
-    blurs what is sharp.
+class _Values(NamedTuple):
+    """What a mask holds.
+
+    Attributes:
+      values: its grey levels, `[V]`, or colours, `[V, 3]`.
+      counts: how many pixels have each.
+      blurs: whether its compression blurs what is sharp.
+      numbers: its grey levels as they are, or the indices of its colours.
+      is_deep: whether these have more than 8 bits, which no level divides.
     """
+
+    values: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    blurs: bool
+    numbers: Numbered
+    is_deep: bool
+
+
+def _values(path: Path) -> _Values:
     try:
         encoded = path.read_bytes()
         blurs = is_lossy(encoded)
         with Image.open(BytesIO(encoded)) as image:
             pixels = _pixels(image, blurs)
+            numbers = numbered(pixels if pixels.ndim == 2 else _indices(image), _VOID)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise _UnreadableMask(f"{path.name}: cannot be read ({reason})", "a mask", "replace it") from None
+        raise _UnreadableMask(f"{path}: cannot be read ({reason})", "a mask", "replace it") from None
     if pixels.ndim == 2:
         values, counts = np.unique(pixels, return_counts=True)
     else:
@@ -321,9 +380,9 @@ def _values(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], bool]:
     if values.max() > _VOID and (values % STEP_OF_16_BITS == 0).all():
         values //= STEP_OF_16_BITS
     if values.max() > _VOID or values.min() < 0:
-        what = f"{path.name}: has the grey levels {values.min()} to {values.max()}"
+        what = f"{path}: has the grey levels {values.min()} to {values.max()}"
         raise BadAnnotation(what, "a mask of 8 bits", "export it as grey PNG of 8 bits")
-    return values, counts.astype(np.int64), blurs
+    return _Values(values, counts.astype(np.int64), blurs, numbers, pixels.itemsize > 1)
 
 
 def _pixels(image: Image.Image, blurs: bool) -> NDArray[np.generic]:
@@ -333,6 +392,11 @@ def _pixels(image: Image.Image, blurs: bool) -> NDArray[np.generic]:
     rgb = np.asarray(image.convert("RGB"))
     spread = 0 if image.mode in ("1", "P") else GREYISH if blurs else -1
     return np.asarray(image.convert("L")) if np.ptp(rgb.astype(int), axis=-1).max() <= spread else rgb
+
+
+def _indices(image: Image.Image) -> NDArray[np.uint8]:
+    """Of a picture in colours: those of its palette; of one without, levels that are as good where all are grey."""
+    return np.asarray(image if image.mode == "P" else image.convert("L"))
 
 
 def _is_grey(image: Image.Image) -> bool:

@@ -16,7 +16,7 @@ from flexunet.core.errors import UserError
 from flexunet.core.features import BACKGROUND_ID, SPLIT_TRAIN, SPLITS
 from flexunet.core.files import read_json
 from flexunet.core.lock import locked
-from flexunet.core.problems import DataError, Problem
+from flexunet.core.problems import LISTED, DataError, Problem, kinds_of, tally
 from flexunet.core.results.dataset import QUEUE_FILE, Manifest, QueueOrigin, SpanEntry, Summary
 from flexunet.core.sources import source_of
 from flexunet.dataset import groups as near_duplicates
@@ -192,8 +192,10 @@ def _summarized(
         *_unknown_sources(rows, config),
         *drift_words(moved),
     ]
+    told = contents(rows, found.layout, policy, config, _span_before(out, span), warnings)
     summary: Summary = {
-        **contents(rows, found.layout, policy, config, _span_before(out, span), warnings),
+        **told,
+        "notes": [*told["notes"], *_skipped_words(found.problems)],
         "drift": moved,
         "leaking_groups": crossing,
         "duplicates": duplicate_summary(found.facts, config),
@@ -202,6 +204,11 @@ def _summarized(
     }
     picked: QueueOrigin | None = read_json(source / QUEUE_FILE)
     return rows, {**summary, "queue": picked} if picked else summary
+
+
+def _skipped_words(problems: Sequence[Problem]) -> list[str]:
+    """How many of which kind, where there are more than anybody reads."""
+    return [f"{len(problems):,} problems were skipped: {tally(kinds_of(problems))}"] if len(problems) > LISTED else []
 
 
 def _why_left_out(facts: Facts, config: Config) -> str:

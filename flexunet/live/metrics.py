@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from flexunet.core.errors import UserError
+from flexunet.core.listening import cannot_listen
 from flexunet.live.exchange import Exchange
 from flexunet.live.store import DRIFT_METRICS
 
@@ -50,7 +50,7 @@ async def listen(host: str, port: int, text: Callable[[], str]) -> asyncio.Serve
     """Answers `GET /metrics`.
 
     Raises:
-      UserError: the port is taken.
+      UserError: nobody can listen there.
     """
     reading: Future[str] | None = None
 
@@ -76,7 +76,7 @@ async def listen(host: str, port: int, text: Callable[[], str]) -> asyncio.Serve
     try:
         return await asyncio.start_server(answer, host, port)
     except OSError as error:
-        raise UserError(f"{host}:{port}: {error.strerror}, expected a free port: choose another") from None
+        raise cannot_listen(host, port, error) from None
 
 
 def _apart(text: Callable[[], str]) -> "Future[str]":

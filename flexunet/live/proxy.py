@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from flexunet.core.errors import UserError
+from flexunet.core.listening import cannot_listen
 from flexunet.live.exchange import Exchange, Note, tell
 from flexunet.live.metrics import Counted, listen
 from flexunet.live.store import Kept
@@ -216,7 +216,7 @@ class Proxy:
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
-        """Raises UserError for a port that is taken."""
+        """Raises UserError where nobody can listen."""
         servers = []
         try:
             for route in self.settings.routes:
@@ -253,8 +253,7 @@ class Proxy:
         try:
             return await asyncio.start_server(connected, host, route.port, limit=_CHUNK, backlog=1024)
         except OSError as error:
-            words = f"{host}:{route.port}: {error.strerror}, expected a free port: choose another"
-            raise UserError(words) from None
+            raise cannot_listen(host, route.port, error) from None
 
     async def _listen_for_metrics(self, port: int) -> asyncio.Server:
         counted, directory = self.witness.counted, self.settings.kept.directory
@@ -352,7 +351,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, look
 
 
 async def run(settings: Settings, on_ready: Callable[[list[int]], None]) -> signal.Signals:
-    """Until SIGINT or SIGTERM, and says which; `on_ready` gets the ports. Raises UserError for a port that is taken."""
+    """Until SIGINT or SIGTERM, and says which; `on_ready` gets the ports. Raises UserError where nobody can listen."""
     _allow_files()
     loop = asyncio.get_running_loop()
     stopped: asyncio.Future[signal.Signals] = loop.create_future()

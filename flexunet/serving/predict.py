@@ -4,6 +4,7 @@ import contextlib
 import csv
 import functools
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -215,15 +216,28 @@ def read_picture(encoded: bytes, settings: ImageConfig) -> Picture:
 
 
 def _output_stems(images: Sequence[Path]) -> Iterator[str]:
-    """The files' stems; a stem that occurs again gets a number, so that nothing is overwritten."""
+    """The files' stems; where several have one, behind as many folders as tell them apart: `left-001`. What no folder
+    tells apart gets a number, so that nothing is overwritten.
+    """
+    alike = Counter(image.stem for image in images)
+    paths = [(*(image.parent.resolve().parts[1:] if alike[image.stem] > 1 else ()), image.stem) for image in images]
+    by_stem: dict[str, list[tuple[str, ...]]] = {}
+    for path in paths:
+        by_stem.setdefault(path[-1], []).append(path)
+    depths = {stem: _depth(of_stem) for stem, of_stem in by_stem.items()}
+    names = ["-".join(path[-depths[path[-1]] :]) for path in paths]
     taken: set[str] = set()
-    names = {image.stem for image in images}
-    for image in images:
-        numbered = (f"{image.stem}-{number}" for number in itertools.count(2))
-        free = (name for name in numbered if name not in taken | names)
-        stem = image.stem if image.stem not in taken else next(free)
+    reserved = {*names}
+    for name in names:
+        numbered = (f"{name}-{number}" for number in itertools.count(2))
+        stem = name if name not in taken else next(n for n in numbered if n not in taken | reserved)
         taken.add(stem)
         yield stem
+
+
+def _depth(paths: Sequence[tuple[str, ...]]) -> int:
+    """The fewest parts, counted from the end, that tell apart as many of the paths as can be."""
+    return max(range(1, max(map(len, paths)) + 1), key=lambda depth: len({path[-depth:] for path in paths}))
 
 
 def _areas(class_ids: NDArray[np.uint8], config: ServedConfig | Config) -> dict[str, ClassArea]:

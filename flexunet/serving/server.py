@@ -24,6 +24,7 @@ from google.protobuf.message import Message
 
 from flexunet.core.errors import UserError
 from flexunet.core.files import Json
+from flexunet.core.listening import cannot_listen
 from flexunet.serving import rest_json
 from flexunet.serving.c_api import SavedModelError, Signature
 from flexunet.serving.limits import CLIENT_SECONDS, CONNECTION_SECONDS, GRPC_THREADS, REST_THREADS
@@ -87,7 +88,7 @@ class Server:
       connection_seconds: age of a gRPC connection that takes no more calls; its client makes another.
 
     Raises:
-      UserError: no model, or a port that is taken.
+      UserError: no model, or nobody can listen there.
     """
 
     def __init__(
@@ -108,9 +109,10 @@ class Server:
         else:
             directory = model_directory(source)
             self._versions.serve({int(directory.name) if directory.name.isdigit() else 1: directory})
-        self._grpc = self._start_grpc(host, grpc_port, grpc_threads, connection_seconds)
+        # First: gRPC does not say why it cannot listen. Where this could, the host is right.
         self._rest = self._start_rest(host, rest_port, rest_threads)
         self.rest_port: int = self._rest.server_address[1]
+        self._grpc = self._start_grpc(host, grpc_port, grpc_threads, connection_seconds)
         self._polling = Polling(source, self._versions, poll_seconds) if isinstance(source, ConfigFile) else None
 
     def __enter__(self) -> Self:
@@ -122,11 +124,14 @@ class Server:
     def close(self) -> None:
         """Lets requests that are under way end, for at most five seconds."""
         self._grpc.stop(grace=5).wait()
-        self._rest.shutdown()
-        self._rest.server_close()
+        self._close_rest()
         if self._polling:
             self._polling.close()
         self._versions.close()
+
+    def _close_rest(self) -> None:
+        self._rest.shutdown()
+        self._rest.server_close()
 
     def predict(self, request: pb.PredictRequest, seconds: float | None = None) -> pb.PredictResponse:
         """The answer, if it is there within so many seconds: the caller's deadline.
@@ -226,8 +231,9 @@ class Server:
         try:
             self.grpc_port = server.add_insecure_port(f"{host}:{port}")
         except RuntimeError:
+            self._close_rest()
             raise UserError(
-                f"{host}:{port}: the port is taken or not allowed; choose another with --grpc-port"
+                f"{host}:{port}: taken or not allowed, expected a free port: choose another with --grpc-port"
             ) from None
         server.start()
         return server
@@ -236,8 +242,7 @@ class Server:
         try:
             server = _RestServer((host, port), functools.partial(_RestHandler, self, threading.Semaphore(threads)))
         except OSError as error:
-            self._grpc.stop(grace=None)
-            raise UserError(f"{host}:{port}: {error.strerror}; choose another with --rest-port") from None
+            raise cannot_listen(host, port, error, "choose another with --rest-port") from None
         threading.Thread(target=server.serve_forever, daemon=True).start()
         return server
 

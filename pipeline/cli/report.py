@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from flexunet.cli.command import Command
-from flexunet.cli.console import NO_LOG, captured_output
-from flexunet.cli.options import ROOT
+from flexunet.cli.console import NO_LOG, captured_output, print_result
+from flexunet.cli.options import AS_JSON, ROOT
 from flexunet.core.errors import UserError
+from flexunet.core.files import read_json
 from flexunet.core.root import ReportFolder, Root
 
 
@@ -19,6 +20,7 @@ from flexunet.core.root import ReportFolder, Root
     "--against", metavar="RUN", help="Another run to compare with: its id, the beginning of its id, or a folder."
 )
 @click.option("--no-open", is_flag=True, help="Only writes the page; it opens by itself on a desktop.")
+@AS_JSON
 def report(root: Path, against: str | None, no_open: bool) -> None:
     """Rebuilds and opens the report of the last run.
 
@@ -27,12 +29,13 @@ def report(root: Path, against: str | None, no_open: bool) -> None:
     Examples:
       flexunet report --root runs/mine
       flexunet report --root runs/mine --against 2026-11-24T09
+      flexunet report --root runs/mine --no-open --json
     """
     from flexunet.core.lock import is_locked
     from flexunet.reporting.comparison import write_comparison
     from flexunet.reporting.report import read_report, write_page
 
-    folder = Root(root).report
+    folder, other = Root(root).report, None
     if not folder.path.is_dir():
         raise UserError(f"{folder.path}: no such folder, expected the --root of a run that came to its end")
     with captured_output(NO_LOG) as console:
@@ -44,6 +47,8 @@ def report(root: Path, against: str | None, no_open: bool) -> None:
             name, other = _other_report(root, against)
             page = write_comparison(folder, read_report(folder), read_report(other), name)
         console.print(f"report: {page}")
+    compared = {"report": other.path, "metrics": read_json(other.metrics)} if other else None
+    print_result({"page": page, "metrics": read_json(folder.metrics), "against": compared})
     if not no_open and _has_screen():
         click.launch(str(page.resolve()))
 

@@ -309,7 +309,8 @@ def test_many_problems_are_counted_and_the_first_listed_by_id(tmp_path: Path, ma
     assert lines[0] == "51 problems in the records"
     assert [line[:11] for line in lines[1:21]] == [f"{i:03d} (train)" for i in range(20)]
     assert lines[21].startswith("split test: no records")
-    assert lines[22] == "and 30 more"
+    assert lines[22].startswith("and 30 more; of all, 50 expected only background ")
+    assert lines[22].endswith("; 1 expected at least one")
     assert lines[23] == f"51 problems in the records, the first: {lines[1]}"
     assert len(lines) == 24
 

@@ -249,6 +249,94 @@ def test_a_damaged_archive_is_named(surfaces: sources.Surfaces, tmp_path: Path) 
         describe(Source(find_files(tmp_path)))
 
 
+Objects = list[list[int]]
+# The numbers of squares in each mask: of objects, which count, and of classes.
+COUNTED: Objects = [[*range(1, 1 + count)] for count in (2, 3, 1, 5, 0, 4, 2, 6)]
+HONEST: dict[str, Objects] = {
+    "a rare class": [[1], [1, 2], [1, 2], [2], [1, 2, 3], [1], [1, 2], [2], [1, 2]],
+    "few images": COUNTED[:5],
+    "each in every image": [[1, 2, 3]] * 8,
+    "one within the other": [[1], [1, 2], [1, 2]] * 4,
+    "in several places": [[*numbers, *numbers] for numbers in COUNTED],
+    "as CamVid's": [[1, 4, 9], [1, 4], [4, 9, 11], [1, 9], [4, 11], [1, 11], [9, 11]],
+}
+
+
+def squares(numbers: list[int]) -> Any:
+    """A mask with a square for each of the numbers."""
+    mask = np.zeros((48, 48), np.uint8)
+    for place, number in enumerate(numbers):
+        row, column = divmod(place, 4)
+        mask[2 + 12 * row : 10 + 12 * row, 2 + 12 * column : 10 + 12 * column] = number
+    return mask
+
+
+def save_squares(root: Path, masks: Objects, kind: str) -> None:
+    """As grey levels, in 16 bits, as indices of a palette of colours, or each in a colour that occurs nowhere else."""
+    colors = np.random.default_rng(5).permutation(200)[:, np.newaxis] + [1, 20, 50]
+    colors[0] = 0
+    before = 0
+    for index, numbers in enumerate(masks):
+        sources.save(root / f"images/{index}.png", np.full((48, 48, 3), index, np.uint8))
+        file, mask = root / f"masks/{index}.png", squares(numbers)
+        if kind == "palette":
+            picture = Image.fromarray(mask, "P")
+            picture.putpalette(colors.astype(np.uint8).tobytes())
+            file.parent.mkdir(exist_ok=True)
+            picture.save(file)
+        elif kind == "colours":
+            sources.save(file, colors[np.where(mask > 0, mask + before, 0)].astype(np.uint8))
+        else:
+            sources.save(file, mask.astype(np.uint16 if kind == "16 bits" else np.uint8))
+        before += max(numbers, default=0)
+
+
+def test_numbers_of_objects_are_one_class(tmp_path: Path, capfd: Any) -> None:
+    save_squares(tmp_path / "src", COUNTED, "grey")
+    assert exit_code("init", tmp_path / "src", "--out", tmp_path / "mine.toml") == 0
+    printed = capfd.readouterr().out
+    assert "classes: defect\n" in printed and "only you know: whether the numbers 1 to 6 count objects" in printed
+    config = load_config(tmp_path / "mine.toml")
+    for pair in find_layout(tmp_path / "src").pairs:
+        assert examine(pair, config).pixels[1] == 64 * len(COUNTED[int(pair.id)])
+
+
+@pytest.mark.parametrize("kind", ["16 bits", "palette", "colours"])
+def test_objects_that_no_reader_takes_as_one_class_are_asked_for(tmp_path: Path, kind: str) -> None:
+    save_squares(tmp_path, COUNTED, kind)
+    found = describe(Source(find_files(tmp_path)))
+    [sentence] = [s for s in found.unknown if s.startswith("whether these are classes: ")]
+    assert ("run from 1 on without a gap" in sentence) == (kind != "colours")
+    assert ("23 of 23 are in one mask alone" in sentence) == (kind == "colours")
+
+
+def test_a_number_that_one_mask_alone_has_is_asked_for(tmp_path: Path) -> None:
+    """As where objects are counted through all images."""
+    save_squares(tmp_path, [[1, 2], [3], [4, 5, 6], [7], [8, 9], [10]], "grey")
+    found = describe(Source(find_files(tmp_path)))
+    assert len(found.classes) == 10
+    assert any("whether these are classes: 10 of 10 are in one mask alone" in sentence for sentence in found.unknown)
+
+
+@pytest.mark.parametrize("case", HONEST)
+@pytest.mark.parametrize("kind", ["grey", "palette"])
+def test_numbers_of_classes_are_classes(tmp_path: Path, case: str, kind: str) -> None:
+    save_squares(tmp_path, HONEST[case], kind)
+    found = describe(Source(find_files(tmp_path)))
+    highest = max(max(numbers, default=0) for numbers in HONEST[case])
+    shown = {number for numbers in HONEST[case] for number in numbers}
+    assert len(found.classes) == (highest if kind == "grey" else len(shown)) and found.grey_threshold is None
+    assert not any("objects" in sentence for sentence in found.unknown)
+
+
+def test_masks_of_one_name_are_told_apart(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    for camera in ("left", "right"):
+        sources.folders(f"images/{camera}/{{}}.png", f"masks/{camera}/{{}}.png")(tmp_path, surfaces)
+    sources.save(tmp_path / "masks/right/steel-00001.png", np.uint16(300) * surfaces["steel-00001"][1])
+    with pytest.raises(UserError, match=r"masks/right/steel-00001\.png: has the grey levels"):
+        describe(Source(find_files(tmp_path)))
+
+
 def test_images_that_exif_turns_count_upright(tmp_path: Path) -> None:
     sources.save(tmp_path / "src/images/a.jpg", np.zeros((64, 96, 3), np.uint8), exif=b"Exif\0\0" + exif(6))
     sources.save(tmp_path / "src/masks/a.png", np.ones((96, 64), np.uint8))

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -20,7 +21,7 @@ from flexunet.core import features
 from flexunet.core.config.load import config_from, load_config
 from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
-from flexunet.core.problems import DataError
+from flexunet.core.problems import DataError, tally
 from flexunet.dataset import ingest as ingest_module
 from flexunet.dataset import parallel
 from flexunet.dataset.ingest import Ingested, ingest
@@ -400,6 +401,27 @@ def test_skip_bad_leaves_out_and_lists(own: Path, tmp_path: Path):
     skipped = read_manifest(tmp_path / "out")["skipped"]
     assert len(skipped) == len(SPOILT)
     assert all(any(f"{file}: " in line for line in skipped) for file, _ in SPOILT)
+
+
+def test_many_problems_have_a_tally_behind_them(own: Path, tmp_path: Path, capfd: Any):
+    spoil(own)
+    for number in range(1200):
+        (own / f"images/extra-{number}.png").write_bytes(b"")
+    tally = "1,201 expected a mask with the same path and stem; 1 expected"
+    with pytest.raises(DataError) as caught:
+        ingest(own, tmp_path / "out", CONFIG)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 1206 + 1 and lines[-1].startswith(f"1,206 problems: {tally}")
+    done = ingest(own, tmp_path / "out", CONFIG, skip_bad=True)
+    [note] = [note for note in done.manifest["notes"] if "skipped" in note]
+    assert note.startswith(f"1,206 problems were skipped: {tally}")
+    assert note in (tmp_path / "out/dataset.html").read_text()
+
+
+def test_a_tally_names_the_commonest_kinds():
+    kinds = Counter({f"kind {number}": number for number in range(1, 10)})
+    assert tally(kinds).startswith("9 expected kind 9; 8 expected kind 8; ")
+    assert tally(kinds).endswith("4 expected kind 4; 6 of 3 other kinds")
 
 
 def test_skip_bad_with_nothing_left_is_refused(own: Path, tmp_path: Path):

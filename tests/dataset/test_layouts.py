@@ -23,6 +23,7 @@ from flexunet.core.config.whole import Config
 from flexunet.core.errors import UserError
 from flexunet.core.finder import find_files
 from flexunet.core.problems import Problem
+from flexunet.dataset.annotation import BadAnnotation
 from flexunet.dataset.examine import Facts, examine, examine_each, read_class_ids, read_content
 from flexunet.dataset.layouts.detect import READERS, find_layout
 from flexunet.dataset.layouts.interface import Source
@@ -377,6 +378,10 @@ def test_an_image_in_two_tables_of_severstal_is_refused(surfaces: sources.Surfac
     shutil.copy(tmp_path / "train.csv", tmp_path / "predicted.csv")
     (problem,) = find_layout(tmp_path).problems
     assert re.search(r"train\.csv: has lines of .*\.png, as predicted\.csv has; expected one table", str(problem))
+    (tmp_path / "old").mkdir()
+    (tmp_path / "predicted.csv").rename(tmp_path / "old/train.csv")
+    (problem,) = find_layout(tmp_path).problems
+    assert "/train.csv: has lines of " in str(problem) and "as old/train.csv has" in str(problem)
 
 
 @pytest.mark.parametrize("root", ["C:\\photos\\images\\", "/data/upload/7/", "s3://bucket/images/"])
@@ -525,6 +530,31 @@ def test_a_list_of_classes_that_the_config_contradicts_is_refused(
         assert len(errors) == (2 if kind == "theirs" else 0) and (code == 1 or kind != "theirs")
         what = "id 1" if is_ids else "RGB (0, 0, 255)"
         assert kind != "theirs" or f"/{name}: says that {what} is patches, which is inclusion here" in errors[0]
+
+
+@pytest.mark.parametrize(
+    "line", ["{}:{},{},{}::", "{}:{},{},{}", " {}: {}, {}, {}:part:action"], ids=["whole", "short", "spaced"]
+)
+def test_a_labelmap_is_one_for_every_layout(surfaces: sources.Surfaces, tmp_path: Path, line: str, capfd: Any) -> None:
+    """What names the classes of VOC is compared with those of the config, there and beside masks of another layout."""
+    names = ("background", "patches", "inclusion", "scratches")
+    lines = [line.format(name, *color) for name, color in zip(names, sources.COLORS.tolist(), strict=True)]
+    sources.voc(tmp_path / "voc", surfaces)
+    sources.folders("images/{}.png", "masks/{}.png")(tmp_path / "folders", surfaces)
+    for layout in ("voc", "folders"):
+        (tmp_path / layout / "labelmap.txt").write_text("\n".join(["# label:color_rgb:parts:actions", *lines]))
+        assert ingest_code(tmp_path / layout, tmp_path, "--layout", layout) == 1
+        assert "labelmap.txt: says that RGB (0, 0, 255) is patches" in capfd.readouterr().err
+    told = READERS["voc"].classes(Source(find_files(tmp_path / "voc"))) or []
+    assert [(c.name, c.color) for c in told] == [(n, tuple(c)) for n, c in zip(names, sources.COLORS, strict=True)]
+
+
+def test_a_line_of_a_labelmap_without_a_colour_is_named(surfaces: sources.Surfaces, tmp_path: Path) -> None:
+    sources.voc(tmp_path, surfaces)
+    with (tmp_path / "labelmap.txt").open("a") as file:
+        file.write("crack\n")
+    with pytest.raises(BadAnnotation, match=r"the line of 'crack' has no colour; expected name:red,green,blue::"):
+        READERS["voc"].classes(Source(find_files(tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -986,7 +1016,8 @@ def test_a_class_mask_may_have_any_one_color(
     mask[0, :2] = [[9, 9, 9], [8, 8, 8]]
     sources.save(tmp_path / f"masks/{name}/{stem}.png", mask)
     (problem,) = [p for p in examine_each(find_layout(tmp_path).pairs, CONFIG) if isinstance(p, Problem)]
-    assert problem.what.startswith(f"{stem}.png: has the colours 000000, 080808, 090909")
+    # In the folder of each class lies a mask of this name.
+    assert problem.what.startswith(f"{name}/{stem}.png: has the colours 000000, 080808, 090909")
 
 
 @pytest.mark.parametrize("kind", ["alpha alone", "palette"])

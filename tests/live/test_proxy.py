@@ -282,6 +282,16 @@ def test_a_taken_port_is_one_line() -> None:
         pytest.fail("two listen on one port")
 
 
+@pytest.mark.parametrize(
+    ("host", "words"), [("300.1.1.1", "no address, and no name"), ("192.0.2.1", "no address of this machine")]
+)
+def test_a_host_that_nobody_can_listen_on_is_no_taken_port(host: str, words: str) -> None:
+    with pytest.raises(UserError, match=f"{host}: {words}.*correct --host"), relayed(grpc_route(0, 1), host=host):
+        pytest.fail("it listens")
+    with pytest.raises(UserError, match=f"{host}: {words}.*correct --host"), ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, metrics.listen(host, 0, lambda: "")).result()
+
+
 def test_ctrl_c_writes_what_was_seen_and_says_so(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "flexunet", "live", "watch", "--out", str(tmp_path), "--grpc-port", "0"]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

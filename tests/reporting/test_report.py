@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import exit_code
 from html_page import Page
 from PIL import Image, PngImagePlugin
 
@@ -246,6 +248,21 @@ def test_a_report_with_nothing_but_scores_still_has_a_page(tmp_path: Path, write
     assert "a single group" not in page.text and "no test image is without defect" not in page.text
     assert "No history was found" in page.text and "Not examined" in page.text
     assert not page.all("dialog") and not page.all("article")
+
+
+def test_the_command_tells_scripts_where_the_page_is_and_what_it_says(
+    tmp_path: Path, write_report_folder: Write, capfd: Any
+) -> None:
+    here, there = (write_report_folder(tmp_path / name / "report") for name in ("here", "there"))
+    assert exit_code("report", "--root", tmp_path / "here", "--json") == 0
+    metrics = read_json(here.metrics)
+    assert json.loads(capfd.readouterr().out) == {"page": str(here.page), "metrics": metrics, "against": None}
+    assert exit_code("report", "--root", tmp_path / "here", "--against", tmp_path / "there", "--json") == 0
+    assert json.loads(capfd.readouterr().out) == {
+        "page": str(here.comparison),
+        "metrics": metrics,
+        "against": {"report": str(there.path), "metrics": read_json(there.metrics)},
+    }
 
 
 def test_a_report_of_an_earlier_version_is_the_users_to_repeat(tmp_path: Path, write_report_folder: Write) -> None:

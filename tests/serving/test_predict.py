@@ -195,6 +195,24 @@ def test_what_a_person_made_is_never_written_over(
     assert exit_code(*command, tmp_path / "out") == (0 if kind == "png" else 1)
 
 
+def test_images_of_one_stem_are_told_apart_by_their_folders(served: Any, photos: Path, tmp_path: Path) -> None:
+    """As two cameras leave them; what no folder tells apart has a number, and nothing is written over."""
+    folders = ("left/first", "right/first", "left/second")
+    for folder in folders:
+        (photos / folder).mkdir(parents=True)
+        (photos / folder / "001.png").write_bytes((photos / "good.png").read_bytes())
+    Image.open(photos / "good.png").save(photos / "good.bmp")
+    out = tmp_path / "out"
+    assert exit_code("predict", *served, photos, "--out", out) == 0
+    assert sorted(path.name.removesuffix("_mask.png") for path in out.glob("*_mask.png")) == [
+        *("good", "good-2", "large", "left-first-001", "left-second-001", "right-first-001"),
+    ]
+    assert exit_code("predict", *served, photos / "left/first", photos / "right/first", "--out", tmp_path / "two") == 0
+    assert sorted(path.name for path in (tmp_path / "two").glob("*_mask.png")) == [
+        *("left-first-001_mask.png", "right-first-001_mask.png"),
+    ]
+
+
 def test_names_that_are_no_unicode(served: Any, photos: Path, tmp_path: Path, capfd: Any) -> None:
     """As an archive of an old Windows leaves them."""
     for name in (b"Pr\xfcf.png", b"Pr\xfcf.docx"):
@@ -347,6 +365,29 @@ def test_docker_mounts_the_folder_of_versions_read_only(color_export: Path, capf
 def test_serving_no_model_is_the_users_mistake(tmp_path: Path, capfd: Any) -> None:
     assert exit_code("serve", tmp_path) == 1
     assert "no model here" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [("300.1.1.1", "300.1.1.1: no address, and no name"), ("192.0.2.1", "192.0.2.1: no address of this machine")],
+)
+def test_a_host_that_nobody_can_listen_on_is_no_taken_port(
+    color_export: Path, host: str, words: str, capfd: Any
+) -> None:
+    """192.0.2.0/24 is of documentation alone (RFC 5737)."""
+    assert exit_code("serve", color_export, "--host", host, "--grpc-port", 0, "--rest-port", 0) == 1
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"error: {words}") and "expected one, such as 127.0.0.1" in line and "port" not in line
+
+
+@pytest.mark.parametrize("interface", ["grpc", "rest"])
+def test_a_taken_port_is_named_with_its_option(server: Server, color_export: Path, interface: str, capfd: Any) -> None:
+    ports = {"grpc": 0, "rest": 0} | {interface: getattr(server, f"{interface}_port")}
+    options = [word for name, port in ports.items() for word in (f"--{name}-port", port)]
+    assert exit_code("serve", color_export, *options) == 1
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"error: 127.0.0.1:{ports[interface]}: ")
+    assert line.endswith(f"expected a free port: choose another with --{interface}-port")
 
 
 def test_the_first_that_has_no_room_ends_it(served: Any, photos: Path, tmp_path: Path, capfd: Any) -> None:

@@ -27,10 +27,10 @@ class Recorder:
 
 
 @contextmanager
-def relayed(*routes: Route, camera_header: str = "") -> Iterator[tuple[list[int], Recorder]]:
+def relayed(*routes: Route, camera_header: str = "", host: str = "127.0.0.1") -> Iterator[tuple[list[int], Recorder]]:
     """The ports that lead to the routes' servers, and what goes by."""
     recorder: Any = Recorder()
-    proxy = Proxy(Settings("127.0.0.1", "127.0.0.1", routes, Kept(Path(), 1, 0, camera_header)), recorder)
+    proxy = Proxy(Settings(host, "127.0.0.1", routes, Kept(Path(), 1, 0, camera_header)), recorder)
     ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def run() -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Final
 
 from flexunet.core.config.whole import Config
@@ -10,12 +10,13 @@ from flexunet.dataset.annotation import BadAnnotation, plain_name
 from flexunet.dataset.layouts.bounded import read_text
 from flexunet.dataset.layouts.interface import Source, SourceClass
 
+LABELMAP: Final = "labelmap.txt"
 _COMMAS: Final = r"(?P<red>\d{1,3})\s*,\s*(?P<green>\d{1,3})\s*,\s*(?P<blue>\d{1,3})"
 _SPACES: Final = _COMMAS.replace(r"\s*,\s*", r"\s+")
 # A line of each: of CVAT and Datumaro, of CamVid and CVAT's export of that name, of Kaggle's CamVid and DeepGlobe, and
 # of Roboflow's semantic masks, which hold numbers.
 _LINES: Final = {
-    "labelmap.txt": re.compile(rf"(?P<name>[^:#]+):{_COMMAS}:.*"),
+    LABELMAP: re.compile(rf"(?P<name>[^:#][^:]*):\s*{_COMMAS}\s*(:.*)?"),
     "label_colors.txt": re.compile(rf"{_SPACES}\s+(?P<name>\S.*)"),
     "class_dict.csv": re.compile(rf"(?P<name>[^,]+),\s*{_COMMAS}"),
     "_classes.csv": re.compile(r"(?P<id>\d{1,3})\s*,\s*(?P<name>\S.*)"),
@@ -42,6 +43,21 @@ def told_classes(source: Source, folders: Collection[PurePath]) -> dict[str, lis
         if told:
             found[name] = told
     return found
+
+
+def labelmap_classes(path: Path) -> list[SourceClass]:
+    """The classes of CVAT's `labelmap.txt`, where it is what names them: lines of `name:red,green,blue:parts:actions`.
+
+    Raises:
+      BadAnnotation: the file cannot be read, or a line that is no comment tells no class.
+    """
+    lines = [line for text in read_text(path).splitlines() if (line := text.strip()) and not line.startswith("#")]
+    found = [(line, _LINES[LABELMAP].fullmatch(line)) for line in lines]
+    for line, match in found:
+        if match is None:
+            what = f"the line of {line.partition(':')[0]!r} has no colour"
+            raise BadAnnotation(what, "name:red,green,blue::", "correct it")
+    return [_told(match) for _, match in found if match]
 
 
 def _told(line: re.Match[str]) -> SourceClass:

@@ -1,5 +1,6 @@
 """One black and white mask per class: `masks/crack/a.png`, `masks/a/crack.png` or `masks/a_crack.png`."""
 
+import os.path
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -44,11 +45,13 @@ class ClassMasks(Annotation):
     def draw(self, content: bytes, size: tuple[int, int], config: Config) -> Drawn:
         parts = list(_parts(content))
         regions = []
+        # Names alone are alike where each class has a folder.
+        around = os.path.commonpath([path.parent for _, path in self.files])
         for (name, path), part in zip(self.files, parts, strict=True):
             try:
                 regions.append((self._class_id(name, config), binary_mask(part, size, config)))
             except BadAnnotation as bad:
-                raise bad.within(f"{path.name}: ") from None
+                raise bad.within(f"{path.relative_to(around)}: ") from None
         # A file for each class of each image is all black where there is none.
         return paint([region for region in regions if region[1].any()], size, config.records.overlaps)
 

@@ -62,7 +62,8 @@ class Labelme(Annotation):
             raise BadAnnotation(what, "the image's own size", "label this image, not another version of it")
         named = PurePosixPath(printable(file.imagePath).replace("\\", "/")).stem
         if named and named != self.stem:
-            raise BadAnnotation(f"is of the image {named}", f"{self.stem}, by its own name", "rename one of them")
+            what = f"is of the image {named}, and by its own name of {self.stem}"
+            raise BadAnnotation(what, "one image", "rename one of them")
         shapes = [
             (number, shape)
             for number, shape in enumerate(file.shapes)

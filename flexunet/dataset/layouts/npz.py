@@ -69,7 +69,7 @@ def count_classes(path: Path, size: tuple[int, int] | None) -> int:
         height, width = (*shape, 0, 0)[:2]
         return int(_load(read_bytes(path), size or (width, height), 1).max(initial=0)) + 1
     except BadAnnotation as bad:
-        raise bad.within(f"{path.name}: ") from None
+        raise bad.within(f"{path}: ") from None
 
 
 @contextmanager

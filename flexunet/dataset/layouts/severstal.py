@@ -72,7 +72,7 @@ def _read(source: Source) -> Reading:
         try:
             for image, class_id, line, packed in _rows(source.root / table):
                 if owner.setdefault(image, source.root / table) != source.root / table:
-                    what = f"has lines of {image}, as {owner[image].name} has"
+                    what = f"has lines of {image}, as {owner[image].relative_to(source.root)} has"
                     raise BadAnnotation(what, "one table of an image", "remove the one that is no truth")
                 found = lines.setdefault(image, [])
                 if packed:

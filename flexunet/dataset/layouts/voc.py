@@ -12,6 +12,7 @@ from flexunet.core.problems import Problem
 from flexunet.core.readable import IMAGE_SUFFIXES
 from flexunet.dataset.annotation import BadAnnotation
 from flexunet.dataset.layouts.bounded import read_text
+from flexunet.dataset.layouts.class_lists import LABELMAP, labelmap_classes
 from flexunet.dataset.layouts.interface import Reader, Reading, Source, SourceClass
 from flexunet.dataset.layouts.names import images_by_id, place, split_named
 from flexunet.dataset.layouts.pairing import Make, pair_up
@@ -125,24 +126,13 @@ def _listed_id(line: str) -> str:
 
 
 def _classes(source: Source) -> list[SourceClass] | None:
-    """Classes of CVAT's `labelmap.txt`: lines of `name:red,green,blue:parts:actions`."""
+    """Those of CVAT's `labelmap.txt`, if there is one."""
     names = _labelmaps(source)
-    if not names:
-        return None
-    lines = [line.split(":") for line in read_text(source.root / names[0]).splitlines() if line.strip()]
-    return [SourceClass(fields[0], _color(fields)) for fields in lines if not fields[0].startswith("#")]
-
-
-def _color(fields: list[str]) -> tuple[int, int, int]:
-    try:
-        red, green, blue = (int(part) for part in fields[1].split(","))
-    except (IndexError, ValueError):
-        raise BadAnnotation(f"the line of {fields[0]!r} has no colour", "name:red,green,blue::", "correct it") from None
-    return red, green, blue
+    return labelmap_classes(source.root / names[0]) if names else None
 
 
 def _labelmaps(source: Source) -> list[str]:
-    return [name for name in source.files.names if PurePosixPath(name).name.casefold() == "labelmap.txt"]
+    return [name for name in source.files.names if PurePosixPath(name).name.casefold() == LABELMAP]
 
 
 def _folders(name: str) -> tuple[str, ...]:
