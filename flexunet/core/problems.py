@@ -25,14 +25,11 @@ class Problem(NamedTuple):
 
 
 class DataError(UserError):
-    """Data that cannot be used; lists every problem, not just the first, and of many also how many of which kind."""
+    """Data that cannot be used; lists every problem, not just the first, each on a line."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = problems
-        lines = [str(problem) for problem in problems]
-        if len(problems) > LISTED:
-            lines.append(f"{len(problems):,} problems: {tally(kinds_of(problems))}")
-        super().__init__("\n".join(lines))
+        super().__init__("\n".join(str(problem) for problem in problems))
 
 
 def kinds_of(problems: Iterable[Problem]) -> Counter[str]:

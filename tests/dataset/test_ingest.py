@@ -403,15 +403,11 @@ def test_skip_bad_leaves_out_and_lists(own: Path, tmp_path: Path):
     assert all(any(f"{file}: " in line for line in skipped) for file, _ in SPOILT)
 
 
-def test_many_problems_have_a_tally_behind_them(own: Path, tmp_path: Path, capfd: Any):
+def test_many_skipped_problems_have_a_tally(own: Path, tmp_path: Path):
     spoil(own)
     for number in range(1200):
         (own / f"images/extra-{number}.png").write_bytes(b"")
     tally = "1,201 expected a mask with the same path and stem; 1 expected"
-    with pytest.raises(DataError) as caught:
-        ingest(own, tmp_path / "out", CONFIG)
-    lines = str(caught.value).splitlines()
-    assert len(lines) == 1206 + 1 and lines[-1].startswith(f"1,206 problems: {tally}")
     done = ingest(own, tmp_path / "out", CONFIG, skip_bad=True)
     [note] = [note for note in done.manifest["notes"] if "skipped" in note]
     assert note.startswith(f"1,206 problems were skipped: {tally}")

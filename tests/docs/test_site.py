@@ -35,9 +35,10 @@ def test_search_finds(site: Path, open_page: Any) -> None:
     box, found = page.get_by_role("textbox", name="Search"), page.locator(".md-search-result__link")
 
     def search() -> bool:
-        # Again: a key that comes before the page's script listens is lost.
+        # Again: a key that comes before the page's script listens is lost. A word that ends in a hyphen, as one does
+        # that is being typed, is a warning of lunr's.
         box.fill("")
-        box.press_sequentially("near-duplicates")
+        box.press_sequentially("duplicates")
         page.wait_for_timeout(500)
         return found.count() > 0
 
