@@ -190,7 +190,7 @@ def _bare_loop(directory: Path, config: Config) -> None:
     def count(pixels: tf.Tensor, class_ids: tf.Tensor) -> tf.Tensor:
         return count_matrix(class_ids, tf.argmax(model(pixels, training=False), axis=-1), len(config.classes))
 
-    files = [str(path) for path in directory.glob("*.tfrecord.gz")]
+    files = [*directory.glob("*.tfrecord.gz")]
     batches = read_records(files).map(parse, tf.data.AUTOTUNE).batch(16).prefetch(tf.data.AUTOTUNE)
     total = np.zeros((len(config.classes),) * 2)
     for pixels, class_ids in batches:

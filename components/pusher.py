@@ -26,7 +26,6 @@ from flexunet.core.features import (
     EXPORTED_CARD_PAGE,
     EXPORTED_CONFIG,
     EXPORTED_OPERATING_POINT,
-    EXPORTED_TRAINING,
     IMPORTED_FROM,
     RECORDS_FINGERPRINT,
 )
@@ -35,6 +34,7 @@ from flexunet.core.lock import locked
 from flexunet.core.results.lineage import Provenance
 from flexunet.core.results.metrics import Scores
 from flexunet.history.pushes import PUSHED_COMPARABLE, PUSHED_MODEL_ID, PUSHED_SHA256
+from flexunet.serving.exported import exported_training
 from flexunet.serving.signing import sign, signed_by
 from flexunet.serving.versions import (
     LONGEST_ROLLBACK,
@@ -272,8 +272,7 @@ def _provenance(inputs: Mapping[str, Artifact], measured: _Measured | None, expo
     }
     directory = inputs[MODEL_KEY].get_string_custom_property(IMPORTED_FROM)
     if directory:
-        facts = read_json(exported / ASSETS_EXTRA / EXPORTED_TRAINING) or {}
-        found["imported"] = {"directory": directory, "weights": facts.get("weights")}
+        found["imported"] = {"directory": directory, "weights": exported_training(exported).get("weights")}
     if examples:
         fingerprint = examples.get_string_custom_property(RECORDS_FINGERPRINT)
         found["data"] = {"fingerprint": fingerprint, "span": examples.span}
@@ -308,7 +307,7 @@ def _card(
         splits=split_facts(validation) if validation else {},
         provenance=provenance,
         config=config,
-        training=read_json(extra / EXPORTED_TRAINING) or {},
+        training=exported_training(exported),
         point=read_json(extra / EXPORTED_OPERATING_POINT),
         sha256=provenance.get("sha256", ""),
     )

@@ -93,5 +93,4 @@ def _repeated(bucket: Any, splits: Sequence[str]) -> Iterator[Problem]:
 
 
 def _as_json(splits: Sequence[str], counts: dict[str, Counter[str]], kinds: Counter[str], first: list[Problem]) -> str:
-    found = {"splits": {s: counts.get(s, {}) for s in splits}, "kinds": kinds, "first": first}
-    return json.dumps(found)
+    return json.dumps({"splits": {s: counts.get(s, {}) for s in splits}, "kinds": kinds, "first": first})

@@ -11,7 +11,7 @@ import json
 import platform
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 import tensorflow as tf
@@ -26,8 +26,7 @@ from flexunet.core import features
 from flexunet.core.config.gate import GateSettings
 from flexunet.core.config.report import ReportSettings
 from flexunet.core.config.train import TrainerConfig
-from flexunet.core.errors import UserError
-from flexunet.core.files import JsonObject, read_json, write_json
+from flexunet.core.files import JsonObject, write_json
 from flexunet.core.libraries import LIBRARIES
 from flexunet.core.pictures import open_image, png
 from flexunet.core.regions import without_small
@@ -35,10 +34,9 @@ from flexunet.core.results.data import Brightness, Data
 from flexunet.core.results.lineage import ReportLineage
 from flexunet.core.results.metrics import ListedImages
 from flexunet.core.results.model import Layer, Model
-from flexunet.core.results.training import TrainingFacts
 from flexunet.core.root import ReportFolder
 from flexunet.reporting.gallery import Predicted, write_gallery
-from flexunet.serving.exported import exported_part
+from flexunet.serving.exported import exported_part, exported_training
 from flexunet.serving.versions import content_hash
 from trainer_module.cost import LayerCost, activation_bytes, draw_diagram, layer_costs
 from trainer_module.model import build_model
@@ -98,22 +96,9 @@ def data_facts(examples: Artifact, statistics: Artifact, validation: Artifact, d
     }
 
 
-def training_facts(model: Path) -> TrainingFacts:
-    """What the trainer wrote beside a model; nothing for one trained elsewhere: that is null in `metrics.json`.
-
-    Raises:
-      UserError: it is damaged.
-    """
-    path = model / features.ASSETS_EXTRA / features.EXPORTED_TRAINING
-    facts = read_json(path) or {}
-    if not isinstance(facts, dict):
-        raise UserError(f"{path}: not what this project wrote, expected an object: copy the model again")
-    return cast("TrainingFacts", facts)
-
-
 def write_model(folder: ReportFolder, model: Path) -> None:
     """Layers with their costs, and the diagram; of an ensemble those of one network, and the sums of all."""
-    config, members = export_config(model), training_facts(model).get("members", 1)
+    config, members = export_config(model), exported_training(model).get("members", 1)
     network = build_model(config)
     costs = layer_costs(network)
     draw_diagram(config, folder.diagram)
@@ -142,7 +127,7 @@ def lineage_facts(
     model: Artifact, exported: Path, examples: Artifact, settings: ReportSettings, run: str | None
 ) -> ReportLineage:
     """Data, code and configuration that made a model, and with which libraries it was measured."""
-    training = training_facts(exported)
+    training = exported_training(exported)
     return {
         "run": run,
         # TFX's layout: ROOT/NODE/OUTPUT/EXECUTION.

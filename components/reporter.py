@@ -30,7 +30,7 @@ from flexunet.core.results.serving import Serving, read_serving
 from flexunet.core.results.verdict import ACCEPTED, NEXT_STEPS, decide, problems_of
 from flexunet.core.root import HEADLINE_PROPERTIES, PROBLEMS_PROPERTY, ReportFolder
 from flexunet.reporting.report import write_page
-from flexunet.serving.exported import exported_operating_point
+from flexunet.serving.exported import exported_operating_point, exported_training
 
 Artifacts = dict[str, list[Artifact]]
 
@@ -93,7 +93,7 @@ class Executor(base_executor.BaseExecutor):
 
 def make_metrics(evaluation: gate.Evaluation, settings: GateSettings, model: Path, baseline: str | None) -> Metrics:
     """`metrics.json` of a model, a SavedModel's folder, that was measured and not pushed; the verdict is the gate's."""
-    facts = report_parts.training_facts(model)
+    facts = exported_training(model)
     metrics: Metrics = {
         "format": FORMAT,
         "run_id": None,

@@ -11,7 +11,7 @@ from tfx.dsl.components.base import base_beam_executor
 from tfx.types import Artifact, artifact_utils, standard_artifacts
 from tfx.utils import json_utils, proto_utils
 
-from components import gate, report_parts, reporter
+from components import gate, reporter
 from flexunet.core import features
 from flexunet.core.beam import beam_arguments, prepare_beam
 from flexunet.core.config.gate import GateSettings
@@ -20,7 +20,7 @@ from flexunet.core.config.whole import Config
 from flexunet.core.errors import NodeFailed, UserError, last_line
 from flexunet.core.results.metrics import Details, Metrics
 from flexunet.dataset.manifest import newest_versions
-from flexunet.serving.exported import check_exported
+from flexunet.serving.exported import check_exported, exported_training
 from pipeline.evaluation import make_eval_config
 
 
@@ -98,7 +98,7 @@ def check_model(model: Path, config: Config) -> None:
     check_exported(model, config)
     if features.OUTPUT_TRUTH_PNG not in _evaluate_outputs(model / features.EXPORTED_GRAPH):
         raise UserError(f"{model}: of an earlier version, expected one whose `evaluate` gives masks: train it again")
-    report_parts.training_facts(model)
+    exported_training(model)
 
 
 def _evaluate_outputs(graph: Path) -> set[str]:

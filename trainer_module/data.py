@@ -181,6 +181,7 @@ def training_batches(
         batches = batches.map(lambda pair, _: pair)
     else:
         batches = batches.map(lambda pair, seed: augment(pair[0], pair[1], seed), num_parallel_calls=tf.data.AUTOTUNE)
+    # Options of what `flat_map` joins are not those of the whole.
     return untuned(batches.batch(size, drop_remainder=True).prefetch(tf.data.AUTOTUNE))
 
 

@@ -1,13 +1,14 @@
 """Pipelines of tf.data that end when their last element was taken."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import tensorflow as tf
 
 
-def read_records(files: Sequence[str]) -> tf.data.Dataset:
+def read_records(files: Sequence[str | Path]) -> tf.data.Dataset:
     """Serialized records, string scalars, of gzipped TFRecords, one file after the other; see `untuned`."""
-    return untuned(tf.data.TFRecordDataset(files, compression_type="GZIP"))
+    return untuned(tf.data.TFRecordDataset([str(file) for file in files], compression_type="GZIP"))
 
 
 def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:

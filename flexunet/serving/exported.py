@@ -1,7 +1,7 @@
 """What a model folder says about itself: classes, colours and sizes, for those who show its answers."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
 
@@ -13,6 +13,7 @@ from flexunet.core.files import read_json
 
 if TYPE_CHECKING:
     from flexunet.core.results.operating import OperatingPoint
+    from flexunet.core.results.training import TrainingFacts
 
 # A newer version's export has settings that this one does not know, and they do not matter here.
 LENIENT: Final = ConfigDict(frozen=True, extra="ignore")
@@ -49,6 +50,19 @@ def exported_config(directory: Path) -> ServedConfig:
       UserError: not a model of this project.
     """
     return exported_part(directory, ServedConfig)
+
+
+def exported_training(directory: Path) -> "TrainingFacts":
+    """What made the weights of the model in `directory`; nothing for one trained elsewhere.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    path = directory / features.ASSETS_EXTRA / features.EXPORTED_TRAINING
+    facts = read_json(path) or {}
+    if not isinstance(facts, dict):
+        raise UserError(f"{path}: not what this project wrote, expected an object: copy the model again")
+    return cast("TrainingFacts", facts)
 
 
 def check_exported(directory: Path, config: SchemaConfig) -> None:

@@ -158,7 +158,7 @@ def _images(files: Sequence[Path], config: Config) -> list[_Image]:
         row, _, class_ids = decode_record(record, transform, also)
         return row[keys.id], row[keys.group or keys.id], tf.unique(tf.reshape(class_ids, [-1]))[0]
 
-    dataset = read_records([str(file) for file in files]).map(facts, tf.data.AUTOTUNE)
+    dataset = read_records(files).map(facts, tf.data.AUTOTUNE)
     no_defect = {features.BACKGROUND_ID, features.IGNORE_ID}
     with _decoding():
         return [
@@ -207,7 +207,7 @@ def _transform(directory: Path, config: TransformConfig, target: Path) -> None:
 
     aside = _emptied(target)
     for file in sorted(directory.glob("*.tfrecord.gz")):
-        dataset = read_records([str(file)]).map(tiles, tf.data.AUTOTUNE)
+        dataset = read_records([file]).map(tiles, tf.data.AUTOTUNE)
         with _writer(aside / file.name) as writer, _decoding():
             for row in dataset.as_numpy_iterator():
                 example = tf.train.Example()

@@ -13,7 +13,7 @@ from transform_module.preprocessing import Row, decode_pair
 
 def records_of(files: Sequence[Path]) -> Iterator[bytes]:
     """Serialized records, one after the other."""
-    return (bytes(record) for record in read_records([str(file) for file in files]).as_numpy_iterator())
+    return (bytes(record) for record in read_records(files).as_numpy_iterator())
 
 
 def record_files(version: Path, split: str) -> list[Path]:

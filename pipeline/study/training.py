@@ -120,9 +120,8 @@ def _measure(spec: Spec, directory: Path) -> "Totals":
     model = build_model(spec.config)
     model.set_weights(read_weights(directory))
     module = SegmentationModule(model, spec.config)
-    files = [str(path) for path in spec.measured]
     totals = Totals()
-    for records in read_records(files).batch(_ROWS):
+    for records in read_records(spec.measured).batch(_ROWS):
         outputs = {name: value.numpy() for name, value in module.evaluate(records).items()}
         for row in range(len(outputs[OUTPUT_IMAGE_ID])):
             image = measure_image({name: values[row] for name, values in outputs.items()}, {}, spec.settings)

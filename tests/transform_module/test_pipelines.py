@@ -17,7 +17,7 @@ def test_no_pass_waits_for_the_tuner(tmp_path: Path) -> None:
     waits = []
     for _ in range(6):
         lengths = []
-        for record in read_records([str(tmp_path / "a.gz")]).map(tf.strings.length, tf.data.AUTOTUNE):
+        for record in read_records([tmp_path / "a.gz"]).map(tf.strings.length, tf.data.AUTOTUNE):
             lengths.append(int(record))
             tf.linalg.matmul(square, square).numpy()
             last = time.perf_counter()
