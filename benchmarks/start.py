@@ -36,7 +36,7 @@ USER_CODE: Final = {
     "RecordGen": (),
     "Transform": ("transform_module.preprocessing",),
     "Trainer": ("trainer_module.trainer",),
-    "Evaluator": ("components.segmentation_metrics",),
+    "Evaluator": ("components.segmentation_metrics", "components.evaluated_model"),
 }
 # Of issue 14: CPU and peak memory against `from tfx import v1`.
 NODE_AT_MOST: Final = (0.6, 0.75)

@@ -15,6 +15,7 @@ from tfx.types import standard_artifacts
 from components import (
     baseline,
     drift,
+    evaluated_model,
     mask_validator,
     model_importer,
     pusher,
@@ -266,7 +267,8 @@ def judging_nodes(settings: Settings, data: DataNodes, training: TrainingNodes) 
     """Compares with the baseline, judges, tries to serve, pushes and reports; in the order in which they run."""
     examples, model = data.examples.outputs["examples"], training.trainer.outputs["model"]
     baseline_model = _baseline(settings.config, model)
-    gate, code = part_of(settings.config, GateSettings), settings.code(segmentation_metrics.__name__)
+    gate = part_of(settings.config, GateSettings)
+    code = settings.code(segmentation_metrics.__name__, evaluated_model.__name__)
     evaluator = tfx.components.Evaluator(
         # The raw records, through the exported graph: a difference between training and serving would show.
         examples=examples,
@@ -274,6 +276,7 @@ def judging_nodes(settings: Settings, data: DataNodes, training: TrainingNodes) 
         model=model,
         baseline_model=baseline_model.outputs["model"],
         eval_config=make_eval_config(gate, code),
+        module_path=evaluated_model.__name__,
     )
     serving = serving_validator.ServingValidator(
         model=model,

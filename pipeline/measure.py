@@ -11,7 +11,7 @@ from tfx.dsl.components.base import base_beam_executor
 from tfx.types import Artifact, artifact_utils, standard_artifacts
 from tfx.utils import json_utils, proto_utils
 
-from components import gate, reporter
+from components import evaluated_model, gate, reporter
 from flexunet.core import features
 from flexunet.core.beam import beam_arguments, prepare_beam
 from flexunet.core.config.gate import GateSettings
@@ -78,6 +78,7 @@ def evaluate(models: Sequence[Path], splits: Sequence[Path], config: Config, dir
     properties = {
         "eval_config": proto_utils.proto_to_json(make_eval_config(settings, code="")),
         "example_splits": json_utils.dumps([features.SPLIT_TEST]),
+        "module_path": evaluated_model.__name__,
     }
     context = base_beam_executor.BaseBeamExecutor.Context(
         beam_pipeline_args=[*beam_arguments(config.beam.node("Evaluator"))],
