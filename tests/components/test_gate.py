@@ -9,7 +9,9 @@ from tfx import v1  # noqa: F401
 
 # isort: split
 import json
+import os
 import pickle
+import threading
 import tracemalloc
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -514,6 +516,9 @@ def test_images_that_another_thread_measures_are_neither_lost_nor_their_errors(m
     merged = combiner.merge_accumulators([pickle.loads(pickle.dumps(parts[0])), combiner.compact(parts[1])])
     [totals] = combiner.extract_output(merged).values()
     assert (totals.images, len(totals.groups)) == (12, 12)
+    measuring = [thread.native_id for thread in threading.enumerate() if thread.name.startswith("measure")]
+    niceness = {os.getpriority(os.PRIO_PROCESS, thread) for thread in measuring if thread}
+    assert niceness == {19} != {os.getpriority(os.PRIO_PROCESS, threading.get_native_id())}
     broken = combiner.add_input(combiner.create_accumulator(), measured_row(0, b"no picture"))
     with pytest.raises(UnidentifiedImageError):
         combiner.extract_output(broken)
