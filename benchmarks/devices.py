@@ -1,11 +1,12 @@
 """Training on this machine's GPU by precision and XLA, and how far a GPU's answers are from a processor's.
 
-    .venv/bin/python -m benchmarks.devices                 about 6 minutes on a GPU, of which XLA compiles for two
+    .venv/bin/python -m benchmarks.devices
     .venv/bin/python -m benchmarks.devices --images 24     whether it runs
 
-Each row is a process of its own that trains the preset's network on surfaces that are drawn: seconds of the first
-epoch, with tracing and compiling, and images a second of the median epoch after it. Then one export answers the same
-images on the GPU and without it. On a machine without a GPU the first row is left, and nothing is compared.
+Each row is a process of its own that trains a network like the preset's on surfaces that are drawn: seconds of the
+first epoch, with tracing and compiling, and images a second of the median epoch after it. One export, trained for some
+steps, answers the same images on the GPU and without it. On a machine without a GPU there is the first row alone, and
+nothing is compared.
 """
 
 import argparse
@@ -45,12 +46,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=384, help="Images that are trained on.")
     parser.add_argument("--train", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--export", help=argparse.SUPPRESS)
     parser.add_argument("--answer", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if arguments.train:
         precision, xla, batch = arguments.train
         print(json.dumps(_train(_config(precision, xla, int(batch)), arguments.images)))
+    elif arguments.export:
+        print(json.dumps(_export(Path(arguments.export))))
     elif arguments.answer:
         exported, out, device = arguments.answer
         print(json.dumps(_answer(exported, out, device)))
@@ -61,7 +65,7 @@ def main() -> None:
 def _compare(images: int, console: Console) -> None:
     with tempfile.TemporaryDirectory() as directory:
         exported = Path(directory) / "export"
-        gpus = _export(exported)
+        gpus = told_by("benchmarks.devices", "--export", exported)
         table = Table("precision", "XLA", "batch", "first epoch", "then", box=None)
         for precision, xla, batch in MODES if gpus else MODES[:1]:
             if batch <= images:
@@ -124,9 +128,6 @@ def _export(directory: Path) -> list[str]:
     from trainer_module.export import export_model
     from trainer_module.trainer import compiled_model
 
-    # All memory of a GPU, otherwise: the processes that follow would have none.
-    for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)
     config = _config("float32", "off", 8)
     model = compiled_model(config)
     model.fit(*_surfaces(1, 64), 8, epochs=2, verbose=0)

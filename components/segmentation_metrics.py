@@ -9,9 +9,6 @@ is what a threshold is laid on.
 import collections
 import functools
 import json
-import os
-import sys
-import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
@@ -35,7 +32,6 @@ DETAILS: Final = "details"
 _TOTALS: Final = "_segmentation_totals"
 # Images, each with two masks of some KB as PNG: as many as TFMA predicts at once.
 _MOST_WAITING: Final = 1000
-_LEAST_PRIORITY: Final = 19
 
 
 class SegmentationScores(tfma.metrics.Metric):
@@ -115,13 +111,6 @@ class _Measured:
         self._totals.add(measure_image(outputs, metadata, self._settings), self._settings)
 
 
-def _give_way() -> None:
-    """The calling thread gets what time the graph's leave: where one of those waits for a core, all of them wait."""
-    if sys.platform == "linux":
-        # The niceness of a thread is a notion of Linux alone; its system call takes a thread for a process.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LEAST_PRIORITY)
-
-
 class _SumImages(beam.CombineFn):
     """Adds up the outputs of the `evaluate` signature of one model.
 
@@ -137,7 +126,7 @@ class _SumImages(beam.CombineFn):
     @functools.cached_property
     def _worker(self) -> ThreadPoolExecutor:
         # One thread, so that images are added in their order and nothing is locked.
-        return ThreadPoolExecutor(1, "measure", _give_way)
+        return ThreadPoolExecutor(1, "measure")
 
     def create_accumulator(self) -> _Measured:
         return _Measured(self._settings)

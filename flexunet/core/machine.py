@@ -2,6 +2,7 @@
 
 import math
 import os
+import random
 from pathlib import Path
 from typing import Final
 
@@ -12,13 +13,15 @@ _CONTROL_GROUP: Final = Path("/sys/fs/cgroup")
 def usable_cores() -> list[int]:
     """Numbers of the cores that this process may use; `taskset` gives it fewer, and so does a container's limit.
 
-    A limit of 2.5 cores counts as three: of all a node's cores each would stand still most of the time.
+    A limit of 2.5 cores counts as three. It tells how many and not which: they are drawn, so that two containers of one
+    node seldom take the same.
     """
     # A Mac tells no more than how many there are.
     has_affinity = hasattr(os, "sched_getaffinity")
     cores = sorted(os.sched_getaffinity(0)) if has_affinity else list(range(os.cpu_count() or 1))
     quota, _, period = _allowed("cpu.max").partition(" ")
-    return cores[: max(1, math.ceil(int(quota) / int(period)))] if quota.isdigit() and int(period) else cores
+    allowed = max(1, math.ceil(int(quota) / int(period))) if quota.isdigit() and period.isdigit() else len(cores)
+    return sorted(random.SystemRandom().sample(cores, allowed)) if allowed < len(cores) else cores
 
 
 def usable_memory() -> int:

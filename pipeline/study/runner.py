@@ -54,7 +54,7 @@ def run_missing(trainings: Sequence[Training], cores: int | None = None) -> None
     available = usable_cores()
     each = cores or len(available)
     if each > len(available):
-        raise UserError(f"--cores {each}: expected at most the {len(available)} of this machine")
+        raise UserError(f"--cores {each}: expected at most the {len(available)} that this process may use")
     # The same one may be wanted twice.
     missing = list({training.totals: training for training in trainings if not training.totals.is_file()}.values())
     slots: Queue[list[int]] = Queue()

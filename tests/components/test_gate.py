@@ -9,9 +9,7 @@ from tfx import v1  # noqa: F401
 
 # isort: split
 import json
-import os
 import pickle
-import threading
 import tracemalloc
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,6 +21,7 @@ import pytest
 import steel
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
+from apache_beam.internal import pickler
 from evaluation import evaluate_values
 from examples import serialized, write_examples
 from numpy.typing import NDArray
@@ -30,6 +29,7 @@ from pictures import encoded
 from PIL import UnidentifiedImageError
 from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
 from tensorflow_model_analysis.utils.model_util import ModelSignaturesDoFn
+from tfx.components.util import udf_utils
 
 from components import evaluated_model, gate
 from components.segmentation_metrics import SegmentationScores
@@ -516,12 +516,36 @@ def test_images_that_another_thread_measures_are_neither_lost_nor_their_errors(m
     merged = combiner.merge_accumulators([pickle.loads(pickle.dumps(parts[0])), combiner.compact(parts[1])])
     [totals] = combiner.extract_output(merged).values()
     assert (totals.images, len(totals.groups)) == (12, 12)
-    measuring = [thread.native_id for thread in threading.enumerate() if thread.name.startswith("measure")]
-    niceness = {os.getpriority(os.PRIO_PROCESS, thread) for thread in measuring if thread}
-    assert niceness == {19} != {os.getpriority(os.PRIO_PROCESS, threading.get_native_id())}
     broken = combiner.add_input(combiner.create_accumulator(), measured_row(0, b"no picture"))
     with pytest.raises(UnidentifiedImageError):
         combiner.extract_output(broken)
+
+
+def test_both_models_are_loaded_by_the_nodes_own_module(
+    measure_by_node: Measure, exported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TFX takes TFMA's own loader, and says nothing, where it finds no function of that name."""
+    signatures: list[Any] = []
+    predict = ModelSignaturesDoFn.setup
+
+    def setup(self: ModelSignaturesDoFn) -> None:
+        predict(self)
+        signatures.extend(type(model).__name__ for model in (self._loaded_models or {}).values())
+
+    monkeypatch.setattr(ModelSignaturesDoFn, "setup", setup)
+    assert measure_by_node(baseline=exported(blind=3)).blessed
+    assert set(signatures) == {evaluated_model.EvaluatedModel.__name__} and len(signatures) >= 2
+
+
+def test_the_loader_travels_to_another_worker(exported: Any, make_config: Any) -> None:
+    """Though TFX loads its module again each time that it looks for a function there."""
+    module = {"module_path": evaluated_model.__name__}
+    load, _ = (udf_utils.try_get_fn(module, name) for name in ("custom_eval_shared_model", "custom_extractors"))
+    assert load is not None
+    config = make_eval_config(part_of(make_config(), GateSettings), code="")
+    loader = load(str(exported()), model_name="", eval_config=config).model_loader
+    model = pickler.loads(pickler.dumps(loader.construct_fn))()
+    assert list(model.signatures) == [SIGNATURE_EVALUATE]
 
 
 def python_memory(model: Any, batch: Sequence[bytes]) -> int:

@@ -27,19 +27,22 @@ def test_the_cores_of_a_process_are_not_all_of_the_machine(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("limit", "cores"),
     [
-        ("max 100000", [2, 3, 8, 9]),
-        ("200000 100000", [2, 3]),
-        ("250000 100000", [2, 3, 8]),
-        ("20000 100000", [2]),
-        ("1600000 100000", [2, 3, 8, 9]),
+        ("max 100000", 4),
+        ("200000 100000", 2),
+        ("250000 100000", 3),
+        ("20000 100000", 1),
+        ("1600000 100000", 4),
     ],
 )
 def test_a_container_may_use_as_many_cores_as_its_quota_is_worth(
-    limit: str, cores: list[int], control_group: Path, monkeypatch: pytest.MonkeyPatch
+    limit: str, cores: int, control_group: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (control_group / "cpu.max").write_text(f"{limit}\n")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 3, 8, 9})
-    assert machine.usable_cores() == cores
+    drawn = [machine.usable_cores() for _ in range(100)]
+    assert all(one == sorted(set(one)) and len(one) == cores and {*one} <= {2, 3, 8, 9} for one in drawn)
+    # Else all containers of a node would crowd its first cores.
+    assert {core for one in drawn for core in one} == {2, 3, 8, 9}
 
 
 def test_a_container_may_use_as_much_memory_as_it_is_allowed(control_group: Path) -> None:

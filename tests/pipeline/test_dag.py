@@ -193,7 +193,7 @@ def test_another_share_of_a_source_reaches_the_training_alone(make_config: Any) 
     assert changed(before, after) == {"Trainer", "Reporter"}
 
 
-@pytest.mark.parametrize(("node", "module"), ENTRY_MODULES.items())
+@pytest.mark.parametrize(("node", "module"), [*ENTRY_MODULES.items(), ("Evaluator", "components.evaluated_model")])
 def test_an_edit_reaches_only_the_nodes_that_run_it(make_config: Any, node: str, module: str) -> None:
     def edited(modules: Sequence[str]) -> str:
         return unchanged(modules) + (" edited" if module in modules else "")
@@ -243,7 +243,7 @@ def test_the_mask_validator_expects_what_the_manifest_says(make_config: Any, tmp
 def test_the_test_split_is_measured_and_never_transformed(make_config: Any) -> None:
     ir = compiled(make_config())
     parameters = {n.pipeline_node.node_info.id: str(n.pipeline_node.parameters) for n in ir.nodes}
-    assert '[\\"test\\"]' in parameters["Evaluator"]
+    assert '[\\"test\\"]' in parameters["Evaluator"] and "components.evaluated_model" in parameters["Evaluator"]
     assert "test" not in parameters["Transform"].partition("splits_config")[2].partition("}")[0]
 
 
