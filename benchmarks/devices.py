@@ -104,6 +104,7 @@ def _train(config: TrainerConfig, images: int) -> dict[str, object]:
 
     seconds: list[float] = []
 
+    # Whole epochs, not those of benchmarks.training up to the last step: a GPU goes on after that has returned.
     class EpochClock(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
             self._start = time.perf_counter()

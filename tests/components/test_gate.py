@@ -522,19 +522,19 @@ def test_images_that_another_thread_measures_are_neither_lost_nor_their_errors(m
 
 
 def test_both_models_are_loaded_by_the_nodes_own_module(
-    measure_by_node: Measure, exported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    measure_by_node: Measure, exported: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """TFX takes TFMA's own loader, and says nothing, where it finds no function of that name."""
-    signatures: list[Any] = []
-    predict = ModelSignaturesDoFn.setup
+    loaded: list[str] = []
+    tfmas = ModelSignaturesDoFn.setup
 
     def setup(self: ModelSignaturesDoFn) -> None:
-        predict(self)
-        signatures.extend(type(model).__name__ for model in (self._loaded_models or {}).values())
+        tfmas(self)
+        loaded.extend(type(model).__name__ for model in (self._loaded_models or {}).values())
 
     monkeypatch.setattr(ModelSignaturesDoFn, "setup", setup)
     assert measure_by_node(baseline=exported(blind=3)).blessed
-    assert set(signatures) == {evaluated_model.EvaluatedModel.__name__} and len(signatures) >= 2
+    assert set(loaded) == {evaluated_model.EvaluatedModel.__name__} and len(loaded) >= 2
 
 
 def test_the_loader_travels_to_another_worker(exported: Any, make_config: Any) -> None:

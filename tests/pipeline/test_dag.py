@@ -243,8 +243,14 @@ def test_the_mask_validator_expects_what_the_manifest_says(make_config: Any, tmp
 def test_the_test_split_is_measured_and_never_transformed(make_config: Any) -> None:
     ir = compiled(make_config())
     parameters = {n.pipeline_node.node_info.id: str(n.pipeline_node.parameters) for n in ir.nodes}
-    assert '[\\"test\\"]' in parameters["Evaluator"] and "components.evaluated_model" in parameters["Evaluator"]
+    assert '[\\"test\\"]' in parameters["Evaluator"]
     assert "test" not in parameters["Transform"].partition("splits_config")[2].partition("}")[0]
+
+
+def test_the_evaluator_loads_models_by_our_module(make_config: Any) -> None:
+    [node] = [n for n in compiled(make_config()).nodes if n.pipeline_node.node_info.id == "Evaluator"]
+    module = node.pipeline_node.parameters.parameters["module_path"].field_value.string_value
+    assert module == "components.evaluated_model"
 
 
 def test_tfx_own_infra_validator_is_an_option_and_the_pusher_waits_for_both(make_config: Any) -> None:
